@@ -1,0 +1,46 @@
+"""mlxport: take a PyTorch model or checkpoint, give back a verified MLX one.
+
+Every public name is imported on first use (PEP 562), so ``import mlxport`` loads neither torch
+nor mlx, and verifying a converted model on a Mac never needs torch.
+"""
+
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlxport.converter.api import convert, convert_layer, load, verify
+    from mlxport.converter.errors import ConversionError
+
+__version__ = "0.1.0"
+
+__all__ = ["ConversionError", "__version__", "convert", "convert_layer", "load", "verify"]
+
+_HOME = {
+    "ConversionError": "mlxport.converter.errors",
+    "convert": "mlxport.converter.api",
+    "convert_layer": "mlxport.converter.api",
+    "load": "mlxport.converter.api",
+    "verify": "mlxport.converter.api",
+}
+
+# Read once by MLX, so set before mlx is imported: TF32 products would drown the parity check.
+os.environ.setdefault("MLX_ENABLE_TF32", "0")
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from the module that defines it, once.
+
+    Raises:
+        AttributeError: ``name`` is not public.
+    """
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted({*globals(), *__all__})

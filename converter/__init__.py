@@ -1,0 +1,1 @@
+"""From a PyTorch model or checkpoint to an MLX one."""

@@ -1,0 +1,1 @@
+"""Checkpoints on disk: reading PyTorch's formats, writing safetensors."""

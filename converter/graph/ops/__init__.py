@@ -1,0 +1,1 @@
+"""Op handlers: an ATen op to the MLX expression that computes it."""

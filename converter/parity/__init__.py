@@ -1,0 +1,1 @@
+"""Parity: is the MLX model as close to the truth as PyTorch is?"""

@@ -1,0 +1,1 @@
+"""Runnable examples, each short enough to read in one sitting."""

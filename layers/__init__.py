@@ -1,0 +1,1 @@
+"""MLX layers that MLX lacks or computes differently from PyTorch."""
