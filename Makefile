@@ -1,0 +1,59 @@
+# `make` alone lists the targets.
+
+PYTHON ?= python3
+# Test processes side by side. Each loads torch and mlx, so memory sets the limit before cores do.
+WORKERS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+STAMP := $(VENV)/.installed
+TYPES := build/types
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help install test lint format types pytest demo clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+
+install: $(STAMP) ## Make .venv and install mlxport in it, editable, with everything the tests need
+
+# Again only when what is to be installed has changed.
+#
+# dynamic_network_architectures (the networks of nnU-Net) comes without its dependencies: the
+# tests use its plain convolutional networks, which need torch and numpy alone, while its
+# requirements bring timm and with it a torchvision that does not fit a CPU build of torch.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet -c constraints.txt setuptools
+	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[dev,models]'
+	$(PIP) install --quiet -c constraints.txt --no-deps dynamic_network_architectures
+	touch $@
+
+test: lint types pytest ## Everything a change has to pass: lint, types, tests
+
+lint: $(STAMP) ## Check style and formatting (ruff)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP) ## Apply what lint asks for, where that can be done mechanically
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# A type checker cannot follow an editable install's import hook, so it reads an installed copy.
+# The old build goes first: setuptools would install modules that are gone from the source.
+types: $(STAMP) ## Check types (mypy --strict)
+	rm -rf build
+	$(PIP) install --quiet --no-deps --no-build-isolation --target $(TYPES) .
+	MYPYPATH=$(TYPES) $(BIN)/mypy -p mlxport
+
+pytest: $(STAMP) ## Run the tests
+	$(BIN)/pytest -q -ra -n $(WORKERS)
+
+demo: $(STAMP) ## Convert a 3-D U-Net and show that it computes what PyTorch's does
+	$(BIN)/python examples/demo.py
+
+clean: ## Remove what was built, cached or written by the demo; the environment stays
+	rm -rf build dist out *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
