@@ -20,7 +20,14 @@ LEVELS: list[set[str]] = [
     {"cli"},
     {"converter.api"},
     {"converter.checkpoint", "converter.graph", "converter.parity", "converter.rules"},
-    {"converter.plan", "converter.record", "converter.tensor", "converter.transforms", "layers"},
+    {
+        "converter.plan",
+        "converter.record",
+        "converter.tensor",
+        "converter.torch_tensor",
+        "converter.transforms",
+        "layers",
+    },
     {"converter.errors"},
 ]
 
@@ -30,6 +37,7 @@ SIDEWAYS: dict[str, set[str]] = {
     "converter.record": {"converter.plan"},  # the record carries the plan
     "converter.plan": {"converter.transforms", "converter.tensor"},
     "converter.transforms": {"converter.tensor"},
+    "converter.torch_tensor": {"converter.tensor"},
 }
 
 # Both translate into layers/ and transforms; neither knows the other.
@@ -52,6 +60,7 @@ TORCH_FREE: set[str] = {
     "converter.parity.trace",
     "converter.plan",
     "converter.record",
+    "converter.tensor",
     "converter.transforms",
     "layers",
 }
