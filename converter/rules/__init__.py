@@ -1,1 +1,12 @@
-"""Layer rules: a torch.nn class to its MLX layer and the plan of its tensors."""
+"""Layer rules: a torch.nn class to its MLX layer and the plan of its tensors.
+
+Importing this package fills the registry: every file that registers rules is named here.
+"""
+
+from mlxport.converter.rules import (
+    linear,
+)
+
+__all__ = [
+    "linear",
+]
