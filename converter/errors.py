@@ -1,0 +1,55 @@
+"""The one exception tree of mlxport, with the exit code each branch gives the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class ConversionError(Exception):
+    """Anything that keeps mlxport from giving back a right result.
+
+    The message says where, what was expected and what came, why, and the next step.
+    ``exit_code`` is what the command line returns.
+    """
+
+    exit_code = 1
+
+    @classmethod
+    def listing(cls, heading: str, problems: Iterable[str], advice: str = "") -> ConversionError:
+        """Build one error that lists all problems of a kind, one indented line each."""
+        lines = [heading, *(f"  {problem}" for problem in problems)]
+        return cls("\n".join([*lines, advice] if advice else lines))
+
+
+class OptionsError(ConversionError):
+    """An argument or a combination of arguments makes no sense (exit code 2)."""
+
+    exit_code = 2
+
+
+class CaptureError(ConversionError):
+    """``torch.export`` could not capture the model, or the model rejects the example input."""
+
+
+class UnsupportedError(ConversionError):
+    """Modules or ATen operations without an MLX counterpart, every one of them listed."""
+
+
+class StateDictError(ConversionError):
+    """Keys, shapes or dtypes of a state dict do not fit the model."""
+
+
+class CheckpointError(ConversionError):
+    """A checkpoint file cannot be read or an output cannot be written."""
+
+
+class ParityError(ConversionError):
+    """The MLX model does not compute what the PyTorch model computes (exit code 3)."""
+
+    exit_code = 3
+
+
+class DeviceError(ConversionError):
+    """The device asked for is not on this machine (exit code 4)."""
+
+    exit_code = 4

@@ -1,0 +1,136 @@
+"""Names in the emitted source: where a torch module stands in the MLX model, and under what name.
+
+PyTorch's attribute names are kept, so that parameters are called as in the state dict. A name that
+MLX's ``Module`` (a dict with methods) cannot bear gets a trailing underscore.
+"""
+
+from __future__ import annotations
+
+import ast
+import keyword
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+
+import mlx.nn as mlx_nn
+import torch
+
+RESERVED = frozenset(dir(mlx_nn.Module)) | {"self", "training"}
+
+
+class Kind(Enum):
+    """What a torch module becomes in the emitted model."""
+
+    CLASS = "class"  # an nn.Module with attributes
+    LIST = "list"  # a plain list (ModuleList, Sequential, ParameterList)
+    DICT = "dict"  # a plain dict (ModuleDict, ParameterDict)
+
+
+def kind_of(module: torch.nn.Module) -> Kind:
+    """Return what a torch module becomes."""
+    names = [name for name, _ in module.named_children()] + list(module._parameters)
+    own_forward = type(module).forward is not torch.nn.Sequential.forward
+    if isinstance(module, (torch.nn.ModuleDict, torch.nn.ParameterDict)):
+        return Kind.DICT
+    if isinstance(module, (torch.nn.ModuleList, torch.nn.ParameterList)):
+        return Kind.LIST
+    if isinstance(module, torch.nn.Sequential) and not own_forward:
+        if names == [str(i) for i in range(len(names))]:
+            return Kind.LIST
+    return Kind.CLASS
+
+
+def is_inlined(module: torch.nn.Module) -> bool:
+    """Whether a called module has no class of its own: its calls are written where it stands."""
+    return kind_of(module) is Kind.LIST or type(module).__module__.startswith("torch.nn.")
+
+
+@dataclass
+class Names:
+    """Where every module and parameter of a torch model stands in the MLX model.
+
+    Attributes:
+        model: the torch model.
+    """
+
+    model: torch.nn.Module
+    _taken: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @property
+    def root_is_list(self) -> bool:
+        """Whether the model is itself a list of layers, which MLX keeps under ``layers``."""
+        return kind_of(self.model) is Kind.LIST
+
+    def target(self, path: str) -> str:
+        """Return the attribute path in the MLX model of a torch path (``"enc1.conv.weight"``)."""
+        segments = path.split(".") if path else []
+        named = [self.segment(".".join(segments[:i]), name) for i, name in enumerate(segments)]
+        return ".".join(["layers", *named] if self.root_is_list and segments else named)
+
+    def segment(self, parent: str, name: str) -> str:
+        """Return the name of a child of the module at ``parent``."""
+        taken = self._taken.setdefault(parent, {})
+        if name not in taken:
+            new = self._choose(self._kind(parent), name)
+            while new in taken.values():
+                new += "_"
+            taken[name] = new
+        return taken[name]
+
+    def reference(self, owner: str, path: str) -> ast.expr:
+        """Return the expression by which the class of ``owner`` speaks of what stands at ``path``.
+
+        Raises:
+            ValueError: ``path`` does not lie below ``owner``.
+        """
+        if owner and not path.startswith(owner + "."):
+            raise ValueError(f"{path} does not lie below {owner}")
+        tree: ast.expr = ast.Name("self")
+        if not owner and self.root_is_list:
+            tree = ast.Attribute(tree, "layers")
+        parent = owner
+        for name in path[len(owner) + 1 if owner else 0 :].split("."):
+            named = self.segment(parent, name)
+            kind = self._kind(parent)
+            if kind is Kind.CLASS:
+                tree = ast.Attribute(tree, named)
+            else:
+                tree = ast.Subscript(tree, ast.Constant(int(named) if kind is Kind.LIST else named))
+            parent = f"{parent}.{name}" if parent else name
+        return tree
+
+    def _kind(self, path: str) -> Kind:
+        try:
+            return kind_of(self.model.get_submodule(path))
+        except AttributeError:
+            return Kind.CLASS
+
+    def _choose(self, kind: Kind, name: str) -> str:
+        if kind is Kind.LIST:
+            return name
+        if kind is Kind.DICT:
+            return f"layer_{name}" if name.isdigit() else name.replace(".", "_")
+        return attribute_name(name)
+
+
+def attribute_name(name: str) -> str:
+    """Return a name an attribute of ``mlx.nn.Module`` can bear."""
+    new = identifier(name)
+    stripped = new.lstrip("_")
+    if stripped != new:
+        new = f"{stripped}_"
+    return f"{new}_" if new in RESERVED else new
+
+
+def identifier(name: str) -> str:
+    """Return a Python identifier that resembles a name."""
+    new = re.sub(r"\W", "_", name, flags=re.ASCII) or "x"
+    if new[0].isdigit():
+        new = f"layer_{new}"
+    return f"{new}_" if keyword.iskeyword(new) else new
+
+
+def class_name(module: torch.nn.Module) -> str:
+    """Return what to call the class of a torch module."""
+    name = identifier(type(module).__name__).lstrip("_") or "Block"
+    return name[0].upper() + name[1:]

@@ -1,0 +1,129 @@
+"""The weight plan: what happens to every tensor of a checkpoint, as data.
+
+Rules and handlers only make plans; this one engine applies them, forwards or backwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlxport.converter.errors import ConversionError, StateDictError
+from mlxport.converter.tensor import Tensor
+from mlxport.converter.transforms import Step, step_from_json, step_to_json
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How some source tensors become some target tensors.
+
+    Attributes:
+        sources: keys in the PyTorch state dict, in the order the first step takes them.
+        targets: parameter names in the MLX model, in the order the last step gives them.
+        steps: what is done in between; none means the bits are kept as they are.
+    """
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    steps: tuple[Step, ...] = ()
+
+    def renamed(self, source: Callable[[str], str], target: Callable[[str], str]) -> Entry:
+        """Return the entry with its names mapped."""
+        return Entry(tuple(map(source, self.sources)), tuple(map(target, self.targets)), self.steps)
+
+    def apply(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Run the steps forwards on the source tensors."""
+        for step in self.steps:
+            tensors = step.apply(tensors)
+        return self._counted(tensors, self.targets)
+
+    def invert(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Run the steps backwards on the target tensors."""
+        for step in reversed(self.steps):
+            tensors = step.invert(tensors)
+        return self._counted(tensors, self.sources)
+
+    def _counted(self, tensors: tuple[Tensor, ...], names: tuple[str, ...]) -> tuple[Tensor, ...]:
+        if len(tensors) != len(names):
+            raise ConversionError(
+                f"the plan for {', '.join(self.targets)} gives {len(tensors)} tensors "
+                f"for {len(names)} names ({', '.join(names)}); the plan is damaged"
+            )
+        return tensors
+
+
+@dataclass(frozen=True)
+class WeightPlan:
+    """What happens to every tensor: entries for those converted, reasons for those left out.
+
+    Attributes:
+        entries: in the order of the target parameters.
+        ignored: source key -> why it has no target.
+        aliases: source key -> the source key of the same tensor that an entry uses.
+    """
+
+    entries: tuple[Entry, ...] = ()
+    ignored: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    def apply(self, source: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        """Yield ``(target, tensor)`` for every target, in order, one entry at a time.
+
+        Raises:
+            StateDictError: source keys are missing or unexpected; all of them are listed.
+        """
+        self.check_keys(source)
+        for entry in self.entries:
+            converted = entry.apply(tuple(source[key] for key in entry.sources))
+            yield from zip(entry.targets, converted, strict=True)
+
+    def invert(self, target: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        """Yield ``(source key, tensor)`` for every key an entry uses, aliases after them."""
+        restored: dict[str, Tensor] = {}
+        for entry in self.entries:
+            tensors = entry.invert(tuple(target[name] for name in entry.targets))
+            restored.update(zip(entry.sources, tensors, strict=True))
+        yield from restored.items()
+        yield from ((alias, restored[key]) for alias, key in self.aliases.items())
+
+    def check_keys(self, source: Mapping[str, Any]) -> None:
+        """Check that the source has just the keys the plan speaks of."""
+        used = {key for entry in self.entries for key in entry.sources}
+        known = used | set(self.ignored) | set(self.aliases)
+        problems = [f"missing     {key}" for key in sorted(used - set(source))]
+        problems += [f"unexpected  {key}" for key in sorted(set(source) - known)]
+        if problems:
+            raise StateDictError.listing(
+                f"the checkpoint does not fit the plan: {len(problems)} keys differ",
+                problems,
+                "Convert with --model to make a plan for this checkpoint.",
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as JSON data."""
+        return {
+            "entries": [
+                {
+                    "sources": list(entry.sources),
+                    "targets": list(entry.targets),
+                    "steps": [step_to_json(step) for step in entry.steps],
+                }
+                for entry in self.entries
+            ],
+            "ignored": dict(self.ignored),
+            "aliases": dict(self.aliases),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> WeightPlan:
+        """Build a plan from JSON data."""
+        entries = tuple(
+            Entry(
+                tuple(entry["sources"]),
+                tuple(entry["targets"]),
+                tuple(step_from_json(step) for step in entry["steps"]),
+            )
+            for entry in data["entries"]
+        )
+        return cls(entries, dict(data["ignored"]), dict(data["aliases"]))

@@ -1,0 +1,119 @@
+"""What a conversion leaves behind for those who come after it: ``conversion.json`` as data.
+
+The lowering writes it, parity reads it: which MLX module stands for which PyTorch module, and in
+which axis order its values lie. Needs neither torch nor mlx.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mlxport.converter.errors import ConversionError
+from mlxport.converter.plan import WeightPlan
+
+FORMAT = "mlxport-conversion"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Shape, dtype and axis order of one tensor that passes a module's boundary.
+
+    Attributes:
+        shape: the logical (PyTorch) shape.
+        dtype: the torch dtype's name without prefix (``"float32"``).
+        order: ``order[i]`` is the PyTorch axis stored at MLX axis ``i``.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    order: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ModuleRecord:
+    """One module of the emitted model and the values that pass its boundary.
+
+    Attributes:
+        path: the qualified name in PyTorch (``"enc1.conv"``; ``""`` is the model itself).
+        target: the attribute path in the MLX model (differs where a name had to change).
+        inputs: tensor arguments in positional order, flattened.
+        outputs: tensor results, flattened.
+    """
+
+    path: str
+    target: str
+    inputs: tuple[Layout, ...]
+    outputs: tuple[Layout, ...]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """Everything needed to repeat, reverse, verify or explain a conversion.
+
+    Attributes:
+        plan: the weight plan.
+        modules: in the order of their first call; the model itself (path ``""``) last.
+        inputs: names of the model's arguments, in order.
+        layers: the files of ``mlxport.layers`` the model uses.
+        transposes: how many transposes one call of the model executes.
+        versions: package name -> version.
+        source: where the weights came from (path, digest, factory).
+    """
+
+    plan: WeightPlan
+    modules: tuple[ModuleRecord, ...]
+    inputs: tuple[str, ...]
+    layers: tuple[str, ...] = ()
+    transposes: int = 0
+    versions: Mapping[str, str] = field(default_factory=dict)
+    source: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON data."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "versions": dict(self.versions),
+            "source": dict(self.source),
+            "inputs": list(self.inputs),
+            "layers": list(self.layers),
+            "transposes": self.transposes,
+            "modules": [asdict(module) for module in self.modules],
+            "plan": self.plan.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Conversion:
+        """Build a record from JSON data.
+
+        Raises:
+            ConversionError: it is not such a record, or one of a newer version.
+        """
+        if data.get("format") != FORMAT or data.get("version") != VERSION:
+            raise ConversionError(
+                f"expected {FORMAT} version {VERSION}, got {data.get('format')!r} version "
+                f"{data.get('version')!r}. Is this the conversion.json of an mlxport output folder?"
+            )
+        return cls(
+            plan=WeightPlan.from_json(data["plan"]),
+            modules=tuple(_module_from_json(module) for module in data["modules"]),
+            inputs=tuple(data["inputs"]),
+            layers=tuple(data["layers"]),
+            transposes=data["transposes"],
+            versions=dict(data["versions"]),
+            source=dict(data["source"]),
+        )
+
+
+def _module_from_json(data: Mapping[str, Any]) -> ModuleRecord:
+    def layouts(items: list[dict[str, Any]]) -> tuple[Layout, ...]:
+        return tuple(
+            Layout(tuple(item["shape"]), item["dtype"], tuple(item["order"])) for item in items
+        )
+
+    return ModuleRecord(
+        data["path"], data["target"], layouts(data["inputs"]), layouts(data["outputs"])
+    )

@@ -1,0 +1,159 @@
+"""The registry of rules: what stands in MLX for a torch.nn class.
+
+A rule looks at one torch module and answers with a ``LayerSpec``: which MLX class to build with
+which arguments, what happens to its tensors, and in which axis order it wants its input. The same
+answer serves ``convert_layer``, whole models and weight-only plans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, TypeVar
+
+import torch
+
+from mlxport.converter.errors import ConversionError
+from mlxport.converter.plan import Entry
+
+
+class Axes(Enum):
+    """The axis order a layer wants of its input and gives its output."""
+
+    ANY = "any"  # pointwise: whatever order comes, goes
+    CHANNELS_LAST = "channels_last"  # (N, C, *S) stored as (N, *S, C)
+    FEATURES_LAST = "features_last"  # the last PyTorch axis is stored last
+    LOGICAL = "logical"  # PyTorch's own order
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """What to build in MLX for one torch module.
+
+    Attributes:
+        target: a class of ``mlx.nn`` or ``mlxport.layers``.
+        args: positional arguments, literals only (they are written into ``model.py``).
+        kwargs: keyword arguments, literals only; leave out those equal to the default.
+        entries: the plan of its tensors, names relative to the module.
+        ignored: state dict key relative to the module -> why it has no target.
+        axes: the order the layer wants and gives.
+        rank: number of spatial axes where the input may come without a batch axis (``(C, *S)``),
+            None where axis 1 is always the channel axis.
+    """
+
+    target: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    entries: tuple[Entry, ...] = ()
+    ignored: Mapping[str, str] = field(default_factory=dict)
+    axes: Axes = Axes.CHANNELS_LAST
+    rank: int | None = None
+
+
+class Refusal(ConversionError):
+    """A rule cannot serve this configuration; the message says why."""
+
+
+Build = Callable[[Any], LayerSpec]
+B = TypeVar("B", bound=Build)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule as it stands in the registry and in the support table.
+
+    Attributes:
+        source: the torch.nn class.
+        build: makes the ``LayerSpec`` of a module, or raises ``Refusal``.
+        ops: names of the ATen ops this layer is captured as (training IR); a module whose captured
+            graph holds anything else does more than its class stands for and is lowered op by op.
+        leaf: False where whole models are better lowered op by op (an axis argument, say).
+        target: the MLX counterpart's name, for the support table.
+        restrictions: what is not supported, for the support table; empty when nothing.
+    """
+
+    source: type[torch.nn.Module]
+    build: Build
+    ops: frozenset[str]
+    leaf: bool
+    target: str
+    restrictions: str
+
+
+RULES: dict[type[torch.nn.Module], Rule] = {}
+
+# Methods a subclass may override without changing what forward computes.
+_HARMLESS = frozenset(
+    {
+        "__init__",
+        "__repr__",
+        "extra_repr",
+        "reset_parameters",
+        "__module__",
+        "__doc__",
+        "__qualname__",
+        "__annotations__",
+        "__parameters__",
+        "__firstlineno__",
+        "__static_attributes__",
+        "__orig_bases__",
+        "__annotate__",
+        "__annotations_cache__",
+    }
+)
+
+
+def rule(
+    *sources: type[torch.nn.Module],
+    ops: Iterable[str] = (),
+    target: str,
+    restrictions: str = "",
+    leaf: bool = True,
+) -> Callable[[B], B]:
+    """Register a function as the rule of one or more torch.nn classes.
+
+    Raises:
+        ValueError: a class has a rule already.
+    """
+
+    def register(build: B) -> B:
+        for source in sources:
+            if source in RULES:
+                raise ValueError(f"{source.__name__} already has a rule: {RULES[source].build}")
+            RULES[source] = Rule(source, build, frozenset(ops), leaf, target, restrictions)
+        return build
+
+    return register
+
+
+def rule_for(module: torch.nn.Module) -> Rule | None:
+    """Return the rule that stands for a module, or None.
+
+    A subclass is served by its base's rule only where it overrides nothing that computes: a
+    subclass with a ``forward`` of its own is another layer.
+    """
+    for cls in type(module).__mro__:
+        if cls in RULES:
+            return RULES[cls]
+        if any(_computes(value) for name, value in vars(cls).items() if name not in _HARMLESS):
+            return None
+    return None
+
+
+def _computes(attribute: object) -> bool:
+    # a property can stand for a parameter (torch's parametrisations do that)
+    return callable(attribute) or isinstance(attribute, (property, classmethod, staticmethod))
+
+
+def literal(value: Any) -> Any:
+    """Return an argument as it should stand in source: a tuple of equal numbers as one number."""
+    if isinstance(value, (tuple, list)):
+        numbers = tuple(value)
+        return numbers[0] if numbers and len(set(numbers)) == 1 else numbers
+    return value
+
+
+def changed(defaults: Mapping[str, Any], **values: Any) -> dict[str, Any]:
+    """Return the keyword arguments that differ from their defaults, as literals."""
+    return {k: literal(v) for k, v in values.items() if literal(v) != defaults[k]}

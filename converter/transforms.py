@@ -1,0 +1,145 @@
+"""The vocabulary of a weight plan: each step a piece of data, with its inverse.
+
+Every permutation between PyTorch's and MLX's layouts is written down here and nowhere else.
+A step maps a tuple of tensors to a tuple of tensors; rules and handlers only choose steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from mlxport.converter.errors import ConversionError
+from mlxport.converter.tensor import Tensor
+
+Tensors = tuple[Tensor, ...]
+
+
+class Step(Protocol):
+    """One reversible operation on the tensors of a plan's entry."""
+
+    kind: ClassVar[str]
+
+    def apply(self, tensors: Tensors) -> Tensors:
+        """Map PyTorch's tensors towards MLX's."""
+        ...
+
+    def invert(self, tensors: Tensors) -> Tensors:
+        """Map MLX's tensors back towards PyTorch's."""
+        ...
+
+
+def axes_to_last(ndim: int, axis: int) -> tuple[int, ...]:
+    """Return the permutation of ``ndim`` axes that moves ``axis`` to the end."""
+    return (*(i for i in range(ndim) if i != axis), axis)
+
+
+@dataclass(frozen=True)
+class Permute:
+    """Reorder the axes of every tensor: axis ``axes[i]`` of the source becomes axis ``i``."""
+
+    axes: tuple[int, ...]
+    kind: ClassVar[str] = "permute"
+
+    def apply(self, tensors: Tensors) -> Tensors:
+        """Map PyTorch\'s tensors towards MLX\'s."""
+        return tuple(t.with_bits(t.bits.transpose(self.axes)) for t in tensors)
+
+    def invert(self, tensors: Tensors) -> Tensors:
+        """Map MLX\'s tensors back towards PyTorch\'s."""
+        inverse = tuple(int(i) for i in np.argsort(self.axes))
+        return tuple(t.with_bits(t.bits.transpose(inverse)) for t in tensors)
+
+
+@dataclass(frozen=True)
+class Reshape:
+    """Give every tensor another shape over the same elements in the same (logical) order."""
+
+    source: tuple[int, ...]
+    target: tuple[int, ...]
+    kind: ClassVar[str] = "reshape"
+
+    def apply(self, tensors: Tensors) -> Tensors:
+        """Map PyTorch\'s tensors towards MLX\'s."""
+        return tuple(t.with_bits(t.bits.reshape(self.target)) for t in tensors)
+
+    def invert(self, tensors: Tensors) -> Tensors:
+        """Map MLX\'s tensors back towards PyTorch\'s."""
+        return tuple(t.with_bits(t.bits.reshape(self.source)) for t in tensors)
+
+
+@dataclass(frozen=True)
+class TransposedConvWeight:
+    """``(in, out/groups, *k)`` of ``torch.nn.ConvTransposeNd`` to MLX's ``(out, *k, in/groups)``.
+
+    Group ``g`` of PyTorch's weight holds input channels ``g·in/groups …`` on axis 0 and, on axis 1,
+    the output channels of that group counted from zero; MLX keeps all output channels on axis 0.
+    """
+
+    groups: int = 1
+    kind: ClassVar[str] = "transposed_conv_weight"
+
+    def apply(self, tensors: Tensors) -> Tensors:
+        """Map PyTorch\'s tensors towards MLX\'s."""
+        return tuple(t.with_bits(self._to_mlx(t.bits)) for t in tensors)
+
+    def invert(self, tensors: Tensors) -> Tensors:
+        """Map MLX\'s tensors back towards PyTorch\'s."""
+        return tuple(t.with_bits(self._to_torch(t.bits)) for t in tensors)
+
+    def _to_mlx(self, weight: Any) -> Any:
+        if self.groups == 1:
+            return np.moveaxis(weight, 0, -1)
+        inputs, outputs, *kernel = weight.shape
+        split = weight.reshape(self.groups, inputs // self.groups, outputs, *kernel)
+        return np.moveaxis(split, 1, -1).reshape(self.groups * outputs, *kernel, -1)
+
+    def _to_torch(self, weight: Any) -> Any:
+        if self.groups == 1:
+            return np.moveaxis(weight, -1, 0)
+        outputs, *kernel, inputs = weight.shape
+        split = weight.reshape(self.groups, outputs // self.groups, *kernel, inputs)
+        return np.moveaxis(split, -1, 1).reshape(self.groups * inputs, -1, *kernel)
+
+
+STEPS: dict[str, type[Any]] = {step.kind: step for step in (Permute, Reshape, TransposedConvWeight)}
+
+
+def conv_weight(rank: int) -> tuple[Step, ...]:
+    """``(out, in/groups, *k)`` of ``torch.nn.ConvNd`` to MLX's ``(out, *k, in/groups)``."""
+    return (Permute(axes_to_last(rank + 2, 1)),)
+
+
+def conv_transpose_weight(groups: int = 1) -> tuple[Step, ...]:
+    """``(in, out/groups, *k)`` of ``torch.nn.ConvTransposeNd`` to ``(out, *k, in/groups)``."""
+    return (TransposedConvWeight(groups),)
+
+
+def step_to_json(step: Step) -> dict[str, Any]:
+    """Return a step as JSON data: its kind and its fields."""
+    values = {f.name: getattr(step, f.name) for f in fields(step)}  # type: ignore[arg-type]
+    return {"kind": step.kind, **values}
+
+
+def step_from_json(data: dict[str, Any]) -> Step:
+    """Build a step from JSON data.
+
+    Raises:
+        ConversionError: the kind is unknown or its fields do not fit.
+    """
+    values = dict(data)
+    kind = values.pop("kind", None)
+    if kind not in STEPS:
+        raise ConversionError(
+            f"plan step {kind!r} is unknown; known are {', '.join(sorted(STEPS))}. "
+            "The plan may come from a newer mlxport."
+        )
+    try:
+        step: Step = STEPS[kind](
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        )
+    except TypeError as error:
+        raise ConversionError(f"plan step {kind!r} has wrong fields {sorted(values)}") from error
+    return step
