@@ -61,11 +61,26 @@ class WeightPlan:
         entries: in the order of the target parameters.
         ignored: source key -> why it has no target.
         aliases: source key -> the source key of the same tensor that an entry uses.
+        constants: target -> why its value comes with the model and not from a checkpoint.
     """
 
     entries: tuple[Entry, ...] = ()
     ignored: Mapping[str, str] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
+    constants: Mapping[str, str] = field(default_factory=dict)
+
+    def renamed(self, keys: Mapping[str, str]) -> WeightPlan:
+        """Return the plan with other source keys (a model's names mapped to a checkpoint's)."""
+
+        def rename(key: str) -> str:
+            return keys.get(key, key)
+
+        return WeightPlan(
+            tuple(entry.renamed(rename, str) for entry in self.entries),
+            {rename(key): reason for key, reason in self.ignored.items()},
+            {rename(a): rename(key) for a, key in self.aliases.items() if rename(a) != rename(key)},
+            dict(self.constants),
+        )
 
     def apply(self, source: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         """Yield ``(target, tensor)`` for every target, in order, one entry at a time.
@@ -113,6 +128,7 @@ class WeightPlan:
             ],
             "ignored": dict(self.ignored),
             "aliases": dict(self.aliases),
+            "constants": dict(self.constants),
         }
 
     @classmethod
@@ -126,4 +142,4 @@ class WeightPlan:
             )
             for entry in data["entries"]
         )
-        return cls(entries, dict(data["ignored"]), dict(data["aliases"]))
+        return cls(entries, dict(data["ignored"]), dict(data["aliases"]), dict(data["constants"]))

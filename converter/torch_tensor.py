@@ -1,7 +1,8 @@
-"""From a ``torch.Tensor`` to its bits, without a detour through another dtype."""
+"""From a ``torch.Tensor`` to its bits and back, without a detour through another dtype."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
@@ -31,6 +32,9 @@ _STORED: dict[torch.dtype, tuple[str, torch.dtype]] = {
     torch.float8_e8m0fnu: ("F8_E8M0", torch.uint8),
 }
 
+# safetensors dtype name -> torch dtype
+TORCH_DTYPE: dict[str, torch.dtype] = {name: dtype for dtype, (name, _) in _STORED.items()}
+
 
 def tensor_from_torch(tensor: torch.Tensor) -> Tensor:
     """Return a tensor's bits under its safetensors dtype.
@@ -47,6 +51,11 @@ def tensor_from_torch(tensor: torch.Tensor) -> Tensor:
     name, stored = _STORED[tensor.dtype]
     plain = tensor.detach().cpu().resolve_conj().resolve_neg()
     return Tensor(plain.view(stored).numpy(), name)
+
+
+def tensor_to_torch(tensor: Tensor) -> torch.Tensor:
+    """Return a contiguous copy of a tensor on the CPU, bit for bit."""
+    return torch.from_numpy(np.array(tensor.bits, order="C")).view(TORCH_DTYPE[tensor.dtype])
 
 
 def _refusal(tensor: torch.Tensor) -> str:

@@ -44,11 +44,11 @@ class Permute:
     kind: ClassVar[str] = "permute"
 
     def apply(self, tensors: Tensors) -> Tensors:
-        """Map PyTorch\'s tensors towards MLX\'s."""
+        """Map PyTorch's tensors towards MLX's."""
         return tuple(t.with_bits(t.bits.transpose(self.axes)) for t in tensors)
 
     def invert(self, tensors: Tensors) -> Tensors:
-        """Map MLX\'s tensors back towards PyTorch\'s."""
+        """Map MLX's tensors back towards PyTorch's."""
         inverse = tuple(int(i) for i in np.argsort(self.axes))
         return tuple(t.with_bits(t.bits.transpose(inverse)) for t in tensors)
 
@@ -62,11 +62,11 @@ class Reshape:
     kind: ClassVar[str] = "reshape"
 
     def apply(self, tensors: Tensors) -> Tensors:
-        """Map PyTorch\'s tensors towards MLX\'s."""
+        """Map PyTorch's tensors towards MLX's."""
         return tuple(t.with_bits(t.bits.reshape(self.target)) for t in tensors)
 
     def invert(self, tensors: Tensors) -> Tensors:
-        """Map MLX\'s tensors back towards PyTorch\'s."""
+        """Map MLX's tensors back towards PyTorch's."""
         return tuple(t.with_bits(t.bits.reshape(self.source)) for t in tensors)
 
 
@@ -82,11 +82,11 @@ class TransposedConvWeight:
     kind: ClassVar[str] = "transposed_conv_weight"
 
     def apply(self, tensors: Tensors) -> Tensors:
-        """Map PyTorch\'s tensors towards MLX\'s."""
+        """Map PyTorch's tensors towards MLX's."""
         return tuple(t.with_bits(self._to_mlx(t.bits)) for t in tensors)
 
     def invert(self, tensors: Tensors) -> Tensors:
-        """Map MLX\'s tensors back towards PyTorch\'s."""
+        """Map MLX's tensors back towards PyTorch's."""
         return tuple(t.with_bits(self._to_torch(t.bits)) for t in tensors)
 
     def _to_mlx(self, weight: Any) -> Any:

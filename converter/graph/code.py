@@ -78,6 +78,11 @@ def to_ast(value: Any) -> ast.expr:
     raise TypeError(f"cannot write {value!r} of type {type(value).__name__} into source")
 
 
+def substitute(tree: ast.expr, names: Mapping[str, ast.expr]) -> ast.expr:
+    """Return a copy of an expression with other expressions in place of some names."""
+    return _fill(tree, names)  # type: ignore[no-any-return]
+
+
 def to_source(tree: ast.expr) -> str:
     """Return the expression on one line, quoted the way formatters leave alone."""
     return ast.unparse(_Spelling().visit(_copy(tree)))

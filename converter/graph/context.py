@@ -27,10 +27,17 @@ class Unsupported(ConversionError):
 
 @dataclass
 class Statement:
-    """``targets = code``: one or more values computed by one expression."""
+    """``targets = code``: one or more values computed by one expression.
+
+    Attributes:
+        targets: the values it gives; several where the expression gives a tuple.
+        code: the expression.
+        module: qualified name of the module it calls, None if it calls none.
+    """
 
     targets: tuple[Value, ...]
     code: ast.expr
+    module: str | None = None
 
 
 @dataclass
@@ -146,7 +153,9 @@ class Context:
         key = (value.id, value.order, order)
         if key not in self.arranged:
             axes = permutation(value.order, order)
-            code = expression("x.transpose(axes)", {"x": value, "axes": axes})
+            code = ast.Call(
+                ast.Attribute(value.to_ast(), "transpose"), [ast.Constant(a) for a in axes], []
+            )
             name, self.name = self.name, value.name
             self.arranged[key] = self.compute(code, value.shape, value.dtype, order)
             self.name = name

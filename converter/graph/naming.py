@@ -34,9 +34,9 @@ def kind_of(module: torch.nn.Module) -> Kind:
         return Kind.DICT
     if isinstance(module, (torch.nn.ModuleList, torch.nn.ParameterList)):
         return Kind.LIST
-    if isinstance(module, torch.nn.Sequential) and not own_forward:
-        if names == [str(i) for i in range(len(names))]:
-            return Kind.LIST
+    counted = names == [str(i) for i in range(len(names))]
+    if isinstance(module, torch.nn.Sequential) and not own_forward and counted:
+        return Kind.LIST
     return Kind.CLASS
 
 

@@ -25,6 +25,7 @@ class Value:
         name: what to call it where it needs a name of its own.
         origin: the model input or parameter it is, so that the order it should be stored in can
             be chosen; None for computed values.
+        code: the expression that reads it where it has no variable (``self.scale``).
     """
 
     shape: tuple[Any, ...]
@@ -32,11 +33,12 @@ class Value:
     order: Order
     name: str = "x"
     origin: str | None = None
+    code: ast.expr | None = None
     id: str = field(default_factory=lambda: f"%{next(_serial)}")
 
     def to_ast(self) -> ast.expr:
         """Return the reference to this value; naming replaces it by a variable later."""
-        return ast.Name(self.id)
+        return ast.Name(self.id) if self.code is None else self.code
 
     @property
     def ndim(self) -> int:

@@ -1,0 +1,163 @@
+"""The command line: parse, call the converter, render, exit.
+
+Exit codes: 0 done, 1 cannot convert, 2 usage, 3 parity failed, 4 the device is not on this machine.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlxport.converter import api
+from mlxport.converter.errors import ConversionError, ParityError
+
+if TYPE_CHECKING:
+    from mlxport.converter.parity.report import ParityReport
+
+
+def _exits(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn the converter's errors into a message on stderr and their exit code."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except ConversionError as error:
+            click.secho(f"Error: {error}", fg="red", err=True)
+            sys.exit(error.exit_code)
+
+    return run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="mlxport")
+def main() -> None:
+    """Take a PyTorch model or checkpoint, give back a running, verified MLX model.
+
+    \b
+    Example:
+      mlxport convert unet3d.pt --model examples.unet3d:UNet3d --input 1,1,32,48,40 -o out/
+      mlxport verify out/
+    """
+
+
+@main.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write."
+)
+@click.option(
+    "--model", required=True, metavar="PKG.MOD:FACTORY", help="What gives the torch model."
+)
+@click.option(
+    "--model-args", metavar="JSON", help="Keyword arguments of the factory: '{\"features\": 16}'."
+)
+@click.option(
+    "--input",
+    "inputs",
+    required=True,
+    multiple=True,
+    metavar="SHAPE",
+    help="Shape of an example input, in PyTorch's axes; once per input. [dtype:]sizes.",
+)
+@click.option("--key", help="Where in a nested checkpoint the state dict lies.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing output folder.")
+@click.option(
+    "--layout",
+    type=click.Choice(["torch", "channels_last"]),
+    default="torch",
+    show_default=True,
+    help="Axes of the MLX model's inputs and outputs.",
+)
+@click.option(
+    "--noise-multiple", type=float, help="Times PyTorch's own noise that pass.  [default: 32]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the parity report as JSON.")
+@_exits
+def convert(
+    source: Path, output: Path, inputs: tuple[str, ...], layout: str, as_json: bool, **options: Any
+) -> None:
+    """Convert the checkpoint SOURCE into a folder with a verified MLX model.
+
+    Prints the parity table; exits 0 only where parity holds, 3 where it does not (the folder is
+    written all the same, with the evidence in parity.json).
+
+    \b
+    Example:
+      mlxport convert unet3d.pt --model examples.unet3d:UNet3d --input 1,1,32,48,40 -o out/
+    """
+    options["model_args"] = _json_object(options["model_args"])
+    result = api.convert_checkpoint(
+        source, output, inputs=inputs, channels_last=layout == "channels_last", **options
+    )
+    for note in result.notes:
+        click.secho(f"Warning: {note}", fg="yellow", err=True)
+    if result.report is None:
+        raise AssertionError("a checkpoint is never converted without a report")
+    _show(result.report, as_json)
+    click.echo(f"Written to {output}", err=True)
+    _require(result.report)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "metal", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where MLX runs; exits 4 where it is not on this machine.",
+)
+@click.option(
+    "--noise-multiple", type=float, help="Times PyTorch's own noise that pass.  [default: 32]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the parity report as JSON.")
+@_exits
+def verify(folder: Path, device: str, noise_multiple: float | None, as_json: bool) -> None:
+    """Run the MLX model in FOLDER again and hold it to the reference stored there.
+
+    Needs mlx only, not torch.
+
+    \b
+    Example:
+      mlxport verify out/ --device metal
+    """
+    report = api.verify_folder(folder, device=device, noise_multiple=noise_multiple)
+    _show(report, as_json)
+    _require(report)
+
+
+def _show(report: ParityReport, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=1, allow_nan=False))
+        return
+    width = shutil.get_terminal_size((100, 24)).columns
+    click.echo(report.to_text(width=max(width, 80), color=sys.stdout.isatty()))
+
+
+def _require(report: ParityReport) -> None:
+    if not report.passed:
+        raise ParityError(report.verdict)
+
+
+def _json_object(text: str | None) -> dict[str, Any]:
+    if text is None:
+        return {}
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise click.BadParameter(f"not JSON: {error}", param_hint="--model-args") from error
+    if not isinstance(value, dict):
+        raise click.BadParameter("expected a JSON object", param_hint="--model-args")
+    return value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""What mlxport offers: convert, verify, load.
+
+Importing this module loads neither torch nor mlx; each function imports what it needs, so that
+verifying a converted model needs no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlxport.converter.environment import prepare
+
+if TYPE_CHECKING:
+    import mlx.nn
+    import torch
+
+    from mlxport.converter.conversion import Converted
+    from mlxport.converter.parity.report import ParityReport
+
+
+def convert(
+    module: torch.nn.Module,
+    example_inputs: torch.Tensor | Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    channels_last: bool = False,
+    verify: bool = True,
+    noise_multiple: float | None = None,
+) -> Converted:
+    """Convert a torch model into a live, verified MLX model.
+
+    The model is captured by ``torch.export`` in eval mode; its modes are left as they are.
+
+    Args:
+        module: the torch model.
+        example_inputs: a tensor, or the positional inputs in a tuple or list.
+        kwargs: keyword inputs.
+        channels_last: the MLX model takes and gives channels-last arrays; otherwise its inputs and
+            outputs have PyTorch's axes.
+        verify: hold the MLX model to PyTorch, layer by layer, in float64.
+        noise_multiple: how many times PyTorch's own rounding noise passes (default 32).
+
+    Returns:
+        The live model (``.model``), its source (``.source``), the record of the conversion
+        (``.conversion``) and the parity report (``.report``).
+
+    Raises:
+        CaptureError: torch.export cannot capture the model.
+        UnsupportedError: modules or ops have no MLX counterpart; every one is listed.
+    """
+    prepare()
+    from mlxport.converter.conversion import convert_model
+
+    return convert_model(
+        module,
+        _positional(example_inputs),
+        kwargs,
+        channels_last=channels_last,
+        verify=verify,
+        noise_multiple=noise_multiple,
+    )
+
+
+def convert_checkpoint(
+    source: str | Path,
+    output: str | Path,
+    *,
+    model: str | torch.nn.Module,
+    inputs: Sequence[str | torch.Tensor],
+    model_args: Mapping[str, Any] | None = None,
+    key: str | None = None,
+    overwrite: bool = False,
+    channels_last: bool = False,
+    noise_multiple: float | None = None,
+) -> Converted:
+    """Convert a PyTorch checkpoint into an output folder with a verified MLX model.
+
+    Args:
+        source: ``.safetensors``, ``.pt``, ``.pth``, ``.bin``, ``.ckpt`` or a folder of these.
+        output: the folder to write: ``model.py``, ``layers/``, ``weights.safetensors``,
+            ``conversion.json``, ``reference.safetensors``, ``parity.json``.
+        model: the torch model, or ``pkg.mod:factory`` that gives it.
+        inputs: example inputs: tensors, or shapes such as ``"1,1,32,48,40"`` (``"int64:1,16"``).
+        model_args: keyword arguments for the factory.
+        key: where in a nested checkpoint the state dict lies.
+        overwrite: replace an existing output folder.
+        channels_last: the MLX model takes and gives channels-last arrays.
+        noise_multiple: how many times PyTorch's own rounding noise passes (default 32).
+
+    Returns:
+        The live model, its record and the parity report, which may say that parity failed.
+
+    Raises:
+        ConversionError: anything that keeps the model from being converted; nothing is written.
+    """
+    prepare()
+    from mlxport.converter.conversion import convert_checkpoint
+
+    return convert_checkpoint(
+        source,
+        output,
+        model=model,
+        inputs=inputs,
+        model_args=model_args,
+        key=key,
+        overwrite=overwrite,
+        channels_last=channels_last,
+        noise_multiple=noise_multiple,
+    )
+
+
+def convert_layer(module: torch.nn.Module) -> mlx.nn.Module:
+    """Convert one torch.nn layer into its MLX counterpart, weights included.
+
+    Spatial layers take and give channels-last arrays; arguments mean what they mean in torch.
+
+    Raises:
+        UnsupportedError: the layer, or this configuration of it, has no MLX counterpart.
+    """
+    prepare()
+    from mlxport.converter.rules.build import build_layer
+
+    return build_layer(module)
+
+
+def verify(
+    model: mlx.nn.Module,
+    module: torch.nn.Module,
+    example_inputs: torch.Tensor | Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    noise_multiple: float | None = None,
+) -> ParityReport:
+    """Hold a model that ``convert`` made to its torch model, on these inputs.
+
+    Args:
+        model: the MLX model of a ``convert`` result.
+        module: the torch model it was made from.
+        example_inputs: a tensor, or the positional inputs in a tuple or list.
+        kwargs: keyword inputs.
+        noise_multiple: how many times PyTorch's own rounding noise passes (default 32).
+
+    Raises:
+        ParityError: the model does not come from ``convert``, or does not fit the torch model.
+    """
+    prepare()
+    from mlxport.converter.conversion import verify_model
+
+    return verify_model(
+        model, module, _positional(example_inputs), kwargs, noise_multiple=noise_multiple
+    )
+
+
+def verify_folder(
+    folder: str | Path, *, device: str = "auto", noise_multiple: float | None = None
+) -> ParityReport:
+    """Run the model of an output folder and hold it to the reference stored in it.
+
+    Needs mlx, not torch.
+
+    Args:
+        folder: what ``mlxport convert`` wrote.
+        device: ``auto``, ``cpu``, ``metal`` or ``cuda``.
+        noise_multiple: how many times PyTorch's own rounding noise passes (default 32).
+
+    Raises:
+        ConversionError: the folder holds no converted model.
+        DeviceError: the device is not on this machine.
+    """
+    prepare()
+    from mlxport.converter.folder import verify_folder
+
+    return verify_folder(folder, device=device, noise_multiple=noise_multiple)
+
+
+def load(folder: str | Path) -> mlx.nn.Module:
+    """Return the MLX model of an output folder, with its weights, in eval mode.
+
+    Raises:
+        ConversionError: the folder holds no converted model.
+    """
+    prepare()
+    from mlxport.converter.loading import live_model
+
+    model: mlx.nn.Module = live_model(folder)
+    return model
+
+
+def _positional(example_inputs: Any) -> tuple[Any, ...]:
+    if isinstance(example_inputs, (tuple, list)):
+        return tuple(example_inputs)
+    return (example_inputs,)

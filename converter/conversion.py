@@ -1,0 +1,188 @@
+"""Convert a torch model: translate it, move its weights, run it in MLX and hold it to PyTorch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import mlx.nn as nn
+import torch
+
+from mlxport.converter.checkpoint.checkpoint import Checkpoint
+from mlxport.converter.checkpoint.load_model import load_into_model
+from mlxport.converter.checkpoint.output import OutputFolder
+from mlxport.converter.checkpoint.read import open_checkpoint
+from mlxport.converter.errors import ParityError
+from mlxport.converter.factory import make_model
+from mlxport.converter.folder import write_folder, write_report
+from mlxport.converter.graph.translate import Translation, translate
+from mlxport.converter.graph.weights import state_tensors
+from mlxport.converter.inputs import example_inputs
+from mlxport.converter.loading import live_model, load_source
+from mlxport.converter.parity.compare import NOISE_MULTIPLE
+from mlxport.converter.parity.recording import Reference
+from mlxport.converter.parity.reference import record_reference
+from mlxport.converter.parity.report import ParityReport
+from mlxport.converter.parity.verify import verify_live
+from mlxport.converter.record import Conversion
+from mlxport.converter.tensor import Tensor, to_mlx
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A converted model and the evidence for it.
+
+    Attributes:
+        model: the live MLX model, in eval mode.
+        source: the text of ``model.py``.
+        conversion: the record: weight plan, modules, layouts.
+        report: the parity report; None where it was not asked for.
+        notes: what the user should know, one sentence each.
+    """
+
+    model: nn.Module
+    source: str
+    conversion: Conversion
+    report: ParityReport | None
+    notes: tuple[str, ...] = ()
+
+
+def convert_model(
+    model: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    channels_last: bool = False,
+    verify: bool = True,
+    noise_multiple: float | None = None,
+) -> Converted:
+    """Convert a torch model in memory; see ``mlxport.convert``."""
+    translation = translate(model, args, kwargs, channels_last=channels_last)
+    weights = _weights(translation, translation.conversion, state_tensors(model))
+    module = load_source(translation.source, translation.conversion.layers)
+    built: nn.Module = module.Model()
+    built.load_weights([(name, to_mlx(tensor)) for name, tensor in weights.items()])
+    built.eval()
+    remember(built, translation.conversion)
+    report = None
+    if verify:
+        reference = reference_of(model, args, kwargs, translation.conversion, keep_inputs=True)
+        report = verify_live(
+            built,
+            translation.conversion,
+            reference,
+            noise_multiple=noise_multiple or NOISE_MULTIPLE,
+        )
+    return Converted(built, translation.source, translation.conversion, report)
+
+
+def convert_checkpoint(
+    source: str | Path,
+    output: str | Path,
+    *,
+    model: str | torch.nn.Module,
+    inputs: Sequence[str | torch.Tensor],
+    model_args: Mapping[str, Any] | None = None,
+    key: str | None = None,
+    overwrite: bool = False,
+    channels_last: bool = False,
+    noise_multiple: float | None = None,
+) -> Converted:
+    """Convert a checkpoint into an output folder; see ``mlxport.api.convert_checkpoint``."""
+    sources = (Path(source),)
+    with OutputFolder(Path(output), overwrite=overwrite, sources=sources) as folder:
+        checkpoint = open_checkpoint(Path(source), key)
+        torch_model = make_model(model, dict(model_args or {})) if isinstance(model, str) else model
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            keys = load_into_model(torch_model, checkpoint)
+        notes = (*checkpoint.notes, *(str(warning.message) for warning in caught))
+        args = _examples(inputs, torch_model)
+        translation = translate(torch_model, args, channels_last=channels_last)
+        conversion = _recorded(translation.conversion, checkpoint, keys, model)
+        weights = _weights(translation, conversion, _renamed(state_tensors(torch_model), keys))
+        reference = reference_of(torch_model, args, None, conversion, keep_inputs=True)
+        write_folder(folder, translation.source, conversion, weights, reference)
+        built = live_model(folder)
+        remember(built, conversion)
+        report = verify_live(
+            built, conversion, reference, noise_multiple=noise_multiple or NOISE_MULTIPLE
+        )
+        write_report(folder, report)
+    return Converted(built, translation.source, conversion, report, notes)
+
+
+def verify_model(
+    model: nn.Module,
+    module: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    noise_multiple: float | None = None,
+) -> ParityReport:
+    """Hold a converted model to its torch model; see ``mlxport.verify``."""
+    conversion = getattr(model, "_mlxport_conversion", None)
+    if not isinstance(conversion, Conversion):
+        raise ParityError(
+            f"{type(model).__name__} does not come from mlxport.convert, so nothing says which of "
+            "its layers stand for which of PyTorch's. Convert the torch model first."
+        )
+    reference = reference_of(module, args, kwargs, conversion, keep_inputs=True)
+    return verify_live(
+        model, conversion, reference, noise_multiple=noise_multiple or NOISE_MULTIPLE
+    )
+
+
+def remember(model: nn.Module, conversion: Conversion) -> None:
+    """Let a live model know the conversion it comes from, so that it can be verified again."""
+    object.__setattr__(model, "_mlxport_conversion", conversion)
+
+
+def reference_of(
+    model: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None,
+    conversion: Conversion,
+    *,
+    keep_inputs: bool,
+) -> Reference:
+    """Run the torch model and record what its MLX counterpart will be held to."""
+    paths = [record.path for record in conversion.modules if record.path]
+    return record_reference(model, args, kwargs, paths=paths, keep_inputs=keep_inputs)
+
+
+def _examples(
+    inputs: Sequence[str | torch.Tensor], model: torch.nn.Module
+) -> tuple[torch.Tensor, ...]:
+    floating = (p.dtype for p in model.parameters() if p.dtype.is_floating_point)
+    dtype = next(floating, torch.float32)
+    given = [i for i in inputs if isinstance(i, str)]
+    made = iter(example_inputs(given, dtype=dtype))
+    return tuple(next(made) if isinstance(i, str) else i for i in inputs)
+
+
+def _weights(
+    translation: Translation, conversion: Conversion, state: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    return {**dict(conversion.plan.apply(state)), **translation.constants}
+
+
+def _recorded(
+    conversion: Conversion,
+    checkpoint: Checkpoint,
+    keys: Mapping[str, str],
+    model: str | torch.nn.Module,
+) -> Conversion:
+    """Return the record with the checkpoint's own keys in place of the model's."""
+    factory = model if isinstance(model, str) else type(model).__qualname__
+    source = {"path": checkpoint.path.name, "sha256": checkpoint.digest(), "model": factory}
+    if checkpoint.key:
+        source["key"] = checkpoint.key
+    return replace(conversion, plan=conversion.plan.renamed(keys), source=source)
+
+
+def _renamed(state: Mapping[str, Tensor], keys: Mapping[str, str]) -> dict[str, Tensor]:
+    return {keys.get(key, key): tensor for key, tensor in state.items()}

@@ -1,0 +1,126 @@
+"""The output folder: what is written into it, and verifying it where torch need not be.
+
+Never imports torch: this is what runs on the Mac.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlxport.converter.checkpoint.write import write_safetensors
+from mlxport.converter.errors import ConversionError, DeviceError
+from mlxport.converter.graph.layer_files import layer_files
+from mlxport.converter.loading import live_model
+from mlxport.converter.parity.bundle import load_reference, save_reference
+from mlxport.converter.parity.compare import NOISE_MULTIPLE
+from mlxport.converter.parity.recording import Reference
+from mlxport.converter.parity.report import ParityReport
+from mlxport.converter.parity.verify import verify_bundle
+from mlxport.converter.record import Conversion
+from mlxport.converter.tensor import Tensor
+
+DEVICES = ("auto", "cpu", "metal", "cuda")
+
+
+def write_folder(
+    folder: Path,
+    source: str,
+    conversion: Conversion,
+    weights: Mapping[str, Tensor],
+    reference: Reference,
+) -> None:
+    """Write everything of an output folder but the parity report."""
+    (folder / "model.py").write_text(source, encoding="utf-8")
+    layers = layer_files(conversion.layers)
+    if layers:
+        (folder / "layers").mkdir()
+        (folder / "layers" / "__init__.py").write_text(
+            '"""MLX layers that model.py uses; copies from mlxport."""\n', encoding="utf-8"
+        )
+    for name, text in layers.items():
+        (folder / "layers" / name).write_text(text, encoding="utf-8")
+    write_safetensors(folder / "weights.safetensors", weights)
+    write_json(folder / "conversion.json", conversion.to_json())
+    save_reference(folder / "reference.safetensors", reference)
+
+
+def write_report(folder: Path, report: ParityReport) -> None:
+    """Write ``parity.json``."""
+    write_json(folder / "parity.json", report.to_json())
+
+
+def verify_folder(
+    folder: str | Path, *, device: str = "auto", noise_multiple: float | None = None
+) -> ParityReport:
+    """Run the model of an output folder and hold it to the reference stored beside it.
+
+    Args:
+        folder: what ``mlxport convert`` wrote.
+        device: ``auto``, ``cpu``, ``metal`` or ``cuda``.
+        noise_multiple: how many times PyTorch's own noise passes.
+
+    Raises:
+        ConversionError: the folder is not such an output.
+        DeviceError: the device is not on this machine.
+    """
+    use_device(device)
+    path = Path(folder)
+    conversion = read_conversion(path)
+    reference = load_reference(path / "reference.safetensors")
+    return verify_bundle(
+        live_model(path), conversion, reference, noise_multiple=noise_multiple or NOISE_MULTIPLE
+    )
+
+
+def read_conversion(folder: Path) -> Conversion:
+    """Read the ``conversion.json`` of an output folder.
+
+    Raises:
+        ConversionError: it is missing or not what it should be.
+    """
+    path = folder / "conversion.json"
+    try:
+        return Conversion.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConversionError(
+            f"{path} cannot be read: {error.strerror}. Give a folder that `mlxport convert` wrote."
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConversionError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+
+
+def use_device(name: str) -> None:
+    """Make MLX run on a device.
+
+    Raises:
+        DeviceError: it is not on this machine.
+    """
+    import mlx.core as mx
+
+    if name == "auto":
+        return
+    present = {"cpu": True, "metal": mx.metal.is_available(), "cuda": _has_cuda()}
+    if not present[name]:
+        found = ", ".join(device for device, there in present.items() if there)
+        raise DeviceError(
+            f"--device {name}: this machine has {found} only. Copy the output folder to a machine "
+            f"with {name}, install mlx and mlxport there, and run: "
+            f"mlxport verify OUT --device {name}"
+        )
+    mx.set_default_device(mx.Device(mx.cpu if name == "cpu" else mx.gpu))
+
+
+def _has_cuda() -> bool:
+    import mlx.core as mx
+
+    cuda = getattr(mx, "cuda", None)
+    return bool(cuda is not None and cuda.is_available())
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write strict JSON: no NaN, no infinity."""
+    text = json.dumps(data, indent=1, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")

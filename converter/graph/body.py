@@ -1,0 +1,102 @@
+"""The emitted model before it is text: classes-to-be with attributes and bodies."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from mlxport.converter.graph.context import Statement
+from mlxport.converter.graph.value import Order, Value
+from mlxport.converter.plan import Entry
+from mlxport.converter.record import ModuleRecord
+from mlxport.converter.rules.registry import LayerSpec
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A module that becomes one MLX layer.
+
+    Attributes:
+        path: its qualified name in PyTorch.
+        spec: what to build.
+    """
+
+    path: str
+    spec: LayerSpec
+
+
+@dataclass(frozen=True)
+class Array:
+    """A parameter or buffer that a body reads itself.
+
+    Attributes:
+        path: its qualified name in PyTorch.
+        tensor: the torch tensor.
+        order: the axis order it is stored in.
+        trainable: False for buffers and constants.
+    """
+
+    path: str
+    tensor: torch.Tensor
+    order: Order
+    trainable: bool
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """The shape as stored."""
+        return tuple(self.tensor.shape[axis] for axis in self.order)
+
+
+@dataclass
+class Body:
+    """The ``__call__`` of one class of the emitted model.
+
+    Attributes:
+        path: qualified name of the torch module.
+        inputs: the arguments, tensors only, in order.
+        outputs: what it returns, flattened.
+        statements: what it computes, in order.
+        result: the expression it returns.
+        text: the lines of ``__call__``, once written.
+    """
+
+    path: str
+    inputs: list[Value] = field(default_factory=list)
+    outputs: list[Value] = field(default_factory=list)
+    statements: list[Statement] = field(default_factory=list)
+    result: ast.expr | None = None
+    text: tuple[str, ...] = ()
+
+
+@dataclass
+class Lowered:
+    """A whole model, lowered.
+
+    Attributes:
+        bodies: path -> body of every module that becomes a class with ``__call__``.
+        leaves: path -> the layer of every leaf.
+        arrays: path -> every parameter, buffer or constant read by a body.
+        records: the modules and the layouts at their boundaries, in call order, the model last.
+        imports: name of a function or class of ``mlxport.layers`` -> its file.
+        demands: origin of an input or array -> the orders its consumers asked for.
+        transposes: transposes executed in one call of the model.
+    """
+
+    bodies: dict[str, Body] = field(default_factory=dict)
+    leaves: dict[str, Leaf] = field(default_factory=dict)
+    arrays: dict[str, Array] = field(default_factory=dict)
+    records: list[ModuleRecord] = field(default_factory=list)
+    imports: dict[str, str] = field(default_factory=dict)
+    demands: dict[str, list[Order]] = field(default_factory=dict)
+    transposes: int = 0
+
+    def entries(self) -> list[tuple[str, Entry, Mapping[str, str]]]:
+        """Return ``(module path, relative entry, ignored)`` of every leaf."""
+        return [
+            (leaf.path, entry, leaf.spec.ignored)
+            for leaf in self.leaves.values()
+            for entry in leaf.spec.entries
+        ]

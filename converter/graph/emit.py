@@ -1,0 +1,162 @@
+"""Write the source of the MLX model: ``model.py``, as a careful MLX user would write it."""
+
+from __future__ import annotations
+
+import ast
+import re
+import textwrap
+from collections.abc import Sequence
+
+from mlxport.converter.graph.body import Body, Lowered
+from mlxport.converter.graph.classes import (
+    Attribute,
+    Built,
+    ClassGroup,
+    Parameter,
+    find_classes,
+)
+from mlxport.converter.graph.code import call, to_ast, to_source
+from mlxport.converter.graph.format import WIDTH, statement
+from mlxport.converter.graph.naming import Names
+from mlxport.converter.graph.value import Value
+
+LOAD = '''
+def load(folder: str | Path = Path(__file__).parent) -> {name}:
+    """Build the model with the weights in a folder (this file's own), ready for inference."""
+    weights = {{}}
+    for file in sorted(Path(folder).glob("weights*.safetensors")):
+        weights.update(mx.load(str(file)))
+    model = {name}()
+    model.load_weights(list(weights.items()))
+    model.eval()
+    return model
+
+
+Model = {name}
+'''
+
+
+def emit(lowered: Lowered, names: Names) -> str:
+    """Return the source of the MLX model.
+
+    Deterministic: the same lowered model gives the same text.
+    """
+    groups = find_classes(lowered, names)
+    root = groups[-1]
+    classes = "\n\n".join(_class(group, names) for group in groups)
+    code = f"{classes}\n{LOAD.format(name=root.name)}"
+    return f"{_module_docstring(root, lowered)}\n{_imports(code, lowered)}\n\n\n{code}"
+
+
+def _module_docstring(root: ClassGroup, lowered: Lowered) -> str:
+    body = lowered.bodies[""]
+    takes = " and ".join(f"{v.name} {v.stored_shape}" for v in body.inputs)
+    gives = ", ".join(str(v.stored_shape) for v in body.outputs)
+    text = (
+        f"{root.name} in MLX, converted from PyTorch.\n\n"
+        + textwrap.fill(f"Takes {takes} and gives {gives}, axes in PyTorch's order.", WIDTH)
+        + "\n"
+    )
+    return f'"""{text}"""\n'
+
+
+def _imports(code: str, lowered: Lowered) -> str:
+    lines = ["from pathlib import Path", "", "import mlx.core as mx"]
+    if re.search(r"\bnn\.", code):
+        lines.append("import mlx.nn as nn")
+    files: dict[str, list[str]] = {}
+    for name, file in sorted(lowered.imports.items()):
+        if re.search(rf"\b{name}\(", code):
+            files.setdefault(file, []).append(name)
+    if files:
+        lines.append("")
+    for file, functions in sorted(files.items()):
+        lines.append(f"from layers.{file} import {', '.join(sorted(functions))}")
+    return "\n".join(lines)
+
+
+def _class(group: ClassGroup, names: Names) -> str:
+    instance = group.instances[0]
+    lines = [f"class {group.name}(nn.Module):", *_class_docstring(group, names), ""]
+    lines += [f"    def __init__(self{''.join(f', {p}' for p in group.parameters)}):"]
+    lines += ["        super().__init__()"]
+    for name, attribute in instance.attributes.items():
+        lines += statement(f"self.{name} = ", _construct(attribute), 8)
+    if instance.frozen:
+        keys = to_source(to_ast(list(instance.frozen)))
+        lines.append(f"        self.freeze(keys={keys}, recurse=False)")
+    if instance.body is not None:
+        lines += ["", *_method(instance.body)]
+    return "\n".join([*lines, ""])
+
+
+def _class_docstring(group: ClassGroup, names: Names) -> list[str]:
+    instance = group.instances[0]
+    torch_class = type(names.model.get_submodule(instance.path))
+    origin = f"``{torch_class.__module__}.{torch_class.__qualname__}``"
+    times = len(group.instances)
+    first = f"{origin}, {times} times in the model." if times > 1 else f"{origin}."
+    if instance.body is None:
+        return [f'    """{first}"""']
+    flow = f"{_shapes(instance.body.inputs)} to {_shapes(instance.body.outputs)}"
+    flow = f"{'Here ' if times == 1 else 'At first '}{flow}, axes as stored."
+    wrapped = textwrap.wrap(flow, WIDTH - 4)
+    return [f'    """{first}', "", *(f"    {line}" for line in wrapped), '    """']
+
+
+def _shapes(values: Sequence[Value]) -> str:
+    return " and ".join(str(value.stored_shape) for value in values)
+
+
+def _method(body: Body) -> list[str]:
+    arguments = "".join(f", {value.name}: mx.array" for value in body.inputs)
+    head = f"    def __call__(self{arguments}) -> {_annotation(body.result)}:"
+    if len(head) > WIDTH:
+        inner = ", ".join(["self", *(f"{value.name}: mx.array" for value in body.inputs)])
+        head = f"    def __call__(\n        {inner}\n    ) -> {_annotation(body.result)}:"
+    return [head, *body.text]
+
+
+def _annotation(result: ast.expr | None) -> str:
+    if isinstance(result, ast.Tuple):
+        flat = all(isinstance(item, ast.Name) for item in result.elts)
+        return "tuple[mx.array, ...]" if flat else "tuple"
+    if isinstance(result, ast.Dict):
+        return "dict[str, mx.array]"
+    return "list[mx.array]" if isinstance(result, ast.List) else "mx.array"
+
+
+def _construct(attribute: Attribute) -> ast.expr:
+    if isinstance(attribute, Built):
+        return call(
+            attribute.target,
+            *(_argument(arg) for arg in attribute.args),
+            **{key: _argument(attribute.kwargs[key], key) for key in _in_order(attribute)},
+        )
+    items = [_construct(item) for item in attribute.items]
+    if attribute.keys is not None:
+        return ast.Dict([ast.Constant(key) for key in attribute.keys], items)
+    if len(items) > 1 and len({to_source(item) for item in items}) == 1:
+        return _repeated(items[0], len(items))
+    return ast.List(items)
+
+
+def _in_order(built: Built) -> list[str]:
+    """Return the keyword arguments in the order of the constructor's signature."""
+    order = list(built.defaults)
+    return sorted(built.kwargs, key=lambda key: order.index(key) if key in order else len(order))
+
+
+def _repeated(item: ast.expr, times: int) -> ast.expr:
+    loop = ast.comprehension(
+        ast.Name("_"), ast.Call(ast.Name("range"), [ast.Constant(times)], []), [], 0
+    )
+    return ast.ListComp(item, [loop])
+
+
+def _argument(value: object, key: str = "") -> ast.expr:
+    if isinstance(value, Parameter):
+        return ast.Name(value.name)
+    if key == "dtype":
+        return ast.Attribute(ast.Name("mx"), str(value))
+    return to_ast(value)

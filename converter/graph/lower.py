@@ -1,0 +1,363 @@
+"""Lower a captured model: every leaf module by its rule, everything else op by op.
+
+The walk follows the module hierarchy that torch.export kept. Problems are collected, never raised
+one by one: the lowering goes on with what PyTorch says a node gives, and all of them are reported.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.fx import Graph, Node
+
+from mlxport.converter.graph.body import Array, Body, Leaf, Lowered
+from mlxport.converter.graph.capture import Captured, plain_path
+from mlxport.converter.graph.context import Context, Statement, Unsupported
+from mlxport.converter.graph.naming import Names, is_inlined
+from mlxport.converter.graph.ops.registry import OPS
+from mlxport.converter.graph.problems import Problem, raise_problems
+from mlxport.converter.graph.schedule import write_body
+from mlxport.converter.graph.signature import argument_names, nested_result
+from mlxport.converter.graph.value import Order, Value, channels_last, identity
+from mlxport.converter.record import Layout, ModuleRecord
+from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal
+
+Preferences = Mapping[str, Order]
+
+
+def lower(captured: Captured, *, channels_last_ends: bool = False) -> Lowered:
+    """Lower a captured model.
+
+    Lowered twice: the first pass shows in which axis order the consumers of each input and
+    parameter want it; the second stores it that way where they agree.
+
+    Args:
+        captured: the model.
+        channels_last_ends: take inputs and give outputs channels-last, without transposes.
+
+    Raises:
+        UnsupportedError: modules or ops without support, all of them listed.
+    """
+    first = _Lowering(captured, {}, channels_last_ends).model()
+    agreed = {
+        origin: orders[0] for origin, orders in first.demands.items() if len(set(orders)) == 1
+    }
+    second = _Lowering(captured, agreed, channels_last_ends).model()
+    return second if second.transposes <= first.transposes else first
+
+
+class _Lowering:
+    """One pass over the captured hierarchy."""
+
+    def __init__(self, captured: Captured, preferences: Preferences, last: bool) -> None:
+        self.captured = captured
+        self.preferences = preferences
+        self.channels_last_ends = last
+        self.names = Names(captured.model)
+        self.lowered = Lowered()
+        self.problems: list[Problem] = []
+
+    # -- the model itself ------------------------------------------------------------------------
+
+    def model(self) -> Lowered:
+        root = self.captured.root
+        inputs = [_input(node) for node in root.graph.nodes if node.op == "placeholder"]
+        body = Body("", inputs)
+        cx = self._context(body)
+        arranged = [self._enter(cx, value) for value in inputs]
+        outputs = self._run(root, "", "", cx, arranged)
+        body.outputs = [self._leave(cx, value) for value in _flat(outputs)]
+        body.result = nested_result(self.captured.program, body.outputs)
+        body.text = write_body(body, self.names, self.lowered.imports)
+        self._keep(body)
+        raise_problems(type(self.captured.model).__name__, self.problems)
+        self._record("", body.inputs, body.outputs)
+        return self.lowered
+
+    def _enter(self, cx: Context, value: Value) -> Value:
+        if self.channels_last_ends and value.ndim > 2:
+            value.order = channels_last(value.ndim)
+        order = self.preferences.get(value.origin or "", value.order)
+        entered = cx.arrange(replace(value, origin=None), order)
+        return replace(entered, origin=value.origin)
+
+    def _leave(self, cx: Context, value: Value) -> Value:
+        wanted = identity(value.ndim)
+        if self.channels_last_ends and value.ndim > 2:
+            wanted = channels_last(value.ndim)
+        return cx.arrange(value, wanted)
+
+    # -- walking graphs --------------------------------------------------------------------------
+
+    def _context(self, body: Body) -> Context:
+        return Context(
+            statements=body.statements, imports=self.lowered.imports, demands=self.lowered.demands
+        )
+
+    def _run(
+        self, module: torch.nn.Module, path: str, owner: str, cx: Context, inputs: Sequence[Any]
+    ) -> Any:
+        """Lower the graph of the module at ``path`` into the body of the class ``owner``."""
+        graph: Graph = module.graph  # type: ignore[assignment]
+        waiting = iter(inputs)
+        env: dict[Node, Any] = {}
+        for node in graph.nodes:
+            if node.op == "placeholder":
+                env[node] = next(waiting)
+            elif node.op == "output":
+                return torch.fx.node.map_arg(node.args[0], env.__getitem__)
+            else:
+                env[node] = self._node(node, module, path, owner, cx, env)
+        raise AssertionError(f"the graph of {path!r} has no output")
+
+    def _node(
+        self,
+        node: Node,
+        module: torch.nn.Module,
+        path: str,
+        owner: str,
+        cx: Context,
+        env: Mapping[Node, Any],
+    ) -> Any:
+        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), env.__getitem__)
+        cx.results, cx.name = _results(node), _name(node)
+        if node.op == "get_attr":
+            return self._array(str(node.target), module, path, owner)
+        if node.op == "call_module":
+            return self._module(node, module, path, owner, cx, args, kwargs)
+        if node.target is operator.getitem:
+            return args[0][args[1]]
+        return self._op(node, path, cx, args, kwargs)
+
+    def _op(
+        self, node: Node, path: str, cx: Context, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        name = str(node.target)
+        try:
+            if name not in OPS:
+                raise Unsupported("no MLX handler")
+            result = OPS[name].handler(cx, *args, **kwargs)
+            _check(node, result)
+        except Unsupported as reason:
+            self.problems.append(Problem.at(node, name, path, str(reason)))
+            return _stand_in(node, cx)
+        return result
+
+    # -- modules ---------------------------------------------------------------------------------
+
+    def _module(
+        self,
+        node: Node,
+        parent: torch.nn.Module,
+        parent_path: str,
+        owner: str,
+        cx: Context,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        path = f"{parent_path}.{node.target}" if parent_path else str(node.target)
+        child = parent.get_submodule(str(node.target))
+        inputs = _bound(child.graph, args, kwargs)  # type: ignore[arg-type]
+        if path in self.captured.leaves:
+            try:
+                return self._leaf(path, owner, cx, inputs)
+            except Refusal:
+                pass  # the ops it is made of may still be supported
+        if is_inlined(self.captured.torch_module(path)):
+            return self._run(child, path, owner, cx, inputs)
+        return self._class(child, path, owner, cx, inputs)
+
+    def _leaf(self, path: str, owner: str, cx: Context, inputs: Sequence[Value]) -> Value:
+        plain = plain_path(path)
+        if plain not in self.lowered.leaves:
+            spec = self.captured.leaves[path].build(self.captured.torch_module(path))
+            self.lowered.leaves[plain] = Leaf(plain, spec)
+            if spec.target.__module__.startswith("mlxport.layers."):
+                file = spec.target.__module__.rpartition(".")[2]
+                self.lowered.imports[spec.target.__name__] = file
+        spec = self.lowered.leaves[plain].spec
+        arranged = [_arrange_for(spec, cx, value) for value in inputs]
+        shape, dtype = cx.results[0]
+        order = _order_after(spec, arranged[0], len(shape))
+        cx.name = self._variable(plain, cx.name)
+        value = cx.compute(self._call(owner, plain, arranged), shape, dtype, order)
+        cx.statements[-1].module = plain
+        self._record(plain, arranged, [value])
+        return value
+
+    def _class(
+        self,
+        module: torch.nn.Module,
+        path: str,
+        owner: str,
+        cx: Context,
+        inputs: Sequence[Any],
+    ) -> Any:
+        """Lower a module that becomes a class; a second call must have the same body."""
+        plain = plain_path(path)
+        known = self.lowered.bodies.get(plain)
+        values = _flat(inputs)
+        if known is not None:
+            if len(known.inputs) != len(values):
+                return self._run(module, path, owner, cx, inputs)
+            values = [
+                cx.arrange(value, formal.order)
+                for value, formal in zip(values, known.inputs, strict=True)
+            ]
+        calls = len(self.lowered.records)
+        body, result = self._body(module, path, values)
+        if known is not None and known.text != body.text:
+            del self.lowered.records[calls:]
+            return self._run(module, path, owner, cx, inputs)
+        self._keep(body)
+        outputs = tuple(
+            Value(v.shape, v.dtype, v.order, self._variable(plain, cx.name)) for v in body.outputs
+        )
+        cx.statements.append(Statement(outputs, self._call(owner, plain, values), plain))
+        self._record(plain, values, outputs)
+        return outputs[0] if isinstance(result, Value) else outputs
+
+    def _body(
+        self, module: torch.nn.Module, path: str, values: Sequence[Value]
+    ) -> tuple[Body, Any]:
+        plain = plain_path(path)
+        names = argument_names(self.captured.torch_module(path), len(values))
+        formal = [
+            Value(v.shape, v.dtype, v.order, name, v.origin)
+            for v, name in zip(values, names, strict=True)
+        ]
+        body = Body(plain, formal)
+        result = self._run(module, path, plain, self._context(body), list(formal))
+        body.outputs = _flat(result)
+        single = isinstance(result, Value)
+        returned = [value.to_ast() for value in body.outputs]
+        body.result = returned[0] if single else ast.Tuple(returned)
+        body.text = write_body(body, self.names, self.lowered.imports)
+        return body, result
+
+    def _keep(self, body: Body) -> None:
+        """Keep the body of a class; each call of it counts."""
+        self.lowered.bodies.setdefault(body.path, body)
+        self.lowered.transposes += sum(line.count(".transpose(") for line in body.text)
+
+    def _call(self, owner: str, path: str, values: Sequence[Value]) -> ast.Call:
+        return ast.Call(self.names.reference(owner, path), [v.to_ast() for v in values], [])
+
+    def _variable(self, path: str, name: str) -> str:
+        """Name a module's result after the module: ``enc1``, or ``down0`` in a list ``down``."""
+        segments = path.split(".")
+        numbers = [s for s in segments[-2:] if s.isdigit()]
+        words = [s for s in segments if not s.isdigit()]
+        return (
+            f"{words[-1]}{numbers[-1]}"
+            if words and segments[-1].isdigit()
+            else (segments[-1] if words else name)
+        )
+
+    # -- parameters and records ------------------------------------------------------------------
+
+    def _array(self, target: str, module: torch.nn.Module, path: str, owner: str) -> Value:
+        full = plain_path(f"{path}.{target}" if path else target)
+        tensor, trainable = self._tensor(full, target, module)
+        origin = f"array:{full}"
+        order = self.preferences.get(origin, identity(tensor.ndim))
+        self.lowered.arrays[full] = Array(full, tensor, order, trainable)
+        name, code = target.split(".")[-1], self.names.reference(owner, full)
+        return Value(tuple(tensor.shape), tensor.dtype, order, name, origin, code)
+
+    def _tensor(self, path: str, target: str, module: torch.nn.Module) -> tuple[torch.Tensor, bool]:
+        parameters = dict(self.captured.model.named_parameters(remove_duplicate=False))
+        if path in parameters:
+            return parameters[path].detach(), True
+        parent, _, name = path.rpartition(".")
+        try:
+            found = getattr(self.captured.model.get_submodule(parent), name)
+        except AttributeError:
+            found = operator.attrgetter(target)(module)
+        return found.detach(), False
+
+    def _record(self, path: str, inputs: Sequence[Value], outputs: Sequence[Value]) -> None:
+        self.lowered.records.append(
+            ModuleRecord(path, self.names.target(path), _layouts(inputs), _layouts(outputs))
+        )
+
+
+# -- what a layer wants and gives ----------------------------------------------------------------
+
+
+def _arrange_for(spec: LayerSpec, cx: Context, value: Value) -> Value:
+    if spec.axes is Axes.CHANNELS_LAST:
+        return cx.channels_last(value, spec.rank)
+    if spec.axes is Axes.FEATURES_LAST:
+        return cx.last(value, spec.rank or 1)
+    return cx.logical(value) if spec.axes is Axes.LOGICAL else value
+
+
+def _order_after(spec: LayerSpec, value: Value, ndim: int) -> Order:
+    if ndim == value.ndim:
+        return value.order
+    if spec.axes is Axes.LOGICAL:
+        return identity(ndim)
+    raise Refusal(f"{spec.target.__name__} changes the number of axes from {value.ndim} to {ndim}")
+
+
+# -- reading fx nodes ----------------------------------------------------------------------------
+
+
+def _input(node: Node) -> Value:
+    fake = node.meta["val"]
+    if not isinstance(fake, torch.Tensor):
+        raise Unsupported(f"input {node.name!r} is a {type(fake).__name__}; only tensors for now")
+    name = str(node.target)
+    return Value(tuple(fake.shape), fake.dtype, identity(fake.ndim), name, f"input:{name}")
+
+
+def _results(node: Node) -> tuple[tuple[tuple[Any, ...], torch.dtype], ...]:
+    found = torch.utils._pytree.tree_leaves(node.meta.get("val"))
+    return tuple((tuple(t.shape), t.dtype) for t in found if isinstance(t, torch.Tensor))
+
+
+def _name(node: Node) -> str:
+    """Name a node's result after its op: ``cat``, ``mul``."""
+    target = (
+        str(node.target).removeprefix("aten.").split(".")[0]
+        if node.op == "call_function"
+        else node.name
+    )
+    return re.sub(r"\W|_\d+$", "", target).strip("_") or "y"
+
+
+def _bound(graph: Graph, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    """Return arguments in the order of the placeholders of a submodule's graph."""
+    names = [str(node.target) for node in graph.nodes if node.op == "placeholder"]
+    return [*args, *(kwargs[name] for name in names[len(args) :])]
+
+
+def _flat(values: Any) -> list[Value]:
+    return [v for v in torch.utils._pytree.tree_leaves(values) if isinstance(v, Value)]
+
+
+def _stand_in(node: Node, cx: Context) -> Any:
+    made = [Value(shape, dtype, identity(len(shape)), cx.name) for shape, dtype in cx.results]
+    return made[0] if isinstance(node.meta.get("val"), torch.Tensor) else tuple(made)
+
+
+def _check(node: Node, result: Any) -> None:
+    """Hold a handler's answer against what PyTorch says the node gives."""
+    expected = [(tuple(shape), dtype) for shape, dtype in _results(node)]
+    got = [(tuple(value.shape), value.dtype) for value in _flat(result)]
+    if expected != got:
+        raise Unsupported(f"the handler gives {got} where PyTorch gives {expected}")
+
+
+def _layouts(values: Sequence[Value]) -> tuple[Layout, ...]:
+    return tuple(
+        Layout(tuple(map(int, v.shape)), str(v.dtype).removeprefix("torch."), v.order)
+        for v in values
+    )

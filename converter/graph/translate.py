@@ -1,0 +1,68 @@
+"""From a torch model to MLX source, weight plan and record: the graph room in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from mlxport.converter.graph.capture import capture
+from mlxport.converter.graph.emit import emit
+from mlxport.converter.graph.lower import lower
+from mlxport.converter.graph.naming import Names
+from mlxport.converter.graph.ops import OPS
+from mlxport.converter.graph.weights import constants, weight_plan
+from mlxport.converter.record import Conversion
+from mlxport.converter.tensor import Tensor
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A model translated, before any weight has moved.
+
+    Attributes:
+        source: the text of ``model.py``.
+        conversion: the record; its plan's sources are keys of the model's state dict.
+        constants: target name -> values that no state dict holds, as stored.
+    """
+
+    source: str
+    conversion: Conversion
+    constants: Mapping[str, Tensor]
+
+
+def translate(
+    model: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    channels_last: bool = False,
+) -> Translation:
+    """Translate a torch model, captured on example inputs.
+
+    Args:
+        model: the torch module; its modes are left as they are.
+        args: positional inputs.
+        kwargs: keyword inputs.
+        channels_last: the MLX model takes and gives channels-last arrays, without transposes.
+
+    Raises:
+        CaptureError: torch.export cannot capture the model.
+        UnsupportedError: modules or ops without MLX counterpart, all of them listed.
+    """
+    captured = capture(model, args, kwargs, handled=OPS)
+    lowered = lower(captured, channels_last_ends=channels_last)
+    names = Names(model)
+    source = emit(lowered, names)
+    conversion = Conversion(
+        plan=weight_plan(lowered, names),
+        modules=tuple(lowered.records),
+        inputs=tuple(value.name for value in lowered.bodies[""].inputs),
+        layers=tuple(sorted(set(lowered.imports.values()))),
+        transposes=lowered.transposes,
+        versions={name: version(name) for name in ("mlxport", "torch", "mlx")},
+    )
+    return Translation(source, conversion, constants(lowered, names))

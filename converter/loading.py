@@ -1,0 +1,87 @@
+"""Run a ``model.py``: the only way a live model is made, whether from memory or from a folder.
+
+What the user reads is what runs. The emitted source imports the layers beside it as ``layers``;
+in memory those are mlxport's own, of which the files beside a written ``model.py`` are copies.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mlxport.converter.errors import ConversionError
+
+
+def load_source(source: str, files: tuple[str, ...]) -> ModuleType:
+    """Execute the source of a model, with mlxport's own layers.
+
+    Args:
+        source: the text of ``model.py``.
+        files: the files of ``mlxport.layers`` it imports from.
+    """
+    own = {f"layers.{file}": import_module(f"mlxport.layers.{file}") for file in files}
+    package = ModuleType("layers")
+    for file in files:
+        setattr(package, file, own[f"layers.{file}"])
+    module = ModuleType("mlxport_model")
+    module.__file__ = "model.py"
+    with _modules({"layers": package, **own}):
+        exec(compile(source, "model.py", "exec"), module.__dict__)
+    return module
+
+
+def load_folder(folder: str | Path) -> ModuleType:
+    """Import the ``model.py`` of an output folder with the layers that lie beside it.
+
+    Raises:
+        ConversionError: there is no ``model.py``.
+    """
+    path = Path(folder).resolve() / "model.py"
+    if not path.is_file():
+        raise ConversionError(
+            f"{folder}: there is no model.py. Give a folder that `mlxport convert` wrote."
+        )
+    spec = importlib.util.spec_from_file_location(f"mlxport_model_{abs(hash(path))}", path)
+    if spec is None or spec.loader is None:
+        raise ConversionError(f"{path} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    with _modules({}), _on_path(path.parent):
+        spec.loader.exec_module(module)
+    return module
+
+
+def live_model(folder: str | Path) -> Any:
+    """Return the model of an output folder with its weights, in eval mode."""
+    return load_folder(folder).load(Path(folder))
+
+
+@contextmanager
+def _modules(modules: dict[str, ModuleType]) -> Iterator[None]:
+    """Let ``import layers`` mean these modules, and leave no trace of it."""
+
+    def take() -> dict[str, ModuleType]:
+        names = [n for n in sys.modules if n == "layers" or n.startswith("layers.")]
+        return {name: sys.modules.pop(name) for name in names}
+
+    before = take()
+    sys.modules.update(modules)
+    try:
+        yield
+    finally:
+        take()
+        sys.modules.update(before)
+
+
+@contextmanager
+def _on_path(folder: Path) -> Iterator[None]:
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
