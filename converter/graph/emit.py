@@ -118,12 +118,8 @@ def _method(body: Body) -> list[str]:
 
 
 def _annotation(result: ast.expr | None) -> str:
-    if isinstance(result, ast.Tuple):
-        flat = all(isinstance(item, ast.Name) for item in result.elts)
-        return "tuple[mx.array, ...]" if flat else "tuple"
-    if isinstance(result, ast.Dict):
-        return "dict[str, mx.array]"
-    return "list[mx.array]" if isinstance(result, ast.List) else "mx.array"
+    containers = {ast.Tuple: "tuple", ast.Dict: "dict", ast.List: "list"}
+    return next((name for kind, name in containers.items() if isinstance(result, kind)), "mx.array")
 
 
 def _construct(attribute: Attribute) -> ast.expr:

@@ -67,7 +67,7 @@ class _Lowering:
 
     def model(self) -> Lowered:
         root = self.captured.root
-        inputs = [_input(node) for node in root.graph.nodes if node.op == "placeholder"]
+        inputs = [_input(node) for node in _graph(root).nodes if node.op == "placeholder"]
         body = Body("", inputs)
         cx = self._context(body)
         arranged = [self._enter(cx, value) for value in inputs]
@@ -104,10 +104,9 @@ class _Lowering:
         self, module: torch.nn.Module, path: str, owner: str, cx: Context, inputs: Sequence[Any]
     ) -> Any:
         """Lower the graph of the module at ``path`` into the body of the class ``owner``."""
-        graph: Graph = module.graph  # type: ignore[assignment]
         waiting = iter(inputs)
         env: dict[Node, Any] = {}
-        for node in graph.nodes:
+        for node in _graph(module).nodes:
             if node.op == "placeholder":
                 env[node] = next(waiting)
             elif node.op == "output":
@@ -125,7 +124,8 @@ class _Lowering:
         cx: Context,
         env: Mapping[Node, Any],
     ) -> Any:
-        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), env.__getitem__)
+        arguments: Any = torch.fx.node.map_arg((node.args, node.kwargs), env.__getitem__)
+        args, kwargs = arguments
         cx.results, cx.name = _results(node), _name(node)
         if node.op == "get_attr":
             return self._array(str(node.target), module, path, owner)
@@ -163,7 +163,7 @@ class _Lowering:
     ) -> Any:
         path = f"{parent_path}.{node.target}" if parent_path else str(node.target)
         child = parent.get_submodule(str(node.target))
-        inputs = _bound(child.graph, args, kwargs)  # type: ignore[arg-type]
+        inputs = _bound(_graph(child), args, kwargs)
         if path in self.captured.leaves:
             try:
                 return self._leaf(path, owner, cx, inputs)
@@ -308,6 +308,11 @@ def _order_after(spec: LayerSpec, value: Value, ndim: int) -> Order:
 
 
 # -- reading fx nodes ----------------------------------------------------------------------------
+
+
+def _graph(module: torch.nn.Module) -> Graph:
+    graph: Any = module.graph
+    return graph  # type: ignore[no-any-return]
 
 
 def _input(node: Node) -> Value:

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from mlxport.converter.graph import ops
 from mlxport.converter.graph.capture import capture
 from mlxport.converter.graph.emit import emit
 from mlxport.converter.graph.lower import lower
 from mlxport.converter.graph.naming import Names
-from mlxport.converter.graph.ops import OPS
 from mlxport.converter.graph.weights import constants, weight_plan
 from mlxport.converter.record import Conversion
 from mlxport.converter.tensor import Tensor
@@ -53,7 +53,7 @@ def translate(
         CaptureError: torch.export cannot capture the model.
         UnsupportedError: modules or ops without MLX counterpart, all of them listed.
     """
-    captured = capture(model, args, kwargs, handled=OPS)
+    captured = capture(model, args, kwargs, handled=ops.registry.OPS)
     lowered = lower(captured, channels_last_ends=channels_last)
     names = Names(model)
     source = emit(lowered, names)

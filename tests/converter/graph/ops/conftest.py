@@ -22,7 +22,6 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
-import mlxport.converter.graph.ops
 from mlxport.converter.graph.code import expression, to_source
 from mlxport.converter.graph.context import Context, Statement
 from mlxport.converter.graph.ops.registry import OPS

@@ -1,0 +1,64 @@
+"""Scaled dot-product attention."""
+
+from __future__ import annotations
+
+from mlxport.converter.graph.code import OMIT, expression
+from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.ops.registry import op
+from mlxport.converter.graph.value import Value
+
+
+@op(
+    "aten.scaled_dot_product_attention.default",
+    restrictions="without dropout; floating-point dtypes only",
+)
+def scaled_dot_product_attention(
+    cx: Context,
+    q: Value,
+    k: Value,
+    v: Value,
+    attn_mask: Value | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Value:
+    """MLX's fused attention where it does what PyTorch's does, our own around it elsewhere."""
+    if dropout_p > 0:
+        raise cx.refuse(
+            f"attention with dropout_p={dropout_p} is random; pass dropout_p=0.0 at inference"
+        )
+    if not q.dtype.is_floating_point:
+        raise cx.refuse(f"attention takes floating-point arrays only, this is {q.dtype}")
+    q, k, v = cx.logical(q), cx.logical(k), cx.logical(v)
+    is_square = q.shape[-2] == k.shape[-2]  # else the two align the causal mask differently
+    if attn_mask is None and _is_native(q, k, v, enable_gqa) and (is_square or not is_causal):
+        return cx.call(
+            "mx.fast.scaled_dot_product_attention",
+            q,
+            k,
+            v,
+            scale=expression("n**-0.5", {"n": q.shape[-1]}) if scale is None else scale,
+            mask="causal" if is_causal else OMIT,
+        )
+    return cx.layer_function(
+        "dot_product_attention",
+        "scaled_dot_product_attention",
+        q,
+        k,
+        v,
+        mask=OMIT if attn_mask is None else cx.logical(attn_mask),
+        is_causal=is_causal or OMIT,
+        scale=OMIT if scale is None else scale,
+        enable_gqa=enable_gqa or OMIT,
+    )
+
+
+def _is_native(q: Value, k: Value, v: Value, enable_gqa: bool) -> bool:
+    """Whether the shapes are those MLX takes, which broadcasts no axis."""
+    if {q.ndim, k.ndim, v.ndim} != {4}:
+        return False
+    same_batch = q.shape[0] == k.shape[0] == v.shape[0]
+    same_heads = enable_gqa or q.shape[1] == k.shape[1] == v.shape[1]
+    return same_batch and same_heads and 0 not in (*q.shape, *k.shape, *v.shape)

@@ -1,0 +1,103 @@
+"""Operands of one op brought to one axis order, with PyTorch's broadcasting meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.value import Order, Value, identity
+
+# A symbolic size weighs more than a parameter's and less than a volume's.
+_SYMBOLIC_SIZE = 64
+
+
+def align(cx: Context, *operands: Any) -> tuple[list[Any], Order]:
+    """Bring the operands of a pointwise op to one stored order.
+
+    PyTorch aligns shapes at the last *logical* axis, MLX at the last *stored* one. An operand of
+    lower rank gets its axes in the order of the target, with axes of length one where the target
+    stores an axis that it lacks between or behind its own.
+
+    Args:
+        cx: where transposes are emitted.
+        *operands: values; anything else is handed back as it is.
+
+    Returns:
+        The operands, ready to be combined, and the order of the result (of the highest rank).
+    """
+    values = [v for v in operands if isinstance(v, Value)]
+    rank = max((v.ndim for v in values), default=0)
+    full = [v for v in values if v.ndim == rank]
+    computed = [v for v in full if v.origin is None] or full
+    largest = max((_weight(v) for v in computed), default=0)
+    order = choose_order([v for v in computed if _weight(v) == largest], rank)
+    fitted = [_fit(cx, v, order) if isinstance(v, Value) else v for v in operands]
+    return fitted, order
+
+
+def common_order(cx: Context, values: Sequence[Value]) -> tuple[list[Value], Order]:
+    """Bring values of one rank to one stored order (those that are joined, not broadcast)."""
+    order = choose_order([v for v in values if v.origin is None] or values, values[0].ndim)
+    return [rearrange(cx, v, order) for v in values], order
+
+
+def choose_order(values: Iterable[Value], rank: int) -> Order:
+    """Return the order that most elements are stored in, PyTorch's own only if all have it.
+
+    A network works in channels-last; what has come out in PyTorch's order is the exception.
+    """
+    weights: dict[Order, int] = {}
+    for value in values:
+        if not value.is_logical:
+            weights[value.order] = weights.get(value.order, 0) + _weight(value)
+    return max(weights, key=weights.__getitem__, default=identity(rank))
+
+
+def rearrange(cx: Context, value: Value, order: Order) -> Value:
+    """Return the value stored in the order; nothing is emitted where only axes of one move."""
+    if value.order != order and _same_layout(value, order):
+        return replace(value, order=order, origin=None)
+    return cx.arrange(value, order)
+
+
+def _weight(value: Value) -> int:
+    weight = 1
+    for size in value.shape:
+        weight *= size if isinstance(size, int) else _SYMBOLIC_SIZE
+    return weight
+
+
+def _same_layout(value: Value, order: Order) -> bool:
+    """Whether an array stored in either order has the same shape and the same elements in place."""
+
+    def is_one(axis: int) -> bool:
+        return isinstance(value.shape[axis], int) and value.shape[axis] == 1
+
+    pairs = list(zip(value.order, order, strict=True))
+    return all(a == b or (is_one(a) and is_one(b) and 0 not in (a, b)) for a, b in pairs)
+
+
+def _fit(cx: Context, value: Value, order: Order) -> Value:
+    """Arrange an operand so that MLX broadcasts it to the order as PyTorch does."""
+    missing = len(order) - value.ndim
+    if missing and all(isinstance(size, int) and size == 1 for size in value.shape):
+        return value
+    own = tuple(axis - missing for axis in order if axis >= missing)
+    value = rearrange(cx, value, own)
+    first = next((p for p, axis in enumerate(order) if axis >= missing), len(order))
+    inner = [p for p in range(first, len(order)) if order[p] < missing]
+    if not inner:
+        return value
+    kept = order[first:]
+    logical = sorted(kept)
+    shape = [1 if axis < missing else value.shape[axis - missing] for axis in logical]
+    return cx.step(
+        "mx.expand_dims(x, axis)",
+        value,
+        shape=shape,
+        order=tuple(logical.index(axis) for axis in kept),
+        x=value,
+        axis=[p - first for p in inner] if len(inner) > 1 else inner[0] - first,
+    )

@@ -1,0 +1,131 @@
+"""Convolutions and transposed convolutions whose weights are no layer's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mlxport.converter.graph.code import OMIT, expression
+from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.ops.registry import op
+from mlxport.converter.graph.value import Value
+from mlxport.converter.transforms import axes_to_last
+
+Size = int | Sequence[int]
+FLOATING_ONLY = "floating-point dtypes only"
+
+
+@op("aten.conv1d.default", "aten.conv1d.padding", restrictions=FLOATING_ONLY)
+@op("aten.conv2d.default", "aten.conv2d.padding", restrictions=FLOATING_ONLY)
+@op("aten.conv3d.default", "aten.conv3d.padding", restrictions=FLOATING_ONLY)
+def conv(
+    cx: Context,
+    x: Value,
+    weight: Value,
+    bias: Value | None = None,
+    stride: Size = 1,
+    padding: str | Size = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> Value:
+    """``torch.nn.functional.conv{1,2,3}d``: weight ``(out, in/groups, *k)``."""
+    _floating(cx, x)
+    rank = weight.ndim - 2
+    is_native = x.ndim == rank + 2 and not isinstance(padding, str) and (groups == 1 or rank < 3)
+    x = cx.channels_last(x, rank)
+    weight = cx.arrange(weight, axes_to_last(weight.ndim, 1))
+    settings = {
+        "stride": _setting(stride, 1),
+        "padding": padding if isinstance(padding, str) else _setting(padding, 0),
+        "dilation": _setting(dilation, 1),
+        "groups": _setting(groups, 1),
+    }
+    if not is_native:
+        arrays = (x, weight) if bias is None else (x, weight, bias)
+        return cx.layer_function("conv", "conv", *arrays, order=x.order, **settings)
+    template = (
+        f"mx.conv{rank}d(x, weight, stride=stride, padding=padding, dilation=dilation,"
+        f" groups=groups)"
+    )
+    operands: dict[str, Any] = {"x": x, "weight": weight, **settings}
+    if bias is None:
+        return cx.emit(template, order=x.order, **operands)
+    return cx.emit(f"{template} + bias", order=x.order, bias=bias, **operands)
+
+
+@op("aten.conv_transpose1d.default", "aten.conv_transpose2d.input", restrictions=FLOATING_ONLY)
+@op("aten.conv_transpose3d.input", restrictions=FLOATING_ONLY)
+def conv_transpose(
+    cx: Context,
+    x: Value,
+    weight: Value,
+    bias: Value | None = None,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    groups: int = 1,
+    dilation: Size = 1,
+) -> Value:
+    """``torch.nn.functional.conv_transpose{1,2,3}d``: weight ``(in, out/groups, *k)``."""
+    _floating(cx, x)
+    x = cx.channels_last(x, weight.ndim - 2)
+    weight = _transposed_weight(cx, weight, groups)
+    arrays = (x, weight) if bias is None else (x, weight, bias)
+    return cx.layer_function(
+        "conv_transpose",
+        "conv_transpose",
+        *arrays,
+        order=x.order,
+        stride=_setting(stride, 1),
+        padding=_setting(padding, 0),
+        output_padding=_setting(output_padding, 0),
+        groups=_setting(groups, 1),
+        dilation=_setting(dilation, 1),
+    )
+
+
+@op("aten.convolution.default", restrictions=FLOATING_ONLY)
+def convolution(
+    cx: Context,
+    x: Value,
+    weight: Value,
+    bias: Value | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+) -> Value:
+    """The op that both kinds are when decomposed."""
+    if transposed:
+        return conv_transpose(
+            cx, x, weight, bias, stride, padding, output_padding, groups, dilation
+        )
+    return conv(cx, x, weight, bias, stride, padding, dilation, groups)
+
+
+def _transposed_weight(cx: Context, weight: Value, groups: int) -> Value:
+    if groups == 1:
+        return cx.arrange(weight, axes_to_last(weight.ndim, 0))
+    inputs, outputs, *kernel = weight.shape
+    cx.imports["grouped_weight"] = "conv_transpose_weight"
+    return cx.compute(
+        expression("grouped_weight(x, groups)", {"x": cx.logical(weight), "groups": groups}),
+        (outputs * groups, *kernel, inputs // groups),
+        weight.dtype,
+    )
+
+
+def _setting(value: Size, default: int) -> Any:
+    """Write a setting as one integer where all axes agree; leave the default out."""
+    if isinstance(value, int):
+        return OMIT if value == default else value
+    if len(set(value)) == 1:
+        return _setting(value[0], default)
+    return tuple(value)
+
+
+def _floating(cx: Context, x: Value) -> None:
+    if not x.dtype.is_floating_point:
+        raise cx.refuse(f"MLX convolves floating-point arrays only, this is {x.dtype}")

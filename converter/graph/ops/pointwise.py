@@ -1,0 +1,336 @@
+"""Elementwise arithmetic: one or more arrays in, one array of the broadcast shape out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from mlxport.converter.graph.context import Context, Handler
+from mlxport.converter.graph.dtypes import (
+    Number,
+    Operand,
+    Typed,
+    cast,
+    emit,
+    is_inexact,
+    mlx_promoted,
+    number,
+    to_floating,
+)
+from mlxport.converter.graph.ops.broadcast import align
+from mlxport.converter.graph.ops.registry import op
+from mlxport.converter.graph.value import Scalar, Value
+
+# Integers give float32 on both sides.
+_FLOATING = {
+    "acos": "mx.arccos(x)",
+    "acosh": "mx.arccosh(x)",
+    "asin": "mx.arcsin(x)",
+    "asinh": "mx.arcsinh(x)",
+    "atan": "mx.arctan(x)",
+    "atanh": "mx.arctanh(x)",
+    "cos": "mx.cos(x)",
+    "cosh": "mx.cosh(x)",
+    "erf": "mx.erf(x)",
+    "erfinv": "mx.erfinv(x)",
+    "exp": "mx.exp(x)",
+    "exp2": "2.0**x",
+    "expm1": "mx.expm1(x)",
+    "log": "mx.log(x)",
+    "log10": "mx.log10(x)",
+    "log1p": "mx.log1p(x)",
+    "log2": "mx.log2(x)",
+    "reciprocal": "mx.reciprocal(x)",
+    "rsqrt": "mx.rsqrt(x)",
+    "sigmoid": "mx.sigmoid(x)",
+    "sin": "mx.sin(x)",
+    "sinh": "mx.sinh(x)",
+    "sqrt": "mx.sqrt(x)",
+    "tan": "mx.tan(x)",
+    "tanh": "mx.tanh(x)",
+}
+
+# The result has the operand's dtype.
+_KEEPING = {
+    "abs": "mx.abs(x)",
+    "neg": "-x",
+    "sign": "mx.sign(x)",
+    "sgn": "mx.sign(x)",
+    "square": "mx.square(x)",
+}
+
+# Integers are left as they are.
+_ROUNDING = {
+    "ceil": "mx.ceil(x)",
+    "floor": "mx.floor(x)",
+    "round": "mx.round(x)",
+    "trunc": "mx.trunc(x)",
+}
+
+_TESTING = {
+    "isfinite": "mx.isfinite(x)",
+    "isinf": "mx.isinf(x)",
+    "isnan": "mx.isnan(x)",
+    "isneginf": "mx.isneginf(x)",
+    "isposinf": "mx.isposinf(x)",
+}
+
+
+def _floating(template: str) -> Handler:
+    def unary(cx: Context, x: Value) -> Value:
+        return emit(cx, template, to_floating(x.dtype), x.order, x=x)
+
+    return unary
+
+
+def _keeping(template: str) -> Handler:
+    def unary(cx: Context, x: Value) -> Value:
+        if x.dtype.is_complex:
+            raise cx.refuse("complex values are not supported here")
+        return emit(cx, template, x.dtype, x.order, x=x)
+
+    return unary
+
+
+def _rounding(template: str) -> Handler:
+    def unary(cx: Context, x: Value) -> Value:
+        return emit(cx, template, x.dtype, x.order, x=x) if is_inexact(x.dtype) else x
+
+    return unary
+
+
+def _testing(template: str) -> Handler:
+    def unary(cx: Context, x: Value) -> Value:
+        return emit(cx, template, torch.bool, x.order, x=x)
+
+    return unary
+
+
+for _table, _make in (
+    (_FLOATING, _floating),
+    (_KEEPING, _keeping),
+    (_ROUNDING, _rounding),
+    (_TESTING, _testing),
+):
+    for _name, _template in _table.items():
+        op(f"aten.{_name}.default")(_make(_template))
+
+
+def pointwise(
+    cx: Context, template: str, /, gives: torch.dtype | None = None, **named: Any
+) -> Value:
+    """Emit an elementwise expression of broadcast operands in the node's dtype.
+
+    Args:
+        cx: the lowering context.
+        template: the expression; names stand for the operands.
+        gives: dtype MLX gives it, if not what it promotes the operands to.
+        **named: values and Python numbers.
+    """
+    aligned, order = align(cx, *named.values())
+    operands: list[Operand] = [_operand(cx, x) for x in aligned]
+    gives = gives or mlx_promoted(*operands)
+    if gives != cx.dtype and not is_inexact(gives) and not is_inexact(cx.dtype):
+        # Cast before the operation: a sum of int32 overflows where PyTorch's int64 does not.
+        operands = [cast(x, cx.dtype) if isinstance(x, Value) else x for x in operands]
+        gives = cx.dtype
+    return emit(cx, template, gives, order, **dict(zip(named, operands, strict=True)))
+
+
+def _operand(cx: Context, operand: Any) -> Operand:
+    if isinstance(operand, (Value, Scalar, Typed)):
+        return operand
+    return number(operand, cx.dtype)
+
+
+@op("aten.add.Tensor", "aten.add.Scalar")
+def add(cx: Context, x: Value, y: Value | Number, alpha: Number = 1) -> Value:
+    """``x + alpha * y``."""
+    if alpha == 1:
+        return pointwise(cx, "x + y", x=x, y=y)
+    return pointwise(cx, "x + alpha * y", x=x, alpha=alpha, y=y)
+
+
+@op("aten.sub.Tensor", "aten.sub.Scalar")
+def sub(cx: Context, x: Value, y: Value | Number, alpha: Number = 1) -> Value:
+    """``x - alpha * y``."""
+    if alpha == 1:
+        return pointwise(cx, "x - y", x=x, y=y)
+    return pointwise(cx, "x - alpha * y", x=x, alpha=alpha, y=y)
+
+
+@op("aten.rsub.Tensor", "aten.rsub.Scalar")
+def rsub(cx: Context, x: Value, y: Value | Number, alpha: Number = 1) -> Value:
+    """``y - alpha * x``."""
+    if alpha == 1:
+        return pointwise(cx, "y - x", x=x, y=y)
+    return pointwise(cx, "y - alpha * x", x=x, alpha=alpha, y=y)
+
+
+@op("aten.mul.Tensor", "aten.mul.Scalar")
+def mul(cx: Context, x: Value, y: Value | Number) -> Value:
+    """``x * y``."""
+    return pointwise(cx, "x * y", x=x, y=y)
+
+
+@op("aten.div.Tensor", "aten.div.Scalar")
+def div(cx: Context, x: Value, y: Value | Number) -> Value:
+    """``x / y``; integers give float32."""
+    return pointwise(cx, "x / y", to_floating(_promoted(cx, x, y)), x=x, y=y)
+
+
+@op("aten.div.Tensor_mode", "aten.div.Scalar_mode")
+def div_mode(cx: Context, x: Value, y: Value | Number, rounding_mode: str | None = None) -> Value:
+    """``x / y``, rounded down (``floor``), towards zero (``trunc``) or not at all."""
+    if rounding_mode is None:
+        return div(cx, x, y)
+    if rounding_mode == "floor":
+        return floor_divide(cx, x, y)
+    if is_inexact(cx.dtype):
+        return pointwise(cx, "mx.trunc(x / y)", x=x, y=y)
+    return _arithmetic(cx, "truncated_divide", x, y)
+
+
+@op("aten.floor_divide.default", "aten.floor_divide.Scalar")
+def floor_divide(cx: Context, x: Value, y: Value | Number) -> Value:
+    """The largest integer not above ``x / y``, computed exactly as Python's ``//``."""
+    if is_inexact(cx.dtype):
+        return _arithmetic(cx, "floor_divide", x, y)
+    return pointwise(cx, "x // y", x=x, y=y)
+
+
+@op("aten.remainder.Tensor", "aten.remainder.Scalar", "aten.remainder.Scalar_Tensor")
+def remainder(cx: Context, x: Value | Number, y: Value | Number) -> Value:
+    """The remainder with the sign of the divisor, Python's ``%``."""
+    return pointwise(cx, "x % y", x=x, y=y)
+
+
+@op("aten.fmod.Tensor", "aten.fmod.Scalar")
+def fmod(cx: Context, x: Value, y: Value | Number) -> Value:
+    """The remainder with the sign of the dividend, C's ``fmod``."""
+    return _arithmetic(cx, "fmod", x, y)
+
+
+def _promoted(cx: Context, *operands: Any) -> torch.dtype:
+    return mlx_promoted(*(_operand(cx, x) for x in operands))
+
+
+def _arithmetic(cx: Context, function: str, x: Value, y: Value | Number) -> Value:
+    """Emit a function of ``layers/arithmetic.py`` of two operands."""
+    cx.imports[function] = "arithmetic"
+    return pointwise(cx, f"{function}(x, y)", x=x, y=y)
+
+
+@op("aten.pow.Tensor_Scalar")
+def pow_scalar(cx: Context, x: Value, exponent: Number) -> Value:
+    """``x ** exponent``, the commonest exponents by name."""
+    named = {2: "mx.square(x)"}
+    if is_inexact(x.dtype):
+        named |= {1: "x", 0.5: "mx.sqrt(x)", -0.5: "mx.rsqrt(x)", -1: "mx.reciprocal(x)"}
+    if exponent in named and cx.dtype == x.dtype:
+        return x if exponent == 1 else emit(cx, named[exponent], x.dtype, x.order, x=x)
+    return pointwise(cx, "x ** y", x=x, y=exponent)
+
+
+@op("aten.pow.Tensor_Tensor", restrictions="not integers to the power of signed integers")
+def pow_tensor(cx: Context, x: Value, y: Value) -> Value:
+    """``x ** y``."""
+    if not is_inexact(cx.dtype) and y.dtype.is_signed:
+        raise cx.refuse("MLX differs at integers 1 and -1 to a negative power: cast to float first")
+    return pointwise(cx, "x ** y", x=x, y=y)
+
+
+@op("aten.pow.Scalar")
+def pow_of_scalar(cx: Context, base: Number, y: Value) -> Value:
+    """``base ** y`` with a Python number as base."""
+    if not is_inexact(cx.dtype) and abs(base) == 1:
+        raise cx.refuse("MLX differs at integers 1 and -1 to a negative power: cast to float first")
+    return pointwise(cx, "x ** y", x=base, y=y)
+
+
+@op("aten.maximum.default")
+def maximum(cx: Context, x: Value, y: Value) -> Value:
+    """The larger of two; NaN where either is."""
+    return pointwise(cx, "mx.maximum(x, y)", x=x, y=y)
+
+
+@op("aten.minimum.default")
+def minimum(cx: Context, x: Value, y: Value) -> Value:
+    """The smaller of two; NaN where either is."""
+    return pointwise(cx, "mx.minimum(x, y)", x=x, y=y)
+
+
+@op("aten.atan2.default")
+def atan2(cx: Context, x: Value, y: Value) -> Value:
+    """The angle of the point (y, x)."""
+    return pointwise(cx, "mx.arctan2(x, y)", to_floating(_promoted(cx, x, y)), x=x, y=y)
+
+
+@op("aten.logaddexp.default")
+def logaddexp(cx: Context, x: Value, y: Value) -> Value:
+    """``log(exp(x) + exp(y))``."""
+    return pointwise(cx, "mx.logaddexp(x, y)", x=x, y=y)
+
+
+@op("aten.clamp.default", "aten.clamp.Tensor", "aten.clip.default", "aten.clip.Tensor")
+def clamp(
+    cx: Context, x: Value, lower: Value | Number | None = None, upper: Value | Number | None = None
+) -> Value:
+    """Values held between two bounds, the upper one winning; NaN stays."""
+    if upper is None:
+        return pointwise(cx, "mx.maximum(x, y)", x=x, y=lower)
+    if lower is None:
+        return pointwise(cx, "mx.minimum(x, y)", x=x, y=upper)
+    return pointwise(cx, "mx.clip(x, lower, upper)", x=x, lower=lower, upper=upper)
+
+
+@op("aten.clamp_min.default", "aten.clamp_min.Tensor")
+def clamp_min(cx: Context, x: Value, lower: Value | Number) -> Value:
+    """Values held above a bound."""
+    return clamp(cx, x, lower)
+
+
+@op("aten.clamp_max.default", "aten.clamp_max.Tensor")
+def clamp_max(cx: Context, x: Value, upper: Value | Number) -> Value:
+    """Values held below a bound."""
+    return clamp(cx, x, None, upper)
+
+
+@op("aten.addcmul.default")
+def addcmul(cx: Context, x: Value, a: Value, b: Value, value: Number = 1) -> Value:
+    """``x + value * a * b``."""
+    if value == 1:
+        return pointwise(cx, "x + a * b", x=x, a=a, b=b)
+    return pointwise(cx, "x + value * (a * b)", x=x, value=value, a=a, b=b)
+
+
+@op("aten.addcdiv.default")
+def addcdiv(cx: Context, x: Value, a: Value, b: Value, value: Number = 1) -> Value:
+    """``x + value * a / b``."""
+    if value == 1:
+        return pointwise(cx, "x + a / b", x=x, a=a, b=b)
+    return pointwise(cx, "x + value * (a / b)", x=x, value=value, a=a, b=b)
+
+
+@op("aten.lerp.Scalar", "aten.lerp.Tensor")
+def lerp(cx: Context, x: Value, end: Value, weight: Value | Number) -> Value:
+    """``x + weight * (end - x)``."""
+    return pointwise(cx, "x + weight * (end - x)", x=x, weight=weight, end=end)
+
+
+@op("aten.nan_to_num.default")
+def nan_to_num(
+    cx: Context,
+    x: Value,
+    nan: float | None = None,
+    posinf: float | None = None,
+    neginf: float | None = None,
+) -> Value:
+    """NaN and the infinities replaced by numbers: 0 and the dtype's extremes by default."""
+    if not is_inexact(x.dtype):
+        return x
+    given = {"nan": nan, "posinf": posinf, "neginf": neginf}
+    used = {name: float(v) for name, v in given.items() if v is not None}
+    arguments = "".join(f", {name}={name}" for name in used)
+    return emit(cx, f"mx.nan_to_num(x{arguments})", x.dtype, x.order, x=x, **used)
