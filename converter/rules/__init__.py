@@ -4,9 +4,17 @@ Importing this package fills the registry: every file that registers rules is na
 """
 
 from mlxport.converter.rules import (
+    convolution,
+    embedding,
+    lazy,
     linear,
+    normalization,
 )
 
 __all__ = [
+    "convolution",
+    "embedding",
+    "lazy",
     "linear",
+    "normalization",
 ]

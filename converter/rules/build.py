@@ -8,6 +8,7 @@ import mlx.core as mx
 import mlx.nn
 import torch
 from mlx.utils import tree_flatten
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from mlxport.converter.errors import ConversionError, StateDictError, UnsupportedError
 from mlxport.converter.plan import WeightPlan
@@ -64,8 +65,11 @@ def spec_for(module: torch.nn.Module) -> LayerSpec:
 
 def _alterations(module: torch.nn.Module) -> Iterator[str]:
     """Say what was done to a module after its construction that changes what it computes."""
-    if "forward" in vars(module):
-        yield "its forward was replaced on the instance"
+    if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
+        return  # its rule says what to do
+    for name, value in vars(module).items():
+        if callable(value) and callable(getattr(type(module), name, None)):
+            yield f"its method {name} was replaced on the instance"
     for name in getattr(module, "parametrizations", {}):
         yield (
             f"{name} is parametrised; torch.nn.utils.parametrize.remove_parametrizations(module, "

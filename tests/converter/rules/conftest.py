@@ -22,13 +22,7 @@ from mlxport.converter.torch_tensor import tensor_from_torch
 NOISE_MULTIPLE = 32
 
 
-@pytest.fixture(autouse=True)
-def seeded() -> None:
-    torch.manual_seed(0)
-    mx.random.seed(0)
-
-
-@pytest.fixture
+@pytest.fixture(scope="session")
 def assert_layer_parity() -> Callable[..., None]:
     """`assert_layer_parity(module, *inputs, train=False, gradients=False, dtype=torch.float32)`.
 

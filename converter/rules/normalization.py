@@ -1,0 +1,208 @@
+"""Rules of the normalisation layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.nn as nn
+import torch
+
+from mlxport import layers
+from mlxport.converter.rules.entries import kept
+from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal, changed, rule
+
+_TRACKED = "num_batches_tracked"
+_UNUSED = "counts training batches; only momentum=None needs it"
+_BATCH_OPS = ("aten.batch_norm.default", "aten.add_.Tensor")
+_INSTANCE_OPS = ("aten.instance_norm.default", "aten.unsqueeze.default", "aten.squeeze.dim")
+
+
+@rule(
+    torch.nn.BatchNorm1d,
+    torch.nn.BatchNorm2d,
+    ops=_BATCH_OPS,
+    target="mlx.nn.BatchNorm, layers.BatchNorm",
+)
+@rule(torch.nn.BatchNorm3d, ops=_BATCH_OPS, target="layers.BatchNorm")
+@rule(
+    torch.nn.SyncBatchNorm,
+    ops=_BATCH_OPS,
+    target="layers.BatchNorm",
+    restrictions="training takes the statistics of one process",
+)
+def batch_norm(module: Any) -> LayerSpec:
+    """MLX's own layer where it computes the same, ours otherwise."""
+    _check_statistics(module)
+    cumulative = module.momentum is None and module.track_running_stats
+    defaults = {"eps": 1e-5, "momentum": 0.1, "affine": True, "track_running_stats": True}
+    arguments = changed(
+        defaults,
+        eps=module.eps,
+        momentum=module.momentum,
+        affine=module.weight is not None,
+        track_running_stats=module.track_running_stats,
+    )
+    arguments |= _bias(module)
+    own = ("weight", "bias", "running_mean", "running_var")
+    return LayerSpec(
+        nn.BatchNorm if _mlx_serves(module) else layers.BatchNorm,
+        (module.num_features,),
+        arguments,
+        kept(module, *own, *((_TRACKED,) if cumulative else ())),
+        {} if cumulative or not module.track_running_stats else {_TRACKED: _UNUSED},
+    )
+
+
+def _mlx_serves(module: Any) -> bool:
+    """Whether MLX's BatchNorm does: no 5 dimensions, whole statistics in float32, affine."""
+    tensors = (module.weight, module.bias, module.running_mean, module.running_var)
+    return (
+        isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d))
+        and all(t is not None and t.dtype == torch.float32 for t in tensors)
+        and module.momentum is not None
+        and module.eps > 0
+    )
+
+
+@rule(
+    torch.nn.InstanceNorm1d,
+    torch.nn.InstanceNorm2d,
+    torch.nn.InstanceNorm3d,
+    ops=_INSTANCE_OPS,
+    target="layers.InstanceNorm1d, InstanceNorm2d, InstanceNorm3d",
+)
+def instance_norm(module: Any) -> LayerSpec:
+    """Ours: MLX's keeps no statistics, takes height for a missing batch and sums inexactly."""
+    _check_statistics(module)
+    rank = module._get_no_batch_dim() - 1
+    defaults = {"eps": 1e-5, "momentum": 0.1, "affine": False, "track_running_stats": False}
+    arguments = changed(
+        defaults,
+        eps=module.eps,
+        momentum=module.momentum,
+        affine=module.weight is not None,
+        track_running_stats=module.track_running_stats,
+    )
+    return LayerSpec(
+        (layers.InstanceNorm1d, layers.InstanceNorm2d, layers.InstanceNorm3d)[rank - 1],
+        (module.num_features,),
+        arguments | _bias(module),
+        kept(module, "weight", "bias", "running_mean", "running_var"),
+        {_TRACKED: _UNUSED} if module.track_running_stats else {},
+        rank=rank,
+    )
+
+
+@rule(torch.nn.GroupNorm, ops=["aten.group_norm.default"], target="layers.GroupNorm")
+def group_norm(module: Any) -> LayerSpec:
+    """Ours: MLX's sums inexactly, on the CPU to the point of being wrong for volumes."""
+    arguments = changed(
+        {"eps": 1e-5, "affine": True}, eps=module.eps, affine=module.weight is not None
+    )
+    return LayerSpec(
+        layers.GroupNorm,
+        (module.num_groups, module.num_channels),
+        arguments | _bias(module),
+        kept(module, "weight", "bias"),
+    )
+
+
+@rule(
+    torch.nn.LayerNorm, ops=["aten.layer_norm.default"], target="mlx.nn.LayerNorm, layers.LayerNorm"
+)
+def layer_norm(module: torch.nn.LayerNorm) -> LayerSpec:
+    """MLX's own layer over one axis, ours over several."""
+    shape = tuple(module.normalized_shape)
+    arguments = changed(
+        {"eps": 1e-5, "affine": True}, eps=module.eps, affine=module.weight is not None
+    )
+    one_axis = len(shape) == 1
+    return LayerSpec(
+        nn.LayerNorm if one_axis and module.eps > 0 else layers.LayerNorm,
+        (shape[0] if one_axis else shape,),
+        arguments | _bias(module),
+        kept(module, "weight", "bias"),
+        axes=Axes.FEATURES_LAST if one_axis else Axes.LOGICAL,
+    )
+
+
+@rule(torch.nn.RMSNorm, ops=["aten.rms_norm.default"], target="mlx.nn.RMSNorm, layers.RMSNorm")
+def rms_norm(module: torch.nn.RMSNorm) -> LayerSpec:
+    """MLX's own layer over one axis with a weight and an eps, ours otherwise."""
+    shape = tuple(module.normalized_shape)
+    one_axis = len(shape) == 1
+    affine = module.weight is not None
+    axes = Axes.FEATURES_LAST if one_axis else Axes.LOGICAL
+    entries = kept(module, "weight")
+    if one_axis and affine and module.eps:
+        return LayerSpec(
+            nn.RMSNorm, shape, changed({"eps": 1e-5}, eps=module.eps), entries, axes=axes
+        )
+    arguments = changed({"eps": None, "affine": True}, eps=module.eps, affine=affine)
+    return LayerSpec(
+        layers.RMSNorm, (shape[0] if one_axis else shape,), arguments, entries, axes=axes
+    )
+
+
+_LRN_OPS = (
+    "aten.mul.Tensor",
+    "aten.unsqueeze.default",
+    "aten.view.default",
+    "aten.pad.default",
+    "aten.avg_pool2d.default",
+    "aten.avg_pool3d.default",
+    "aten.squeeze.dim",
+    "aten.add.Tensor",
+    "aten.pow.Tensor_Scalar",
+    "aten.div.Tensor",
+)
+
+
+@rule(torch.nn.LocalResponseNorm, ops=_LRN_OPS, target="layers.LocalResponseNorm")
+def local_response_norm(module: Any) -> LayerSpec:
+    """No tensors."""
+    return LayerSpec(layers.LocalResponseNorm, (module.size,), _response_arguments(module))
+
+
+_CROSS_MAP_OPS = (
+    "aten.empty.memory_format",
+    "aten.resize_as_.default",
+    "aten.pow.Tensor_Scalar_out",
+    "aten.select.int",
+    "aten.zero_.default",
+    "aten.add_.Tensor",
+    "aten.copy_.default",
+    "aten.mul_.Tensor",
+)
+
+
+@rule(
+    torch.nn.CrossMapLRN2d,
+    ops=_CROSS_MAP_OPS,
+    target="layers.CrossMapLRN2d",
+    restrictions="gradients are the forward pass's derivative, which PyTorch's are not",
+)
+def cross_map_lrn(module: Any) -> LayerSpec:
+    """No tensors."""
+    return LayerSpec(layers.CrossMapLRN2d, (module.size,), _response_arguments(module))
+
+
+def _response_arguments(module: Any) -> dict[str, Any]:
+    return changed(
+        {"alpha": 1e-4, "beta": 0.75, "k": 1.0}, alpha=module.alpha, beta=module.beta, k=module.k
+    )
+
+
+def _bias(module: Any) -> dict[str, Any]:
+    return {"bias": False} if module.weight is not None and module.bias is None else {}
+
+
+def _check_statistics(module: Any) -> None:
+    kept_ones = [
+        name for name in ("running_mean", "running_var") if getattr(module, name) is not None
+    ]
+    if len(kept_ones) != (2 if module.track_running_stats else 0):
+        raise Refusal(
+            f"track_running_stats={module.track_running_stats}, but it has "
+            f"{' and '.join(kept_ones) or 'no running statistics'}; build it anew with what it uses"
+        )
