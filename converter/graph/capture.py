@@ -7,6 +7,7 @@ gone and every op is one that has a handler or cannot be decomposed further.
 
 from __future__ import annotations
 
+import itertools
 import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram, default_decompositions, export, unflatten
+from torch.export.graph_signature import OutputKind
 
 from mlxport.converter.errors import CaptureError
 from mlxport.converter.rules.registry import Rule, rule_for
@@ -70,9 +72,11 @@ def capture(
         _try_forward(model, args, kwargs or {})
         try:
             captured = export(model, tuple(args), dict(kwargs or {}), strict=False)
-            leaves = _leaves(model, unflatten(captured))
+            leaves = _leaves(model, captured)
             program = captured.run_decompositions(_decompositions(handled))
-            root = unflatten(program)
+            root = unflatten(_without_mutations(program))
+        except CaptureError:
+            raise
         except Exception as error:
             raise CaptureError(
                 f"torch.export cannot capture {type(model).__name__}: {_reason(error)}"
@@ -120,20 +124,48 @@ def _decompositions(handled: Collection[str]) -> Any:
     return table
 
 
-def _leaves(model: torch.nn.Module, root: torch.nn.Module) -> dict[str, Rule]:
-    leaves = {}
-    for path, captured in root.named_modules(remove_duplicate=False):
-        graph = getattr(captured, "graph", None)
-        if not path or graph is None:
+def _leaves(model: torch.nn.Module, program: ExportedProgram) -> dict[str, Rule]:
+    """Find the modules that do, at every call, only the one op their class stands for."""
+    done: dict[str, dict[str, list[str]]] = {}  # path -> call -> ops
+    parents: set[str] = set()
+    for node in program.graph.nodes:
+        stack = list((node.meta.get("nn_module_stack") or {}).items())
+        if node.op != "call_function" or not stack:
             continue
-        rule = rule_for(model.get_submodule(plain_path(path)))
-        if rule is not None and rule.leaf and _does_only(graph, rule):
+        *above, (call, (path, _)) = stack
+        parents.update(outer for _, (outer, _) in above)
+        done.setdefault(plain_path(path), {}).setdefault(call, []).append(str(node.target))
+    leaves = {}
+    for path, calls in done.items():
+        rule = rule_for(model.get_submodule(path)) if path not in parents and path else None
+        if rule is not None and rule.leaf and all(_only(ops, rule) for ops in calls.values()):
             leaves[path] = rule
     return leaves
 
 
-def _does_only(graph: torch.fx.Graph, rule: Rule) -> bool:
-    if any(node.op == "call_module" for node in graph.nodes):
-        return False
-    called = [str(node.target) for node in graph.nodes if node.op == "call_function"]
-    return len(called) == (1 if rule.ops else 0) and set(called) <= rule.ops
+def _only(ops: list[str], rule: Rule) -> bool:
+    return len(ops) == 1 and ops[0] in rule.ops
+
+
+def _without_mutations(program: ExportedProgram) -> ExportedProgram:
+    """Drop what the program writes back into its inputs, which unflattening cannot express.
+
+    The results are complete without it; a caller of the MLX model keeps its inputs as they are.
+
+    Raises:
+        CaptureError: the model changes its own buffers when it runs.
+    """
+    signature = program.graph_signature
+    if signature.buffers_to_mutate:
+        raise CaptureError.listing(
+            "the model changes its own buffers when it runs in eval mode:",
+            sorted(signature.buffers_to_mutate.values()),
+            "An MLX model made from it would not. Keep such state outside of forward().",
+        )
+    kept = [spec.kind is not OutputKind.USER_INPUT_MUTATION for spec in signature.output_specs]
+    if all(kept):
+        return program
+    output = next(node for node in program.graph.nodes if node.op == "output")
+    output.args = (tuple(itertools.compress(output.args[0], kept)),)
+    signature.output_specs[:] = itertools.compress(signature.output_specs, kept)
+    return program

@@ -43,7 +43,7 @@ def expression(template: str, operands: Mapping[str, Any]) -> ast.expr:
     unknown = set(operands) - {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
     if unknown:
         raise KeyError(f"template {template!r} does not name {sorted(unknown)}")
-    return _fill(tree, operands)
+    return substitute(tree, operands)
 
 
 def call(function: str, *args: Any, **kwargs: Any) -> ast.Call:
@@ -78,18 +78,19 @@ def to_ast(value: Any) -> ast.expr:
     raise TypeError(f"cannot write {value!r} of type {type(value).__name__} into source")
 
 
-def substitute(tree: ast.expr, names: Mapping[str, ast.expr]) -> ast.expr:
-    """Return a copy of an expression with other expressions in place of some names."""
-    return _fill(tree, names)  # type: ignore[no-any-return]
+def substitute(tree: ast.expr, names: Mapping[str, Any]) -> ast.expr:
+    """Return a copy of an expression with operands in place of some names."""
+    copied: ast.expr = _fill(tree, names)
+    return copied
 
 
 def to_source(tree: ast.expr) -> str:
     """Return the expression on one line, quoted the way formatters leave alone."""
-    return ast.unparse(_Spelling().visit(_copy(tree)))
+    return ast.unparse(_Spelling().visit(substitute(tree, {})))
 
 
 def _number(value: float) -> ast.expr:
-    if isinstance(value, float) and not math.isfinite(value):
+    if not math.isfinite(value):
         name: ast.expr = ast.Attribute(ast.Name("mx"), "nan" if math.isnan(value) else "inf")
         return ast.UnaryOp(ast.USub(), name) if value < 0 else name
     negative = math.copysign(1.0, value) < 0
@@ -102,10 +103,6 @@ def _parse(source: str) -> ast.expr:
     return ast.parse(source, mode="eval").body
 
 
-def _copy(tree: ast.expr) -> ast.expr:
-    return _fill(tree, {})
-
-
 def _fill(tree: Any, operands: Mapping[str, Any]) -> Any:
     """Copy a tree, with operands in place of their names (templates are shared: never mutate)."""
     if isinstance(tree, ast.Name):
@@ -113,10 +110,7 @@ def _fill(tree: Any, operands: Mapping[str, Any]) -> Any:
     if isinstance(tree, list):
         return [_fill(item, operands) for item in tree if not _omitted(item, operands)]
     if isinstance(tree, ast.AST):
-        made = type(tree)(**{name: _fill(v, operands) for name, v in ast.iter_fields(tree)})
-        if hasattr(tree, "hint"):
-            made.hint = tree.hint  # type: ignore[attr-defined]
-        return made
+        return type(tree)(**{name: _fill(v, operands) for name, v in ast.iter_fields(tree)})
     return tree
 
 

@@ -164,7 +164,7 @@ class _Lowering:
         path = f"{parent_path}.{node.target}" if parent_path else str(node.target)
         child = parent.get_submodule(str(node.target))
         inputs = _bound(_graph(child), args, kwargs)
-        if path in self.captured.leaves:
+        if plain_path(path) in self.captured.leaves:
             try:
                 return self._leaf(path, owner, cx, inputs)
             except Refusal:
@@ -176,7 +176,7 @@ class _Lowering:
     def _leaf(self, path: str, owner: str, cx: Context, inputs: Sequence[Value]) -> Value:
         plain = plain_path(path)
         if plain not in self.lowered.leaves:
-            spec = self.captured.leaves[path].build(self.captured.torch_module(path))
+            spec = self.captured.leaves[plain].build(self.captured.torch_module(path))
             self.lowered.leaves[plain] = Leaf(plain, spec)
             if spec.target.__module__.startswith("mlxport.layers."):
                 file = spec.target.__module__.rpartition(".")[2]
