@@ -1,0 +1,71 @@
+"""What a checkpoint is to the rest of mlxport, whichever file format it came from.
+
+Needs no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlxport.converter.errors import CheckpointError
+from mlxport.converter.tensor import Tensor
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The tensors of a checkpoint, read lazily, and where they came from.
+
+    Attributes:
+        path: what was opened: a file, or the index of a sharded checkpoint.
+        tensors: state dict key -> tensor. Looking at a shape or dtype reads no weights.
+        storage: state dict key -> identity of the memory behind it; two keys with the same
+            identity are the same tensor (same storage, offset, shape and strides) under two names.
+        notes: what was left out or done on the way, one sentence each, for the user to read.
+        key: where in a nested file the state dict was found (``"network_weights"``; ``"."`` is the
+            file itself), None where the format has no nesting.
+        files: the files read, for the digest.
+    """
+
+    path: Path
+    tensors: Mapping[str, Tensor]
+    storage: Mapping[str, Hashable]
+    notes: tuple[str, ...] = ()
+    key: str | None = None
+    files: tuple[Path, ...] = ()
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the file, in hexadecimal.
+
+        For several files it is the SHA-256 of what ``sha256sum FILES`` prints, the files sorted by
+        name: one line ``<digest>  <name>`` each.
+
+        Raises:
+            CheckpointError: a file cannot be read (any more).
+        """
+        files = sorted(self.files or (self.path,), key=lambda file: file.name)
+        digests = [_sha256(file) for file in files]
+        if len(files) == 1:
+            return digests[0]
+        lines = (f"{digest}  {file.name}\n" for digest, file in zip(digests, files, strict=True))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def printable(name: object) -> str:
+    """Return a name from a checkpoint as it may stand in a message: no control characters."""
+    return name if isinstance(name, str) and name and name.isprintable() else repr(name)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    return digest.hexdigest()
