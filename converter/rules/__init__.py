@@ -4,17 +4,29 @@ Importing this package fills the registry: every file that registers rules is na
 """
 
 from mlxport.converter.rules import (
+    activation,
     convolution,
+    dropout,
     embedding,
     lazy,
     linear,
     normalization,
+    padding,
+    pooling,
+    resampling,
+    shape,
 )
 
 __all__ = [
+    "activation",
     "convolution",
+    "dropout",
     "embedding",
     "lazy",
     "linear",
     "normalization",
+    "padding",
+    "pooling",
+    "resampling",
+    "shape",
 ]

@@ -1,0 +1,84 @@
+"""Rules of the dropout layers. In evaluation all of them give back their input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import mlx.nn as nn
+import torch
+
+from mlxport import layers
+from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal, rule
+
+_BELOW_ONE = "p below 1"
+
+
+@rule(
+    torch.nn.Dropout,
+    ops=["aten.dropout.default", "aten.dropout_.default"],
+    target="mlx.nn.Dropout",
+    restrictions=_BELOW_ONE,
+)
+def dropout(module: torch.nn.Dropout) -> LayerSpec:
+    """Single elements."""
+    return LayerSpec(nn.Dropout, _below_one(module), axes=Axes.ANY)
+
+
+@rule(
+    torch.nn.Dropout1d,
+    ops=["aten.feature_dropout.default", "aten.feature_dropout_.default"],
+    target="layers.Dropout1d",
+)
+def dropout1d(module: torch.nn.Dropout1d) -> LayerSpec:
+    """Ours: MLX has none."""
+    return LayerSpec(layers.Dropout1d, _probability(module), rank=1)
+
+
+@rule(
+    torch.nn.Dropout2d,
+    ops=["aten.feature_dropout.default", "aten.feature_dropout_.default"],
+    target="mlx.nn.Dropout2d",
+    restrictions=f"{_BELOW_ONE}; input with two spatial axes",
+)
+@rule(
+    torch.nn.Dropout3d,
+    ops=["aten.feature_dropout.default", "aten.feature_dropout_.default"],
+    target="mlx.nn.Dropout3d",
+    restrictions=f"{_BELOW_ONE}; input with three spatial axes",
+)
+def channel_dropout(module: torch.nn.Dropout2d | torch.nn.Dropout3d) -> LayerSpec:
+    """Whole channels."""
+    rank = 2 if isinstance(module, torch.nn.Dropout2d) else 3
+    target: Callable[..., Any] = nn.Dropout2d if rank == 2 else nn.Dropout3d
+    return LayerSpec(target, _below_one(module), rank=rank)
+
+
+@rule(
+    torch.nn.AlphaDropout,
+    ops=["aten.alpha_dropout.default", "aten.alpha_dropout_.default"],
+    target="layers.AlphaDropout",
+)
+def alpha_dropout(module: torch.nn.AlphaDropout) -> LayerSpec:
+    """Ours: MLX has none."""
+    return LayerSpec(layers.AlphaDropout, _probability(module), axes=Axes.ANY)
+
+
+@rule(
+    torch.nn.FeatureAlphaDropout,
+    ops=["aten.feature_alpha_dropout.default", "aten.feature_alpha_dropout_.default"],
+    target="layers.FeatureAlphaDropout",
+)
+def feature_alpha_dropout(module: torch.nn.FeatureAlphaDropout) -> LayerSpec:
+    """Ours: MLX has none."""
+    return LayerSpec(layers.FeatureAlphaDropout, _probability(module))
+
+
+def _probability(module: Any) -> tuple[float, ...]:
+    return () if module.p == 0.5 else (module.p,)
+
+
+def _below_one(module: Any) -> tuple[float, ...]:
+    if module.p == 1:
+        raise Refusal("p=1 drops everything, which mlx.nn's dropout layers do not take")
+    return _probability(module)

@@ -1,0 +1,197 @@
+"""Rules of the pooling layers: max, average, power-average, adaptive, and max unpooling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.nn as nn
+import torch
+
+from mlxport import layers
+from mlxport.converter.rules.registry import LayerSpec, Refusal, changed, literal, rule
+
+_MAX = (torch.nn.MaxPool1d, torch.nn.MaxPool2d, torch.nn.MaxPool3d)
+_AVG = (torch.nn.AvgPool1d, torch.nn.AvgPool2d, torch.nn.AvgPool3d)
+_LP = (torch.nn.LPPool1d, torch.nn.LPPool2d, torch.nn.LPPool3d)
+_UNPOOL = (torch.nn.MaxUnpool1d, torch.nn.MaxUnpool2d, torch.nn.MaxUnpool3d)
+_ADAPTIVE_AVG = (
+    torch.nn.AdaptiveAvgPool1d,
+    torch.nn.AdaptiveAvgPool2d,
+    torch.nn.AdaptiveAvgPool3d,
+)
+_ADAPTIVE_MAX = (
+    torch.nn.AdaptiveMaxPool1d,
+    torch.nn.AdaptiveMaxPool2d,
+    torch.nn.AdaptiveMaxPool3d,
+)
+_DEFAULTS = {
+    "padding": 0,
+    "dilation": 1,
+    "return_indices": False,
+    "ceil_mode": False,
+    "count_include_pad": True,
+    "divisor_override": None,
+}
+_LP_OPS = ("pow.Tensor_Scalar", "sign.default", "abs.default", "relu.default", "mul.Tensor")
+
+
+@rule(
+    torch.nn.MaxPool1d, ops=["aten.max_pool1d.default"], target="mlx.nn.MaxPool1d, layers.MaxPool1d"
+)
+@rule(
+    torch.nn.MaxPool2d, ops=["aten.max_pool2d.default"], target="mlx.nn.MaxPool2d, layers.MaxPool2d"
+)
+@rule(
+    torch.nn.MaxPool3d, ops=["aten.max_pool3d.default"], target="mlx.nn.MaxPool3d, layers.MaxPool3d"
+)
+def max_pool(module: Any) -> LayerSpec:
+    """MLX's own layer where it can express the setting, ours otherwise."""
+    native = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
+    ours = (layers.MaxPool1d, layers.MaxPool2d, layers.MaxPool3d)
+    return _pool(module, _MAX, native, ours, ("dilation", "return_indices", "ceil_mode"))
+
+
+@rule(
+    torch.nn.AvgPool1d, ops=["aten.avg_pool1d.default"], target="mlx.nn.AvgPool1d, layers.AvgPool1d"
+)
+@rule(
+    torch.nn.AvgPool2d, ops=["aten.avg_pool2d.default"], target="mlx.nn.AvgPool2d, layers.AvgPool2d"
+)
+@rule(
+    torch.nn.AvgPool3d, ops=["aten.avg_pool3d.default"], target="mlx.nn.AvgPool3d, layers.AvgPool3d"
+)
+def avg_pool(module: Any) -> LayerSpec:
+    """MLX's own layer where it can express the setting, ours otherwise."""
+    native = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+    ours = (layers.AvgPool1d, layers.AvgPool2d, layers.AvgPool3d)
+    return _pool(module, _AVG, native, ours, ("ceil_mode", "count_include_pad", "divisor_override"))
+
+
+def _pool(
+    module: Any,
+    sources: Sequence[type[torch.nn.Module]],
+    native: Sequence[type[nn.Module]],
+    ours: Sequence[type[nn.Module]],
+    extras: Sequence[str],
+) -> LayerSpec:
+    rank = _rank(module, sources)
+    _check_padding(module, rank)
+    padding = changed(_DEFAULTS, padding=module.padding)
+    further = {name: getattr(module, name, _DEFAULTS[name]) for name in extras}
+    if not padding:
+        further["count_include_pad"] = True  # there is none to count
+    further = changed(_DEFAULTS, **further)
+    return LayerSpec(
+        (ours if further else native)[rank - 1],
+        (literal(module.kernel_size),),
+        {"stride": literal(module.stride), **padding, **further},
+        rank=rank,
+    )
+
+
+@rule(
+    torch.nn.LPPool1d,
+    ops=["aten.avg_pool1d.default", *(f"aten.{op}" for op in _LP_OPS)],
+    target="layers.LPPool1d",
+)
+@rule(
+    torch.nn.LPPool2d,
+    ops=["aten.avg_pool2d.default", *(f"aten.{op}" for op in _LP_OPS)],
+    target="layers.LPPool2d",
+)
+@rule(
+    torch.nn.LPPool3d,
+    ops=["aten.avg_pool3d.default", *(f"aten.{op}" for op in _LP_OPS)],
+    target="layers.LPPool3d",
+)
+def lp_pool(module: Any) -> LayerSpec:
+    """Ours: MLX has none."""
+    rank = _rank(module, _LP)
+    stride = {} if module.stride is None else {"stride": literal(module.stride)}
+    return LayerSpec(
+        (layers.LPPool1d, layers.LPPool2d, layers.LPPool3d)[rank - 1],
+        (module.norm_type, literal(module.kernel_size)),
+        {**stride, **changed(_DEFAULTS, ceil_mode=module.ceil_mode)},
+        rank=rank,
+    )
+
+
+@rule(
+    torch.nn.AdaptiveAvgPool1d,
+    ops=["aten.adaptive_avg_pool1d.default"],
+    target="layers.AdaptiveAvgPool1d",
+)
+@rule(
+    torch.nn.AdaptiveAvgPool2d,
+    ops=["aten.adaptive_avg_pool2d.default"],
+    target="layers.AdaptiveAvgPool2d",
+)
+@rule(
+    torch.nn.AdaptiveAvgPool3d,
+    ops=["aten.adaptive_avg_pool3d.default"],
+    target="layers.AdaptiveAvgPool3d",
+)
+def adaptive_avg_pool(module: Any) -> LayerSpec:
+    """Ours: MLX has none."""
+    rank = _rank(module, _ADAPTIVE_AVG)
+    targets = (layers.AdaptiveAvgPool1d, layers.AdaptiveAvgPool2d, layers.AdaptiveAvgPool3d)
+    return LayerSpec(targets[rank - 1], (literal(module.output_size),), rank=rank)
+
+
+@rule(
+    torch.nn.AdaptiveMaxPool1d,
+    ops=["aten.adaptive_max_pool1d.default"],
+    target="layers.AdaptiveMaxPool1d",
+)
+@rule(
+    torch.nn.AdaptiveMaxPool2d,
+    ops=["aten.adaptive_max_pool2d.default"],
+    target="layers.AdaptiveMaxPool2d",
+)
+@rule(
+    torch.nn.AdaptiveMaxPool3d,
+    ops=["aten.adaptive_max_pool3d.default"],
+    target="layers.AdaptiveMaxPool3d",
+)
+def adaptive_max_pool(module: Any) -> LayerSpec:
+    """Ours: MLX has none."""
+    rank = _rank(module, _ADAPTIVE_MAX)
+    targets = (layers.AdaptiveMaxPool1d, layers.AdaptiveMaxPool2d, layers.AdaptiveMaxPool3d)
+    indices = changed(_DEFAULTS, return_indices=module.return_indices)
+    return LayerSpec(targets[rank - 1], (literal(module.output_size),), indices, rank=rank)
+
+
+@rule(
+    torch.nn.MaxUnpool1d,
+    ops=["aten.max_unpool2d.default", "aten.unsqueeze.default", "aten.squeeze.dim"],
+    target="layers.MaxUnpool1d",
+)
+@rule(torch.nn.MaxUnpool2d, ops=["aten.max_unpool2d.default"], target="layers.MaxUnpool2d")
+@rule(torch.nn.MaxUnpool3d, ops=["aten.max_unpool3d.default"], target="layers.MaxUnpool3d")
+def max_unpool(module: Any) -> LayerSpec:
+    """Ours: MLX has none."""
+    rank = _rank(module, _UNPOOL)
+    return LayerSpec(
+        (layers.MaxUnpool1d, layers.MaxUnpool2d, layers.MaxUnpool3d)[rank - 1],
+        (literal(module.kernel_size),),
+        {"stride": literal(module.stride), **changed(_DEFAULTS, padding=module.padding)},
+        rank=rank,
+    )
+
+
+def _rank(module: Any, classes: Sequence[type[torch.nn.Module]]) -> int:
+    """The number of spatial axes: the place of the module's class among those for 1-D to 3-D."""
+    return next(rank for rank, cls in enumerate(classes, start=1) if isinstance(module, cls))
+
+
+def _check_padding(module: Any, rank: int) -> None:
+    kernel, padding = (
+        value if isinstance(value, Sequence) else (value,) * rank
+        for value in (module.kernel_size, module.padding)
+    )
+    if any(2 * pad > size for size, pad in zip(kernel, padding, strict=False)):
+        raise Refusal(
+            f"padding={module.padding} exceeds half of kernel_size={module.kernel_size}, which "
+            "PyTorch constructs but cannot run"
+        )
