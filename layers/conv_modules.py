@@ -5,12 +5,13 @@ from typing import Any
 import mlx.core as mx
 from mlx import nn
 
-from mlxport.layers.conv import Size, Sizes, convolve, ends
+from mlxport.layers.conv import Size, convolve, ends
 from mlxport.layers.conv_geometry import (
     check_divisible,
     check_hyperparameters,
     expand,
 )
+from mlxport.layers.padding import pad
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
@@ -89,35 +90,8 @@ class _ConvNd(nn.Module):
         low, high = ends(layer, self.padding, self.weight.shape[1:-1], stride, dilation)
         if x.ndim not in (rank + 1, rank + 2):
             return x  # for the convolution to refuse
-        spatial = range(x.ndim - 1 - rank, x.ndim - 1)
-        _check_room(layer, self.padding_mode, x.shape[spatial.start : -1], low, high)
-        for axis, before, after in zip(spatial, low, high, strict=True):
-            if before or after:
-                taken = _source(self.padding_mode, x.shape[axis], before, after)
-                x = mx.take(x, taken, axis=axis)
-        return x
-
-
-def _check_room(layer: str, mode: str, sizes: Sizes, low: Sizes, high: Sizes) -> None:
-    """Refuse to repeat more than there is, as torch does."""
-    if mode == "replicate":
-        return
-    most = tuple(size - 1 if mode == "reflect" else size for size in sizes)
-    if any(max(n) > limit for *n, limit in zip(low, high, most, strict=True)):
-        raise ValueError(
-            f"[{layer}] padding_mode {mode!r} can pad an input of {sizes} by {most} at most "
-            f"but got {low} before and {high} after."
-        )
-
-
-def _source(mode: str, size: int, before: int, after: int) -> mx.array:
-    """Which position each position of a padded axis repeats."""
-    positions = mx.arange(-before, size + after)
-    if mode == "reflect":
-        return size - 1 - mx.abs(size - 1 - mx.abs(positions))
-    if mode == "circular":
-        return positions % size
-    return mx.clip(positions, 0, size - 1)
+        batch = [(0, 0)] * (x.ndim - 1 - rank)
+        return pad(x, [*batch, *zip(low, high, strict=True), (0, 0)], self.padding_mode)
 
 
 class Conv1d(_ConvNd, nn.Conv1d):

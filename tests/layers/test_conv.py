@@ -245,7 +245,7 @@ def test_padding_needs_room_as_in_torch(mode: str, padding: int, fits: bool) -> 
         return
     with pytest.raises(RuntimeError):
         reference(torch.zeros(1, 1, 5))
-    with pytest.raises(ValueError, match="can pad an input of"):
+    with pytest.raises(ValueError, match="cannot pad an input of"):
         layer(mx.zeros((1, 5, 1)))
 
 
