@@ -60,6 +60,7 @@ class _Lowering:
         self.preferences = preferences
         self.channels_last_ends = last
         self.names = Names(captured.model)
+        self.parameters = dict(captured.model.named_parameters(remove_duplicate=False))
         self.lowered = Lowered()
         self.problems: list[Problem] = []
 
@@ -272,9 +273,8 @@ class _Lowering:
         return Value(tuple(tensor.shape), tensor.dtype, order, name, origin, code)
 
     def _tensor(self, path: str, target: str, module: torch.nn.Module) -> tuple[torch.Tensor, bool]:
-        parameters = dict(self.captured.model.named_parameters(remove_duplicate=False))
-        if path in parameters:
-            return parameters[path].detach(), True
+        if path in self.parameters:
+            return self.parameters[path].detach(), True
         parent, _, name = path.rpartition(".")
         try:
             found = getattr(self.captured.model.get_submodule(parent), name)

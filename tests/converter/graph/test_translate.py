@@ -107,7 +107,7 @@ def block():
 
 CASES = {
     "skip": lambda: Net(
-        skip, down=nn.Conv3d(4, 8, 2, 2), up=nn.ConvTranspose3d(8, 4, 3, 2, 1, 1), head=conv(8)
+        skip, down=nn.Conv3d(4, 8, 3, 2, 1), up=nn.ConvTranspose3d(8, 4, 3, 2, 1, 1), head=conv(8)
     ),
     "mean head": lambda: Net(pooled, conv=conv(), head=nn.Linear(4, 3)),
     "pool head": lambda: Net(
