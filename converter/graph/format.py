@@ -31,6 +31,8 @@ def statement(prefix: str, tree: ast.expr, indent: int, suffix: str = "") -> lis
             if key is not None
         ]
         return _bracketed(prefix + "{", items, "}", indent, suffix, joined=False)
+    if isinstance(tree, ast.ListComp):
+        return _comprehension(prefix, tree, indent, suffix)
     if isinstance(tree, ast.BinOp):
         return _operation(prefix, tree, indent, suffix)
     return [line]
@@ -52,6 +54,15 @@ def _bracketed(
     else:
         body = [line for p, item in items for line in statement(p, item, indent + 4, ",")]
     return [f"{margin}{head}", *body, f"{margin}{tail}{suffix}"]
+
+
+def _comprehension(prefix: str, tree: ast.ListComp, indent: int, suffix: str) -> list[str]:
+    margin, inner = " " * indent, " " * (indent + 4)
+    body = [inner + to_source(tree)[1:-1]]
+    if len(body[0]) > WIDTH:
+        loop = to_source(ast.ListComp(ast.Name("_"), tree.generators))[3:-1]
+        body = [*statement("", tree.elt, indent + 4), inner + loop]
+    return [f"{margin}{prefix}[", *body, f"{margin}]{suffix}"]
 
 
 def _operation(prefix: str, tree: ast.BinOp, indent: int, suffix: str) -> list[str]:

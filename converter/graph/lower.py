@@ -19,7 +19,7 @@ from torch.fx import Graph, Node
 from mlxport.converter.graph.body import Array, Body, Leaf, Lowered
 from mlxport.converter.graph.capture import Captured, plain_path
 from mlxport.converter.graph.context import Context, Statement, Unsupported
-from mlxport.converter.graph.naming import Names, is_inlined
+from mlxport.converter.graph.naming import Names, is_inlined, variable_name
 from mlxport.converter.graph.ops.registry import OPS
 from mlxport.converter.graph.problems import Problem, raise_problems
 from mlxport.converter.graph.schedule import write_body
@@ -179,14 +179,15 @@ class _Lowering:
         if plain not in self.lowered.leaves:
             spec = self.captured.leaves[plain].build(self.captured.torch_module(path))
             self.lowered.leaves[plain] = Leaf(plain, spec)
-            if spec.target.__module__.startswith("mlxport.layers."):
+            if _is_ours(spec):
                 file = spec.target.__module__.rpartition(".")[2]
                 self.lowered.imports[spec.target.__name__] = file
         spec = self.lowered.leaves[plain].spec
+        _check_batched(spec, inputs)
         arranged = [_arrange_for(spec, cx, value) for value in inputs]
         shape, dtype = cx.results[0]
         order = _order_after(spec, arranged[0], len(shape))
-        cx.name = self._variable(plain, cx.name)
+        cx.name = variable_name(plain, cx.name)
         value = cx.compute(self._call(owner, plain, arranged), shape, dtype, order)
         cx.statements[-1].module = plain
         self._record(plain, arranged, [value])
@@ -218,7 +219,7 @@ class _Lowering:
             return self._run(module, path, owner, cx, inputs)
         self._keep(body)
         outputs = tuple(
-            Value(v.shape, v.dtype, v.order, self._variable(plain, cx.name)) for v in body.outputs
+            Value(v.shape, v.dtype, v.order, variable_name(plain, cx.name)) for v in body.outputs
         )
         cx.statements.append(Statement(outputs, self._call(owner, plain, values), plain))
         self._record(plain, values, outputs)
@@ -249,17 +250,6 @@ class _Lowering:
 
     def _call(self, owner: str, path: str, values: Sequence[Value]) -> ast.Call:
         return ast.Call(self.names.reference(owner, path), [v.to_ast() for v in values], [])
-
-    def _variable(self, path: str, name: str) -> str:
-        """Name a module's result after the module: ``enc1``, or ``down0`` in a list ``down``."""
-        segments = path.split(".")
-        numbers = [s for s in segments[-2:] if s.isdigit()]
-        words = [s for s in segments if not s.isdigit()]
-        return (
-            f"{words[-1]}{numbers[-1]}"
-            if words and segments[-1].isdigit()
-            else (segments[-1] if words else name)
-        )
 
     # -- parameters and records ------------------------------------------------------------------
 
@@ -297,6 +287,17 @@ def _arrange_for(spec: LayerSpec, cx: Context, value: Value) -> Value:
     if spec.axes is Axes.FEATURES_LAST:
         return cx.last(value, spec.rank or 1)
     return cx.logical(value) if spec.axes is Axes.LOGICAL else value
+
+
+def _check_batched(spec: LayerSpec, inputs: Sequence[Value]) -> None:
+    """Refuse input without a batch axis for MLX's own spatial layers, which all want one."""
+    unbatched = spec.rank is not None and any(v.ndim == spec.rank + 1 for v in inputs)
+    if unbatched and spec.axes is Axes.CHANNELS_LAST and not _is_ours(spec):
+        raise Refusal(f"{spec.target.__name__} takes no input without a batch axis")
+
+
+def _is_ours(spec: LayerSpec) -> bool:
+    return spec.target.__module__.startswith("mlxport.layers.")
 
 
 def _order_after(spec: LayerSpec, value: Value, ndim: int) -> Order:

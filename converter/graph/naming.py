@@ -115,7 +115,7 @@ class Names:
 
 def attribute_name(name: str) -> str:
     """Return a name an attribute of ``mlx.nn.Module`` can bear."""
-    new = identifier(name)
+    new = identifier(re.sub(r"^_?lifted_tensor_", "constant_", name))
     stripped = new.lstrip("_")
     if stripped != new:
         new = f"{stripped}_"
@@ -134,3 +134,13 @@ def class_name(module: torch.nn.Module) -> str:
     """Return what to call the class of a torch module."""
     name = identifier(type(module).__name__).lstrip("_") or "Block"
     return name[0].upper() + name[1:]
+
+
+def variable_name(path: str, otherwise: str = "y") -> str:
+    """Name a module's result after the module: ``enc1``, or ``down0`` for the first of ``down``."""
+    segments = path.split(".")
+    words = [segment for segment in segments if not segment.isdigit()]
+    if not words:
+        return otherwise
+    number = segments[-1] if segments[-1].isdigit() else ""
+    return identifier(words[-1] + number)

@@ -17,7 +17,7 @@ from mlxport.converter.graph.body import Body
 from mlxport.converter.graph.code import substitute, to_source
 from mlxport.converter.graph.context import Statement
 from mlxport.converter.graph.format import statement as lay_out
-from mlxport.converter.graph.naming import Kind, Names, kind_of
+from mlxport.converter.graph.naming import Kind, Names, kind_of, variable_name
 from mlxport.converter.graph.value import Value
 from mlxport.converter.graph.variables import Variables
 
@@ -135,6 +135,8 @@ def _loop(chain: Sequence[Statement], names: Names, owner: str) -> Loop:
         upper = ast.Constant(last + 1) if last + 1 < size else None
         whole = ast.Subscript(whole, ast.Slice(lower, upper))
     start, *others = _arguments(chain[0])
+    if container:
+        chain[-1].targets[0].name = variable_name(container)
     return Loop(chain[-1].targets[0], whole, start, others)
 
 

@@ -10,11 +10,13 @@ from collections.abc import Iterable, Sequence
 from mlxport.converter.graph.code import substitute
 from mlxport.converter.graph.value import Value
 
-FLOW = "x"
+FLOW = ("x", "y", "z")
 
 
 class Variables:
     """Chooses names: a value used once flows on as ``x``, one used again is named after its source.
+
+    Where ``x`` is still needed the flow goes on as ``y`` or ``z``.
 
     Args:
         inputs: the arguments of the body; they keep their names.
@@ -60,11 +62,9 @@ class Variables:
 
     def _choose(self, value: Value, item: int) -> str:
         if self._count[value.id] == 1:
-            if self.free(FLOW, item) == FLOW:
-                return FLOW
-            for name in self._reads[item]:
-                if self._dies(name, item) and name in self._name:
-                    return self._name[name]
+            for name in FLOW:
+                if self.free(name, item) == name:
+                    return name
         return self.free(value.name, item)
 
     def _dies(self, name: str, item: int) -> bool:

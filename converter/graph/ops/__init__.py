@@ -5,20 +5,32 @@ Importing this package fills the registry: every file that registers handlers is
 
 from mlxport.converter.graph.ops import (
     attention,
+    comparison,
+    conversion,
     convolution,
+    creation,
     dropout,
     embedding,
     matmul,
     normalization,
+    padding,
     pointwise,
+    pooling,
+    resampling,
 )
 
 __all__ = [
     "attention",
+    "comparison",
+    "conversion",
     "convolution",
+    "creation",
     "dropout",
     "embedding",
     "matmul",
     "normalization",
+    "padding",
     "pointwise",
+    "pooling",
+    "resampling",
 ]

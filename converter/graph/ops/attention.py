@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from mlxport.converter.graph.code import OMIT, expression
 from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.ops.arguments import FLOATING_ONLY, require_floating
 from mlxport.converter.graph.ops.registry import op
 from mlxport.converter.graph.value import Value
 
 
 @op(
     "aten.scaled_dot_product_attention.default",
-    restrictions="without dropout; floating-point dtypes only",
+    restrictions=f"without dropout; {FLOATING_ONLY}",
 )
 def scaled_dot_product_attention(
     cx: Context,
@@ -29,8 +30,7 @@ def scaled_dot_product_attention(
         raise cx.refuse(
             f"attention with dropout_p={dropout_p} is random; pass dropout_p=0.0 at inference"
         )
-    if not q.dtype.is_floating_point:
-        raise cx.refuse(f"attention takes floating-point arrays only, this is {q.dtype}")
+    require_floating(cx, "attention", q, k, v)
     q, k, v = cx.logical(q), cx.logical(k), cx.logical(v)
     is_square = q.shape[-2] == k.shape[-2]  # else the two align the causal mask differently
     if attn_mask is None and _is_native(q, k, v, enable_gqa) and (is_square or not is_causal):

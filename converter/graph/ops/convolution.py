@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mlxport.converter.graph.code import OMIT, expression
+from mlxport.converter.graph.code import expression
 from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.ops.arguments import FLOATING_ONLY, per_axis, require_floating
 from mlxport.converter.graph.ops.registry import op
 from mlxport.converter.graph.value import Value
 from mlxport.converter.transforms import axes_to_last
 
 Size = int | Sequence[int]
-FLOATING_ONLY = "floating-point dtypes only"
 
 
 @op("aten.conv1d.default", "aten.conv1d.padding", restrictions=FLOATING_ONLY)
@@ -29,16 +29,16 @@ def conv(
     groups: int = 1,
 ) -> Value:
     """``torch.nn.functional.conv{1,2,3}d``: weight ``(out, in/groups, *k)``."""
-    _floating(cx, x)
+    require_floating(cx, "convolution", x)
     rank = weight.ndim - 2
     is_native = x.ndim == rank + 2 and not isinstance(padding, str) and (groups == 1 or rank < 3)
     x = cx.channels_last(x, rank)
     weight = cx.arrange(weight, axes_to_last(weight.ndim, 1))
     settings = {
-        "stride": _setting(stride, 1),
-        "padding": padding if isinstance(padding, str) else _setting(padding, 0),
-        "dilation": _setting(dilation, 1),
-        "groups": _setting(groups, 1),
+        "stride": per_axis(stride, 1),
+        "padding": padding if isinstance(padding, str) else per_axis(padding, 0),
+        "dilation": per_axis(dilation, 1),
+        "groups": per_axis(groups, 1),
     }
     if not is_native:
         arrays = (x, weight) if bias is None else (x, weight, bias)
@@ -67,7 +67,7 @@ def conv_transpose(
     dilation: Size = 1,
 ) -> Value:
     """``torch.nn.functional.conv_transpose{1,2,3}d``: weight ``(in, out/groups, *k)``."""
-    _floating(cx, x)
+    require_floating(cx, "transposed convolution", x)
     x = cx.channels_last(x, weight.ndim - 2)
     weight = _transposed_weight(cx, weight, groups)
     arrays = (x, weight) if bias is None else (x, weight, bias)
@@ -76,11 +76,11 @@ def conv_transpose(
         "conv_transpose",
         *arrays,
         order=x.order,
-        stride=_setting(stride, 1),
-        padding=_setting(padding, 0),
-        output_padding=_setting(output_padding, 0),
-        groups=_setting(groups, 1),
-        dilation=_setting(dilation, 1),
+        stride=per_axis(stride, 1),
+        padding=per_axis(padding, 0),
+        output_padding=per_axis(output_padding, 0),
+        groups=per_axis(groups, 1),
+        dilation=per_axis(dilation, 1),
     )
 
 
@@ -115,17 +115,3 @@ def _transposed_weight(cx: Context, weight: Value, groups: int) -> Value:
         (outputs * groups, *kernel, inputs // groups),
         weight.dtype,
     )
-
-
-def _setting(value: Size, default: int) -> Any:
-    """Write a setting as one integer where all axes agree; leave the default out."""
-    if isinstance(value, int):
-        return OMIT if value == default else value
-    if len(set(value)) == 1:
-        return _setting(value[0], default)
-    return tuple(value)
-
-
-def _floating(cx: Context, x: Value) -> None:
-    if not x.dtype.is_floating_point:
-        raise cx.refuse(f"MLX convolves floating-point arrays only, this is {x.dtype}")

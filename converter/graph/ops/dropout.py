@@ -1,21 +1,20 @@
-"""Dropout, which does nothing at inference."""
+"""Dropout that is active: what PyTorch leaves of it at inference is no op at all."""
 
 from __future__ import annotations
 
+from mlxport.converter.graph.code import expression
 from mlxport.converter.graph.context import Context
 from mlxport.converter.graph.ops.registry import op
 from mlxport.converter.graph.value import Value
 
-INFERENCE_ONLY = "inference only"
 
-
-@op("aten.dropout.default", "aten.feature_dropout.default", restrictions=INFERENCE_ONLY)
-@op("aten.alpha_dropout.default", "aten.feature_alpha_dropout.default", restrictions=INFERENCE_ONLY)
-def dropout(cx: Context, x: Value, p: float, train: bool) -> Value:
-    """Give the input back; at training PyTorch's random stream cannot be reproduced."""
-    if train and p > 0:
+@op("aten.native_dropout.default", restrictions="p=0 or inference only")
+def native_dropout(cx: Context, x: Value, p: float, train: bool | None) -> tuple[Value, Value]:
+    """Give the input back and a mask of ones; PyTorch's random stream cannot be reproduced."""
+    if train is not False and p > 0:
         raise cx.refuse(
-            f"dropout with p={p} at training is random; call model.eval(), or pass training=False "
-            "to torch.nn.functional.dropout"
+            f"dropout with p={p} is active: its result is random. Pass training=self.training to "
+            "torch.nn.functional.dropout, or use torch.nn.Dropout, which eval() turns off"
         )
-    return x
+    ones = expression("mx.ones_like(x).astype(mx.bool_)", {"x": x})
+    return x, cx.compute(ones, *cx.results[1], x.order)

@@ -9,22 +9,19 @@ from collections.abc import Sequence
 from string import ascii_letters
 from typing import Any
 
-import torch
-
 from mlxport.converter.graph.code import OMIT
 from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.ops.arguments import FLOATING_ONLY, require_floating
 from mlxport.converter.graph.ops.registry import op
 from mlxport.converter.graph.value import Order, Value, identity, without_axes
-
-FLOATING_ONLY = "floating-point dtypes only"
 
 
 @op("aten.matmul.default", "aten.linalg_matmul.default", restrictions=FLOATING_ONLY)
 @op("aten.mm.default", "aten.bmm.default", "aten.mv.default", restrictions=FLOATING_ONLY)
 @op("aten.dot.default", "aten.vdot.default", restrictions=FLOATING_ONLY)
 def matmul(cx: Context, a: Value, b: Value) -> Value:
-    """Multiply as ``torch.matmul``: 1-D operands are vectors, axes before the last two broadcast."""
-    _floating(cx, a, b)
+    """``torch.matmul``: 1-D operands are vectors, axes before the last two broadcast."""
+    require_floating(cx, "matrix product", a, b)
     a, b, order = _aligned(cx, a, b)
     return cx.emit("a @ b", a=a, b=b, order=order)
 
@@ -40,7 +37,7 @@ def outer(cx: Context, a: Value, b: Value) -> Value:
 @op("aten.linear.default", restrictions=FLOATING_ONLY)
 def linear(cx: Context, x: Value, weight: Value, bias: Value | None = None) -> Value:
     """``torch.nn.functional.linear``: weight ``(out, in)``, or ``(in,)`` for a single output."""
-    _floating(cx, x, weight, *_given(bias))
+    require_floating(cx, "matrix product", x, weight, bias)
     x, weight = cx.last(x), cx.logical(weight)
     if weight.ndim == 1:
         template = "x @ weight" if bias is None else "x @ weight + bias"
@@ -56,14 +53,15 @@ def addmm(
     cx: Context, bias: Value, a: Value, b: Value, *, beta: float = 1, alpha: float = 1
 ) -> Value:
     """``beta * bias + alpha * (a @ b)``; a ``beta`` of zero leaves the bias out, NaN and all."""
-    _floating(cx, bias, a, b)
+    require_floating(cx, "matrix product", bias, a, b)
     a, b = cx.logical(a), cx.logical(b)
     if beta == 0:
         return cx.emit("a @ b" if alpha == 1 else "alpha * (a @ b)", a=a, b=b, **_scale(alpha))
     if b.ndim == 1:
-        template = f"{'' if beta == 1 else 'beta * '}bias + {'' if alpha == 1 else 'alpha * '}(a @ b)"
+        left = "bias" if beta == 1 else "beta * bias"
+        right = "a @ b" if alpha == 1 else "alpha * (a @ b)"
         scales = {**_scale(beta, "beta"), **_scale(alpha)}
-        return cx.emit(template, bias=bias, a=a, b=b, **scales)
+        return cx.emit(f"{left} + {right}", bias=bias, a=a, b=b, **scales)
     return cx.emit(
         "mx.addmm(bias, a, b, alpha=alpha, beta=beta)",
         bias=cx.logical(bias),
@@ -77,13 +75,13 @@ def addmm(
 @op("aten.einsum.default", restrictions=FLOATING_ONLY)
 def einsum(cx: Context, equation: str, operands: Sequence[Value], *, path: Any = None) -> Value:
     """``torch.einsum``; the letters of an operand follow its axes to where they are stored."""
-    _floating(cx, *operands)
+    require_floating(cx, "matrix product", *operands)
     inputs, output = _subscripts(equation, [x.ndim for x in operands])
     stored = [
         "".join(letters[axis] for axis in x.order)
         for letters, x in zip(inputs, operands, strict=True)
     ]
-    names = {f"x{i}": x for i, x in enumerate(operands)}
+    names: dict[str, Any] = {f"x{i}": x for i, x in enumerate(operands)}
     text = f"{','.join(stored)}->{output}"
     return cx.emit(f"mx.einsum(equation, {', '.join(names)})", equation=text, **names)
 
@@ -91,17 +89,19 @@ def einsum(cx: Context, equation: str, operands: Sequence[Value], *, path: Any =
 @op("aten.bilinear.default", restrictions=FLOATING_ONLY)
 def bilinear(cx: Context, a: Value, b: Value, weight: Value, bias: Value | None = None) -> Value:
     """``torch.nn.functional.bilinear``: weight ``(out, in1, in2)``."""
-    _floating(cx, a, b, weight, *_given(bias))
+    require_floating(cx, "matrix product", a, b, weight, bias)
     rest = ascii_letters[3 : 2 + a.ndim]
     text = f"{rest}a,cab,{rest}b->{rest}c"
-    operands = {"equation": text, "a": cx.logical(a), "b": cx.logical(b), "w": cx.logical(weight)}
+    operands: dict[str, Any] = {"a": cx.logical(a), "b": cx.logical(b), "w": cx.logical(weight)}
     if bias is None:
-        return cx.emit("mx.einsum(equation, a, w, b)", **operands)
-    return cx.emit("mx.einsum(equation, a, w, b) + bias", bias=bias, **operands)
+        return cx.emit("mx.einsum(text, a, w, b)", text=text, **operands)
+    return cx.emit("mx.einsum(text, a, w, b) + bias", text=text, bias=bias, **operands)
 
 
 @op("aten.cdist.default", "aten._cdist_forward.default")
-def cdist(cx: Context, a: Value, b: Value, p: float = 2.0, compute_mode: int | None = None) -> Value:
+def cdist(
+    cx: Context, a: Value, b: Value, p: float = 2.0, compute_mode: int | None = None
+) -> Value:
     """``torch.cdist``; differences are always taken element by element, never through a product."""
     p = OMIT if p == 2 else p  # type: ignore[assignment]
     return cx.layer_function("distance", "cdist", cx.logical(a), cx.logical(b), p=p)
@@ -143,16 +143,5 @@ def _subscripts(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
     return inputs, fresh + "".join(sorted(c for c in set(named) if named.count(c) == 1))
 
 
-def _floating(cx: Context, *values: Value) -> None:
-    dtypes = {value.dtype for value in values}
-    if not all(dtype.is_floating_point for dtype in dtypes):
-        listed = ", ".join(sorted(str(dtype) for dtype in dtypes))
-        raise cx.refuse(f"MLX multiplies floating-point matrices only, these are {listed}")
-
-
-def _given(value: Value | None) -> tuple[Value, ...]:
-    return () if value is None else (value,)
-
-
-def _scale(factor: float, name: str = "alpha") -> dict[str, float]:
+def _scale(factor: float, name: str = "alpha") -> dict[str, Any]:
     return {} if factor == 1 else {name: float(factor)}

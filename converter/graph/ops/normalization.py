@@ -7,79 +7,74 @@ from typing import Any
 
 import torch
 
-from mlxport.converter.graph.code import OMIT, expression
+from mlxport.converter.graph.code import OMIT, call, expression
 from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.dtypes import cast, mlx_dtype
 from mlxport.converter.graph.ops.registry import op
 from mlxport.converter.graph.value import Value
 
 EPS = 1e-5
-NO_UPDATE = "running statistics are not updated"
 
 
-@op("aten.batch_norm.default", restrictions=NO_UPDATE)
+@op("aten._native_batch_norm_legit_no_training.default")
 def batch_norm(
     cx: Context,
     x: Value,
     weight: Value | None,
     bias: Value | None,
-    running_mean: Value | None,
-    running_var: Value | None,
-    training: bool,
+    running_mean: Value,
+    running_var: Value,
     momentum: float,
     eps: float,
-    cudnn_enabled: bool = True,
-) -> Value:
-    """``torch.nn.functional.batch_norm`` at inference, or without running statistics."""
-    if training and running_mean is not None:
-        raise cx.refuse(
-            "batch norm at training updates its running statistics; call model.eval() first"
-        )
+) -> tuple[Value, ...]:
+    """``torch.nn.functional.batch_norm`` by its running statistics."""
     x = cx.channels_last(x)
-    statistics = {"training": True} if training else _statistics(running_mean, running_var)
-    return cx.layer_function(
+    y = cx.layer_function(
         "normalization",
         "batch_norm",
         x,
         order=x.order,
-        **statistics,
+        running_mean=running_mean,
+        running_var=running_var,
         **_affine(weight, bias, eps),
     )
+    saved = (
+        cx.compute(call("mx.zeros", 0, dtype=mlx_dtype(dtype)), shape, dtype)
+        for shape, dtype in cx.results[1:]
+    )
+    return (y, *saved)  # PyTorch saves statistics for the gradient: at inference, empty ones
 
 
-@op("aten._native_batch_norm_legit_no_training.default")
-def native_batch_norm_no_training(
+@op("aten._native_batch_norm_legit.no_stats")
+def batch_norm_by_input(
     cx: Context,
     x: Value,
     weight: Value | None,
     bias: Value | None,
-    running_mean: Value,
-    running_var: Value,
-    momentum: float,
-    eps: float,
-) -> tuple[Value, ...]:
-    """Batch norm at inference; the statistics it saves for the gradient are empty."""
-    y = batch_norm(cx, x, weight, bias, running_mean, running_var, False, momentum, eps)
-    return (y, *_empty_statistics(cx))
-
-
-@op("aten._native_batch_norm_legit_functional.default", restrictions=NO_UPDATE)
-def native_batch_norm_functional(
-    cx: Context,
-    x: Value,
-    weight: Value | None,
-    bias: Value | None,
-    running_mean: Value,
-    running_var: Value,
     training: bool,
     momentum: float,
     eps: float,
 ) -> tuple[Value, ...]:
-    """Batch norm that gives back its running statistics, which inference leaves as they are."""
-    y = batch_norm(cx, x, weight, bias, running_mean, running_var, training, momentum, eps)
-    return (y, *_empty_statistics(cx), running_mean, running_var)
+    """``torch.nn.functional.batch_norm`` that keeps no running statistics."""
+    x = cx.channels_last(x)
+    affine = _affine(weight, bias, eps)
+    y = cx.layer_function("normalization", "batch_norm", x, order=x.order, training=True, **affine)
+    operands = {"x": cast(x, cx.results[1][1]), "axes": tuple(range(x.ndim - 1))}
+    mean = expression("mx.mean(x, axis=axes)", operands)
+    deviation = expression("mx.rsqrt(mx.var(x, axis=axes) + eps)", {**operands, "eps": eps})
+    return y, cx.compute(mean, *cx.results[1]), cx.compute(deviation, *cx.results[2])
 
 
-@op("aten.instance_norm.default", restrictions=NO_UPDATE)
+@op("aten._native_batch_norm_legit_functional.default", restrictions="never: it is training")
+def batch_norm_at_training(cx: Context, *args: Any, **kwargs: Any) -> Value:
+    """Refuse: the running statistics would have to be written back into the model."""
+    raise cx.refuse(
+        "batch norm at training updates its running statistics; pass training=self.training to "
+        "torch.nn.functional.batch_norm, or use torch.nn.BatchNorm, which eval() stops"
+    )
+
+
+@op("aten.instance_norm.default", restrictions="running statistics are not updated")
 def instance_norm(
     cx: Context,
     x: Value,
@@ -100,7 +95,11 @@ def instance_norm(
     x = cx.channels_last(x)
     statistics: dict[str, Any] = {}
     if not use_input_stats:
-        statistics = {**_statistics(running_mean, running_var), "use_input_stats": False}
+        statistics = {
+            "running_mean": running_mean,
+            "running_var": running_var,
+            "use_input_stats": False,
+        }
     return cx.layer_function(
         "normalization",
         "instance_norm",
@@ -189,10 +188,6 @@ def rms_norm(
     )
 
 
-def _statistics(mean: Value | None, var: Value | None) -> dict[str, Any]:
-    return {"running_mean": mean, "running_var": var}
-
-
 def _affine(weight: Value | None, bias: Value | None, eps: float) -> dict[str, Any]:
     return {
         "weight": OMIT if weight is None else weight,
@@ -203,8 +198,3 @@ def _affine(weight: Value | None, bias: Value | None, eps: float) -> dict[str, A
 
 def _logical(cx: Context, value: Value | None) -> Value | None:
     return None if value is None else cx.logical(value)
-
-
-def _empty_statistics(cx: Context) -> tuple[Value, ...]:
-    empty = expression("mx.zeros(0)", {})
-    return tuple(cx.compute(empty, shape, dtype) for shape, dtype in cx.results[1:3])

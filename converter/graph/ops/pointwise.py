@@ -225,7 +225,7 @@ def _arithmetic(cx: Context, function: str, x: Value, y: Value | Number) -> Valu
 @op("aten.pow.Tensor_Scalar")
 def pow_scalar(cx: Context, x: Value, exponent: Number) -> Value:
     """``x ** exponent``, the commonest exponents by name."""
-    named = {2: "mx.square(x)"}
+    named: dict[Number, str] = {2: "mx.square(x)"}
     if is_inexact(x.dtype):
         named |= {1: "x", 0.5: "mx.sqrt(x)", -0.5: "mx.rsqrt(x)", -1: "mx.reciprocal(x)"}
     if exponent in named and cx.dtype == x.dtype:

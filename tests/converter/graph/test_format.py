@@ -14,6 +14,12 @@ CASES = {
     "list": "[" + ", ".join(f"nn.Conv3d({i}, {i}, 3)" for i in range(6)) + "]",
     "dict": "{" + ", ".join(f'"key{i}": nn.Conv3d({i}, {i}, 3)' for i in range(6)) + "}",
     "nested": "outer(" + "inner(" + ", ".join(f"argument{i}" for i in range(12)) + "), b)",
+    "comprehension": (
+        "[[nn.Conv3d(16, 32, 3, padding=1), nn.BatchNorm(32), nn.ReLU()] for _ in range(3)]"
+    ),
+    "long comprehension": "[["
+    + ", ".join(f"nn.Conv3d({i}, {i}, 3)" for i in range(6))
+    + "] for _ in range(3)]",
     "sum": " + ".join(f"self.layer{i}(argument{i})" for i in range(5)),
     "sum of products": " + ".join(f"weight{i} * self.layer{i}(x)" for i in range(5)),
     "difference": "first - " + " - ".join(f"argument_number_{i}" for i in range(6)),
