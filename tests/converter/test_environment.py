@@ -1,0 +1,63 @@
+"""What is settled before mlx is imported. Each case runs in a process of its own."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+LINUX_ONLY = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="MLX's own BLAS is replaced on Linux only"
+)
+RESOLVED = """
+import ctypes, os, sys
+{before}
+from mlxport.converter.environment import prepare
+prepare()
+maps = open("/proc/self/maps").read()
+print(os.environ.get("MLX_ENABLE_TF32"), "libtorch_cpu" in maps, "torch" in sys.modules)
+"""
+
+
+def run(before="", **environment):
+    env = {k: v for k, v in os.environ.items() if k != "MLX_ENABLE_TF32"} | environment
+    done = subprocess.run(
+        [sys.executable, "-c", RESOLVED.format(before=before)],
+        capture_output=True, text=True, env=env, check=True,
+    )  # fmt: skip
+    return done.stdout.split()
+
+
+@LINUX_ONLY
+def test_tf32_is_off_and_torchs_blas_is_loaded_without_torch():
+    assert run() == ["0", "True", "False"]
+
+
+@LINUX_ONLY
+def test_the_users_tf32_setting_is_kept():
+    assert run(MLX_ENABLE_TF32="1")[0] == "1"
+
+
+@LINUX_ONLY
+def test_torchs_blas_can_be_switched_off():
+    assert run(MLXPORT_TORCH_BLAS="0")[1] == "False"
+
+
+@LINUX_ONLY
+def test_after_mlx_it_is_too_late_and_nothing_is_loaded():
+    assert run("import mlx.core")[1] == "False"
+
+
+@LINUX_ONLY
+def test_mlx_computes_rightly_with_either_blas():
+    code = (
+        "{prepare}\nimport mlx.core as mx, numpy as np\n"
+        "a = np.random.default_rng(0).normal(size=(65, 33)).astype('float32')\n"
+        "exact = a.astype('float64') @ a.T.astype('float64')\n"
+        "got = np.array(mx.array(a) @ mx.array(a).T)\n"
+        "print(np.abs(got - exact).max() / np.abs(exact).max() < 1e-6)"
+    )
+    prepared = "from mlxport.converter.environment import prepare\nprepare()"
+    for text in (code.format(prepare=""), code.format(prepare=prepared)):
+        done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)
+        assert done.stdout.strip() == "True", done.stderr
