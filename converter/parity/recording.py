@@ -1,0 +1,105 @@
+"""What PyTorch computed, as data: the reference MLX is judged against, whoever recorded it.
+
+Needs neither torch nor mlx. Values are flat, in PyTorch's axis order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlxport.converter.tensor import Tensor
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """One tensor PyTorch computed, whole or sampled.
+
+    Attributes:
+        shape: its shape.
+        dtype: name of its dtype in the model's own run (``"bfloat16"``).
+        reference: flat values from the float64 run (integers and booleans as they are).
+        own: flat values from the model's own run, widened to float64.
+        indices: flat indices of the samples, ascending; None where all values are kept.
+        reference_dtype: dtype the reference was computed in; where float64 was impossible it is
+            the tensor's own, and ``reference`` is ``own``.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    reference: Array
+    own: Array
+    indices: Array | None = None
+    reference_dtype: str = "float64"
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of one module.
+
+    Attributes:
+        path: the module's qualified name; of several, the one first asked for.
+        number: how many calls of that module came before.
+        outputs: tensors of its result, flattened, as they arose in the model.
+        inputs: tensors of its arguments, flattened, in the model's own dtype; None if not kept.
+        alone: ``outputs`` again, but with a reference that is this one module in float64 on just
+            these ``inputs``, so the noise is that of the module alone; empty if inputs are not
+            kept.
+    """
+
+    path: str
+    number: int
+    outputs: tuple[Value, ...]
+    inputs: tuple[Tensor, ...] | None = None
+    alone: tuple[Value, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """One run of a PyTorch model, in its own dtype and in float64.
+
+    Attributes:
+        inputs: the model's tensor arguments, flattened, as given.
+        outputs: tensors of its result, flattened, whole.
+        calls: calls of the modules asked for, in the order in which they returned.
+        aliases: qualified name asked for -> the name under which the same module's calls stand.
+        dtype: the model's own dtype.
+        reference_dtype: ``"float64"``, or ``dtype`` where the model cannot run in float64 (single
+            values may still have been computed in it; each says so itself).
+        fallback: why it cannot; empty where it can.
+        seed: of the random numbers drawn during the run, and of the sampling.
+        sample: tensors larger than this are sampled, the model's outputs excepted.
+        versions: package name -> version.
+    """
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Value, ...]
+    calls: tuple[Call, ...]
+    aliases: Mapping[str, str]
+    dtype: str
+    reference_dtype: str = "float64"
+    fallback: str = ""
+    seed: int = 0
+    sample: int = 65536
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@lru_cache(maxsize=64)  # a model has many tensors of few sizes, in two runs
+def sample_indices(size: int, sample: int, seed: int) -> Array | None:
+    """Choose about ``sample`` of ``size`` flat indices, ascending; None where all are few enough.
+
+    One index at random from each of ``sample`` equal stretches, so that no region is left out.
+    """
+    if size <= sample:
+        return None
+    jitter = np.random.default_rng(seed).random(sample)
+    chosen = ((np.arange(sample) + jitter) * (size / sample)).astype(np.int64)
+    chosen = np.minimum(chosen, size - 1)
+    return chosen[np.diff(chosen, prepend=-1) > 0]
