@@ -1,0 +1,198 @@
+"""Run an MLX model and record what its submodules compute. Knows nothing of PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlxport.converter.errors import ConversionError, ParityError
+
+
+@dataclass(frozen=True, eq=False)
+class TracedCall:
+    """One call of one module.
+
+    The arrays are the model's own objects, which its later code may write into (``y[0] = 1``):
+    read them when told of the call.
+
+    Attributes:
+        target: the module's attribute path; of several, the one first asked for.
+        number: how many calls of that module came before.
+        module: the module itself.
+        args: the positional arguments.
+        kwargs: the keyword arguments.
+        outputs: arrays of its result, flattened.
+    """
+
+    target: str
+    number: int
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: tuple[mx.array, ...]
+
+
+Observe = Callable[[TracedCall], None]
+
+
+def trace(
+    model: nn.Module,
+    inputs: Sequence[mx.array],
+    targets: Sequence[str],
+    observe: Observe,
+    *,
+    evaluate: bool = True,
+) -> tuple[mx.array, ...]:
+    """Run a model and tell of every call of the modules at the given paths, when it returns.
+
+    The model computes what it would have computed untraced; its modules are as before afterwards,
+    also when it fails.
+
+    Args:
+        model: the model.
+        inputs: its positional arguments.
+        targets: attribute paths (``"down.0.conv"``): digits index lists, keys dicts, names
+            modules; ``""`` is the model itself.
+        observe: told of every call. A module's calls come before the call of the one around it.
+        evaluate: evaluate every result as it comes (*in place*), so that each call starts from
+            values; otherwise the graph stays lazy.
+
+    Returns:
+        The arrays of the model's result, flattened and evaluated.
+
+    Raises:
+        ParityError: paths that lead to no module, or the model fails.
+    """
+    names: dict[int, str] = {}
+    modules: dict[str, nn.Module] = {}
+    for target, module in modules_at(model, targets).items():
+        if id(module) not in names:
+            names[id(module)] = target
+            modules[target] = module
+    with _recorded(modules, observe, evaluate):
+        return run(model, inputs)
+
+
+def run(model: nn.Module, inputs: Sequence[mx.array]) -> tuple[mx.array, ...]:
+    """Run a model as one lazy graph (*whole*): nothing is evaluated before its results are.
+
+    Raises:
+        ParityError: the model fails.
+    """
+    try:
+        outputs = tuple(arrays(model(*inputs)))
+        mx.eval(outputs)
+    except ConversionError:
+        raise
+    except Exception as error:  # the model's code, whatever it raises
+        shapes = ", ".join(f"{dtype_name(x)} {tuple(x.shape)}" for x in inputs)
+        raise ParityError(
+            f"the MLX model {type(model).__name__} fails on inputs {shapes}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    return outputs
+
+
+def modules_at(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]:
+    """Return the module at each attribute path.
+
+    Raises:
+        ParityError: some paths lead to no module; all of them are listed.
+    """
+    modules: dict[str, nn.Module] = {}
+    problems = []
+    for target in dict.fromkeys(targets):
+        found = _at(model, target)
+        if isinstance(found, nn.Module):
+            modules[target] = found
+        else:
+            problems.append(f"{target}: {'nothing' if found is None else type(found).__name__}")
+    if problems:
+        raise ParityError.listing(
+            f"{type(model).__name__} has no modules at these paths:",
+            problems,
+            "Is this the model that was made together with conversion.json?",
+        )
+    return modules
+
+
+def arrays(value: Any) -> Iterator[mx.array]:
+    """Yield the arrays of nested tuples, lists and dicts, in PyTorch's pytree order."""
+    for leaf in leaves(value):
+        if isinstance(leaf, mx.array):
+            yield leaf
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    """Yield all that is no tuple, list or dict, in PyTorch's pytree order."""
+    if isinstance(value, (tuple, list)):
+        for item in value:
+            yield from leaves(item)
+    elif isinstance(value, dict):
+        yield from leaves(tuple(value.values()))
+    else:
+        yield value
+
+
+def mapped(function: Callable[[Any], Any], value: Any) -> Any:
+    """Return nested tuples, lists and dicts with every leaf replaced, in the order of `leaves`."""
+    if isinstance(value, dict):
+        return {key: mapped(function, item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        items = [mapped(function, item) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return function(value)
+
+
+def dtype_name(array: mx.array) -> str:
+    """Return the name of an array's dtype, which is also the name of torch's."""
+    return str(array.dtype).rpartition(".")[2]
+
+
+def _at(model: Any, target: str) -> Any:
+    found = model
+    for segment in target.split(".") if target else ():
+        if isinstance(found, nn.Module):  # a dict too, hence first
+            found = getattr(found, segment, None)
+        elif isinstance(found, dict):
+            found = found.get(segment)
+        elif isinstance(found, (list, tuple)) and segment.isdecimal():
+            found = found[int(segment)] if int(segment) < len(found) else None
+        else:
+            return None
+    return found
+
+
+@contextmanager
+def _recorded(modules: dict[str, nn.Module], observe: Observe, evaluate: bool) -> Iterator[None]:
+    """Give modules a class that reports its calls: MLX looks ``__call__`` up on the class."""
+    classes = {target: type(module) for target, module in modules.items()}
+    try:
+        for target, module in modules.items():
+            recording = _recording(classes[target], target, observe, evaluate)
+            object.__setattr__(module, "__class__", recording)
+        yield
+    finally:
+        for target, module in modules.items():
+            object.__setattr__(module, "__class__", classes[target])
+
+
+def _recording(cls: type[nn.Module], target: str, observe: Observe, evaluate: bool) -> type:
+    number = 0
+
+    def __call__(self: nn.Module, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
+        nonlocal number
+        result = cls.__call__(self, *args, **kwargs)
+        outputs = tuple(arrays(result))
+        if evaluate:
+            mx.eval(outputs)
+        observe(TracedCall(target, number, self, args, kwargs, outputs))
+        number += 1
+        return result
+
+    return type(cls.__name__, (cls,), {"__call__": __call__, "__module__": cls.__module__})
