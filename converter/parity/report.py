@@ -1,0 +1,190 @@
+"""The parity report: every verdict, what follows from them, and where they were reached."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlxport.converter.errors import ParityError
+from mlxport.converter.parity.compare import NOISE_MULTIPLE, Verdict
+from mlxport.converter.parity.entry import ALONE, IN_PLACE, WHOLE, Entry
+from mlxport.converter.parity.text import label, render
+
+FORMAT = "mlxport-parity"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """What one verification found.
+
+    Attributes:
+        entries: the modules' output tensors in the order in which MLX computed them, so that a
+            module's layers come before the module; those never reached come last.
+        outputs: the model's output tensors.
+        dtype: the model's own dtype in PyTorch.
+        reference_dtype: dtype the reference was computed in.
+        fallback: why that is not float64; empty where it is.
+        noise_multiple: how many times PyTorch's own noise passes.
+        seed: of the reference run.
+        environment: device, backend, versions and settings of this run.
+    """
+
+    entries: tuple[Entry, ...]
+    outputs: tuple[Entry, ...]
+    dtype: str = "float32"
+    reference_dtype: str = "float64"
+    fallback: str = ""
+    noise_multiple: float = NOISE_MULTIPLE
+    seed: int = 0
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether parity was shown: outputs compared in every way, and no verdict failed.
+
+        What was skipped neither passes nor fails; outputs of which no value was compared (none
+        there, all empty, all NaN) show nothing, so the report does not pass.
+        """
+        return not any(entry.failing for entry in self._all()) and self._compared()
+
+    @property
+    def culprit(self) -> str | None:
+        """Qualified name of the module that causes the first failure; None where passed.
+
+        The first module that fails alone, in the order computed; if none does, the first that
+        fails in place, whose input may be what is wrong; ``""``, the model, if no module fails.
+        """
+        if self.passed:
+            return None
+        entry = self._first_at_fault()
+        return entry.path if entry else ""
+
+    @property
+    def verdict(self) -> str:
+        """The outcome in a sentence."""
+        return self._holds() if self.passed else self._failed()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON data, free of NaN and infinity."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "passed": self.passed,
+            "culprit": self.culprit,
+            "verdict": self.verdict,
+            "dtype": self.dtype,
+            "reference_dtype": self.reference_dtype,
+            "fallback": self.fallback,
+            "noise_multiple": self.noise_multiple,
+            "seed": self.seed,
+            "environment": dict(self.environment),
+            "outputs": [entry.to_json() for entry in self.outputs],
+            "entries": [entry.to_json() for entry in self.entries],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ParityReport:
+        """Build a report from JSON data.
+
+        Raises:
+            ParityError: it is no parity report, or one of another version.
+        """
+        if data.get("format") != FORMAT or data.get("version") != VERSION:
+            raise ParityError(
+                f"expected {FORMAT} version {VERSION}, got {data.get('format')!r} version "
+                f"{data.get('version')!r}. Is this the parity.json of an mlxport output folder?"
+            )
+        return cls(
+            entries=tuple(Entry.from_json(entry) for entry in data["entries"]),
+            outputs=tuple(Entry.from_json(entry) for entry in data["outputs"]),
+            dtype=data["dtype"],
+            reference_dtype=data["reference_dtype"],
+            fallback=data["fallback"],
+            noise_multiple=float(data["noise_multiple"]),
+            seed=data["seed"],
+            environment=dict(data["environment"]),
+        )
+
+    def to_text(
+        self,
+        width: int = 100,
+        *,
+        failing_first: bool = False,
+        limit: int | None = None,
+        color: bool = False,
+    ) -> str:
+        """Return the verdict and a table of the entries for a terminal.
+
+        Args:
+            width: columns.
+            failing_first: list what failed before the rest.
+            limit: list at most this many modules; all if None.
+            color: with ANSI colours.
+        """
+        entries = list(self.entries)
+        if failing_first:
+            entries.sort(key=lambda entry: not entry.failing)
+        shown = entries[:limit]
+        notes = [] if len(shown) == len(entries) else [f"{len(entries) - len(shown)} more layers"]
+        notes += [f"{key} {value}" for key, value in self.environment.items()]
+        return render(self.verdict, shown, self.outputs, notes, width=width, color=color)
+
+    def _all(self) -> Iterator[Entry]:
+        yield from self.entries
+        yield from self.outputs
+
+    def _compared(self) -> bool:
+        complete = all(
+            mode in entry.verdicts for entry in self.outputs for mode in (IN_PLACE, WHOLE)
+        )
+        values = sum(v.compared for entry in self.outputs for v in entry.verdicts.values())
+        return complete and values > 0
+
+    def _first_at_fault(self) -> Entry | None:
+        for mode in (ALONE, IN_PLACE):
+            for entry in self.entries:
+                if mode in entry.failing:
+                    return entry
+        return None
+
+    def _holds(self) -> str:
+        layers = {(entry.path, entry.call) for entry in self.entries if entry.verdicts}
+        unjudged = {(entry.path, entry.call) for entry in self.entries if not entry.verdicts}
+        worst = max(self._all(), key=lambda entry: entry.ratio)
+        yardstick = f"PyTorch's own {self.dtype} noise"
+        if self.fallback:
+            yardstick = f"one {self.dtype} rounding ({self.fallback})"
+        sentence = (
+            f"parity holds: {_count(len(self.outputs), 'output')} and "
+            f"{_count(len(layers), 'layer call')} within {self.noise_multiple:g}x of {yardstick}; "
+            f"worst {worst.ratio:.2g}x at {label(worst)}"
+        )
+        return sentence + (f"; {_count(len(unjudged), 'layer call')} not judged" * bool(unjudged))
+
+    def _failed(self) -> str:
+        if not any(entry.failing for entry in self._all()):
+            return "parity NOT SHOWN: of the model's outputs no value was compared"
+        entry = self._first_at_fault()
+        if entry is None:
+            entry = next(output for output in self.outputs if output.failing)
+        mode = ALONE if ALONE in entry.failing else entry.failing[0]
+        problem = "; ".join(entry.verdicts[mode].problems)
+        return f"parity FAILED at {label(entry)}: {problem}\n{self._hint(entry, mode)}"
+
+    def _hint(self, entry: Entry, mode: str) -> str:
+        alone: Verdict | None = entry.verdicts.get(ALONE)
+        if mode == ALONE:
+            return "It differs on PyTorch's own input: the layer or its weights are wrong."
+        if mode == WHOLE:
+            return "Evaluated step by step it is right, as one lazy graph it is not."
+        if entry in self.outputs:
+            return "No layer judged fails: what comes between or after the layers is wrong."
+        if alone is not None:
+            return "On PyTorch's own input it is right: what it is fed is wrong. Look before it."
+        return f"Not judged alone ({entry.skipped.get(ALONE, 'no reason given')})."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
