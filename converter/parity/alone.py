@@ -1,0 +1,73 @@
+"""Call one MLX module again, on what PyTorch fed its counterpart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlxport.converter.parity.boundary import stored
+from mlxport.converter.parity.trace import TracedCall, arrays, leaves, mapped
+from mlxport.converter.record import ModuleRecord
+from mlxport.converter.tensor import Tensor
+
+
+@dataclass(frozen=True)
+class _Hole:
+    """Where an array stood among a call's arguments."""
+
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Recall:
+    """How a module was called, without the arrays, so that they need not stay in memory.
+
+    Attributes:
+        module: the MLX module.
+        arguments: ``(args, kwargs)`` with a hole for every array.
+        record: the axis orders and dtypes of its inputs.
+    """
+
+    module: nn.Module
+    arguments: Any
+    record: ModuleRecord
+
+    @classmethod
+    def of(cls, traced: TracedCall, record: ModuleRecord) -> Recall:
+        """Note how a traced call was made."""
+        return cls(traced.module, mapped(_hollowed, (traced.args, traced.kwargs)), record)
+
+    def outputs(self, given: Sequence[Tensor]) -> tuple[mx.array, ...]:
+        """Call the module on PyTorch's tensors and return the arrays of its result, evaluated."""
+        pairs = zip(given, self.record.inputs, strict=True)
+        feed = iter([stored(tensor, layout) for tensor, layout in pairs])
+        args, kwargs = mapped(lambda _: next(feed), self.arguments)
+        outputs = tuple(arrays(self.module(*args, **kwargs)))
+        mx.eval(outputs)
+        return outputs
+
+    def obstacle(self, given: Sequence[Tensor] | None) -> str:
+        """Say why the module cannot be called on these tensors; empty where it can."""
+        if given is None:
+            return "the reference holds no layer inputs"
+        layouts, holes = self.record.inputs, list(leaves(self.arguments))
+        others = sorted({type(hole).__name__ for hole in holes if not isinstance(hole, _Hole)})
+        if others:
+            return f"takes arguments that are no tensors ({', '.join(others)})"
+        if not len(given) == len(layouts) == len(holes):
+            return f"takes {len(given)} tensors in PyTorch, {len(holes)} in MLX"
+        for tensor, layout, hole in zip(given, layouts, holes, strict=True):
+            if len(tensor.shape) != len(layout.order):
+                return f"fed {len(tensor.shape)} axes, converted for {len(layout.order)}"
+            shape = tuple(tensor.shape[axis] for axis in layout.order)
+            if shape != hole.shape:
+                return f"fed {shape} in PyTorch, {hole.shape} in MLX"
+        return ""
+
+
+def _hollowed(leaf: Any) -> Any:
+    return _Hole(tuple(leaf.shape)) if isinstance(leaf, mx.array) else leaf

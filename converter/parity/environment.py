@@ -1,0 +1,34 @@
+"""Where a parity check ran: a verdict holds for this machine, backend and these versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+
+import mlx.core as mx
+import numpy as np
+
+from mlxport import __version__
+
+
+def environment(reference_versions: Mapping[str, str]) -> dict[str, str]:
+    """Describe this machine and what runs on it.
+
+    Args:
+        reference_versions: package -> version where the reference was recorded; torch need not be
+            on this machine.
+    """
+    gpu = mx.default_device().type == mx.DeviceType.gpu
+    info = mx.device_info(mx.default_device())
+    return {
+        "mlxport": __version__,
+        "mlx": mx.__version__,  # type: ignore[attr-defined]
+        "backend": ("metal" if mx.metal.is_available() else "cuda") if gpu else "cpu",
+        "device": str(info.get("device_name", platform.processor() or "unknown")),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "MLX_ENABLE_TF32": os.environ.get("MLX_ENABLE_TF32", "unset (1)"),
+        **{f"reference {name}": version for name, version in reference_versions.items()},
+    }

@@ -1,0 +1,266 @@
+"""Hold an MLX model to a recorded reference: every layer in place and alone, the model whole.
+
+Needs mlx and numpy, never torch: the reference brings what PyTorch computed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlxport.converter.errors import ParityError
+from mlxport.converter.parity.alone import Recall
+from mlxport.converter.parity.boundary import logical, stored
+from mlxport.converter.parity.compare import NOISE_MULTIPLE, Verdict, judge
+from mlxport.converter.parity.entry import ALONE, IN_PLACE, WHOLE, Entry
+from mlxport.converter.parity.environment import environment
+from mlxport.converter.parity.recording import Call, Reference, Value
+from mlxport.converter.parity.report import ParityReport
+from mlxport.converter.parity.trace import TracedCall, dtype_name, modules_at, run, trace
+from mlxport.converter.record import Conversion, Layout, ModuleRecord
+
+
+def verify_live(
+    model: nn.Module,
+    conversion: Conversion,
+    reference: Reference,
+    *,
+    noise_multiple: float = NOISE_MULTIPLE,
+) -> ParityReport:
+    """Judge a model against a reference recorded with ``keep_inputs=True``.
+
+    Of each call of each module in the conversion, every output tensor is judged *in place* and
+    *alone*; the model's outputs *in place* and *whole*. ``conversion.modules`` may hold a path
+    several times: its records stand for calls 0, 1, …, the last for all that follow. What cannot
+    be judged is an entry with the reason, and never counts as passed.
+
+    Args:
+        model: the MLX model, in eval mode; called with the reference's inputs, positionally.
+        conversion: says which MLX module stands for which PyTorch module, in which axis order.
+        reference: what PyTorch computed.
+        noise_multiple: how many times PyTorch's own noise passes.
+
+    Raises:
+        ParityError: the model is in training mode, fails, or does not fit the conversion, or the
+            conversion does not fit the reference.
+    """
+    return _Verification(model, conversion, reference, noise_multiple).report()
+
+
+def verify_bundle(
+    model: nn.Module,
+    conversion: Conversion,
+    reference: Reference,
+    *,
+    noise_multiple: float = NOISE_MULTIPLE,
+) -> ParityReport:
+    """Judge a model against a reference read from a file, where torch need not be installed.
+
+    As `verify_live`, without *alone*: a stored reference holds no layer inputs.
+
+    Raises:
+        ParityError: as for `verify_live`.
+    """
+    calls = tuple(replace(call, inputs=None, alone=()) for call in reference.calls)
+    without = replace(reference, calls=calls)
+    return verify_live(model, conversion, without, noise_multiple=noise_multiple)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """A call in MLX and its counterpart in PyTorch, with the entries of its outputs."""
+
+    call: Call
+    recall: Recall
+    entries: tuple[Entry, ...]
+
+
+class _Verification:
+    """One run of the checks, and what is known on the way."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        conversion: Conversion,
+        reference: Reference,
+        noise_multiple: float,
+    ) -> None:
+        self.model, self.reference, self.noise_multiple = model, reference, noise_multiple
+        self.root, self.records = _by_module(model, conversion)
+        self.inputs = _model_inputs(self.root, reference)
+        self.calls = {(call.path, call.number): call for call in reference.calls}
+        self.seen: Counter[str] = Counter()
+        self.pairs: list[_Pair] = []
+
+    def report(self) -> ParityReport:
+        """Run the model in place, its modules alone, the model whole."""
+        targets = [records[0].target for records in self.records.values()]
+        in_place = trace(self.model, self.inputs, targets, self.observe)
+        entries = [entry for pair in self.pairs for entry in self.judge_alone(pair)]
+        whole = run(self.model, self.inputs)
+        reference = self.reference
+        return ParityReport(
+            entries=(*self.without_miscounted(entries), *self.never_called()),
+            outputs=self.judge_outputs(in_place, whole),
+            dtype=reference.dtype,
+            reference_dtype=reference.reference_dtype,
+            fallback=reference.fallback,
+            noise_multiple=self.noise_multiple,
+            seed=reference.seed,
+            environment=environment(reference.versions),
+        )
+
+    def observe(self, traced: TracedCall) -> None:
+        """Judge a call in place as it comes, so that its values need not stay in memory."""
+        records = self.records[id(traced.module)]
+        record = records[min(traced.number, len(records) - 1)]
+        number, path = self.seen[self.canonical(record.path)], record.path
+        self.seen[self.canonical(path)] += 1
+        call = self.calls.get((self.canonical(path), number))
+        if call is None:
+            return  # never_called and without_miscounted tell of it
+        blank = Entry(path, number, layer=type(traced.module).__name__)
+        entries: Iterator[Entry]
+        if len(call.outputs) != len(record.outputs):
+            entries = iter([_skipped(blank, _other_count(call, record), IN_PLACE)])
+        else:
+            verdicts = self.judge(traced.outputs, record.outputs, call.outputs)
+            entries = (
+                replace(blank, output=k, verdicts={IN_PLACE: v}) for k, v in enumerate(verdicts)
+            )
+        self.pairs.append(_Pair(call, Recall.of(traced, record), tuple(entries)))
+
+    def judge_alone(self, pair: _Pair) -> Iterator[Entry]:
+        """Yield a call's entries with the verdicts from calling its module on PyTorch's inputs."""
+        call, record = pair.call, pair.recall.record
+        reason = pair.recall.obstacle(call.inputs)
+        if len(call.outputs) != len(record.outputs):
+            reason = _other_count(call, record)
+        if reason or call.inputs is None:
+            yield from (_skipped(entry, reason, ALONE) for entry in pair.entries)
+            return
+        try:
+            outputs = pair.recall.outputs(call.inputs)
+        except Exception as error:  # the module's code, whatever it raises
+            problem = f"fails on PyTorch's own input: {type(error).__name__}: {error}"
+            verdicts = [Verdict((problem,), value.shape, value.dtype) for value in call.alone]
+        else:
+            verdicts = self.judge(outputs, record.outputs, call.alone)
+        for entry, verdict in zip(pair.entries, verdicts, strict=True):
+            yield replace(entry, verdicts={**entry.verdicts, ALONE: verdict})
+
+    def judge_outputs(
+        self, in_place: Sequence[mx.array], whole: Sequence[mx.array]
+    ) -> tuple[Entry, ...]:
+        """Judge the model's outputs."""
+        values, layouts = self.reference.outputs, self.root.outputs
+        if len(values) != len(layouts):
+            raise ParityError(
+                f"the model gives {len(values)} tensors in PyTorch, the conversion speaks of "
+                f"{len(layouts)}. Record the reference of the model that was converted."
+            )
+        verdicts = zip(
+            self.judge(in_place, layouts, values), self.judge(whole, layouts, values), strict=True
+        )
+        layer = type(self.model).__name__
+        return tuple(
+            Entry("", 0, k, layer, {IN_PLACE: first, WHOLE: second})
+            for k, (first, second) in enumerate(verdicts)
+        )
+
+    def judge(
+        self, outputs: Sequence[mx.array], layouts: Sequence[Layout], values: Sequence[Value]
+    ) -> list[Verdict]:
+        """Judge the tensors of one result; a wrong number of them fails every one."""
+        if len(outputs) != len(values):
+            problem = f"number of tensors: PyTorch gives {len(values)}, MLX {len(outputs)}"
+            return [Verdict((problem,), value.shape, value.dtype) for value in values]
+        return [
+            judge(
+                logical(output, layout),
+                value.reference,
+                value.own,
+                dtype=value.dtype,
+                shape=value.shape,
+                indices=value.indices,
+                actual_dtype=dtype_name(output),
+                noise_multiple=self.noise_multiple,
+                reference_dtype=value.reference_dtype,
+            )
+            for output, layout, value in zip(outputs, layouts, values, strict=True)
+        ]
+
+    def canonical(self, path: str) -> str:
+        """Return the name under which the reference holds a module's calls."""
+        return self.reference.aliases.get(path, path)
+
+    def without_miscounted(self, entries: Sequence[Entry]) -> Iterator[Entry]:
+        """Yield entries; where the runs differ in the number of calls, no pair is certain."""
+        expected = Counter(call.path for call in self.reference.calls)
+        for entry in entries:
+            path = self.canonical(entry.path)
+            if self.seen[path] == expected[path]:
+                yield entry
+            else:
+                reason = f"called {expected[path]} times in PyTorch, {self.seen[path]} in MLX"
+                yield _skipped(replace(entry, verdicts={}, skipped={}), reason, IN_PLACE, ALONE)
+
+    def never_called(self) -> Iterator[Entry]:
+        """Yield an entry for every module of which no call could be paired."""
+        done = {pair.call.path for pair in self.pairs}
+        for record in (record for records in self.records.values() for record in records):
+            path = self.canonical(record.path)
+            if path in done:
+                continue
+            done.add(path)
+            reason = "never called in PyTorch" if self.seen[path] else "never called in MLX"
+            if record.path not in self.reference.aliases:
+                reason = "the reference was recorded without it"
+            yield _skipped(Entry(record.path), reason, IN_PLACE, ALONE)
+
+
+def _skipped(entry: Entry, reason: str, *modes: str) -> Entry:
+    return replace(entry, skipped={**entry.skipped, **dict.fromkeys(modes, reason)})
+
+
+def _other_count(call: Call, record: ModuleRecord) -> str:
+    return f"gives {len(call.outputs)} tensors in PyTorch, {len(record.outputs)} as converted"
+
+
+def _by_module(
+    model: nn.Module, conversion: Conversion
+) -> tuple[ModuleRecord, dict[int, list[ModuleRecord]]]:
+    """Return the model's own record, and those of its modules by the module's identity."""
+    training = [name or "the model" for name, m in model.named_modules() if m.training]
+    if training:
+        raise ParityError(
+            f"in training mode, where layers compute something else: {', '.join(training[:5])} "
+            f"({len(training)} in all). Call model.eval() first."
+        )
+    roots = [record for record in conversion.modules if record.path == ""]
+    if len(roots) != 1:
+        raise ParityError(
+            f"the conversion holds {len(roots)} records of the model itself (path ''), expected 1: "
+            "conversion.json is damaged. Convert the model again."
+        )
+    inner = [record for record in conversion.modules if record.path != ""]
+    modules = modules_at(model, [record.target for record in inner])
+    records: dict[int, list[ModuleRecord]] = {}
+    for record in inner:
+        records.setdefault(id(modules[record.target]), []).append(record)
+    return roots[0], records
+
+
+def _model_inputs(root: ModuleRecord, reference: Reference) -> list[mx.array]:
+    given = [len(tensor.shape) for tensor in reference.inputs]
+    wanted = [len(layout.order) for layout in root.inputs]
+    if given != wanted:
+        raise ParityError(
+            f"the reference was recorded with inputs of {given} axes, the converted model takes "
+            f"{wanted}. Record it with the arguments the model was converted for."
+        )
+    return [stored(x, layout) for x, layout in zip(reference.inputs, root.inputs, strict=True)]
