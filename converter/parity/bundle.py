@@ -1,0 +1,164 @@
+"""A reference in a file: ``reference.safetensors``, for machines without torch.
+
+Layer inputs are left out, they would be as large as all activations. Every array is stored as its
+raw bits; the header's metadata holds, as JSON, what each array belongs to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from mlxport.converter.errors import ParityError
+from mlxport.converter.parity.recording import Array, Call, Reference, Value
+from mlxport.converter.tensor import Tensor
+
+FORMAT = "mlxport-reference"
+VERSION = 1
+
+
+def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
+    """Write a reference, without layer inputs, in place of whatever the file held.
+
+    Written beside the destination and then renamed, so a failure leaves the old file or none.
+
+    Raises:
+        ParityError: the file cannot be written.
+    """
+    writer = _Writer()
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "inputs": [writer.tensor(f"input.{k}", x) for k, x in enumerate(reference.inputs)],
+        "outputs": writer.values("output", reference.outputs),
+        "calls": [
+            {
+                "path": call.path,
+                "number": call.number,
+                "outputs": writer.values(f"call.{k}", call.outputs),
+            }
+            for k, call in enumerate(reference.calls)
+        ],
+        "aliases": dict(reference.aliases),
+        "dtype": reference.dtype,
+        "reference_dtype": reference.reference_dtype,
+        "fallback": reference.fallback,
+        "seed": reference.seed,
+        "sample": reference.sample,
+        "versions": dict(reference.versions),
+    }
+    target = Path(path)
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        save_file(writer.arrays, partial, {"mlxport": json.dumps(header, allow_nan=False)})
+        with partial.open("rb") as written:
+            os.fsync(written.fileno())
+        partial.replace(target)
+    except (OSError, SafetensorError) as error:
+        raise ParityError(f"cannot write the reference to {target}: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_reference(path: str | os.PathLike[str]) -> Reference:
+    """Read a reference.
+
+    Raises:
+        ParityError: the file is missing, damaged, of another version or no reference.
+    """
+    try:
+        with safe_open(os.fspath(path), framework="np") as file:
+            metadata = file.metadata() or {}
+            header = _checked(json.loads(metadata.get("mlxport", "{}")), path)
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return _reference(header, arrays)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise ParityError(f"cannot read the reference {os.fspath(path)}: {error}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ParityError(f"{os.fspath(path)} is a damaged reference: {error!r}") from error
+
+
+def _checked(header: Any, path: str | os.PathLike[str]) -> Mapping[str, Any]:
+    form, version = header.get("format"), header.get("version")
+    if (form, version) != (FORMAT, VERSION):
+        raise ParityError(
+            f"{os.fspath(path)}: expected {FORMAT} version {VERSION}, got {form!r} version "
+            f"{version!r}. It should be the reference.safetensors of an mlxport output folder."
+        )
+    return dict(header)
+
+
+class _Writer:
+    """Collects the arrays of the file; equal index sets are stored once."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, Array] = {}
+
+    def tensor(self, name: str, tensor: Tensor) -> dict[str, str]:
+        return {"name": self._put(name, tensor.bits), "dtype": tensor.dtype}
+
+    def values(self, prefix: str, values: Sequence[Value]) -> list[dict[str, Any]]:
+        return [self._value(f"{prefix}.{k}", value) for k, value in enumerate(values)]
+
+    def _value(self, name: str, value: Value) -> dict[str, Any]:
+        indices = None
+        if value.indices is not None:
+            digest = hashlib.blake2b(value.indices.tobytes(), digest_size=16).hexdigest()
+            indices = self._put(f"indices.{digest}", value.indices)
+        # own values come from a narrower dtype, and float32 holds the common ones without loss
+        narrow = value.dtype in ("float16", "bfloat16", "float32")
+        own = value.own.astype(np.float32) if narrow else value.own
+        return {
+            "shape": list(value.shape),
+            "dtype": value.dtype,
+            "reference_dtype": value.reference_dtype,
+            "reference": self._put(f"{name}.reference", _pairs(value.reference)),
+            "own": self._put(f"{name}.own", _pairs(own)),
+            "indices": indices,
+        }
+
+    def _put(self, name: str, array: Array) -> str:
+        # safetensors writes the memory as it lies
+        self.arrays[name] = np.ascontiguousarray(array).reshape(array.shape)
+        return name
+
+
+def _pairs(values: Array) -> Array:
+    # safetensors has no complex128
+    return values.view(np.float64) if np.iscomplexobj(values) else values
+
+
+def _reference(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Reference:
+    def value(data: Mapping[str, Any]) -> Value:
+        reference, own = arrays[data["reference"]], arrays[data["own"]]
+        if own.dtype == np.float32:
+            own = own.astype(np.float64)
+        if data["dtype"].startswith("complex"):
+            reference, own = reference.view(np.complex128), own.view(np.complex128)
+        indices = None if data["indices"] is None else arrays[data["indices"]]
+        shape = tuple(data["shape"])
+        return Value(shape, data["dtype"], reference, own, indices, data["reference_dtype"])
+
+    def values(items: Sequence[Mapping[str, Any]]) -> tuple[Value, ...]:
+        return tuple(value(item) for item in items)
+
+    return Reference(
+        inputs=tuple(Tensor(arrays[x["name"]], x["dtype"]) for x in header["inputs"]),
+        outputs=values(header["outputs"]),
+        calls=tuple(Call(c["path"], c["number"], values(c["outputs"])) for c in header["calls"]),
+        aliases=dict(header["aliases"]),
+        dtype=header["dtype"],
+        reference_dtype=header["reference_dtype"],
+        fallback=header["fallback"],
+        seed=header["seed"],
+        sample=header["sample"],
+        versions=dict(header["versions"]),
+    )
