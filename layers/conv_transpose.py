@@ -65,9 +65,9 @@ def conv_transpose(
     Raises:
         ValueError: Where PyTorch refuses: dtypes that differ or are not floating, dimensions or
             channels that do not go together, arguments out of range, an empty axis, an output
-            size below 1. Also where only some of PyTorch's kernels accept: int64 and complex
-            inputs, a bias of another dtype, and an ``output_padding`` too large for any batch
-            but an empty one.
+            size below 1. Also what only some of PyTorch's kernels let pass (int64 and complex
+            inputs, a bias of another dtype, an output size of 0, a dilation of 0), or all do
+            but for an empty batch alone (an output size of 0, a too large ``output_padding``).
     """
     sizes = (stride, padding, output_padding)
     return _conv_transpose("conv_transpose", x, weight, bias, *sizes, groups, dilation)

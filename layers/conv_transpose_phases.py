@@ -113,7 +113,7 @@ def _slabs(x: mx.array, axis: Axis, row_bytes: int) -> list[tuple[mx.array, Axis
     halves = []
     for start, stop in ((0, middle), (middle, axis.output)):
         offset = axis.offset + start
-        first = (offset - axis.dilation * (axis.kernel - 1)) // axis.stride
+        first = -((axis.dilation * (axis.kernel - 1) - offset) // axis.stride)
         first = min(max(first, 0), axis.size - 1)
         last = (axis.offset + stop - 1) // axis.stride
         size = min(max(last, first), axis.size - 1) + 1 - first
