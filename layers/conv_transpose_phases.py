@@ -78,6 +78,8 @@ def _multiply(x: mx.array, weight: mx.array) -> mx.array:
     if groups == 1:
         y = (x.squeeze(-2) @ columns[0])[None]
     else:
+        # A split, not a transpose: under a shapeless compile MLX refuses it, while the unflatten
+        # below would keep the traced shape without a word.
         rows = mx.stack([part.squeeze(-2) for part in mx.split(x, groups, -2)])
         y = mx.unflatten(rows.flatten(1, -2) @ columns, 1, x.shape[:-2])
     return mx.unflatten(y, -1, (*kernels, channels))
