@@ -11,12 +11,17 @@ from mlxport.converter.graph.ops import (
     creation,
     dropout,
     embedding,
+    indexing,
     matmul,
     normalization,
     padding,
     pointwise,
     pooling,
+    reduction,
     resampling,
+    shape,
+    slicing,
+    view,
 )
 
 __all__ = [
@@ -27,10 +32,15 @@ __all__ = [
     "creation",
     "dropout",
     "embedding",
+    "indexing",
     "matmul",
     "normalization",
     "padding",
     "pointwise",
     "pooling",
+    "reduction",
     "resampling",
+    "shape",
+    "slicing",
+    "view",
 ]

@@ -128,7 +128,14 @@ def _export(fn: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.export warns about torch's own code
         program = torch.export.export(_Function(fn), tuple(inputs), strict=False)
+        if _is_handled(program.graph):
+            return program  # decomposing would change nothing, and takes most of the time
         return program.run_decompositions(dict(_decompositions()))
+
+
+def _is_handled(graph: torch.fx.Graph) -> bool:
+    called = [node.target for node in graph.nodes if node.op == "call_function"]
+    return all(target is operator.getitem or str(target) in OPS for target in called)
 
 
 def _lower_op(

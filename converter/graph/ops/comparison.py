@@ -1,0 +1,121 @@
+"""Comparisons, logic and bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from mlxport.converter.graph.context import Context, Handler
+from mlxport.converter.graph.dtypes import Number, cast, emit, literal, torch_promoted
+from mlxport.converter.graph.ops.broadcast import align
+from mlxport.converter.graph.ops.pointwise import pointwise
+from mlxport.converter.graph.ops.registry import op
+from mlxport.converter.graph.value import Value
+
+_COMPARISONS = {
+    "eq": "x == y",
+    "ne": "x != y",
+    "lt": "x < y",
+    "le": "x <= y",
+    "gt": "x > y",
+    "ge": "x >= y",
+}
+
+
+def _comparison(template: str) -> Handler:
+    def compare(cx: Context, x: Value, y: Value | Number) -> Value:
+        dtype = torch_promoted(x, y)
+        aligned, order = align(cx, x, y)
+        a, b = (_compared(cx, operand, dtype) for operand in aligned)
+        return emit(cx, template, torch.bool, order, x=a, y=b)
+
+    return compare
+
+
+def _compared(cx: Context, operand: Any, dtype: torch.dtype) -> Any:
+    """Return an operand as PyTorch compares it: a 0-d array takes the other's dtype first."""
+    if isinstance(operand, Value):
+        return cast(operand, dtype) if operand.ndim == 0 else operand
+    if not dtype.is_floating_point and isinstance(operand, int) and dtype != torch.bool:
+        limits = torch.iinfo(dtype)
+        if not limits.min <= operand <= limits.max:
+            raise cx.refuse(f"{operand} does not fit {str(dtype).removeprefix('torch.')}")
+    return operand
+
+
+for _name, _template in _COMPARISONS.items():
+    op(f"aten.{_name}.Tensor", f"aten.{_name}.Scalar")(_comparison(_template))
+
+
+def _logic(function: str, symbol: str) -> Handler:
+    def combine(cx: Context, x: Value, y: Value) -> Value:
+        plain = symbol and x.dtype == y.dtype == torch.bool
+        template = f"x {symbol} y" if plain else f"{function}(x, y)"
+        return pointwise(cx, template, torch.bool, x=x, y=y)
+
+    return combine
+
+
+op("aten.logical_and.default")(_logic("mx.logical_and", "&"))
+op("aten.logical_or.default")(_logic("mx.logical_or", "|"))
+op("aten.logical_xor.default")(_logic("mx.logical_xor", "^"))
+
+
+@op("aten.logical_not.default")
+def logical_not(cx: Context, x: Value) -> Value:
+    """True where a value is zero."""
+    template = "~x" if x.dtype == torch.bool else "mx.logical_not(x)"
+    return emit(cx, template, torch.bool, x.order, x=x)
+
+
+@op("aten.bitwise_not.default")
+def bitwise_not(cx: Context, x: Value) -> Value:
+    """All bits turned over."""
+    return emit(cx, "~x", x.dtype, x.order, x=x)
+
+
+def _bits(template: str) -> Handler:
+    def combine(cx: Context, x: Value | Number, y: Value | Number) -> Value:
+        return pointwise(cx, template, x=x, y=y)
+
+    return combine
+
+
+for _name, _template in {
+    "bitwise_and": "x & y",
+    "bitwise_or": "x | y",
+    "bitwise_xor": "x ^ y",
+    "bitwise_left_shift": "x << y",
+    "bitwise_right_shift": "x >> y",
+}.items():
+    _overloads = ("Tensor", "Scalar") if "shift" not in _name else ("Tensor", "Tensor_Scalar")
+    op(*(f"aten.{_name}.{overload}" for overload in _overloads))(_bits(_template))
+
+
+@op("aten.where.self", "aten.where.ScalarOther", "aten.where.ScalarSelf", "aten.where.Scalar")
+def where(cx: Context, condition: Value, x: Value | Number, y: Value | Number) -> Value:
+    """``x`` where the condition holds, ``y`` elsewhere."""
+    if condition.dtype != torch.bool:
+        raise cx.refuse(f"a condition of {condition.dtype}: compare it with 0 first")
+    x, y = (v if isinstance(v, Value) else literal(v, cx.dtype) for v in (x, y))
+    return select(cx, condition, x, y)
+
+
+@op("aten.masked_fill.Scalar", "aten.masked_fill.Tensor")
+def masked_fill(cx: Context, x: Value, mask: Value, value: Value | Number) -> Value:
+    """``value`` where the mask holds, ``x`` elsewhere."""
+    filled = value if isinstance(value, Value) else literal(value, cx.dtype)
+    return select(cx, mask, filled, x)
+
+
+def select(cx: Context, condition: Value, x: Value | Number, y: Value | Number) -> Value:
+    """Emit ``mx.where`` in the node's dtype."""
+    aligned, order = align(cx, condition, x, y)
+    chosen = [cast(v, cx.dtype) if isinstance(v, Value) else v for v in aligned[1:]]
+    if any(isinstance(v, Value) for v in aligned[1:]):
+        gives = cx.dtype
+    else:
+        gives = {bool: torch.bool, int: torch.int32, float: torch.float32}[type(chosen[0])]
+    template = "mx.where(condition, x, y)"
+    return emit(cx, template, gives, order, condition=aligned[0], x=chosen[0], y=chosen[1])

@@ -1,0 +1,193 @@
+"""Elements picked, replaced and added by arrays of indices and by masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.dtypes import Number, emit, mlx_promoted
+from mlxport.converter.graph.ops.axes import stored_axis, subscript
+from mlxport.converter.graph.ops.broadcast import align, common_order
+from mlxport.converter.graph.ops.comparison import select
+from mlxport.converter.graph.ops.registry import op
+from mlxport.converter.graph.ops.view import reshaped
+from mlxport.converter.graph.value import Value
+
+Indices = Sequence[Value | None]
+
+
+@op("aten.index.Tensor", "aten._unsafe_index.Tensor", restrictions="not by a mask")
+def index(cx: Context, x: Value, indices: Indices) -> Value:
+    """Elements at places given by integer arrays, broadcast together."""
+    _refuse_masks(cx, indices)
+    given = [(axis, i) for axis, i in enumerate(indices) if i is not None]
+    if len(given) == 1:
+        axis, places = given[0]
+        return take_along(cx, x, axis, places)
+    places_ = tuple(slice(None) if i is None else cx.logical(i) for i in indices)
+    return cx.emit("x[places]", x=cx.logical(x), places=places_)
+
+
+def take_along(cx: Context, x: Value, axis: int, places: Value) -> Value:
+    """Emit the slices of one axis at some places, whose axes stand in for it."""
+    more = places.ndim - 1
+    order: list[int] = []
+    for stored in x.order:
+        if stored == axis:
+            order += range(axis, axis + places.ndim)
+        else:
+            order.append(stored + more if stored > axis else stored)
+    physical = stored_axis(x, axis)
+    return cx.call("mx.take", x, cx.logical(places), axis=physical, order=tuple(order))
+
+
+def _refuse_masks(cx: Context, indices: Indices) -> None:
+    if any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in indices):
+        raise cx.refuse("a mask picks as many elements as it holds true, known only at run time")
+
+
+@op("aten.index_select.default")
+def index_select(cx: Context, x: Value, dim: int, places: Value) -> Value:
+    """Slices of one axis at some places."""
+    if x.ndim == 0:
+        return x
+    if places.ndim == 0:
+        places = reshaped(cx, places, (1,))
+    return take_along(cx, x, dim % x.ndim, places)
+
+
+@op("aten.take.default")
+def take(cx: Context, x: Value, places: Value) -> Value:
+    """Elements at some places of the flattened array."""
+    flat = x if x.lies_logically else cx.logical(x)
+    return cx.call("mx.take", flat, places, order=places.order)
+
+
+@op("aten.gather.default")
+def gather(cx: Context, x: Value, dim: int, places: Value, *, sparse_grad: bool = False) -> Value:
+    """From each line along an axis the elements at the places that the same line has."""
+    if x.ndim == 0 or places.ndim == 0:
+        raise cx.refuse("a gather from or by a 0-d array")
+    (x, places), order = common_order(cx, [x, places])
+    reach = [axis for axis in range(x.ndim) if axis != dim % x.ndim]
+    if any(places.shape[axis] != x.shape[axis] for axis in reach):
+        taken = tuple(
+            slice(None, places.shape[axis]) if axis in reach else slice(None) for axis in order
+        )
+        shape = [places.shape[a] if a in reach else x.shape[a] for a in range(x.ndim)]
+        x = cx.step("x[taken]", x, shape=shape, order=order, x=x, taken=taken)
+    return cx.call("mx.take_along_axis", x, places, axis=stored_axis(x, dim), order=order)
+
+
+@op("aten.scatter.value", "aten.scatter.src")
+def scatter(cx: Context, x: Value, dim: int, places: Value, source: Value | Number) -> Value:
+    """The array with elements along an axis replaced."""
+    return _scattered(cx, "scatter", x, dim, places, source)
+
+
+@op("aten.scatter_add.default")
+def scatter_add(cx: Context, x: Value, dim: int, places: Value, source: Value) -> Value:
+    """The array with elements along an axis added to."""
+    return _scattered(cx, "scatter_add", x, dim, places, source)
+
+
+def _scattered(
+    cx: Context, function: str, x: Value, dim: int, places: Value, source: Value | Number
+) -> Value:
+    if x.ndim == 0 or places.ndim == 0:
+        raise cx.refuse("a scatter to or by a 0-d array")
+    values = [x, places, source] if isinstance(source, Value) else [x, places]
+    arranged, order = common_order(cx, values)
+    written = arranged[2] if isinstance(source, Value) else source
+    axis = stored_axis(arranged[0], dim)
+    return cx.layer_function(
+        "indexing", function, arranged[0], arranged[1], written, axis=axis, order=order
+    )
+
+
+@op("aten.index_add.default")
+def index_add(
+    cx: Context, x: Value, dim: int, places: Value, source: Value, *, alpha: Number = 1
+) -> Value:
+    """The array with slices added at some places of an axis."""
+    if x.ndim == 0 or alpha != 1:
+        raise cx.refuse(f"index_add of a 0-d array or with alpha={alpha}")
+    (x, source), order = common_order(cx, [x, source])
+    where = subscript(x.ndim, x.axis(dim), places)
+    return cx.emit("x.at[where].add(source)", order=order, x=x, where=where, source=source)
+
+
+@op(
+    "aten.index_put.default",
+    "aten._unsafe_index_put.default",
+    restrictions="a mask only with one value, or one per trailing element",
+)
+def index_put(
+    cx: Context, x: Value, indices: Indices, values: Value, accumulate: bool = False
+) -> Value:
+    """The array with elements replaced (or added to) at places given by integers or a mask."""
+    given = [i for i in indices if i is not None]
+    if any(i.dtype in (torch.bool, torch.uint8) for i in given):
+        return _masked_put(cx, x, indices, values, accumulate)
+    places = tuple(slice(None) if i is None else cx.logical(i) for i in indices)
+    x, values = cx.logical(x), cx.logical(values)
+    if accumulate:
+        return cx.emit("x.at[places].add(values)", x=x, places=places, values=values)
+    named = [None if isinstance(i, slice) else i for i in places]
+    return cx.layer_function("indexing", "index_put", x, named, values)
+
+
+def _masked_put(cx: Context, x: Value, indices: Indices, values: Value, accumulate: bool) -> Value:
+    mask = indices[0]
+    if len(indices) != 1 or mask is None or mask.dtype != torch.bool:
+        raise cx.refuse("a mask among other indices, or one of uint8")
+    rest = x.ndim - mask.ndim
+    if values.ndim > rest and not all(size == 1 for size in values.shape[: values.ndim - rest]):
+        raise cx.refuse("a mask with one value per element it picks, known only at run time")
+    if values.ndim > rest:
+        values = reshaped(cx, values, values.shape[values.ndim - rest :])
+    if rest:
+        mask = reshaped(cx, mask, (*mask.shape, *(1,) * rest))
+    if accumulate:
+        aligned, order = align(cx, x, values)
+        gives = mlx_promoted(*aligned)
+        code = "x + values"
+        total = cx.step(code, x, dtype=gives, order=order, x=aligned[0], values=aligned[1])
+        return select(cx, mask, total, x)
+    return select(cx, mask, values, x)
+
+
+@op("aten.one_hot.default", restrictions="num_classes has to be given")
+def one_hot(cx: Context, x: Value, num_classes: int = -1) -> Value:
+    """1 at the place that each integer names along a new last axis, 0 elsewhere."""
+    if num_classes == -1:
+        raise cx.refuse("the number of classes depends on the data: give num_classes")
+    template = "(mx.expand_dims(x, -1) == mx.arange(count))"
+    return emit(cx, template, torch.bool, (*x.order, x.ndim), x=x, count=num_classes)
+
+
+@op("aten.tril.default")
+def tril(cx: Context, x: Value, diagonal: int = 0) -> Value:
+    """The lower triangle of the last two axes, zeros above."""
+    x = cx.last(x, 2)
+    return cx.call("mx.tril", x, *([diagonal] if diagonal else []), order=x.order)
+
+
+@op("aten.triu.default")
+def triu(cx: Context, x: Value, diagonal: int = 0) -> Value:
+    """The upper triangle of the last two axes, zeros below."""
+    x = cx.last(x, 2)
+    return cx.call("mx.triu", x, *([diagonal] if diagonal else []), order=x.order)
+
+
+@op(
+    "aten.masked_select.default",
+    "aten.nonzero.default",
+    restrictions="always refused: the result's size depends on the data",
+)
+def data_dependent(cx: Context, *_: Any, **__: Any) -> Value:
+    """Refuse: the result's size is known only at run time."""
+    raise cx.refuse("the result's size depends on the data. Use torch.where with a fixed size")

@@ -1,0 +1,288 @@
+"""Reductions: sums, extremes, their places, norms, running sums.
+
+MLX adds half precision in half precision, and on the CPU the values of a long sum one after
+another; such sums go to ``layers/reduction.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from mlxport.converter.graph.code import OMIT
+from mlxport.converter.graph.context import Context, Handler
+from mlxport.converter.graph.dtypes import HALF, Number, Typed, cast, emit, widened
+from mlxport.converter.graph.ops.axes import stored_axes, stored_axis
+from mlxport.converter.graph.ops.conversion import in_dtype
+from mlxport.converter.graph.ops.registry import op
+from mlxport.converter.graph.value import Value, normalise_dims, without_axes
+
+Dims = int | Sequence[int] | None
+
+# More values than this are not summed one after another.
+SHORT = 1024
+
+
+def reduce(
+    cx: Context,
+    template: str,
+    x: Value | Typed,
+    of: Value,
+    dims: Dims,
+    keepdim: bool,
+    gives: torch.dtype,
+    **operands: Any,
+) -> Value:
+    """Emit a reduction over logical axes.
+
+    Args:
+        cx: the lowering context.
+        template: the call; names ``x``, ``axis`` and ``keep`` stand for its arguments.
+        x: what is reduced: ``of``, or it in another dtype.
+        of: the value whose axes are meant.
+        dims: logical axes; all where None or empty.
+        keepdim: whether they stay with length one.
+        gives: dtype MLX gives.
+        **operands: whatever else the template names.
+    """
+    axes = normalise_dims(dims, of.ndim) if of.ndim else ()
+    order = of.order if keepdim else without_axes(of.order, axes)
+    keep = True if keepdim else OMIT
+    return emit(cx, template, gives, order, x=x, axis=stored_axes(of, axes), keep=keep, **operands)
+
+
+def _is_long(x: Value, dims: Dims) -> bool:
+    sizes = [x.shape[d] for d in normalise_dims(dims, x.ndim)] if x.ndim else []
+    return not all(isinstance(n, int) for n in sizes) or math.prod(sizes) > SHORT
+
+
+def _summed(
+    cx: Context, names: tuple[str, str], of: Value, dims: Dims, keepdim: bool, **operands: Any
+) -> Value:
+    """Emit a reduction that adds: MLX's own of few float32 values, ours of all others."""
+    x = cast(of, cx.dtype)
+    arguments = "".join(f", {name}={name}" for name in operands)
+    own, careful = names
+    if x.dtype in HALF or _is_long(of, dims):
+        cx.imports[careful] = "reduction"
+        own = careful
+    template = f"{own}(x, axis=axis, keepdims=keep{arguments})"
+    return reduce(cx, template, x, of, dims, keepdim, x.dtype, **operands)
+
+
+@op("aten.sum.default", "aten.sum.dim_IntList")
+def sum_(
+    cx: Context,
+    x: Value,
+    dim: Dims = None,
+    keepdim: bool = False,
+    dtype: torch.dtype | None = None,
+) -> Value:
+    """The sum over some axes; integers and bools are summed as int64."""
+    if cx.dtype.is_floating_point:
+        return _summed(cx, ("mx.sum", "total"), x, dim, keepdim)
+    template = "mx.sum(x, axis=axis, keepdims=keep)"
+    return reduce(cx, template, cast(x, cx.dtype), x, dim, keepdim, cx.dtype)
+
+
+@op("aten.mean.default", "aten.mean.dim")
+def mean(
+    cx: Context,
+    x: Value,
+    dim: Dims = None,
+    keepdim: bool = False,
+    dtype: torch.dtype | None = None,
+) -> Value:
+    """The mean over some axes."""
+    return _summed(cx, ("mx.mean", "mean"), x, dim, keepdim)
+
+
+@op("aten.var.correction", "aten.var.dim", "aten.var.default")
+def var(
+    cx: Context,
+    x: Value,
+    dim: Any = None,
+    unbiased: bool = True,
+    keepdim: bool = False,
+    *,
+    correction: Number | None = None,
+) -> Value:
+    """The variance over some axes, divided by their number of values less the correction."""
+    if isinstance(dim, bool):  # var(x, unbiased)
+        dim, unbiased = None, dim
+    return _spread(cx, ("mx.var", "variance"), x, dim, keepdim, _correction(unbiased, correction))
+
+
+@op("aten.std.correction", "aten.std.dim", "aten.std.default")
+def std(
+    cx: Context,
+    x: Value,
+    dim: Any = None,
+    unbiased: bool = True,
+    keepdim: bool = False,
+    *,
+    correction: Number | None = None,
+) -> Value:
+    """The square root of the variance."""
+    if isinstance(dim, bool):  # std(x, unbiased)
+        dim, unbiased = None, dim
+    return _spread(cx, ("mx.std", "deviation"), x, dim, keepdim, _correction(unbiased, correction))
+
+
+def _correction(unbiased: bool, correction: Number | None) -> Number:
+    return (1 if unbiased else 0) if correction is None else correction
+
+
+def _spread(
+    cx: Context, names: tuple[str, str], x: Value, dim: Dims, keepdim: bool, correction: Number
+) -> Value:
+    if correction != int(correction):
+        raise cx.refuse(f"a correction of {correction}: MLX takes whole numbers")
+    ddof = int(correction) or OMIT
+    return _summed(cx, names, x, dim, keepdim, ddof=ddof)
+
+
+@op("aten.var_mean.correction")
+def var_mean(
+    cx: Context,
+    x: Value,
+    dim: Dims = None,
+    *,
+    correction: Number | None = None,
+    keepdim: bool = False,
+) -> tuple[Value, Value]:
+    """The variance and the mean over some axes."""
+    variance = var(cx, x, dim, keepdim=keepdim, correction=correction)
+    return variance, mean(cx, x, dim, keepdim)
+
+
+@op("aten.linalg_vector_norm.default")
+def vector_norm(
+    cx: Context,
+    x: Value,
+    ord: Number = 2,
+    dim: Dims = None,
+    keepdim: bool = False,
+    *,
+    dtype: torch.dtype | None = None,
+) -> Value:
+    """The norm of the vectors along some axes taken together."""
+    axes = normalise_dims(dim, x.ndim) if x.ndim else ()
+    if ord == 2 and (len(axes) <= 2 or len(axes) == x.ndim):
+        return _summed(cx, ("mx.linalg.norm", "norm"), x, dim, keepdim)
+    cx.imports["norm"] = "reduction"
+    template = "norm(x, order, axis=axis, keepdims=keep)"
+    vectors = cast(x, cx.dtype)
+    return reduce(cx, template, vectors, x, dim, keepdim, cx.dtype, order=float(ord))
+
+
+@op("aten.prod.default")
+def prod(cx: Context, x: Value, *, dtype: torch.dtype | None = None) -> Value:
+    """The product of all values; integers and bools are multiplied as int64."""
+    return prod_dim(cx, x, None)
+
+
+@op("aten.prod.dim_int")
+def prod_dim(
+    cx: Context,
+    x: Value,
+    dim: Dims,
+    keepdim: bool = False,
+    *,
+    dtype: torch.dtype | None = None,
+) -> Value:
+    """The product over an axis."""
+    factors = widened(cast(x, cx.dtype))
+    template = "mx.prod(x, axis=axis, keepdims=keep)"
+    return reduce(cx, template, factors, x, dim, keepdim, factors.dtype)
+
+
+@op("aten.logsumexp.default")
+def logsumexp(cx: Context, x: Value, dim: Dims, keepdim: bool = False) -> Value:
+    """The logarithm of the sum of exponentials."""
+    wide = widened(cast(x, cx.dtype))
+    template = "mx.logsumexp(x, axis=axis, keepdims=keep)"
+    return reduce(cx, template, wide, x, dim, keepdim, wide.dtype)
+
+
+# -- extremes ------------------------------------------------------------------------------------
+
+
+def _extreme(function: str) -> Handler:
+    def extreme(cx: Context, x: Value, dim: Dims = None, keepdim: bool = False) -> Value:
+        return reduce(cx, f"{function}(x, axis=axis, keepdims=keep)", x, x, dim, keepdim, x.dtype)
+
+    return extreme
+
+
+_MAX, _MIN = _extreme("mx.max"), _extreme("mx.min")
+op("aten.amax.default", "aten.max.default")(_MAX)
+op("aten.amin.default", "aten.min.default")(_MIN)
+
+
+def _place(function: str) -> Handler:
+    def place(cx: Context, x: Value, dim: int | None = None, keepdim: bool = False) -> Value:
+        if dim is None:  # the place among all values in PyTorch's order
+            x = x if x.lies_logically else cx.logical(x)
+        template = f"{function}(x, axis=axis, keepdims=keep)"
+        return reduce(cx, template, x, x, dim, keepdim, torch.uint32)
+
+    return place
+
+
+_ARGMAX, _ARGMIN = _place("mx.argmax"), _place("mx.argmin")
+op("aten.argmax.default")(_ARGMAX)
+op("aten.argmin.default")(_ARGMIN)
+
+
+def _extreme_and_place(extreme: Handler, place: Handler) -> Handler:
+    def both(cx: Context, x: Value, dim: int, keepdim: bool = False) -> tuple[Value, Value]:
+        results = cx.results
+        value = extreme(cx, x, dim, keepdim)
+        cx.results = results[1:]
+        where = place(cx, x, dim, keepdim)
+        cx.results = results
+        return value, where  # type: ignore[return-value]
+
+    return both
+
+
+op("aten.max.dim")(_extreme_and_place(_MAX, _ARGMAX))
+op("aten.min.dim")(_extreme_and_place(_MIN, _ARGMIN))
+
+
+# -- truth ---------------------------------------------------------------------------------------
+
+
+def _truth(function: str) -> Handler:
+    def test(cx: Context, x: Value, dim: Dims = None, keepdim: bool = False) -> Value:
+        template = f"{function}(x, axis=axis, keepdims=keep)"
+        return reduce(cx, template, x, x, dim, keepdim, torch.bool)
+
+    return test
+
+
+op("aten.any.default", "aten.any.dim", "aten.any.dims")(_truth("mx.any"))
+op("aten.all.default", "aten.all.dim", "aten.all.dims")(_truth("mx.all"))
+
+
+# -- running sums and products -------------------------------------------------------------------
+
+
+def _running(function: str) -> Handler:
+    def running(cx: Context, x: Value, dim: int, *, dtype: torch.dtype | None = None) -> Value:
+        if x.ndim == 0:
+            return in_dtype(cx, x)
+        wide = widened(cast(x, cx.dtype))
+        template = f"{function}(x, axis=axis)"
+        return emit(cx, template, wide.dtype, x.order, x=wide, axis=stored_axis(x, dim))
+
+    return running
+
+
+op("aten.cumsum.default")(_running("mx.cumsum"))
+op("aten.cumprod.default")(_running("mx.cumprod"))
+op("aten.logcumsumexp.default")(_running("mx.logcumsumexp"))

@@ -1,0 +1,172 @@
+"""Axes moved, added, removed, repeated; arrays joined and taken apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
+from typing import Any
+
+from mlxport.converter.graph.code import OMIT
+from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.dtypes import emit, mlx_promoted
+from mlxport.converter.graph.ops.axes import stored_axis, with_new_axis
+from mlxport.converter.graph.ops.broadcast import common_order
+from mlxport.converter.graph.ops.conversion import in_dtype
+from mlxport.converter.graph.ops.registry import op
+from mlxport.converter.graph.value import Value, without_axes
+
+# -- axes moved: the order changes, nothing is emitted -------------------------------------------
+
+
+@op("aten.permute.default")
+def permute(cx: Context, x: Value, dims: Sequence[int]) -> Value:
+    """Logical axes in another sequence."""
+    moved = [dim % x.ndim for dim in dims]
+    order = tuple(moved.index(axis) for axis in x.order)
+    return replace(x, shape=cx.shape, order=order, origin=None)
+
+
+@op("aten.transpose.int")
+def transpose(cx: Context, x: Value, a: int, b: int) -> Value:
+    """Two logical axes exchanged."""
+    dims = list(range(x.ndim))
+    if dims:
+        dims[a], dims[b] = dims[b], dims[a]
+    return permute(cx, x, dims)
+
+
+@op("aten.t.default")
+def t(cx: Context, x: Value) -> Value:
+    """A matrix transposed."""
+    return permute(cx, x, range(x.ndim)[::-1])
+
+
+# -- axes of length one --------------------------------------------------------------------------
+
+
+@op("aten.squeeze.dim", "aten.squeeze.dims", "aten.squeeze.default")
+def squeeze(cx: Context, x: Value, dims: int | Sequence[int] | None = None) -> Value:
+    """Axes of length one removed, the given ones or all."""
+    wanted = range(x.ndim) if dims is None else [dims] if isinstance(dims, int) else dims
+    gone = [
+        d % x.ndim for d in wanted if x.ndim and isinstance(x.shape[d], int) and x.shape[d] == 1
+    ]
+    if not gone:
+        return x
+    axes = sorted(x.axis(d) for d in gone)
+    axis = axes[0] if len(axes) == 1 else axes
+    return cx.emit("mx.squeeze(x, axis)", order=without_axes(x.order, gone), x=x, axis=axis)
+
+
+@op("aten.unsqueeze.default")
+def unsqueeze(cx: Context, x: Value, dim: int) -> Value:
+    """A new axis of length one."""
+    dim %= x.ndim + 1
+    order = with_new_axis(x.order, dim)
+    return cx.emit("mx.expand_dims(x, axis)", order=order, x=x, axis=order.index(dim))
+
+
+# -- repetition ----------------------------------------------------------------------------------
+
+
+@op("aten.expand.default")
+def expand(cx: Context, x: Value, size: Sequence[Any], implicit: bool = False) -> Value:
+    """Axes of length one read several times over; new ones come first."""
+    return broadcast_to(cx, x, size)
+
+
+def broadcast_to(cx: Context, x: Value, size: Sequence[Any]) -> Value:
+    """Return the value broadcast to the node's shape, new axes in front, in its own dtype."""
+    if cx.shape == x.shape:
+        return x
+    new = len(cx.shape) - x.ndim
+    order = (*range(new), *(axis + new for axis in x.order))
+    shape = tuple(size[a] if size[a] != -1 else cx.shape[a] for a in order)
+    return cx.emit("mx.broadcast_to(x, shape)", order=order, x=x, shape=shape)
+
+
+@op("aten.repeat.default")
+def repeat(cx: Context, x: Value, repeats: Sequence[Any]) -> Value:
+    """The whole array repeated along each axis; new axes come first."""
+    new = len(cx.shape) - x.ndim
+    order = (*range(new), *(axis + new for axis in x.order))
+    counts = tuple(repeats[axis] for axis in order)
+    if not new and all(count == 1 for count in counts):
+        return x
+    return cx.emit("mx.tile(x, counts)", order=order, x=x, counts=counts)
+
+
+@op("aten.repeat_interleave.self_int")
+def repeat_interleave(
+    cx: Context, x: Value, repeats: Any, dim: int | None = None, output_size: int | None = None
+) -> Value:
+    """Each element repeated along an axis, or along the flattened array."""
+    if dim is None:
+        return cx.emit("mx.repeat(x, repeats)", x=cx.logical(x), repeats=repeats)
+    axis = stored_axis(x, dim)
+    return cx.emit("mx.repeat(x, repeats, axis)", order=x.order, x=x, repeats=repeats, axis=axis)
+
+
+# -- arrays joined -------------------------------------------------------------------------------
+
+
+@op("aten.cat.default")
+def cat(cx: Context, tensors: Sequence[Value], dim: int = 0) -> Value:
+    """Arrays joined along an axis; empty 1-D ones are left out, as PyTorch does."""
+    parts = [x for x in tensors if x.shape != (0,) or cx.shape == (0,)]
+    gives = mlx_promoted(*parts)
+    if len(parts) == 1 or cx.shape == (0,):
+        return in_dtype(cx, parts[0])
+    arranged, order = common_order(cx, parts)
+    axis = stored_axis(arranged[0], dim) or OMIT
+    template = "mx.concatenate(parts, axis=axis)"
+    return emit(cx, template, gives, order, parts=arranged, axis=axis)
+
+
+@op("aten.stack.default")
+def stack(cx: Context, tensors: Sequence[Value], dim: int = 0) -> Value:
+    """Arrays joined along a new axis."""
+    arranged, order = common_order(cx, tensors)
+    dim %= tensors[0].ndim + 1
+    order = with_new_axis(order, dim)
+    position = order.index(dim)
+    axis = -1 if position == len(order) - 1 > 0 else position or OMIT
+    gives = mlx_promoted(*tensors)
+    return emit(cx, "mx.stack(parts, axis=axis)", gives, order, parts=arranged, axis=axis)
+
+
+# -- arrays taken apart --------------------------------------------------------------------------
+
+
+@op(
+    "aten.split.Tensor",
+    "aten.split_with_sizes.default",
+    "aten.split_with_sizes_copy.default",
+    "aten.split_copy.Tensor",
+    "aten.unsafe_split.Tensor",
+    "aten.unsafe_split_with_sizes.default",
+)
+def split(cx: Context, x: Value, size: Any, dim: int = 0) -> tuple[Value, ...]:
+    """Pieces of the given size or sizes along an axis."""
+    sizes = [shape[dim] for shape, _ in cx.results]
+    if not all(isinstance(n, int) for n in sizes):
+        raise cx.refuse(f"pieces of {sizes}: sizes must be static")
+    if len(sizes) == 1:
+        return (x,)
+    even = len(set(sizes)) == 1
+    cuts = len(sizes) if even else list(accumulate(sizes[:-1]))
+    axis = stored_axis(x, dim) or OMIT
+    template = "mx.split(x, cuts, axis=axis)"
+    return cx.emit_many(template, orders=[x.order] * len(sizes), x=x, cuts=cuts, axis=axis)
+
+
+@op("aten.unbind.int", "aten.unbind_copy.int")
+def unbind(cx: Context, x: Value, dim: int = 0) -> tuple[Value, ...]:
+    """The slices along an axis, without that axis."""
+    order = without_axes(x.order, [dim % x.ndim])
+    if len(cx.results) == 1:
+        return (cx.emit("mx.squeeze(x, axis)", order=order, x=x, axis=x.axis(dim)),)
+    axis = stored_axis(x, dim) or OMIT
+    orders = [order] * len(cx.results)
+    return cx.emit_many("mx.unstack(x, axis=axis)", orders=orders, x=x, axis=axis)

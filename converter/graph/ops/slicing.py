@@ -1,0 +1,149 @@
+"""Slices along one axis: read, written, turned round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.ops.axes import spelled, stored_axis, subscript, with_new_axis
+from mlxport.converter.graph.ops.broadcast import choose_order, rearrange
+from mlxport.converter.graph.ops.conversion import in_dtype
+from mlxport.converter.graph.ops.registry import op
+from mlxport.converter.graph.value import Scalar, Value, normalise_dims, without_axes
+
+
+@op("aten.slice.Tensor", "aten.slice_copy.Tensor")
+def slice_(
+    cx: Context,
+    x: Value,
+    dim: int = 0,
+    start: Any = None,
+    end: Any = None,
+    step: Any = 1,
+) -> Value:
+    """``x[start:end:step]`` along an axis."""
+    if cx.shape == x.shape and step == 1:
+        return x
+    taken = _slice(x.shape[dim], start, end, step)
+    index = subscript(x.ndim, x.axis(dim), taken)
+    return cx.emit("x[index]", order=x.order, x=x, index=index)
+
+
+def _slice(size: Any, start: Any, end: Any, step: Any) -> slice:
+    """Return a slice as people write it: ends that change nothing are left out."""
+    first: Any = None if start in (None, 0) else start
+    last: Any = end
+    if isinstance(size, int):
+        if isinstance(start, int) and start <= -size:
+            first = None
+        if isinstance(end, int) and end >= size:
+            last = None
+    elif isinstance(end, int) and end >= 2**62:
+        last = None
+    return slice(first, last, None if step == 1 else step)
+
+
+@op("aten.select.int", "aten.select_copy.int")
+def select(cx: Context, x: Value, dim: int, index: Any) -> Value:
+    """``x[index]`` along an axis, which goes."""
+    order = without_axes(x.order, [dim % x.ndim])
+    return cx.emit("x[index]", order=order, x=x, index=subscript(x.ndim, x.axis(dim), index))
+
+
+@op("aten.slice_scatter.default")
+def slice_scatter(
+    cx: Context,
+    x: Value,
+    source: Value,
+    dim: int = 0,
+    start: Any = None,
+    end: Any = None,
+    step: Any = 1,
+) -> Value:
+    """The array with ``x[start:end:step]`` along an axis replaced."""
+    size = x.shape[dim]
+    if not isinstance(size, int) or any(isinstance(n, Scalar) for n in (start, end, step)):
+        raise cx.refuse("a slice of symbolic size is written to: sizes must be static")
+    first, last, step = slice(start, end, step).indices(size)
+    if source.shape == x.shape and step == 1:
+        return in_dtype(cx, source)
+    if first >= last:
+        return x
+    return _written(cx, x, source, dim, (first, last, step))
+
+
+@op("aten.select_scatter.default")
+def select_scatter(cx: Context, x: Value, source: Value, dim: int, index: Any) -> Value:
+    """The array with ``x[index]`` along an axis replaced."""
+    if isinstance(index, Scalar):
+        raise cx.refuse("an element at a symbolic index is written to: sizes must be static")
+    dim %= x.ndim
+    order = with_new_axis(source.order, dim)
+    shape = [*source.shape[:dim], 1, *source.shape[dim:]]
+    axis = order.index(dim)
+    source = cx.step(
+        "mx.expand_dims(x, axis)", source, shape=shape, order=order, x=source, axis=axis
+    )
+    first = index % x.shape[dim]
+    return _written(cx, x, source, dim, (first, first + 1, 1))
+
+
+def _written(cx: Context, x: Value, source: Value, dim: int, taken: tuple[int, int, int]) -> Value:
+    """Emit the array with a slice replaced, in the order of what was computed."""
+    order = choose_order([v for v in (x, source) if v.origin is None], x.ndim)
+    x, source = rearrange(cx, x, order), rearrange(cx, source, order)
+    first, last, step = taken
+    if step == 1:
+        return cx.emit(
+            "mx.slice_update(x, source, mx.array([first]), axes=[axis])",
+            order=order,
+            x=x,
+            source=source,
+            first=first,
+            axis=x.axis(dim),
+        )
+    return cx.layer_function(
+        "indexing",
+        "slice_scatter",
+        x,
+        source,
+        axis=stored_axis(x, dim),
+        start=first,
+        stop=last,
+        step=step,
+        order=order,
+    )
+
+
+@op("aten.flip.default")
+def flip(cx: Context, x: Value, dims: Sequence[int]) -> Value:
+    """The array turned round along some axes."""
+    if not dims or x.ndim == 0:
+        return x
+    axes = sorted(x.axis(dim) for dim in dims)
+    axis = spelled(axes[0], x.ndim) if len(axes) == 1 else tuple(axes)
+    return cx.emit("mx.flip(x, axis=axis)", order=x.order, x=x, axis=axis)
+
+
+@op("aten.roll.default")
+def roll(cx: Context, x: Value, shifts: Any, dims: Any = ()) -> Value:
+    """The array shifted along some axes, what falls off coming in at the other end."""
+    moves = [shifts] if isinstance(shifts, (int, Scalar)) else list(shifts)
+    if not dims:
+        return cx.emit("mx.roll(x, shift)", x=cx.logical(x), shift=moves[0])
+    axes = [x.axis(dim) for dim in ([dims] if isinstance(dims, int) else dims)]
+    if len(axes) == 1:
+        axis = spelled(axes[0], x.ndim)
+        return cx.emit("mx.roll(x, shift, axis)", order=x.order, x=x, shift=moves[0], axis=axis)
+    shift, axis_ = tuple(moves), tuple(axes)
+    return cx.emit("mx.roll(x, shift, axis)", order=x.order, x=x, shift=shift, axis=axis_)
+
+
+@op("aten.diagonal.default", "aten.diagonal_copy.default")
+def diagonal(cx: Context, x: Value, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Value:
+    """The diagonal of two axes, which go; it becomes the last axis."""
+    rest = without_axes(x.order, normalise_dims((dim1, dim2), x.ndim))
+    order = (*rest, x.ndim - 2)
+    axes = x.axis(dim1), x.axis(dim2)
+    return cx.call("mx.diagonal", x, offset, *axes, order=order)

@@ -1,0 +1,156 @@
+"""Views: the same elements in another shape.
+
+A view of a value stored in another order than PyTorch's needs a transpose only where it merges or
+splits across axes that do not lie side by side.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from mlxport.converter.graph.code import call, to_ast
+from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.ops.axes import insert_axis
+from mlxport.converter.graph.ops.registry import op
+from mlxport.converter.graph.value import Order, Value, identity
+
+Sizes = Sequence[int]
+Group = tuple[list[int], list[int]]
+
+
+@op("aten.view.default", "aten._unsafe_view.default", restrictions="static sizes only")
+def view(cx: Context, x: Value, size: Any) -> Value:
+    """The elements, read in PyTorch's order, in another shape."""
+    if not all(isinstance(n, int) for n in (*x.shape, *cx.shape)):
+        raise cx.refuse(f"a view of {tuple(x.shape)} as {tuple(cx.shape)}: sizes must be static")
+    return reshaped(cx, x, cx.shape)
+
+
+def reshaped(cx: Context, x: Value, shape: Sizes) -> Value:
+    """Return the elements in another logical shape, transposed first only where it must be."""
+    order = order_after_view(x, shape)
+    if order is None:
+        x = cx.logical(x)
+        order = order_after_view(x, shape) or identity(len(shape))
+    stored = tuple(shape[axis] for axis in order)
+    if stored == x.stored_shape:
+        return replace(x, shape=tuple(shape), order=order, origin=None)
+    return cx.compute(reshape_source(x, stored), shape, x.dtype, order)
+
+
+def order_after_view(x: Value, target: Sizes) -> Order | None:
+    """Return the order in which a view's axes are stored if the array stays as it is.
+
+    Args:
+        x: the value.
+        target: the view's logical shape.
+
+    Returns:
+        The order, or None where the view needs the array transposed.
+    """
+    if 0 in x.shape:
+        return identity(len(target)) if x.is_logical else None
+    groups = view_groups(x.shape, target)
+    kept = {axis for sources, _ in groups for axis in sources}
+    physical = [axis for axis in x.order if axis in kept]
+    starting = {sources[0]: (sources, targets) for sources, targets in groups if sources}
+    order = [axis for sources, targets in groups if not sources for axis in targets]
+    position = 0
+    while position < len(physical):
+        sources, targets = starting.get(physical[position], ([], []))
+        if not sources or physical[position : position + len(sources)] != sources:
+            return None
+        order += targets
+        position += len(sources)
+    return _with_units(tuple(order), len(target))
+
+
+def _with_units(order: Order, ndim: int) -> Order:
+    """Return the order with the missing axes, all of length one, put in."""
+    if order == (0, 1) and ndim > 3:
+        # (N, C) to (N, C, 1, 1): what it will be combined with is mostly channels-last.
+        return (0, *range(2, ndim), 1)
+    for axis in range(ndim):
+        if axis not in order:
+            order = insert_axis(order, axis)
+    return order
+
+
+def view_groups(source: Sizes, target: Sizes) -> list[Group]:
+    """Return which source axes become which target axes, in sequence, in the smallest groups.
+
+    Axes of length one are in no group unless they are matched from either end of the shapes, or
+    are axis 0: a batch of one now may be larger another time.
+    """
+    front, back = matching_ends(source, target)
+    groups: list[Group] = [([i], [i]) for i in range(front)]
+    sources = [i for i in range(front, len(source) - back) if i == 0 or source[i] != 1]
+    targets = [i for i in range(front, len(target) - back) if i == 0 or target[i] != 1]
+    while sources or targets:
+        groups.append(_next_group(source, sources, target, targets))
+    groups += [([len(source) - i], [len(target) - i]) for i in range(back, 0, -1)]
+    return groups
+
+
+def _next_group(source: Sizes, sources: list[int], target: Sizes, targets: list[int]) -> Group:
+    """Take axes off both lists, in sequence, until their products agree."""
+    group: Group = ([], [])
+    left = right = 1
+    if sources:
+        left = _take(source, sources, group[0])
+    if targets:
+        right = _take(target, targets, group[1])
+    while left != right:
+        if left < right:
+            left *= _take(source, sources, group[0])
+        else:
+            right *= _take(target, targets, group[1])
+    return group
+
+
+def _take(shape: Sizes, waiting: list[int], taken: list[int]) -> int:
+    taken.append(waiting.pop(0))
+    return shape[taken[-1]]
+
+
+def matching_ends(before: Sizes, after: Sizes) -> tuple[int, int]:
+    """Return how many sizes two shapes share from the front, and then from the back."""
+    shorter = min(len(before), len(after))
+    front = next((i for i in range(shorter) if before[i] != after[i]), shorter)
+    rest = shorter - front
+    back = next((i for i in range(rest) if before[~i] != after[~i]), rest)
+    return front, back
+
+
+def reshape_source(x: Value, stored: Sizes) -> ast.expr:
+    """Return the expression that reshapes an array as stored, by the name of what it does.
+
+    Sizes that stay are not written where MLX lets them be left out, the batch above all.
+    """
+    before = x.stored_shape
+    front, back = matching_ends(before, stored)
+    old, new = before[front : len(before) - back], tuple(stored[front : len(stored) - back])
+    if not new and set(old) == {1}:
+        return call("mx.squeeze", x, _axes(front, len(old)))
+    if not old and set(new) == {1}:
+        return call("mx.expand_dims", x, _axes(front, len(new)))
+    if len(new) == 1 and len(old) > 1:
+        last = front + len(old) - 1
+        ends = (front, last) if last < x.ndim - 1 else (front,) if front else ()
+        return method(x, "flatten", *ends)
+    if len(old) == 1 and len(new) > 1:
+        return call("mx.unflatten", x, front, new)
+    sizes = [-1, *stored[1:]] if stored and 0 not in stored else list(stored)
+    return method(x, "reshape", *(sizes or [()]))
+
+
+def method(x: Value, name: str, *args: Any) -> ast.expr:
+    """Return the call of a method of an array."""
+    return ast.Call(ast.Attribute(x.to_ast(), name), [to_ast(arg) for arg in args], [])
+
+
+def _axes(first: int, count: int) -> int | tuple[int, ...]:
+    return first if count == 1 else tuple(range(first, first + count))

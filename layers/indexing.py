@@ -1,0 +1,79 @@
+"""Arrays with some elements replaced, where MLX has no expression that gives one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+
+
+def slice_scatter(
+    x: mx.array, source: mx.array, axis: int, start: int, stop: int, step: int
+) -> mx.array:
+    """Return ``x`` with a strided slice along an axis replaced, as ``torch.slice_scatter``.
+
+    Args:
+        x: any shape.
+        source: the shape of the slice.
+        axis: the axis.
+        start: first index, not negative.
+        stop: index behind the last.
+        step: distance of indices, positive.
+    """
+    result = mx.array(x)
+    result[(slice(None),) * (axis % x.ndim) + (slice(start, stop, step),)] = source
+    return result
+
+
+def index_put(x: mx.array, indices: Sequence[mx.array | None], values: mx.array) -> mx.array:
+    """Return ``x`` with the elements at some indices replaced, as ``torch.index_put``.
+
+    Args:
+        x: any shape.
+        indices: integer arrays, one per leading axis, broadcast together; None is a whole axis.
+        values: broadcast to the shape of what the indices select.
+    """
+    result = mx.array(x)
+    result[tuple(slice(None) if index is None else index for index in indices)] = values
+    return result
+
+
+def scatter(x: mx.array, indices: mx.array, source: mx.array | float, axis: int) -> mx.array:
+    """Return ``x`` with elements along an axis replaced, as ``torch.scatter``.
+
+    Args:
+        x: any shape.
+        indices: integers, of as many axes as ``x`` and nowhere longer, except along ``axis``.
+        source: a number, or an array at least as long as ``indices`` along every axis.
+        axis: the axis that the indices run along.
+    """
+    part, source = _overlap(x, indices, source, axis)
+    written = mx.put_along_axis(part, indices, mx.array(source, dtype=x.dtype), axis)
+    if written.shape == x.shape:
+        return written
+    return mx.slice_update(x, written, mx.zeros(x.ndim, dtype=mx.int32), axes=tuple(range(x.ndim)))
+
+
+def scatter_add(x: mx.array, indices: mx.array, source: mx.array, axis: int) -> mx.array:
+    """Return ``x`` with elements added along an axis, as ``torch.scatter_add``.
+
+    Shapes are those of ``scatter``; what is added to one place several times adds up.
+    """
+    _, source = _overlap(x, indices, source, axis)
+    places = [
+        mx.arange(size).reshape([-1 if i == a else 1 for i in range(x.ndim)])
+        for a, size in enumerate(indices.shape)
+    ]
+    places[axis] = indices
+    return x.at[tuple(places)].add(source)
+
+
+def _overlap(
+    x: mx.array, indices: mx.array, source: mx.array | float, axis: int
+) -> tuple[mx.array, mx.array | float]:
+    """Return the parts of ``x`` and ``source`` that the indices reach."""
+    axis %= x.ndim
+    reach = tuple(slice(None) if i == axis else slice(n) for i, n in enumerate(indices.shape))
+    if isinstance(source, mx.array) and source.ndim:
+        source = source[tuple(slice(n) for n in indices.shape)]
+    return x[reach], source

@@ -1,0 +1,125 @@
+"""Slices read, written and turned round."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+Fn = Callable[..., Any]
+LAST = (0, 2, 3, 1)
+
+READS: dict[str, Fn] = {
+    "range": lambda x: x[:, 1:3],
+    "from": lambda x: x[:, :, 2:],
+    "up to": lambda x: x[..., :2],
+    "negative start": lambda x: x[:, -2:],
+    "negative end": lambda x: x[..., :-1],
+    "step": lambda x: x[:, ::2],
+    "start, end, step": lambda x: x[..., 1:5:2],
+    "past the end": lambda x: x[:, 1:99],
+    "before the start": lambda x: x[:, -99:2],
+    "everything": lambda x: x[:, :, :],
+    "nothing": lambda x: x[:, 2:2],
+    "crossed": lambda x: x[:, 3:1],
+    "several axes": lambda x: x[:1, 1:, ..., 2:4],
+    "index": lambda x: x[:, 1],
+    "negative index": lambda x: x[..., -1],
+    "first": lambda x: x[0],
+    "index and slice": lambda x: x[0, 1:, :, 2],
+    "all indexed": lambda x: x[1, 2, 3, 4],
+    "narrow": lambda x: x.narrow(1, 1, 2),
+    "flip": lambda x: x.flip(1),
+    "flip two": lambda x: x.flip(0, -1),
+    "flip all": lambda x: x.flip((0, 1, 2, 3)),
+    "flip none": lambda x: x.flip(()),
+    "roll": lambda x: x.roll(1, 1),
+    "roll back": lambda x: x.roll(-2, -1),
+    "roll two": lambda x: x.roll((1, -1), (2, 1)),
+    "roll flat": lambda x: x.roll(3),
+    "diagonal": lambda x: x.diagonal(),
+    "diagonal of other axes": lambda x: x.diagonal(1, -1, 1),
+    "rot90": lambda x: x.rot90(1, (2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", READS)
+def test_reading(name: str, assert_op_parity: Fn) -> None:
+    assert_op_parity(READS[name], torch.randn(2, 4, 5, 6))
+
+
+def write(index: Any, value: Any) -> Fn:
+    def fn(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        x = x.clone()
+        x[index] = value(y)
+        return x
+
+    return fn
+
+
+ALL = slice(None)
+WRITES: dict[str, Fn] = {
+    "range": write((ALL, slice(1, 3)), lambda y: y[:, :2]),
+    "everything": write((ALL,), lambda y: y),
+    "step": write((ALL, slice(0, 4, 2)), lambda y: y[:, :2]),
+    "step at the end": write((..., slice(1, None, 2)), lambda y: y[..., :3]),
+    "nothing": write((ALL, slice(2, 2)), lambda y: y[:, :0]),
+    "negative start": write((ALL, slice(-2, None)), lambda y: y[:, :2]),
+    "index": write((ALL, 1), lambda y: y[:, 0]),
+    "negative index": write((..., -1), lambda y: y[..., 0]),
+    "index and slices": write((ALL, slice(0, 2), 3, slice(1, 5)), lambda y: y[:, :2, 0, 2:]),
+    "broadcast": write((ALL, slice(1, 3)), lambda y: y[:, :1]),
+    "number": write((ALL, slice(1, 3)), lambda y: 7.0),
+    "number at index": write((0,), lambda y: 7.0),
+    "other dtype": write((ALL, 1), lambda y: y[:, 0].to(torch.int64)),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_writing(name: str, assert_op_parity: Fn) -> None:
+    assert_op_parity(WRITES[name], torch.randn(2, 4, 5, 6), torch.randn(2, 4, 5, 6))
+
+
+def test_writing_in_other_dtypes(assert_op_parity: Fn) -> None:
+    x, y = (torch.randint(0, 2, (2, 4, 5)) for _ in range(2))
+    for dtype in (torch.bool, torch.float16):
+        assert_op_parity(WRITES["range"], x.to(dtype), y.to(dtype))
+    assert_op_parity(WRITES["step"], x, y)
+
+
+def test_a_cost_volume(assert_op_parity: Fn, lower_op: Fn) -> None:
+    def volume(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        cost = left.new_zeros(1, 4, 3, 5, 6)
+        for i in range(3):
+            cost[:, :2, i, :, i:] = left[..., i:]
+            cost[:, 2:, i, :, i:] = right[..., : 6 - i]
+        return cost
+
+    left, right = torch.randn(1, 2, 5, 6), torch.randn(1, 2, 5, 6)
+    assert_op_parity(volume, left, right)
+    body = "\n".join(lower_op(volume, left, right, orders=[LAST, LAST]).body)
+    assert "layers" not in body
+    assert "slice_update" in body
+
+
+SOURCES = {
+    "range": (lambda x: x[:, 1:3], "a[..., 1:3]"),
+    "batch": (lambda x: x[1:], "a[1:]"),
+    "width": (lambda x: x[..., :-1], "a[:, :, :-1]"),
+    "step": (lambda x: x[:, :, ::2], "a[:, ::2]"),
+    "index": (lambda x: x[:, 0], "a[..., 0]"),
+    "batch index": (lambda x: x[0], "a[0]"),
+    "flip": (lambda x: x.flip(1), "mx.flip(a, axis=-1)"),
+    "roll": (lambda x: x.roll((1, 1), (2, 3)), "mx.roll(a, (1, 1), (1, 2))"),
+    "write": (
+        lambda x: torch.slice_scatter(x, x[:, :2], 1, 2, 4),
+        "mx.slice_update(a, x1, mx.array([2]), axes=[3])",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_source_of_channels_last(name: str, lower_op: Fn) -> None:
+    fn, source = SOURCES[name]
+    lowered = lower_op(fn, torch.randn(2, 4, 5, 6), orders=[LAST])
+    assert lowered.body[-1].split(" = ", 1)[1] == source
