@@ -20,6 +20,7 @@ from torch.export import ExportedProgram, default_decompositions, export, unflat
 from torch.export.graph_signature import OutputKind
 
 from mlxport.converter.errors import CaptureError
+from mlxport.converter.graph.arguments import Argument, Given, order_arguments, watch_calls
 from mlxport.converter.rules.registry import Rule, rule_for
 
 
@@ -32,12 +33,14 @@ class Captured:
         root: the decomposed program with its module hierarchy (graph modules by qualified name).
         program: the decomposed program, flat.
         leaves: path -> the rule of each module that does just what its torch.nn class stands for.
+        arguments: path -> which argument of ``forward`` each input of a submodule is.
     """
 
     model: torch.nn.Module
     root: torch.nn.Module
     program: ExportedProgram
     leaves: Mapping[str, Rule]
+    arguments: Mapping[str, tuple[Argument, ...]]
 
     def torch_module(self, path: str) -> torch.nn.Module:
         """Return the torch module of a path of the captured hierarchy."""
@@ -69,19 +72,20 @@ def capture(
     """
     with _eval_mode(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        _try_forward(model, args, kwargs or {})
+        calls = _try_forward(model, args, kwargs or {})
         try:
             captured = export(model, tuple(args), dict(kwargs or {}), strict=False)
             leaves = _leaves(model, captured)
             program = captured.run_decompositions(_decompositions(handled))
             root = unflatten(_without_mutations(program))
+            arguments = order_arguments(calls, root, *_copied(args, kwargs or {}))
         except CaptureError:
             raise
         except Exception as error:
             raise CaptureError(
                 f"torch.export cannot capture {type(model).__name__}: {_reason(error)}"
             ) from error
-    return Captured(model, root, program, leaves)
+    return Captured(model, root, program, leaves, arguments)
 
 
 @contextmanager
@@ -95,20 +99,31 @@ def _eval_mode(model: torch.nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _try_forward(model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    # cloned, as a model may write into its inputs
-    copies = torch.utils._pytree.tree_map_only(
-        torch.Tensor, torch.clone, (tuple(args), dict(kwargs))
-    )
+def _try_forward(
+    model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Mapping[str, Sequence[Given]]:
+    """Run the model once; return what its submodules were given."""
+    calls, hooks = watch_calls(model)
+    copied_args, copied_kwargs = _copied(args, kwargs)
     try:
         with torch.no_grad():
-            model(*copies[0], **copies[1])
+            model(*copied_args, **copied_kwargs)
     except Exception as error:
         shapes = ", ".join(str(tuple(a.shape)) for a in args if isinstance(a, torch.Tensor))
         raise CaptureError(
             f"{type(model).__name__} itself rejects the example input {shapes}: "
             f"{_reason(error)}\nGive shapes the model accepts (--input)."
         ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return calls
+
+
+def _copied(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Copy the inputs, as a model may write into them."""
+    copy = torch.utils._pytree.tree_map_only(torch.Tensor, torch.clone, (tuple(args), dict(kwargs)))
+    return copy[0], copy[1]
 
 
 def _reason(error: Exception) -> str:

@@ -45,19 +45,26 @@ def emit(lowered: Lowered, names: Names) -> str:
     root = groups[-1]
     classes = "\n\n".join(_class(group, names) for group in groups)
     code = f"{classes}\n{LOAD.format(name=root.name)}"
-    return f"{_module_docstring(root, lowered)}\n{_imports(code, lowered)}\n\n\n{code}"
+    return f"{_module_docstring(root, lowered, names)}\n{_imports(code, lowered)}\n\n\n{code}"
 
 
-def _module_docstring(root: ClassGroup, lowered: Lowered) -> str:
+def _module_docstring(root: ClassGroup, lowered: Lowered, names: Names) -> str:
     body = lowered.bodies[""]
+    torch_class = type(names.model)
     takes = " and ".join(f"{v.name} {v.stored_shape}" for v in body.inputs)
     gives = ", ".join(str(v.stored_shape) for v in body.outputs)
-    text = (
-        f"{root.name} in MLX, converted from PyTorch.\n\n"
-        + textwrap.fill(f"Takes {takes} and gives {gives}, axes in PyTorch's order.", WIDTH)
-        + "\n"
+    logical = all(value.is_logical for value in (*body.inputs, *body.outputs))
+    axes = "in PyTorch's order" if logical else "channels-last"
+    return "\n".join(
+        [
+            f'"""{root.name} in MLX, converted from PyTorch.',
+            "",
+            f"Stands for ``{torch_class.__module__}.{torch_class.__qualname__}``.",
+            *textwrap.wrap(f"Takes {takes} and gives {gives}, axes {axes}.", WIDTH),
+            '"""',
+            "",
+        ]
     )
-    return f'"""{text}"""\n'
 
 
 def _imports(code: str, lowered: Lowered) -> str:
@@ -92,15 +99,13 @@ def _class(group: ClassGroup, names: Names) -> str:
 
 def _class_docstring(group: ClassGroup, names: Names) -> list[str]:
     instance = group.instances[0]
-    torch_class = type(names.model.get_submodule(instance.path))
-    origin = f"``{torch_class.__module__}.{torch_class.__qualname__}``"
+    name = type(names.model.get_submodule(instance.path)).__qualname__
     times = len(group.instances)
-    first = f"{origin}, {times} times in the model." if times > 1 else f"{origin}."
+    first = f"PyTorch's ``{name}``" + (f", {times} times in the model." if times > 1 else ".")
     if instance.body is None:
         return [f'    """{first}"""']
-    flow = f"{_shapes(instance.body.inputs)} to {_shapes(instance.body.outputs)}"
-    flow = f"{'Here ' if times == 1 else 'At first '}{flow}, axes as stored."
-    wrapped = textwrap.wrap(flow, WIDTH - 4)
+    flow = f"Takes {_shapes(instance.body.inputs)}, gives {_shapes(instance.body.outputs)}"
+    wrapped = textwrap.wrap(flow + (" at first." if times > 1 else "."), WIDTH - 4)
     return [f'    """{first}', "", *(f"    {line}" for line in wrapped), '    """']
 
 

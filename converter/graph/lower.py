@@ -19,11 +19,11 @@ from torch.fx import Graph, Node
 from mlxport.converter.graph.body import Array, Body, Leaf, Lowered
 from mlxport.converter.graph.capture import Captured, plain_path
 from mlxport.converter.graph.context import Context, Statement, Unsupported
-from mlxport.converter.graph.naming import Names, is_inlined, variable_name
+from mlxport.converter.graph.naming import Names, argument_name, is_inlined, variable_name
 from mlxport.converter.graph.ops.registry import OPS
 from mlxport.converter.graph.problems import Problem, raise_problems
 from mlxport.converter.graph.schedule import write_body
-from mlxport.converter.graph.signature import argument_names, nested_result
+from mlxport.converter.graph.signature import nested_result
 from mlxport.converter.graph.value import Order, Value, channels_last, identity
 from mlxport.converter.record import Layout, ModuleRecord
 from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal
@@ -205,15 +205,15 @@ class _Lowering:
         plain = plain_path(path)
         known = self.lowered.bodies.get(plain)
         values = _flat(inputs)
+        if len(values) != len(inputs) or (known and len(known.inputs) != len(values)):
+            return self._run(module, path, owner, cx, inputs)
+        places = self._places(plain, len(values))
+        values = [values[i] for i in places]
         if known is not None:
-            if len(known.inputs) != len(values):
-                return self._run(module, path, owner, cx, inputs)
-            values = [
-                cx.arrange(value, formal.order)
-                for value, formal in zip(values, known.inputs, strict=True)
-            ]
+            pairs = zip(values, known.inputs, strict=True)
+            values = [cx.arrange(value, formal.order) for value, formal in pairs]
         calls = len(self.lowered.records)
-        body, result = self._body(module, path, values)
+        body, result = self._body(module, path, values, places)
         if known is not None and known.text != body.text:
             del self.lowered.records[calls:]
             return self._run(module, path, owner, cx, inputs)
@@ -225,17 +225,36 @@ class _Lowering:
         self._record(plain, values, outputs)
         return outputs[0] if isinstance(result, Value) else outputs
 
+    def _places(self, path: str, count: int) -> list[int]:
+        """Return which captured input stands first, second … in ``forward``."""
+        known = self.captured.arguments.get(path, ())
+        if len(known) != count:
+            return list(range(count))
+        return sorted(range(count), key=lambda i: known[i].position)
+
     def _body(
-        self, module: torch.nn.Module, path: str, values: Sequence[Value]
+        self, module: torch.nn.Module, path: str, values: Sequence[Value], places: Sequence[int]
     ) -> tuple[Body, Any]:
+        """Lower the body of a class.
+
+        Args:
+            module: the captured module.
+            path: its captured path.
+            values: what it is called with, in the order of ``forward``.
+            places: of each of them, where it stands among the captured inputs.
+        """
         plain = plain_path(path)
-        names = argument_names(self.captured.torch_module(path), len(values))
+        known = self.captured.arguments.get(plain, ())
+        names = [f"x{i}" if len(values) > 1 else "x" for i in range(len(values))]
+        if len(known) == len(values):
+            names = [known[i].name for i in places]
         formal = [
             Value(v.shape, v.dtype, v.order, name, v.origin)
             for v, name in zip(values, names, strict=True)
         ]
         body = Body(plain, formal)
-        result = self._run(module, path, plain, self._context(body), list(formal))
+        captured = [value for _, value in sorted(zip(places, formal, strict=True), key=_first)]
+        result = self._run(module, path, plain, self._context(body), captured)
         body.outputs = _flat(result)
         single = isinstance(result, Value)
         returned = [value.to_ast() for value in body.outputs]
@@ -320,7 +339,7 @@ def _input(node: Node) -> Value:
     fake = node.meta["val"]
     if not isinstance(fake, torch.Tensor):
         raise Unsupported(f"input {node.name!r} is a {type(fake).__name__}; only tensors for now")
-    name = str(node.target)
+    name = argument_name(str(node.target))
     return Value(tuple(fake.shape), fake.dtype, identity(fake.ndim), name, f"input:{name}")
 
 
@@ -343,6 +362,10 @@ def _bound(graph: Graph, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list
     """Return arguments in the order of the placeholders of a submodule's graph."""
     names = [str(node.target) for node in graph.nodes if node.op == "placeholder"]
     return [*args, *(kwargs[name] for name in names[len(args) :])]
+
+
+def _first(pair: tuple[int, Value]) -> int:
+    return pair[0]
 
 
 def _flat(values: Any) -> list[Value]:

@@ -130,6 +130,12 @@ def identifier(name: str) -> str:
     return f"{new}_" if keyword.iskeyword(new) else new
 
 
+def argument_name(name: str) -> str:
+    """Return what to call an argument of ``__call__``."""
+    new = identifier(name)
+    return f"{new}_" if new in {"self", "mx", "nn"} else new
+
+
 def class_name(module: torch.nn.Module) -> str:
     """Return what to call the class of a torch module."""
     name = identifier(type(module).__name__).lstrip("_") or "Block"
@@ -138,9 +144,5 @@ def class_name(module: torch.nn.Module) -> str:
 
 def variable_name(path: str, otherwise: str = "y") -> str:
     """Name a module's result after the module: ``enc1``, or ``down0`` for the first of ``down``."""
-    segments = path.split(".")
-    words = [segment for segment in segments if not segment.isdigit()]
-    if not words:
-        return otherwise
-    number = segments[-1] if segments[-1].isdigit() else ""
-    return identifier(words[-1] + number)
+    match = re.search(r"([^.]*[^.\d][^.]*)(?:\.(\d+))?[.\d]*$", path)
+    return identifier(match[1] + (match[2] or "")) if match else otherwise

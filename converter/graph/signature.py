@@ -1,28 +1,15 @@
-"""The arguments and results of emitted ``__call__`` methods."""
+"""How the results of the emitted model are nested."""
 
 from __future__ import annotations
 
 import ast
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch.export import ExportedProgram
 
 from mlxport.converter.errors import CaptureError
-from mlxport.converter.graph.naming import identifier
 from mlxport.converter.graph.value import Value
-
-
-def argument_names(module: torch.nn.Module, count: int) -> list[str]:
-    """Return names for ``count`` tensor arguments, those of ``forward`` where they fit."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(type(module).forward).parameters.values()
-    named = [p.name for p in parameters if p.kind in kinds][1:]
-    if count > len(named):
-        return ["x"] if count == 1 else [f"x{i}" for i in range(count)]
-    return ["x" if name in ("input", "inputs") else identifier(name) for name in named[:count]]
 
 
 def nested_result(program: ExportedProgram, values: Sequence[Value]) -> ast.expr:

@@ -1,0 +1,38 @@
+"""What handlers of several families ask of their arguments, and how they write them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mlxport.converter.graph.code import OMIT
+from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.value import Value
+
+FLOATING_ONLY = "floating-point dtypes only"
+
+
+def require_floating(cx: Context, doing: str, *values: Value | None) -> None:
+    """Refuse operands that are not floating: integers, bools and complex numbers.
+
+    Args:
+        cx: the lowering.
+        doing: what is done to them, for the message (``"convolution"``).
+        values: the operands; None for those left out.
+
+    Raises:
+        Unsupported: some are not.
+    """
+    dtypes = {value.dtype for value in values if value is not None}
+    if not all(dtype.is_floating_point for dtype in dtypes):
+        listed = ", ".join(sorted(str(dtype) for dtype in dtypes))
+        raise cx.refuse(f"{doing} of {listed}: only floating-point dtypes are supported")
+
+
+def per_axis(value: int | Sequence[int], default: int | None = None) -> Any:
+    """Write a setting as one integer where all axes agree; leave the default out."""
+    if isinstance(value, int):
+        return OMIT if value == default else value
+    if len(set(value)) == 1:
+        return per_axis(value[0], default)
+    return tuple(value)

@@ -1,0 +1,63 @@
+"""Padding and cropping of any axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mlxport.converter.graph.code import OMIT
+from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.ops.registry import op
+from mlxport.converter.graph.value import Value
+
+# Mode of torch.nn.functional.pad -> that of mx.pad, which has no circular one.
+MLX_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
+
+
+@op("aten.pad.default", restrictions="widths known at capture")
+def pad(
+    cx: Context,
+    x: Value,
+    widths: Sequence[int],
+    mode: str = "constant",
+    value: float | None = None,
+) -> Value:
+    """``torch.nn.functional.pad``: widths in pairs, the last axis first; negative ones crop."""
+    if not all(isinstance(width, int) for width in widths):
+        raise cx.refuse("padding by a size that is not known at capture")
+    if not any(widths):
+        return x
+    pads = [(0, 0)] * x.ndim
+    for i, pair in enumerate(zip(widths[::2], widths[1::2], strict=True)):
+        pads[x.axis(-1 - i)] = pair
+    fill = value if value else OMIT
+    if mode in MLX_MODES and min(widths) >= 0:
+        return cx.emit(
+            "mx.pad(x, pads, mode=mode, constant_values=fill)",
+            order=x.order,
+            x=x,
+            pads=pads,
+            mode=OMIT if mode == "constant" else MLX_MODES[mode],
+            fill=fill,
+        )
+    named = OMIT if mode == "constant" else mode
+    return cx.layer_function("padding", "pad", x, pads, order=x.order, mode=named, value=fill)
+
+
+@op("aten.constant_pad_nd.default", restrictions="widths known at capture")
+def constant_pad(cx: Context, x: Value, widths: Sequence[int], value: float = 0) -> Value:
+    """``torch.nn.functional.pad`` with a constant."""
+    return pad(cx, x, widths, "constant", value)
+
+
+@op("aten.reflection_pad1d.default", "aten.reflection_pad2d.default")
+@op("aten.reflection_pad3d.default")
+def reflection_pad(cx: Context, x: Value, widths: Sequence[int]) -> Value:
+    """Pad by mirroring, without the outermost element."""
+    return pad(cx, x, widths, "reflect")
+
+
+@op("aten.replication_pad1d.default", "aten.replication_pad2d.default")
+@op("aten.replication_pad3d.default")
+def replication_pad(cx: Context, x: Value, widths: Sequence[int]) -> Value:
+    """Pad by repeating the outermost element."""
+    return pad(cx, x, widths, "replicate")

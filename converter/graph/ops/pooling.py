@@ -1,0 +1,132 @@
+"""Pooling whose window is no layer's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mlxport.converter.graph.code import OMIT, expression
+from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.ops.arguments import FLOATING_ONLY, per_axis, require_floating
+from mlxport.converter.graph.ops.registry import op
+from mlxport.converter.graph.value import Value
+
+Sizes = Sequence[int]
+
+
+@op("aten.max_pool1d.default", "aten.max_pool2d.default", "aten.max_pool3d.default")
+def max_pool(
+    cx: Context,
+    x: Value,
+    kernel_size: Sizes,
+    stride: Sizes = (),
+    padding: Sizes | int = 0,
+    dilation: Sizes | int = 1,
+    ceil_mode: bool = False,
+) -> Value:
+    """``torch.nn.functional.max_pool{1,2,3}d``."""
+    x = _channels_last(cx, x, kernel_size)
+    settings = {
+        **_windows(kernel_size, stride, padding),
+        "dilation": per_axis(dilation, 1),
+        "ceil_mode": ceil_mode or OMIT,
+    }
+    kernel = tuple(kernel_size)
+    return cx.layer_function("pooling", "max_pool", x, kernel, order=x.order, **settings)
+
+
+@op("aten.max_pool1d_with_indices.default", restrictions=FLOATING_ONLY)
+@op("aten.max_pool2d_with_indices.default", restrictions=FLOATING_ONLY)
+@op("aten.max_pool3d_with_indices.default", restrictions=FLOATING_ONLY)
+def max_pool_with_indices(
+    cx: Context,
+    x: Value,
+    kernel_size: Sizes,
+    stride: Sizes = (),
+    padding: Sizes | int = 0,
+    dilation: Sizes | int = 1,
+    ceil_mode: bool = False,
+) -> tuple[Value, ...]:
+    """``max_pool{1,2,3}d`` with ``return_indices=True``: the maxima and where they were."""
+    require_floating(cx, "pooling", x)
+    x = _channels_last(cx, x, kernel_size)
+    cx.imports["max_pool_with_indices"] = "indexed_pooling"
+    return cx.emit_many(
+        "max_pool_with_indices(x, kernel_size, stride=stride, padding=padding, dilation=dilation,"
+        " ceil_mode=ceil_mode)",
+        orders=[x.order, x.order],
+        x=x,
+        kernel_size=tuple(kernel_size),
+        **_windows(kernel_size, stride, padding),
+        dilation=per_axis(dilation, 1),
+        ceil_mode=ceil_mode or OMIT,
+    )
+
+
+@op("aten.avg_pool1d.default", restrictions=FLOATING_ONLY)
+@op("aten.avg_pool2d.default", "aten.avg_pool3d.default", restrictions=FLOATING_ONLY)
+def avg_pool(
+    cx: Context,
+    x: Value,
+    kernel_size: Sizes,
+    stride: Sizes = (),
+    padding: Sizes | int = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Value:
+    """``torch.nn.functional.avg_pool{1,2,3}d``."""
+    require_floating(cx, "pooling", x)
+    x = _channels_last(cx, x, kernel_size)
+    settings = {
+        **_windows(kernel_size, stride, padding),
+        "ceil_mode": ceil_mode or OMIT,
+        "count_include_pad": OMIT if count_include_pad else False,
+        "divisor_override": OMIT if divisor_override is None else divisor_override,
+    }
+    kernel = tuple(kernel_size)
+    return cx.layer_function("pooling", "avg_pool", x, kernel, order=x.order, **settings)
+
+
+@op("aten.adaptive_avg_pool1d.default", restrictions=FLOATING_ONLY)
+@op("aten.adaptive_avg_pool2d.default", restrictions=FLOATING_ONLY)
+@op("aten.adaptive_avg_pool3d.default", restrictions=FLOATING_ONLY)
+@op("aten._adaptive_avg_pool2d.default", restrictions=FLOATING_ONLY)
+@op("aten._adaptive_avg_pool3d.default", restrictions=FLOATING_ONLY)
+def adaptive_avg_pool(cx: Context, x: Value, output_size: Sizes) -> Value:
+    """``torch.nn.functional.adaptive_avg_pool{1,2,3}d``."""
+    require_floating(cx, "pooling", x)
+    x = _channels_last(cx, x, output_size)
+    size = tuple(output_size)
+    return cx.layer_function("adaptive_pooling", "adaptive_avg_pool", x, size, order=x.order)
+
+
+@op("aten.adaptive_max_pool1d.default", restrictions=FLOATING_ONLY)
+@op("aten.adaptive_max_pool2d.default", restrictions=FLOATING_ONLY)
+@op("aten.adaptive_max_pool3d.default", restrictions=FLOATING_ONLY)
+def adaptive_max_pool(cx: Context, x: Value, output_size: Sizes) -> tuple[Value, ...]:
+    """``torch.nn.functional.adaptive_max_pool{1,2,3}d`` and where the maxima were.
+
+    PyTorch always computes the indices and hardly anybody reads them: a statement of their own,
+    which goes where it is not read.
+    """
+    require_floating(cx, "pooling", x)
+    x = _channels_last(cx, x, output_size)
+    size = tuple(output_size)
+    maxima = cx.layer_function("adaptive_pooling", "adaptive_max_pool", x, size, order=x.order)
+    cx.imports["adaptive_max_pool_with_indices"] = "adaptive_pooling"
+    code = expression("adaptive_max_pool_with_indices(x, size)[1]", {"x": x, "size": size})
+    return maxima, cx.compute(code, *cx.results[1], x.order)
+
+
+def _channels_last(cx: Context, x: Value, per_axis: Sizes) -> Value:
+    rank = len(per_axis)
+    if x.ndim - rank not in (1, 2):
+        raise cx.refuse(f"{rank} sizes for an input of shape {x.shape}: give one per spatial axis")
+    return cx.channels_last(x, rank)
+
+
+def _windows(kernel_size: Sizes, stride: Sizes, padding: Sizes | int) -> dict[str, Any]:
+    """What all windows have; PyTorch's empty stride stands for the kernel's size."""
+    same = not stride or tuple(stride) == tuple(kernel_size)
+    return {"stride": OMIT if same else per_axis(stride), "padding": per_axis(padding, 0)}
