@@ -6,84 +6,21 @@ arguments in which they differ become the class's own constructor arguments.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
-from mlxport.converter.graph.body import Array, Body, Lowered
+from mlxport.converter.graph.attributes import (
+    Attribute,
+    Built,
+    ClassGroup,
+    Container,
+    Instance,
+    layer,
+    structure,
+    zeros,
+)
+from mlxport.converter.graph.body import Body, Lowered
 from mlxport.converter.graph.naming import Kind, Names, class_name, kind_of
-from mlxport.converter.rules.registry import LayerSpec
-
-
-@dataclass
-class Built:
-    """An attribute that is built by a constructor: a layer, or one of the model's own classes.
-
-    Attributes:
-        target: what is called (``nn.Conv3d``, ``ResidualUnit``, ``mx.zeros``).
-        args: positional arguments.
-        kwargs: keyword arguments.
-    """
-
-    target: str
-    args: list[Any]
-    kwargs: dict[str, Any]
-    defaults: dict[str, Any] = field(default_factory=dict)
-    hints: list[str] = field(default_factory=list)
-    group: ClassGroup | None = None
-
-
-@dataclass
-class Container:
-    """An attribute that is a plain list or dict of attributes."""
-
-    keys: list[str] | None
-    items: list[Attribute]
-
-
-Attribute = Built | Container
-
-
-@dataclass
-class Instance:
-    """One module of the model that becomes an instance of a class.
-
-    Attributes:
-        path: qualified name of the torch module.
-        attributes: name -> how it is built, in order.
-        frozen: names of the arrays that are not trained.
-        body: what it computes; None for a mere namespace.
-        arguments: the values of the class's parameters for this instance.
-    """
-
-    path: str
-    attributes: dict[str, Attribute]
-    frozen: list[str]
-    body: Body | None
-    arguments: list[Any] = field(default_factory=list)
-
-
-@dataclass(eq=False)
-class ClassGroup:
-    """A class of the emitted model.
-
-    Attributes:
-        name: its name in the source.
-        instances: all modules it stands for.
-        parameters: names of its constructor arguments.
-    """
-
-    name: str
-    instances: list[Instance]
-    parameters: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """Stands in a constructor call for a parameter of the class."""
-
-    name: str
+from mlxport.converter.graph.parameters import parametrise
 
 
 def find_classes(lowered: Lowered, names: Names) -> list[ClassGroup]:
@@ -113,7 +50,7 @@ class _Finder:
                 self.group_of[path] = (group, instance)
                 fresh.append(group)
             for group in dict.fromkeys(fresh):
-                _parametrise(group)
+                parametrise(group)
         return list(self.groups.values())
 
     def _class_paths(self) -> list[str]:
@@ -157,9 +94,9 @@ class _Finder:
 
     def _attribute(self, path: str) -> Attribute:
         if path in self.lowered.leaves:
-            return _layer(self.lowered.leaves[path].spec)
+            return layer(self.lowered.leaves[path].spec)
         if path in self.lowered.arrays:
-            return _zeros(self.lowered.arrays[path])
+            return zeros(self.lowered.arrays[path])
         if self._kind(path) is Kind.CLASS:
             group, instance = self.group_of[path]
             return Built(group.name, [], {}, group=group, hints=[instance.path])
@@ -189,7 +126,7 @@ class _Finder:
         name = class_name(module)
         key = (
             type(module),
-            tuple((n, _structure(a)) for n, a in instance.attributes.items()),
+            tuple((n, structure(a)) for n, a in instance.attributes.items()),
             tuple(instance.frozen),
             None if instance.body is None else (_signature(instance.body), instance.body.text),
         )
@@ -205,94 +142,6 @@ class _Finder:
 
 def _signature(body: Body) -> tuple[str, ...]:
     return tuple(value.name for value in body.inputs)
-
-
-def _structure(attribute: Attribute) -> Hashable:
-    """What two attributes must share to be written by one line of a class."""
-    if isinstance(attribute, Container):
-        keys = None if attribute.keys is None else tuple(attribute.keys)
-        return (keys, tuple(_structure(item) for item in attribute.items))
-    return (attribute.target, len(attribute.args), id(attribute.group))
-
-
-def _layer(spec: LayerSpec) -> Built:
-    parameters = list(inspect.signature(spec.target).parameters.values())
-    module = spec.target.__module__
-    name = getattr(spec.target, "__name__", str(spec.target))
-    return Built(
-        name if module.startswith("mlxport.layers") else f"nn.{name}",
-        list(spec.args),
-        dict(spec.kwargs),
-        {p.name: p.default for p in parameters if p.default is not p.empty},
-        [p.name for p in parameters[: len(spec.args)]],
-    )
-
-
-def _zeros(array: Array) -> Built:
-    dtype = str(array.tensor.dtype).removeprefix("torch.")
-    kwargs = {} if dtype == "float32" else {"dtype": dtype}
-    return Built("mx.zeros", [array.stored_shape], kwargs, {"dtype": "float32"}, ["shape"])
-
-
-def _parametrise(group: ClassGroup) -> None:
-    """Give a class a constructor argument for each value in which its instances differ."""
-    slots = [list(_slots(instance)) for instance in group.instances]
-    wanted = [
-        dict.fromkeys(key for built in column for key in built.kwargs)
-        for column in zip(*slots, strict=True)
-    ]
-    for row in slots:
-        for built, keys in zip(row, wanted, strict=True):
-            built.kwargs = {k: built.kwargs.get(k, built.defaults.get(k)) for k in keys}
-            if built.group is not None:
-                instance = next(i for i in built.group.instances if i.path == built.hints[0])
-                built.args, built.hints = list(instance.arguments), list(built.group.parameters)
-    chosen: dict[str, tuple[Any, ...]] = {}
-    for column in zip(*slots, strict=True):
-        _fill_column(column, chosen)
-    for index, instance in enumerate(group.instances):
-        instance.arguments = [values[index] for values in chosen.values()]
-    group.parameters = list(chosen)
-
-
-def _fill_column(column: Sequence[Built], chosen: dict[str, tuple[Any, ...]]) -> None:
-    """Replace the values in which one attribute's constructor differs by parameters."""
-    first = column[0]
-    for i in range(len(first.args)):
-        values = tuple(built.args[i] for built in column)
-        if len(set(map(repr, values))) > 1:
-            hint = first.hints[i] if i < len(first.hints) else "size"
-            first.args[i] = Parameter(_name_for(values, hint, chosen))
-    for key in list(first.kwargs):
-        values = tuple(built.kwargs[key] for built in column)
-        if len(set(map(repr, values))) > 1:
-            first.kwargs[key] = Parameter(_name_for(values, key, chosen))
-        elif key in first.defaults and values[0] == first.defaults[key]:
-            del first.kwargs[key]
-
-
-def _name_for(values: tuple[Any, ...], hint: str, chosen: dict[str, tuple[Any, ...]]) -> str:
-    """Return the parameter that has these values in the instances, adding one if there is none."""
-    for name, known in chosen.items():
-        if repr(known) == repr(values):  # 1, 1.0 and True are equal but not the same argument
-            return name
-    name, n = hint, 2
-    while name in chosen:
-        name, n = f"{hint}{n}", n + 1
-    chosen[name] = values
-    return name
-
-
-def _slots(instance: Instance) -> Iterable[Built]:
-    def walk(attribute: Attribute) -> Iterable[Built]:
-        if isinstance(attribute, Built):
-            yield attribute
-        else:
-            for item in attribute.items:
-                yield from walk(item)
-
-    for attribute in instance.attributes.values():
-        yield from walk(attribute)
 
 
 def _ancestors(paths: Iterable[str]) -> list[str]:

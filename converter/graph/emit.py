@@ -7,14 +7,9 @@ import re
 import textwrap
 from collections.abc import Sequence
 
+from mlxport.converter.graph.attributes import Attribute, Built, ClassGroup, Parameter
 from mlxport.converter.graph.body import Body, Lowered
-from mlxport.converter.graph.classes import (
-    Attribute,
-    Built,
-    ClassGroup,
-    Parameter,
-    find_classes,
-)
+from mlxport.converter.graph.classes import find_classes
 from mlxport.converter.graph.code import call, to_ast, to_source
 from mlxport.converter.graph.format import WIDTH, statement
 from mlxport.converter.graph.naming import Names
