@@ -74,7 +74,9 @@ def order_arguments(
     Returns:
         path -> one argument for each placeholder; paths that cannot be told are left out.
     """
-    orders = {path: (given[0].argument,) for path, given in calls.items() if len(given) == 1}
+    orders: dict[str, tuple[Argument, ...]] = {
+        path: (given[0].argument,) for path, given in calls.items() if len(given) == 1
+    }
     several = [path for path, given in calls.items() if len(given) > 1]
     received: dict[str, list[torch.Tensor]] = {}
     hooks = []
