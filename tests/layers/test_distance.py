@@ -1,0 +1,38 @@
+"""cdist against torch in float64."""
+
+import math
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import torch
+
+from mlxport.layers.distance import cdist
+
+
+@pytest.mark.parametrize("p", [0.0, 0.5, 1.0, 2.0, 3.0, math.inf])
+@pytest.mark.parametrize(
+    ("a", "b"), [((4, 3), (5, 3)), ((2, 4, 3), (5, 3)), ((3, 1, 4, 3), (2, 5, 3)), ((4, 0), (5, 0))]
+)
+def test_matches_torch(a: tuple[int, ...], b: tuple[int, ...], p: float) -> None:
+    x, y = torch.randn(a), torch.randn(b)
+    got = np.array(cdist(mx.array(x.numpy()), mx.array(y.numpy()), p))
+    want = torch.cdist(x.double(), y.double(), p=p, compute_mode="donot_use_mm_for_euclid_dist")
+    assert got.shape == tuple(want.shape)
+    np.testing.assert_allclose(got, want.numpy(), rtol=1e-5, atol=0)
+
+
+def test_near_points_far_from_the_origin() -> None:
+    x = torch.full((30, 3), 1000.0)
+    x[:, 0] += torch.arange(30) / 64
+    array = mx.array(x.numpy())
+    want = torch.cdist(x.double(), x.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    np.testing.assert_array_equal(np.array(cdist(array, array)), want.numpy().astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "p"), [((4, 3), (4, 2), 2.0), ((3,), (4, 3), 2.0), ((4, 3), (4, 3), -1.0)]
+)
+def test_refuses(a: tuple[int, ...], b: tuple[int, ...], p: float) -> None:
+    with pytest.raises(ValueError, match="inputs must be"):
+        cdist(mx.zeros(a), mx.zeros(b), p)

@@ -1,0 +1,40 @@
+"""The attention function itself; its parity with torch is tested through the op's handler too."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mlxport.layers.dot_product_attention import scaled_dot_product_attention
+
+
+def both(shapes: list[tuple[int, ...]], mask: torch.Tensor | None, **options: object) -> float:
+    """Relative error against torch in float64."""
+    tensors = [torch.randn(shape) for shape in shapes]
+    arrays = [mx.array(x.numpy()) for x in tensors]
+    array = None if mask is None else mx.array(mask.numpy())
+    got = np.array(scaled_dot_product_attention(*arrays, mask=array, **options))
+    wide = mask.double() if mask is not None and mask.is_floating_point() else mask
+    renamed = {"attn_mask": wide, **options}
+    want = F.scaled_dot_product_attention(*(x.double() for x in tensors), **renamed).numpy()
+    assert got.shape == want.shape
+    return float(np.linalg.norm(got - want) / np.linalg.norm(want))
+
+
+@pytest.mark.parametrize("lead", [(), (3,), (2, 3), (2, 2, 3)], ids=str)
+@pytest.mark.parametrize("kind", ["none", "causal", "bool", "float"])
+def test_matches_torch(lead: tuple[int, ...], kind: str) -> None:
+    mask = {"bool": torch.rand(5, 7) > 0.4, "float": torch.randn(*lead, 5, 7)}.get(kind)
+    shapes = [(*lead, 5, 4), (*lead, 7, 4), (*lead, 7, 6)]
+    assert both(shapes, mask, is_causal=kind == "causal") < 1e-6
+
+
+def test_grouped_queries() -> None:
+    assert both([(2, 6, 5, 4), (2, 2, 7, 4), (2, 2, 7, 4)], None, enable_gqa=True) < 1e-6
+
+
+def test_causal_and_mask_are_refused_together() -> None:
+    x = mx.ones((1, 1, 2, 4))
+    with pytest.raises(ValueError, match="either a mask or is_causal"):
+        scaled_dot_product_attention(x, x, x, mask=mx.ones((2, 2)), is_causal=True)
