@@ -118,7 +118,8 @@ def max_unpool_to(x: mx.array, indices: mx.array, output_size: Sequence[int]) ->
     leading, channels = x.shape[:first], x.shape[-1]
     flat = (*leading, math.prod(x.shape[first:-1]), channels)
     blank = mx.zeros((*leading, math.prod(output_size), channels), dtype=x.dtype)
-    filled = mx.put_along_axis(blank, indices.reshape(flat), x.reshape(flat), axis=first)
+    places = mx.stop_gradient(indices).reshape(flat)  # MLX would derive by them
+    filled = mx.put_along_axis(blank, places, x.reshape(flat), axis=first)
     return filled.reshape(*leading, *output_size, channels)
 
 

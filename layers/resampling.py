@@ -136,7 +136,7 @@ def _check(
         faults.append(f"antialias is for the modes bilinear and bicubic, not {mode!r}")
     if len(size) != rank or len(scales) != rank:
         faults.append(f"{rank} spatial axes are given size={tuple(size)} and scales={scales}")
-    if min(size, default=1) < 1 or 0 in x.shape[1:]:
+    if mode != "area" and (min(size, default=1) < 1 or 0 in x.shape[1:]):
         faults.append(f"sizes must be positive, but input {x.shape} goes to {tuple(size)}")
     if mode not in NEAREST_MODES and not mx.issubdtype(x.dtype, mx.floating):
         faults.append(f"mode={mode!r} needs a floating dtype, not {x.dtype}")
