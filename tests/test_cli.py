@@ -1,0 +1,349 @@
+"""The command line: exit codes, what it says where, and that failures leave nothing behind."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import mlx.core as mx
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from torch import nn
+
+from mlxport.cli import main
+from mlxport.examples.unet3d import UNet3d
+
+Invoke = Callable[..., Result]
+
+WIDTHS = (2, 4)
+UNET = ("--model", "nets:unet", "--input", "1,1,8,6,7", "-o", "out")
+NETS = f"""
+import torch
+from torch import nn
+from mlxport.examples.unet3d import UNet3d
+
+
+def unet(in_channels=1):
+    return UNet3d(in_channels, widths={WIDTHS})
+
+
+class Unsupported(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+        self.inner = Inner()
+
+    def forward(self, x):
+        x = torch.special.bessel_j0(x * self.weight)
+        return self.inner(torch.special.bessel_j0(x))
+
+
+class Inner(nn.Module):
+    def forward(self, x):
+        return torch.lgamma(x)
+
+
+not_callable = 3
+
+
+def no_module():
+    return "a string"
+
+
+def broken():
+    raise RuntimeError("no such configuration")
+"""
+
+
+@pytest.fixture
+def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
+    """Run mlxport in an empty folder with a module of networks and a checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "nets", raising=False)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "nets.py").write_text(NETS)
+    save(UNet3d(widths=WIDTHS))
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(main, arguments)
+
+    return run
+
+
+def save(model: nn.Module, path: str = "unet.pt") -> None:
+    torch.save({"state_dict": model.state_dict(), "dice": np.float64(0.5)}, path)
+
+
+def convert(invoke: Invoke, *flags: str) -> Result:
+    result = invoke("convert", "unet.pt", *UNET, *flags)
+    assert result.exit_code == 0, result.stderr
+    return result
+
+
+def everything() -> dict[Path, bytes | None]:
+    return {p: p.read_bytes() if p.is_file() else None for p in Path().rglob("*")}
+
+
+def assert_fails(invoke: Invoke, code: int, *arguments: str) -> str:
+    """Run a command that has to fail, leave the folder as it was and print nothing on stdout."""
+    before = everything()
+    result = invoke(*arguments)
+    assert result.exit_code == code, result.output
+    assert isinstance(result.exception, SystemExit)
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    assert everything() == before
+    return result.stderr
+
+
+# -- what works ----------------------------------------------------------------------------------
+
+
+def test_convert_and_verify(invoke: Invoke) -> None:
+    result = convert(invoke)
+    assert result.stdout.startswith("parity holds")
+    written = {path.name for path in Path("out").iterdir()} - {"layers"}
+    assert written == {
+        "model.py",
+        "weights.safetensors",
+        "conversion.json",
+        "parity.json",
+        "reference.safetensors",
+    }
+    assert invoke("verify", "out").stdout.startswith("parity holds")
+
+
+def test_json_is_all_there_is_on_stdout(invoke: Invoke) -> None:
+    converted = convert(invoke, "--json")
+    verified = invoke("verify", "out", "--json")
+    written = json.loads(Path("out/parity.json").read_text())
+    assert json.loads(converted.stdout) == written
+    assert written["passed"] is True
+    assert json.loads(verified.stdout)["passed"] is True
+    assert "Written to out" in converted.stderr
+
+
+def test_model_args_reach_the_factory(invoke: Invoke) -> None:
+    save(UNet3d(3, widths=WIDTHS))
+    arguments = ["--model", "nets:unet", "--input", "1,3,8,6,7", "-o", "out"]
+    result = invoke("convert", "unet.pt", *arguments, "--model-args", '{"in_channels": 3}')
+    assert result.exit_code == 0, result.stderr
+
+
+def test_overwrite_replaces_an_output(invoke: Invoke) -> None:
+    convert(invoke)
+    Path("out/left_over.txt").touch()
+    convert(invoke, "--overwrite")
+    assert not Path("out/left_over.txt").exists()
+
+
+def test_channels_last_needs_no_transpose(invoke: Invoke) -> None:
+    convert(invoke, "--layout", "channels_last")
+    assert "transpose(" not in Path("out/model.py").read_text()
+
+
+def test_nan_in_the_weights_warns_and_is_compared(invoke: Invoke) -> None:
+    model = UNet3d(widths=WIDTHS)
+    with torch.no_grad():
+        model.head.bias[1] = torch.nan
+    save(model)
+    result = convert(invoke)
+    assert "Warning: these weights hold NaN or infinity: head.bias" in result.stderr
+    # The same NaN in MLX alone is a fault.
+    save(UNet3d(widths=WIDTHS))
+    convert(invoke, "--overwrite")
+    tamper("head.bias", mx.array([0.0, float("nan")]))
+    result = invoke("verify", "out")
+    assert result.exit_code == 3
+    assert "NaN" in result.stderr
+
+
+# -- what does not -------------------------------------------------------------------------------
+
+
+def test_missing_file(invoke: Invoke) -> None:
+    assert "no_such.pt" in assert_fails(invoke, 1, "convert", "no_such.pt", *UNET)
+
+
+@pytest.mark.parametrize("name", ["unet.pt", "unet.safetensors"])
+def test_truncated_file(invoke: Invoke, name: str) -> None:
+    if name.endswith(".safetensors"):
+        from safetensors.torch import save_file
+
+        save_file(UNet3d(widths=WIDTHS).state_dict(), name)
+    Path(name).write_bytes(Path(name).read_bytes()[:-500])
+    assert name in assert_fails(invoke, 1, "convert", name, *UNET)
+
+
+def test_weights_that_do_not_fit_are_all_listed(invoke: Invoke) -> None:
+    weights = UNet3d(3, widths=WIDTHS).state_dict()
+    del weights["head.bias"], weights["stem.1.running_mean"]
+    torch.save({**weights, "extra.weight": torch.zeros(2)}, "unet.pt")
+    message = assert_fails(invoke, 1, "convert", "unet.pt", *UNET)
+    assert "missing     head.bias (2,)" in message
+    assert "missing     stem.1.running_mean (2,)" in message
+    assert "unexpected  extra.weight (2,)" in message
+    assert "misshapen   stem.0.weight: expected (2, 1, 3, 3, 3), got (2, 3, 3, 3, 3)" in message
+
+
+BAD_FACTORIES = {
+    "nets": "expected pkg.mod:factory",
+    "no_such_module:unet": "No module named 'no_such_module'",
+    "nets:no_such_factory": "has no attribute 'no_such_factory'",
+    "nets:not_callable": "expected a class or function, got 3",
+    "nets:no_module": "expected a torch.nn.Module, got a str",
+    "nets:broken": "no such configuration",
+}
+
+
+@pytest.mark.parametrize(("factory", "reason"), BAD_FACTORIES.items(), ids=BAD_FACTORIES)
+def test_factory_that_gives_no_model(invoke: Invoke, factory: str, reason: str) -> None:
+    arguments = ["--model", factory, "--input", "1,1,8,6,7", "-o", "out"]
+    message = assert_fails(invoke, 2, "convert", "unet.pt", *arguments)
+    assert f"--model {factory}" in message
+    assert reason in message
+
+
+def test_input_the_model_rejects(invoke: Invoke) -> None:
+    arguments = ["--model", "nets:unet", "--input", "1,2,8,6,7", "-o", "out"]
+    message = assert_fails(invoke, 1, "convert", "unet.pt", *arguments)
+    assert "UNet3d itself rejects the example input (1, 2, 8, 6, 7)" in message
+
+
+@pytest.mark.parametrize("spec", ["1,one,8", "float8:1,1,8", "1x1x8", "1,-1,8", "1,,8"])
+def test_input_that_cannot_be_read(invoke: Invoke, spec: str) -> None:
+    arguments = ["--model", "nets:unet", "--input", spec, "--input", "no", "-o", "out"]
+    message = assert_fails(invoke, 2, "convert", "unet.pt", *arguments)
+    assert repr(spec) in message
+    assert "'no'" in message
+
+
+def test_operations_without_support_are_all_listed(invoke: Invoke) -> None:
+    torch.save({"weight": torch.ones(4)}, "unet.pt")
+    arguments = ["--model", "nets:Unsupported", "--input", "2,4", "-o", "out"]
+    message = assert_fails(invoke, 1, "convert", "unet.pt", *arguments)
+    lines = NETS.splitlines()
+    twice = next(n for n, line in enumerate(lines, 1) if "bessel_j0" in line)
+    once = next(n for n, line in enumerate(lines, 1) if "lgamma" in line)
+    assert "2 kinds of operation" in message
+    assert message.count(f"nets.py:{twice})") == message.count(f"nets.py:{once})") == 1
+    row = next(line for line in message.splitlines() if "bessel_j0" in line)
+    assert "x2" in row
+    row = next(line for line in message.splitlines() if "lgamma" in line)
+    assert "x1" in row
+    assert "inner" in row
+
+
+@pytest.mark.parametrize("flags", [(), ("--overwrite",)], ids=["plain", "overwrite"])
+def test_a_folder_of_the_users_own_is_never_replaced(
+    invoke: Invoke, flags: tuple[str, ...]
+) -> None:
+    Path("out").mkdir()
+    Path("out/thesis.tex").write_text("years of work")
+    message = assert_fails(invoke, 2, "convert", "unet.pt", *UNET, *flags)
+    assert "out exists" in message
+
+
+def test_an_output_is_not_replaced_unasked(invoke: Invoke) -> None:
+    convert(invoke)
+    assert "--overwrite" in assert_fails(invoke, 2, "convert", "unet.pt", *UNET)
+
+
+def test_a_failure_leaves_the_old_output(invoke: Invoke) -> None:
+    convert(invoke)
+    torch.save({"weight": torch.ones(4)}, "unet.pt")
+    assert_fails(invoke, 1, "convert", "unet.pt", *UNET, "--overwrite")
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "in_channels=3"])
+def test_model_args_that_are_no_json_object(invoke: Invoke, text: str) -> None:
+    message = assert_fails(invoke, 2, "convert", "unet.pt", *UNET, "--model-args", text)
+    assert "--model-args" in message
+
+
+def test_verify_a_folder_that_is_no_output(invoke: Invoke) -> None:
+    message = assert_fails(invoke, 1, "verify", ".")
+    assert "mlxport convert" in message
+
+
+# -- parity and devices --------------------------------------------------------------------------
+
+
+def tamper(name: str, value: mx.array) -> None:
+    path = "out/weights.safetensors"
+    weights = dict(mx.load(path))
+    assert weights[name].shape == value.shape
+    mx.save_safetensors(path, {**weights, name: value}, {"format": "mlx"})
+
+
+def test_verify_finds_tampered_weights(invoke: Invoke) -> None:
+    convert(invoke)
+    weights = dict(mx.load("out/weights.safetensors"))
+    tamper("upsample.0.weight", mx.flip(weights["upsample.0.weight"], 1))
+    result = invoke("verify", "out")
+    assert result.exit_code == 3
+    assert "parity FAILED at upsample.0" in result.stderr
+    assert "FAIL" in result.stdout
+
+
+def test_verify_finds_swapped_statistics(invoke: Invoke) -> None:
+    model = UNet3d(widths=WIDTHS)
+    nn.init.uniform_(model.stem[1].running_mean, 0.1, 0.9)
+    save(model)
+    convert(invoke)
+    weights = dict(mx.load("out/weights.safetensors"))
+    tamper("stem.1.running_mean", weights["stem.1.running_var"])
+    tamper("stem.1.running_var", weights["stem.1.running_mean"])
+    result = invoke("verify", "out")
+    assert result.exit_code == 3
+    assert "parity FAILED at stem.1" in result.stderr
+
+
+def test_a_failed_conversion_is_written_with_the_evidence(invoke: Invoke) -> None:
+    result = invoke("convert", "unet.pt", *UNET, "--noise-multiple", "1e-9")
+    assert result.exit_code == 3
+    assert json.loads(Path("out/parity.json").read_text())["passed"] is False
+
+
+@pytest.mark.parametrize("device", ["metal", "cuda"])
+def test_a_device_that_is_not_there(
+    invoke: Invoke, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert(invoke)
+    monkeypatch.setattr(getattr(mx, device), "is_available", lambda: False)
+    message = assert_fails(invoke, 4, "verify", "out", "--device", device)
+    assert f"mlxport verify OUT --device {device}" in message
+
+
+# -- help ----------------------------------------------------------------------------------------
+
+COMMANDS = {"mlxport": (), **{name: (name,) for name in main.commands}}
+
+
+@pytest.mark.parametrize("path", COMMANDS.values(), ids=COMMANDS)
+def test_help_ends_in_an_example(path: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(main, [*path, "--help"], prog_name="mlxport")
+    assert result.exit_code == 0
+    assert "Example:\n" in result.stdout
+    assert f"  mlxport {' '.join(path)}".rstrip() in result.stdout.partition("Example:")[2]
+
+
+@pytest.mark.parametrize("command", main.commands.values(), ids=main.commands)
+def test_every_option_is_explained(command: click.Command) -> None:
+    options = [p for p in command.params if isinstance(p, click.Option)]
+    assert [option.name for option in options if not option.help] == []
+
+
+def test_help_loads_neither_torch_nor_mlx() -> None:
+    code = (
+        "import sys\nfrom mlxport.cli import main\n"
+        "main(['--help'], standalone_mode=False)\n"
+        "sys.exit(bool({'torch', 'mlx'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,38 @@
+"""What the README shows is what happens."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mlxport.cli import main
+from mlxport.converter.errors import ConversionError, DeviceError, OptionsError, ParityError
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    """Return the fenced blocks of a language; of none, those that are commands."""
+    fenced = README.split("```")[1::2]
+    return [text for info, _, text in (b.partition("\n") for b in fenced) if info == language]
+
+
+def test_the_python_in_it_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = blocks("python")
+    exec(compile(code, "README.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("parity holds")
+
+
+def test_every_command_in_it_exists() -> None:
+    text = "\n".join([*re.findall(r"`[^`\n]+`", README), *blocks("")])
+    assert set(re.findall(r"(?:^|[`$] ?)mlxport ([a-z]+)", text, re.MULTILINE)) == {*main.commands}
+
+
+def test_every_option_in_it_exists() -> None:
+    known = {name for command in main.commands.values() for p in command.params for name in p.opts}
+    assert set(re.findall(r"--[a-z][a-z-]+", README)) <= known | {"--help"}
+
+
+@pytest.mark.parametrize("error", [ConversionError, OptionsError, ParityError, DeviceError])
+def test_exit_codes_are_all_there(error: type[ConversionError]) -> None:
+    assert f"\n| {error.exit_code} | " in README
