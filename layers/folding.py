@@ -79,7 +79,7 @@ def fold(
     arguments = _expanded("fold", (kernel_size, dilation, padding, stride))
     sizes = expand(output_size, 2, "output_size", "fold")
     windows = _windows("fold", sizes, arguments, first)
-    (rows, columns), (tall, wide) = [w.count for w in windows], [w.kernel for w in windows]
+    (rows, columns), (tall, wide) = [w.outputs for w in windows], [w.kernel for w in windows]
     if x.shape[-2] != rows * columns or x.shape[-1] % (tall * wide):
         raise ValueError(
             f"[fold] input must have {rows * columns} blocks of a multiple of {tall * wide} "
@@ -98,7 +98,7 @@ def _overlapped(x: mx.array, window: Windows) -> mx.array:
     shape[window.axis] = window.size + 2 * window.padding
     total = mx.zeros(shape, dtype=x.dtype)
     before = (slice(None),) * window.axis
-    length = (window.count - 1) * window.stride + 1
+    length = (window.outputs - 1) * window.stride + 1
     for tap in range(window.kernel):
         start = tap * window.dilation
         place = (*before, slice(start, start + length, window.stride))
@@ -126,7 +126,7 @@ def _windows(
     ):
         count = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
         windows.append(Windows(first + i, size, kernel, stride, padding, dilation, count))
-    if min(window.count for window in windows) < 1 or min(sizes) < 1:
+    if min(window.outputs for window in windows) < 1 or min(sizes) < 1:
         raise ValueError(
             f"[{layer}] no block of kernel_size={arguments[0]}, dilation={arguments[1]} fits the "
             f"spatial size {tuple(sizes)} with padding={arguments[2]}."

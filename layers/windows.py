@@ -21,12 +21,12 @@ class Windows(NamedTuple):
     stride: int
     padding: int
     dilation: int
-    count: int
+    outputs: int
 
     @property
     def tail(self) -> int:
         """How far the last window reaches beyond the axis; negative where it ends before."""
-        reach = (self.count - 1) * self.stride + self.dilation * (self.kernel - 1) + 1
+        reach = (self.outputs - 1) * self.stride + self.dilation * (self.kernel - 1) + 1
         return reach - self.size - self.padding
 
     @property
@@ -37,7 +37,7 @@ class Windows(NamedTuple):
 
     def starts(self) -> list[int]:
         """Where each window starts on the axis; negative inside the padding."""
-        return [i * self.stride - self.padding for i in range(self.count)]
+        return [i * self.stride - self.padding for i in range(self.outputs)]
 
 
 def pooling_windows(
@@ -84,7 +84,7 @@ def pooling_windows(
     return [Windows(first + i, *column) for i, column in enumerate(columns)]
 
 
-def spatial_rank(layer: str, name: str, values: Sequence[int | None]) -> int:
+def spatial_rank(layer: str, name: str, values: Sequence[int | None] | int) -> int:
     """The number of spatial axes, told by an argument that holds one entry for each.
 
     Raises:
@@ -125,9 +125,9 @@ def padded(x: mx.array, windows: Sequence[Windows], value: float) -> mx.array:
 def taps(x: mx.array, windows: Windows) -> list[mx.array]:
     """Tap 0, 1, … of every window of an axis; ``x`` is padded already.
 
-    Each has the shape of ``x`` with ``windows.count`` in place of the axis.
+    Each has the shape of ``x`` with ``windows.outputs`` in place of the axis.
     """
-    length = (windows.count - 1) * windows.stride + 1
+    length = (windows.outputs - 1) * windows.stride + 1
     return [
         sliced(x, windows.axis, start, start + length, windows.stride)
         for start in range(0, windows.kernel * windows.dilation, windows.dilation)
@@ -135,9 +135,9 @@ def taps(x: mx.array, windows: Windows) -> list[mx.array]:
 
 
 def blocks(x: mx.array, windows: Windows) -> mx.array:
-    """Return ``x`` with the axis split into ``(count, kernel)``; the windows are blocks."""
-    whole = sliced(x, windows.axis, 0, windows.count * windows.kernel)
-    return mx.unflatten(whole, windows.axis, (windows.count, windows.kernel))
+    """Return ``x`` with the axis split into ``(outputs, kernel)``; the windows are blocks."""
+    whole = sliced(x, windows.axis, 0, windows.outputs * windows.kernel)
+    return mx.unflatten(whole, windows.axis, (windows.outputs, windows.kernel))
 
 
 def sliced(x: mx.array, axis: int, start: int | None, stop: int | None, step: int = 1) -> mx.array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import mlx.nn as nn
@@ -39,7 +38,7 @@ def dropout1d(module: torch.nn.Dropout1d) -> LayerSpec:
     torch.nn.Dropout2d,
     ops=["aten.feature_dropout.default", "aten.feature_dropout_.default"],
     target="mlx.nn.Dropout2d",
-    restrictions=f"{_BELOW_ONE}; input with two spatial axes",
+    restrictions=f"{_BELOW_ONE}; in training, input with two spatial axes",
 )
 @rule(
     torch.nn.Dropout3d,
@@ -49,9 +48,10 @@ def dropout1d(module: torch.nn.Dropout1d) -> LayerSpec:
 )
 def channel_dropout(module: torch.nn.Dropout2d | torch.nn.Dropout3d) -> LayerSpec:
     """Whole channels."""
-    rank = 2 if isinstance(module, torch.nn.Dropout2d) else 3
-    target: Callable[..., Any] = nn.Dropout2d if rank == 2 else nn.Dropout3d
-    return LayerSpec(target, _below_one(module), rank=rank)
+    if isinstance(module, torch.nn.Dropout2d):
+        # PyTorch takes three axes for (N, C, L) here, not for an image without a batch
+        return LayerSpec(nn.Dropout2d, _below_one(module))
+    return LayerSpec(nn.Dropout3d, _below_one(module), rank=3)
 
 
 @rule(

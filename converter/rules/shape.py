@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from mlxport import layers
-from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal, changed, literal, rule
+from mlxport.converter.rules.registry import Axes, LayerSpec, changed, literal, rule
 
 _BLOCKS = {"dilation": 1, "padding": 0, "stride": 1}
 
@@ -60,13 +60,10 @@ def flatten(module: torch.nn.Flatten) -> LayerSpec:
     torch.nn.Unflatten,
     ops=["aten.unflatten.int"],
     target="layers.Unflatten",
-    restrictions="no named dimensions",
     leaf=False,
 )
 def unflatten(module: torch.nn.Unflatten) -> LayerSpec:
     """In PyTorch's axis order."""
-    if not isinstance(module.dim, int):
-        raise Refusal(f"dim={module.dim!r} is a name, and MLX has no named dimensions")
     shape = tuple(int(size) for size in module.unflattened_size)
     return LayerSpec(layers.Unflatten, (module.dim, shape), axes=Axes.LOGICAL)
 

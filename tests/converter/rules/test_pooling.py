@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import pytest
+import torch
+
+from mlxport import layers
+from mlxport.converter.errors import UnsupportedError
+from mlxport.converter.rules.build import build_layer, spec_for
+
+RANKS = pytest.mark.parametrize("rank", [1, 2, 3])
+DTYPES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+
+
+def picture(rank: int) -> torch.Tensor:
+    return torch.randn(2, 3, *(7, 9, 8)[:rank])
+
+
+def torch_class(name: str, rank: int) -> Any:
+    return getattr(torch.nn, f"{name}{rank}d")
+
+
+MODULES = [
+    pytest.param("MaxPool", (2,), {}, id="max"),
+    pytest.param("MaxPool", (3,), {"stride": 2, "padding": 1}, id="max_overlapping"),
+    pytest.param("MaxPool", (3,), {"stride": 2, "dilation": 2}, id="max_dilated"),
+    pytest.param("MaxPool", (2,), {"ceil_mode": True}, id="max_ceil"),
+    pytest.param("MaxPool", (2,), {"return_indices": True}, id="max_indices"),
+    pytest.param("AvgPool", (2,), {}, id="avg"),
+    pytest.param("AvgPool", (3,), {"stride": 2, "padding": 1}, id="avg_overlapping"),
+    pytest.param("AvgPool", (3,), {"padding": 1, "count_include_pad": False}, id="avg_no_pad"),
+    pytest.param("AvgPool", (2,), {"count_include_pad": False}, id="avg_nothing_to_count"),
+    pytest.param("AvgPool", (3,), {"padding": 1, "ceil_mode": True}, id="avg_ceil"),
+    pytest.param("LPPool", (2, 3), {}, id="lp"),
+    pytest.param("LPPool", (2, 3), {"stride": 2, "ceil_mode": True}, id="lp_ceil"),
+    pytest.param("AdaptiveAvgPool", (1,), {}, id="adaptive_avg_global"),
+    pytest.param("AdaptiveAvgPool", (4,), {}, id="adaptive_avg"),
+    pytest.param("AdaptiveMaxPool", (4,), {}, id="adaptive_max"),
+    pytest.param("AdaptiveMaxPool", (4,), {"return_indices": True}, id="adaptive_max_indices"),
+]
+
+
+@RANKS
+@pytest.mark.parametrize(("name", "args", "kwargs"), MODULES)
+def test_forward_and_gradients(
+    assert_layer_parity: Callable[..., None],
+    rank: int,
+    name: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> None:
+    module = torch_class(name, rank)(*args, **kwargs)
+    assert_layer_parity(module, picture(rank), gradients=True)
+    assert_layer_parity(module, picture(rank), train=True)
+
+
+@DTYPES
+@pytest.mark.parametrize(("name", "args", "kwargs"), MODULES)
+def test_half_precision(
+    assert_layer_parity: Callable[..., None],
+    name: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    dtype: torch.dtype,
+) -> None:
+    assert_layer_parity(torch_class(name, 2)(*args, **kwargs), picture(2), dtype=dtype)
+
+
+@RANKS
+@pytest.mark.parametrize(
+    ("name", "args", "kwargs"),
+    [
+        pytest.param("MaxPool", (3,), {"dilation": 2}, id="max"),
+        pytest.param("AvgPool", (2,), {"ceil_mode": True}, id="avg"),
+        pytest.param("LPPool", (2, 3), {}, id="lp"),
+        pytest.param("AdaptiveAvgPool", (2,), {}, id="adaptive_avg"),
+        pytest.param("AdaptiveMaxPool", (2,), {}, id="adaptive_max"),
+    ],
+)
+def test_ours_take_input_without_batch(
+    assert_layer_parity: Callable[..., None],
+    rank: int,
+    name: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> None:
+    assert_layer_parity(torch_class(name, rank)(*args, **kwargs), picture(rank)[0])
+
+
+@RANKS
+@pytest.mark.parametrize("name", ["MaxPool", "AvgPool"])
+def test_mlx_own_refuse_input_without_batch(rank: int, name: str) -> None:
+    layer = build_layer(torch_class(name, rank)(2))
+    assert type(layer) is getattr(nn, f"{name}{rank}d")
+    shape = (*(7, 9, 8)[:rank], 3)
+    with pytest.raises(ValueError, match="dimension"):
+        layer(mx.zeros(shape))
+
+
+@RANKS
+def test_unpooling(assert_layer_parity: Callable[..., None], rank: int) -> None:
+    x = torch.randn(2, 3, *[9] * rank)
+    y, indices = torch_class("MaxPool", rank)(3, return_indices=True)(x)
+    unpool = torch_class("MaxUnpool", rank)(3)
+    assert_layer_parity(unpool, y, indices, gradients=True)
+    assert_layer_parity(unpool, y[0], indices[0])
+
+
+@RANKS
+def test_unpooling_with_padding(assert_layer_parity: Callable[..., None], rank: int) -> None:
+    x = torch.randn(2, 3, *[8] * rank)
+    settings = {"stride": 2, "padding": 1}
+    y, indices = torch_class("MaxPool", rank)(4, return_indices=True, **settings)(x)
+    assert_layer_parity(torch_class("MaxUnpool", rank)(4, **settings), y, indices)
+
+
+def test_unequal_windows(assert_layer_parity: Callable[..., None]) -> None:
+    module = torch.nn.MaxPool3d((1, 2, 3), stride=(1, 3, 2), padding=(0, 1, 0))
+    assert_layer_parity(module, picture(3), gradients=True)
+    module = torch.nn.AvgPool2d((2, 3), divisor_override=5)
+    assert_layer_parity(module, picture(2), gradients=True)
+
+
+@pytest.mark.parametrize("sizes", [(None, 4), (3, None), (None, None)], ids=str)
+def test_adaptive_sizes_left_open(
+    assert_layer_parity: Callable[..., None], sizes: tuple[int | None, ...]
+) -> None:
+    assert_layer_parity(torch.nn.AdaptiveAvgPool2d(sizes), picture(2))
+    assert_layer_parity(torch.nn.AdaptiveMaxPool2d(sizes), picture(2))
+
+
+@pytest.mark.parametrize(
+    ("module", "target", "args", "kwargs"),
+    [
+        (torch.nn.MaxPool3d(2), nn.MaxPool3d, (2,), {"stride": 2}),
+        (
+            torch.nn.MaxPool2d([3, 2], [2, 1], [1, 0]),
+            nn.MaxPool2d,
+            ((3, 2),),
+            {"stride": (2, 1), "padding": (1, 0)},
+        ),
+        (
+            torch.nn.MaxPool2d(2, ceil_mode=True),
+            layers.MaxPool2d,
+            (2,),
+            {"stride": 2, "ceil_mode": True},
+        ),
+        (torch.nn.AvgPool1d(3, 1, 1), nn.AvgPool1d, (3,), {"stride": 1, "padding": 1}),
+        (
+            torch.nn.AvgPool3d(2, divisor_override=3),
+            layers.AvgPool3d,
+            (2,),
+            {"stride": 2, "divisor_override": 3},
+        ),
+        (torch.nn.LPPool2d(2, 3), layers.LPPool2d, (2.0, 3), {}),
+        (torch.nn.AdaptiveAvgPool2d((1, 1)), layers.AdaptiveAvgPool2d, (1,), {}),
+        (torch.nn.AdaptiveMaxPool3d((1, 2, None)), layers.AdaptiveMaxPool3d, ((1, 2, None),), {}),
+        (torch.nn.MaxUnpool2d(2), layers.MaxUnpool2d, (2,), {"stride": 2}),
+    ],
+    ids=lambda value: str(value) if isinstance(value, torch.nn.Module) else "",
+)
+def test_what_is_built(
+    module: torch.nn.Module, target: type, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    spec = spec_for(module)
+    assert (spec.target, spec.args, spec.kwargs) == (target, args, kwargs)
+
+
+@pytest.mark.parametrize("name", ["MaxPool", "AvgPool"])
+def test_refuses_a_padding_torch_cannot_run(name: str) -> None:
+    module = torch_class(name, 2)(3, padding=2)
+    with pytest.raises(RuntimeError):
+        module(picture(2))
+    with pytest.raises(UnsupportedError, match="exceeds half"):
+        build_layer(module)
