@@ -26,6 +26,8 @@ _METADATA = "__metadata__"
 _ALIGNMENT = 8
 _MAX_DIMS = 64
 _MAX_SIZE = 2**62
+# numpy indexes no more, even where another size is 0.
+_MAX_ITEMS = _MAX_SIZE // 8
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def _entry(entry: Any, data_size: int) -> tuple[TensorSpec, int] | str:
     dtype, shape, offsets = (entry.get(field) for field in ("dtype", "shape", "data_offsets"))
     if not isinstance(dtype, str) or dtype not in STORAGE:
         return f"dtype {dtype!r} is not one mlxport knows ({', '.join(STORAGE)})"
-    if not _are_sizes(shape):
+    if not _are_sizes(shape) or math.prod(size for size in shape if size) > _MAX_ITEMS:
         return f"shape {_short(shape)} is not a list of at most {_MAX_DIMS} sizes"
     if not _are_sizes(offsets) or len(offsets) != 2:
         return f"data_offsets {_short(offsets)} is not a pair of positions"
@@ -183,12 +185,10 @@ def _overlaps(specs: Mapping[str, TensorSpec], offsets: Mapping[str, int]) -> li
 
 
 def _are_sizes(value: Any) -> TypeGuard[list[int]]:
-    # Products of sizes beyond numpy's index range are no tensor, even where another size is 0.
     return (
         isinstance(value, list)
         and len(value) <= _MAX_DIMS
         and all(type(size) is int and 0 <= size < _MAX_SIZE for size in value)
-        and math.prod(size for size in value if size) < _MAX_SIZE // _ALIGNMENT
     )
 
 

@@ -33,8 +33,6 @@ class Placeholder:
     """
 
     source: ClassVar[str] = ""
-    # asked by torch.load of what it takes for module classes
-    dump_patches: ClassVar[bool] = False
 
     state: Any
     items: dict[Any, Any]
@@ -208,7 +206,7 @@ class _InertUnpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Any:
         kind = pid[0] if isinstance(pid, tuple) and len(pid) > 1 else None
-        if kind in ("module", b"module"):
+        if kind in ("module", b"module"):  # a class and its source, which torch would compare
             return pid[1]
         if kind not in ("storage", b"storage") or not hasattr(self, "_load_storage"):
             raise pickle.UnpicklingError(f"a reference to something outside the pickle: {kind!r}")

@@ -119,6 +119,7 @@ VIOLATIONS = {
     "backwards": (entry(offsets=[8, 0]), "data_offsets [8, 0] lie outside"),
     "past the end": (entry(offsets=[8, 16]), "data_offsets [8, 16] lie outside the 8 bytes"),
     "too few bytes": (entry(offsets=[0, 4]), "F32 (2,) takes 8 bytes, data_offsets [0, 4] give 4"),
+    "too many bytes": (entry(shape=[1]), "F32 (1,) takes 4 bytes, data_offsets [0, 8] give 8"),
     "no dtype": ({"shape": [2], "data_offsets": [0, 8]}, "dtype None is not one"),
     "no object": ([1], "its entry is not an object"),
 }
@@ -160,6 +161,12 @@ HEADERS = {
 def test_a_broken_header_is_refused(raw, message, write_raw) -> None:
     with pytest.raises(CheckpointError, match=message):
         open_safetensors(write_raw(raw))
+
+
+def test_positions_far_into_a_large_file() -> None:
+    size = 3 * 2**40
+    entries = {"a": entry("U8", [size // 3], [0, size // 3]), "b": entry(offsets=[size - 8, size])}
+    assert parse(header(**entries), size, "x").offsets == {"a": 0, "b": size - 8}
 
 
 def test_overlapping_tensors_are_refused(write_raw) -> None:
