@@ -134,6 +134,23 @@ def verify(folder: Path, device: str, noise_multiple: float | None, as_json: boo
     _require(report)
 
 
+@main.command()
+@click.argument("search", default="")
+@click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
+@click.option("--markdown", is_flag=True, help="Print docs/supported.md.")
+@_exits
+def layers(search: str, as_json: bool, markdown: bool) -> None:
+    """List the torch.nn classes and ATen operations that are supported, and how.
+
+    SEARCH shows only the rows that hold this text.
+
+    \b
+    Example:
+      mlxport layers ConvTranspose
+    """
+    click.echo(api.support(search, form="json" if as_json else "markdown" if markdown else "text"))
+
+
 def _show(report: ParityReport, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=1, allow_nan=False))

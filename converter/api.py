@@ -1,4 +1,4 @@
-"""What mlxport offers: convert, verify, load.
+"""What mlxport offers: convert, verify, load, and what it supports.
 
 Importing this module loads neither torch nor mlx; each function imports what it needs, so that
 verifying a converted model needs no torch.
@@ -6,9 +6,10 @@ verifying a converted model needs no torch.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mlxport.converter.environment import prepare
 
@@ -192,3 +193,18 @@ def _positional(example_inputs: Any) -> tuple[Any, ...]:
     if isinstance(example_inputs, (tuple, list)):
         return tuple(example_inputs)
     return (example_inputs,)
+
+
+def support(search: str = "", *, form: Literal["text", "json", "markdown"] = "text") -> str:
+    """Return the table of supported torch.nn classes and ATen operations.
+
+    Args:
+        search: show only the rows that hold this text (``form="text"`` only).
+        form: ``"text"`` for a terminal, ``"json"``, or ``"markdown"`` (``docs/supported.md``).
+    """
+    prepare()
+    from mlxport.converter.support import as_json, as_markdown, as_text
+
+    if form == "json":
+        return json.dumps(as_json(), indent=1)
+    return as_markdown() if form == "markdown" else as_text(search)

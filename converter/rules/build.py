@@ -12,6 +12,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from mlxport.converter.errors import ConversionError, StateDictError, UnsupportedError
 from mlxport.converter.plan import WeightPlan
+from mlxport.converter.rules.refusals import reason_against
 from mlxport.converter.rules.registry import LayerSpec, Refusal, rule_for
 from mlxport.converter.tensor import Tensor, to_mlx
 from mlxport.converter.torch_tensor import tensor_from_torch
@@ -53,8 +54,8 @@ def spec_for(module: torch.nn.Module) -> LayerSpec:
     rule = rule_for(module)
     if rule is None:
         raise UnsupportedError(
-            f"{name} ({type(module).__module__}) has no rule, and no base class without changes to "
-            "what it computes has one. `mlxport layers` lists the classes that have."
+            f"{name} ({type(module).__module__}) cannot be converted as a layer: "
+            f"{reason_against(module)}. `mlxport layers` lists the classes that can."
         )
     try:
         spec: LayerSpec = rule.build(module)

@@ -1,0 +1,116 @@
+"""What is supported, read off the registries: the one source of every statement about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from mlxport.converter.graph import ops
+from mlxport.converter.rules import refusals, registry
+
+TITLE = """# What is supported
+
+Generated from the registries by `mlxport layers --markdown`; do not edit.
+
+A layer or operation that is not listed is refused with an error that names it.
+"""
+
+
+@dataclass(frozen=True)
+class Support:
+    """One row of the support table.
+
+    Attributes:
+        source: the torch.nn class or the ATen op.
+        target: what stands for it in MLX; empty where nothing does.
+        restrictions: what is not supported, or why nothing is; empty where all of it is.
+        tested: the test file that holds it to PyTorch.
+    """
+
+    source: str
+    target: str
+    restrictions: str
+    tested: str
+
+
+def layer_support() -> list[Support]:
+    """Return a row for every torch.nn class, in alphabetical order."""
+    rows = [
+        Support(
+            rule.source.__name__,
+            rule.target,
+            rule.restrictions,
+            _test_of(rule.build.__module__),
+        )
+        for rule in registry.RULES.values()
+    ]
+    rows += [Support(cls.__name__, "", why, "") for cls, why in refusals.REFUSED.items()]
+    return sorted(rows, key=lambda row: row.source.lower())
+
+
+def op_support() -> list[Support]:
+    """Return a row for every ATen op with a handler, in alphabetical order."""
+    return sorted(
+        (
+            Support(op.name, "expression", op.restrictions, _test_of(op.handler.__module__))
+            for op in ops.registry.OPS.values()
+        ),
+        key=lambda row: row.source,
+    )
+
+
+def as_json() -> dict[str, list[dict[str, str]]]:
+    """Return both tables as JSON data."""
+    return {
+        "layers": [asdict(row) for row in layer_support()],
+        "ops": [asdict(row) for row in op_support()],
+    }
+
+
+def as_markdown() -> str:
+    """Return the text of ``docs/supported.md``."""
+    layers = _table(["torch.nn", "MLX", "restrictions", "tested by"], layer_support())
+    names = [[row.source, row.restrictions, row.tested] for row in op_support()]
+    handled = _rows(["ATen op", "restrictions", "tested by"], names)
+    return (
+        f"{TITLE}\n## Layers\n\n{layers}\n\n## Operations\n\nWhole models: everything outside of "
+        f"the layers above goes op by op.\n\n{handled}\n"
+    )
+
+
+def as_text(search: str = "") -> str:
+    """Return both tables for a terminal.
+
+    Args:
+        search: show only the rows that hold this text.
+    """
+    rows = [
+        row
+        for row in (*layer_support(), *op_support())
+        if search.lower() in " ".join(asdict(row).values()).lower()
+    ]
+    if not rows:
+        return f"nothing that is supported is called {search!r}"
+    width = max(len(row.source) for row in rows)
+    targets = max(len(row.target) for row in rows)
+    lines = [
+        f"{row.source:<{width}}  {row.target or 'refused':<{targets}}  {row.restrictions}".rstrip()
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def _test_of(module: str) -> str:
+    """Return the test file that mirrors a module of rules or handlers."""
+    *folders, name = module.split(".converter.", 1)[1].split(".")
+    return "/".join(["tests", "converter", *folders, f"test_{name}.py"])
+
+
+def _table(heads: Sequence[str], rows: Sequence[Support]) -> str:
+    return _rows(heads, [list(asdict(row).values()) for row in rows])
+
+
+def _rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    lines += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows]
+    return "\n".join(lines)
