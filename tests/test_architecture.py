@@ -39,6 +39,7 @@ LEVELS: list[set[str]] = [
 SIDEWAYS: dict[str, set[str]] = {
     "converter.conversion": {"converter.folder"},  # a conversion ends in a written folder
     "converter.graph": {"converter.rules"},  # a leaf of a known class is lowered by its rule
+    "converter.parity": {"converter.checkpoint"},  # the reference is a safetensors file
     "converter.record": {"converter.plan"},  # the record carries the plan
     "converter.plan": {"converter.transforms", "converter.tensor"},
     "converter.transforms": {"converter.tensor"},

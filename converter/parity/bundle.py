@@ -14,15 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from mlxport.converter.errors import ParityError
+from mlxport.converter.checkpoint.read_safetensors import SafetensorsFile
+from mlxport.converter.checkpoint.write import write_safetensors
+from mlxport.converter.errors import CheckpointError, ParityError
 from mlxport.converter.parity.recording import Array, Call, Reference, Value
-from mlxport.converter.tensor import Tensor
+from mlxport.converter.tensor import STORAGE, Tensor
 
 FORMAT = "mlxport-reference"
 VERSION = 1
+
+# numpy dtype -> the dtype's name in the file; those that only lend their bits to others come later
+_PLAIN: dict[np.dtype[Any], str] = {}
+for _name, _storage in STORAGE.items():
+    _PLAIN.setdefault(_storage, _name)
 
 
 def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
@@ -55,17 +60,11 @@ def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
         "sample": reference.sample,
         "versions": dict(reference.versions),
     }
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.partial")
+    tensors = {name: Tensor(bits, _PLAIN[bits.dtype]) for name, bits in writer.arrays.items()}
     try:
-        save_file(writer.arrays, partial, {"mlxport": json.dumps(header, allow_nan=False)})
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        partial.replace(target)
-    except (OSError, SafetensorError) as error:
-        raise ParityError(f"cannot write the reference to {target}: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+        write_safetensors(Path(path), tensors, {"mlxport": json.dumps(header, allow_nan=False)})
+    except CheckpointError as error:
+        raise ParityError(f"cannot write the reference: {error}") from error
 
 
 def load_reference(path: str | os.PathLike[str]) -> Reference:
@@ -75,12 +74,10 @@ def load_reference(path: str | os.PathLike[str]) -> Reference:
         ParityError: the file is missing, damaged, of another version or no reference.
     """
     try:
-        with safe_open(os.fspath(path), framework="np") as file:
-            metadata = file.metadata() or {}
-            header = _checked(json.loads(metadata.get("mlxport", "{}")), path)
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return _reference(header, arrays)
-    except (OSError, SafetensorError, ValueError) as error:
+        file = SafetensorsFile(Path(path))
+        header = _checked(json.loads(file.header.metadata.get("mlxport", "{}")), path)
+        return _reference(header, {name: tensor.bits for name, tensor in file.items()})
+    except (CheckpointError, ValueError) as error:
         raise ParityError(f"cannot read the reference {os.fspath(path)}: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise ParityError(f"{os.fspath(path)} is a damaged reference: {error!r}") from error

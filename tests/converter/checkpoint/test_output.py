@@ -198,10 +198,13 @@ def test_a_relative_destination_survives_a_change_of_folder(tmp_path, monkeypatc
     assert content(tmp_path) == whole("new")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_without_permission_is_named(tmp_path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(CheckpointError, match="cannot be written"), OutputFolder(tmp_path / "out"):
+def test_a_folder_without_permission_is_named(tmp_path, monkeypatch) -> None:
+    def refuse(path, *args, **kwargs):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    output = OutputFolder(tmp_path / "out")
+    monkeypatch.setattr("pathlib.Path.mkdir", refuse)  # root may write anywhere, so chmod is no test
+    with pytest.raises(CheckpointError, match="out cannot be written: Permission denied"), output:
         pytest.fail("entered")
 
 

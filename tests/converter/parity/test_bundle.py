@@ -105,12 +105,11 @@ class TestWriting:
         path = tmp_path / "r.safetensors"
         path.write_text("old")
 
-        def fail(arrays, target, metadata):
-            target.write_text("half")
-            raise OSError("disk full")
+        def fail(descriptor):
+            raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("mlxport.converter.parity.bundle.save_file", fail)
-        with pytest.raises(ParityError, match=r"cannot write .*r\.safetensors: disk full"):
+        monkeypatch.setattr("os.fsync", fail)
+        with pytest.raises(ParityError, match=r"cannot write .*r\.safetensors.*: No space left"):
             save_reference(path, reference)
         assert path.read_text() == "old"
         assert [p.name for p in tmp_path.iterdir()] == ["r.safetensors"]
