@@ -203,7 +203,8 @@ def test_a_folder_without_permission_is_named(tmp_path, monkeypatch) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
     output = OutputFolder(tmp_path / "out")
-    monkeypatch.setattr("pathlib.Path.mkdir", refuse)  # root may write anywhere, so chmod is no test
+    # root may write anywhere, so taking permissions away would test nothing
+    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
     with pytest.raises(CheckpointError, match="out cannot be written: Permission denied"), output:
         pytest.fail("entered")
 
