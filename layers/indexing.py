@@ -59,13 +59,13 @@ def scatter_add(x: mx.array, indices: mx.array, source: mx.array, axis: int) -> 
 
     Shapes are those of ``scatter``; what is added to one place several times adds up.
     """
-    _, source = _overlap(x, indices, source, axis)
+    added = _overlap(x, indices, source, axis)[1]
     places = [
         mx.arange(size).reshape([-1 if i == a else 1 for i in range(x.ndim)])
         for a, size in enumerate(indices.shape)
     ]
     places[axis] = indices
-    return x.at[tuple(places)].add(source)
+    return x.at[tuple(places)].add(added)
 
 
 def _overlap(

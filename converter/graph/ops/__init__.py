@@ -4,6 +4,7 @@ Importing this package fills the registry: every file that registers handlers is
 """
 
 from mlxport.converter.graph.ops import (
+    activation,
     attention,
     comparison,
     conversion,
@@ -17,14 +18,18 @@ from mlxport.converter.graph.ops import (
     padding,
     pointwise,
     pooling,
+    recurrent,
     reduction,
     resampling,
     shape,
+    shuffle,
     slicing,
+    sorting,
     view,
 )
 
 __all__ = [
+    "activation",
     "attention",
     "comparison",
     "conversion",
@@ -38,9 +43,12 @@ __all__ = [
     "padding",
     "pointwise",
     "pooling",
+    "recurrent",
     "reduction",
     "resampling",
     "shape",
+    "shuffle",
     "slicing",
+    "sorting",
     "view",
 ]

@@ -82,22 +82,19 @@ def _bits(template: str) -> Handler:
     return combine
 
 
-for _name, _template in {
-    "bitwise_and": "x & y",
-    "bitwise_or": "x | y",
-    "bitwise_xor": "x ^ y",
-    "bitwise_left_shift": "x << y",
-    "bitwise_right_shift": "x >> y",
+for _names, _template in {
+    ("bitwise_and.Tensor", "bitwise_and.Scalar"): "x & y",
+    ("bitwise_or.Tensor", "bitwise_or.Scalar"): "x | y",
+    ("bitwise_xor.Tensor", "bitwise_xor.Scalar"): "x ^ y",
+    ("bitwise_left_shift.Tensor", "__lshift__.Tensor", "__lshift__.Scalar"): "x << y",
+    ("bitwise_right_shift.Tensor", "__rshift__.Tensor", "__rshift__.Scalar"): "x >> y",
 }.items():
-    _overloads = ("Tensor", "Scalar") if "shift" not in _name else ("Tensor", "Tensor_Scalar")
-    op(*(f"aten.{_name}.{overload}" for overload in _overloads))(_bits(_template))
+    op(*(f"aten.{_name}" for _name in _names))(_bits(_template))
 
 
 @op("aten.where.self", "aten.where.ScalarOther", "aten.where.ScalarSelf", "aten.where.Scalar")
 def where(cx: Context, condition: Value, x: Value | Number, y: Value | Number) -> Value:
     """``x`` where the condition holds, ``y`` elsewhere."""
-    if condition.dtype != torch.bool:
-        raise cx.refuse(f"a condition of {condition.dtype}: compare it with 0 first")
     x, y = (v if isinstance(v, Value) else literal(v, cx.dtype) for v in (x, y))
     return select(cx, condition, x, y)
 

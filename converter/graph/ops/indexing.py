@@ -160,11 +160,9 @@ def _masked_put(cx: Context, x: Value, indices: Indices, values: Value, accumula
     return select(cx, mask, values, x)
 
 
-@op("aten.one_hot.default", restrictions="num_classes has to be given")
-def one_hot(cx: Context, x: Value, num_classes: int = -1) -> Value:
+@op("aten.one_hot.default")
+def one_hot(cx: Context, x: Value, num_classes: int) -> Value:
     """1 at the place that each integer names along a new last axis, 0 elsewhere."""
-    if num_classes == -1:
-        raise cx.refuse("the number of classes depends on the data: give num_classes")
     template = "(mx.expand_dims(x, -1) == mx.arange(count))"
     return emit(cx, template, torch.bool, (*x.order, x.ndim), x=x, count=num_classes)
 

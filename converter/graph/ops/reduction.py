@@ -174,9 +174,9 @@ def vector_norm(
     if ord == 2 and (len(axes) <= 2 or len(axes) == x.ndim):
         return _summed(cx, ("mx.linalg.norm", "norm"), x, dim, keepdim)
     cx.imports["norm"] = "reduction"
-    template = "norm(x, order, axis=axis, keepdims=keep)"
+    template = "norm(x, power, axis=axis, keepdims=keep)"
     vectors = cast(x, cx.dtype)
-    return reduce(cx, template, vectors, x, dim, keepdim, cx.dtype, order=float(ord))
+    return reduce(cx, template, vectors, x, dim, keepdim, cx.dtype, power=float(ord))
 
 
 @op("aten.prod.default")

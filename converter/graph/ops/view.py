@@ -143,8 +143,9 @@ def reshape_source(x: Value, stored: Sizes) -> ast.expr:
         return method(x, "flatten", *ends)
     if len(old) == 1 and len(new) > 1:
         return call("mx.unflatten", x, front, new)
-    sizes = [-1, *stored[1:]] if stored and 0 not in stored else list(stored)
-    return method(x, "reshape", *(sizes or [()]))
+    if not stored:
+        return method(x, "reshape", ())
+    return method(x, "reshape", *(stored if 0 in stored else (-1, *stored[1:])))
 
 
 def method(x: Value, name: str, *args: Any) -> ast.expr:

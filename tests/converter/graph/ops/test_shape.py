@@ -133,7 +133,7 @@ def test_source_of_channels_last(name: str, lower_op: Fn) -> None:
     fn, body, order = SOURCES[name]
     lowered = lower_op(fn, torch.randn(2, 4, 5, 6), orders=[LAST])
     assert lowered.body == body
-    assert order is None or lowered.orders == [order]
+    assert not order or lowered.orders == [order]
 
 
 def test_the_skip_joins_the_path_in_its_order(lower_op: Fn) -> None:

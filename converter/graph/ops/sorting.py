@@ -1,0 +1,85 @@
+"""Values in order, and their places."""
+
+from __future__ import annotations
+
+from mlxport.converter.graph.code import OMIT
+from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.ops.axes import stored_axis
+from mlxport.converter.graph.ops.registry import op
+from mlxport.converter.graph.value import Scalar, Value
+
+
+@op("aten.sort.default")
+def sort(cx: Context, x: Value, dim: int = -1, descending: bool = False) -> tuple[Value, ...]:
+    """Values in order along an axis and their places; equal ones keep their sequence."""
+    _require_axis(cx, x)
+    cx.imports["sort"] = "sorting"
+    return cx.emit_many(
+        "sort(x, axis=axis, descending=descending)",
+        orders=[x.order, x.order],
+        x=x,
+        axis=_axis(x, dim),
+        descending=descending or OMIT,
+    )
+
+
+@op("aten.sort.stable")
+def sort_stable(
+    cx: Context, x: Value, *, stable: bool | None, dim: int = -1, descending: bool = False
+) -> tuple[Value, ...]:
+    """``sort``, which keeps the sequence of equal values anyway."""
+    return sort(cx, x, dim, descending)
+
+
+@op("aten.argsort.default")
+def argsort(cx: Context, x: Value, dim: int = -1, descending: bool = False) -> Value:
+    """The places of the values in order along an axis."""
+    _require_axis(cx, x)
+    return cx.layer_function(
+        "sorting",
+        "argsort",
+        x,
+        axis=_axis(x, dim),
+        descending=descending or OMIT,
+        order=x.order,
+    )
+
+
+@op("aten.argsort.stable")
+def argsort_stable(
+    cx: Context, x: Value, *, stable: bool, dim: int = -1, descending: bool = False
+) -> Value:
+    """``argsort``, which keeps the sequence of equal values anyway."""
+    return argsort(cx, x, dim, descending)
+
+
+@op("aten.topk.default")
+def topk(
+    cx: Context,
+    x: Value,
+    k: int | Scalar,
+    dim: int = -1,
+    largest: bool = True,
+    sorted_: bool = True,
+) -> tuple[Value, ...]:
+    """The largest or smallest values along an axis, in order, and their places."""
+    _require_axis(cx, x)
+    cx.imports["topk"] = "sorting"
+    return cx.emit_many(
+        "topk(x, k, axis=axis, largest=largest)",
+        orders=[x.order, x.order],
+        x=x,
+        k=k,
+        axis=_axis(x, dim),
+        largest=OMIT if largest else False,
+    )
+
+
+def _axis(x: Value, dim: int) -> object:
+    axis = stored_axis(x, dim)
+    return OMIT if axis in (-1, x.ndim - 1) else axis
+
+
+def _require_axis(cx: Context, x: Value) -> None:
+    if x.ndim == 0:
+        raise cx.refuse("a 0-d array has nothing to sort")

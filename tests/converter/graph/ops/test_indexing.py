@@ -1,0 +1,167 @@
+"""Elements picked, replaced and added by arrays of indices and by masks."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mlxport.converter.graph.context import Unsupported
+
+Fn = Callable[..., Any]
+X = torch.randn(2, 5, 4, 6)
+I = torch.tensor([0, 3, -1, 3])  # noqa: E741
+J = torch.tensor([[1, 0], [2, 3]])
+
+PICKS: dict[str, Fn] = {
+    "one axis": lambda x: x[:, I],
+    "first axis": lambda x: x[J % 2],
+    "last axis": lambda x: x[..., I],
+    "by a matrix": lambda x: x[:, J],
+    "by a 0-d index": lambda x: x[:, torch.tensor(2)],
+    "adjacent axes": lambda x: x[:, I, I],
+    "first axes": lambda x: x[J % 2, J],
+    "apart axes": lambda x: x[:, I, :, I],
+    "broadcast": lambda x: x[:, I[:, None], I],
+    "all axes": lambda x: x[I % 2, I, I, I],
+    "int32": lambda x: x[:, I.int()],
+    "with a slice": lambda x: x[:, I, 1:3],
+    "by a list": lambda x: x[:, [2, 0]],
+    "index_select": lambda x: x.index_select(1, I.abs()),
+    "index_select of 0-d": lambda x: x.index_select(-1, torch.tensor(2)),
+    "take": lambda x: x.take(J),
+    "empty": lambda x: x[:, torch.zeros(0, dtype=torch.int64)],
+}
+
+
+@pytest.mark.parametrize("name", PICKS)
+def test_picking(name: str, assert_op_parity: Fn) -> None:
+    assert_op_parity(PICKS[name], X)
+
+
+def test_picking_by_an_input(assert_op_parity: Fn) -> None:
+    assert_op_parity(lambda x, i: x[:, i], X, J)
+    assert_op_parity(lambda x, i: x[i], torch.arange(5), J)
+
+
+@pytest.mark.parametrize("dim", [0, 1, -1])
+def test_gather(dim: int, assert_op_parity: Fn) -> None:
+    x = torch.randn(4, 5, 6)
+    places = torch.randint(0, 4, (4, 5, 6))
+    assert_op_parity(lambda x, i: x.gather(dim, i), x, places)
+    assert_op_parity(lambda x, i: x.gather(dim, i), x, places[:2, :1, :3])
+    assert_op_parity(lambda x, i: torch.take_along_dim(x, i, dim), x, places)
+
+
+@pytest.mark.parametrize("dim", [0, 1, -1])
+def test_scatter(dim: int, assert_op_parity: Fn) -> None:
+    x, source = torch.randn(4, 5, 6), torch.randn(4, 5, 6)
+    places = torch.rand(4, 5, 6).argsort(dim)
+    fn = torch.scatter
+    assert_op_parity(lambda x, i, s: fn(x, dim, i, s), x, places.clamp(max=9), source)
+    assert_op_parity(lambda x, i, s: fn(x, dim, i[:2, :3, :2], s), x, places, source)
+    assert_op_parity(lambda x, i: fn(x, dim, i[:2, :3, :2], 7.0), x, places)
+
+
+@pytest.mark.parametrize("dim", [0, 1, -1])
+def test_scatter_add(dim: int, assert_op_parity: Fn) -> None:
+    x, source = torch.randn(4, 5, 6), torch.randn(4, 5, 6)
+    places = torch.randint(0, 4, (4, 5, 6))
+    assert_op_parity(lambda x, i, s: x.scatter_add(dim, i, s), x, places, source)
+    assert_op_parity(lambda x, i, s: x.scatter_add(dim, i[:2, :3, :2], s), x, places, source)
+
+
+@pytest.mark.parametrize("dim", [0, 1, -1])
+def test_index_add(dim: int, assert_op_parity: Fn) -> None:
+    x, source = torch.zeros(4, 4, 4), torch.randn(4, 4, 4)
+    places = torch.tensor([0, 2, 2, 1])
+    assert_op_parity(lambda x, i, s: x.index_add(dim, i, s), x, places, source)
+
+
+def put(*index: Any, accumulate: bool = False) -> Fn:
+    def fn(x: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        places = tuple(i(x) if callable(i) else i for i in index)
+        return torch.ops.aten.index_put(x, places, value, accumulate)
+
+    return fn
+
+
+A, B = torch.tensor([0, 1]), torch.tensor([3, 0])
+PUTS = {
+    "first axis": (put(A), (2, 5, 4, 6)),
+    "two axes": (put(A, B), (2, 4, 6)),
+    "later axis": (put(None, B), (2, 2, 4, 6)),
+    "apart axes": (put(None, B, None, B), (2, 2, 4)),
+    "broadcast value": (put(A, B), (6,)),
+    "one value": (put(None, B), ()),
+    "added": (put(A, B, accumulate=True), (2, 4, 6)),
+    "added twice": (put(None, torch.tensor([1, 1]), accumulate=True), (2, 2, 4, 6)),
+    "mask": (put(lambda x: x > 0), ()),
+    "mask of one value": (put(lambda x: x > 0), (1,)),
+    "mask added": (put(lambda x: x > 0, accumulate=True), ()),
+    "mask of fewer axes": (put(lambda x: x[..., 0] > 0), ()),
+    "mask with a row": (put(lambda x: x[..., 0] > 0), (6,)),
+    "mask with a broadcast row": (put(lambda x: x[:, :, 0, 0] > 0), (1, 4, 6)),
+}
+
+
+@pytest.mark.parametrize("name", PUTS)
+def test_putting(name: str, assert_op_parity: Fn) -> None:
+    fn, shape = PUTS[name]
+    assert_op_parity(fn, X, torch.randn(shape))
+
+
+def test_assignment_by_a_mask(assert_op_parity: Fn) -> None:
+    def fn(x: torch.Tensor) -> torch.Tensor:
+        x = x.clone()
+        x[x < 0] = 0.0
+        x[:, [1, 3]] = 2.0
+        return x
+
+    assert_op_parity(fn, X)
+
+
+def test_one_hot(assert_op_parity: Fn) -> None:
+    assert_op_parity(lambda i: F.one_hot(i, 5), J)
+    assert_op_parity(lambda i: F.one_hot(i.transpose(0, 1), 5).float(), J)
+
+
+@pytest.mark.parametrize("diagonal", [0, 1, -2])
+def test_triangles(diagonal: int, assert_op_parity: Fn) -> None:
+    assert_op_parity(lambda x: (x.tril(diagonal), x.triu(diagonal)), X)
+    assert_op_parity(lambda x: (x.tril(diagonal), x.triu(diagonal)), X[0, 0] > 0)
+
+
+def test_other_dtypes(assert_op_parity: Fn) -> None:
+    for dtype in (torch.bool, torch.int64, torch.bfloat16):
+        x = (torch.rand(3, 4) > 0.5).to(dtype)
+        one = torch.ones((), dtype=dtype)
+        i = torch.tensor([[0, 1, 1, 0]])
+        assert_op_parity(lambda x, i, v: (x[:, i[0]], x.gather(0, i), put(A)(x, v)), x, i, one)
+
+
+COUNT = int((X > 0).sum())
+REFUSED: dict[str, tuple[str, Fn, tuple[int, ...]]] = {
+    "values per element": ("one value per element", put(lambda x: x > 0), (COUNT,)),
+    "mask among others": ("among other", put(A, lambda x: x[0, :2, 0, 0] > 0), (2, 4, 6)),
+    "0-d gather": ("0-d array", lambda x, v: v.gather(0, v.long()), ()),
+    "0-d scatter": ("0-d array", lambda x, v: v.scatter(0, v.long(), 1.0), ()),
+    "index_add alpha": ("alpha=2", lambda x, v: v.index_add(0, A, v, alpha=2), (2,)),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals(name: str, lower_op: Fn) -> None:
+    match, fn, shape = REFUSED[name]
+    with pytest.raises(Unsupported, match=match):
+        lower_op(fn, X, torch.randn(shape))
+
+
+def test_a_mask_that_picks_is_refused(lower_op: Fn) -> None:
+    with pytest.raises(Unsupported, match=r"known only at run time|depends on the data"):
+        lower_op(lambda x: x[x > 0], X)
+    with pytest.raises(Unsupported, match="size depends on the data"):
+        lower_op(lambda x: x.nonzero(), X)
+    with pytest.raises(Unsupported, match="size depends on the data"):
+        lower_op(lambda x: x.masked_select(x > 0), X)
