@@ -138,6 +138,18 @@ def test_along_an_axis(
 
 
 @SOFTMAXES
+@DTYPES
+def test_over_many_elements(
+    assert_parity: Callable[..., None],
+    ours: Callable[..., mx.array],
+    theirs: Callable[..., torch.Tensor],
+    dtype: torch.dtype,
+) -> None:
+    x = (torch.randn(4, 5000) * 0.1).to(dtype)
+    assert_parity(ours(mx.array(x), -1), partial(theirs, dim=-1), x)
+
+
+@SOFTMAXES
 def test_infinite_scores(
     assert_parity: Callable[..., None],
     ours: Callable[..., mx.array],

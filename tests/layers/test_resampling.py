@@ -101,6 +101,27 @@ def test_half_precision(
     assert_parity(y, lambda x: F.interpolate(x, **options), x, order=LAST[rank])
 
 
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16], ids=str)
+@pytest.mark.parametrize(("rank", "mode"), SMOOTH)
+def test_half_precision_is_rounded_once(rank: int, mode: str, dtype: mx.Dtype) -> None:
+    x = to_mlx(picture(rank)).astype(dtype)
+    for target in TARGETS["double"], TARGETS["by 2.3"]:
+        wide = interpolate(x.astype(mx.float32), mode=mode, **target)
+        assert mx.array_equal(interpolate(x, mode=mode, **target), wide.astype(dtype))
+
+
+@pytest.mark.parametrize(("rank", "mode"), SMOOTH)
+@pytest.mark.parametrize("factor", [2.1, 1.1, 3.2])
+def test_a_factor_that_gives_a_multiple_without_being_one(
+    assert_parity: Callable[..., None], rank: int, mode: str, factor: float
+) -> None:
+    x = torch.randn(1, 2, *[4] * rank)
+    y = interpolate(to_mlx(x), scale_factor=factor, mode=mode)
+    assert y.shape[1] % 4 == 0
+    reference = torch.nn.Upsample(scale_factor=factor, mode=mode)
+    assert_parity(y, reference, x, order=LAST[rank])
+
+
 def ramp(rank: int, axis: int, size: int) -> torch.Tensor:
     """An input whose values are the indices of one spatial axis."""
     shape = [1] * rank
