@@ -116,10 +116,6 @@ def test_group_norm(assert_op_parity, groups, sizes, affine):
     def fn(x, *affine):
         return F.group_norm(x, groups, *affine, eps=1e-6)
 
-    if groups == 4 and not sizes:
-        pytest.skip(
-            "torch normalises a single value per group to zero; there is nothing to compare"
-        )
     assert_op_parity(fn, torch.randn(3, 4, *sizes), *parameters(affine))
 
 
@@ -154,17 +150,25 @@ def test_layer_norm_over_many_values(assert_op_parity, size, offset):
     assert_op_parity(fn, torch.randn(3, size) + offset)
 
 
-@pytest.mark.parametrize("eps", [None, 1e-3])
+def rms_norm(dims, **options):
+    return lambda x, *weight: F.rms_norm(x, x.shape[-dims:], *weight, **options)
+
+
 @pytest.mark.parametrize("affine", [True, False], ids=["weight", "plain"])
 @pytest.mark.parametrize("dims", [1, 2])
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES], ids=str)
-def test_rms_norm(assert_op_parity, dims, affine, eps, dtype):
-    shape = (2, 3, 4, 5)
-    last = shape[-dims:]
+def test_rms_norm(assert_op_parity, dims, affine, dtype):
+    x = torch.randn(2, 3, 4, 5) * 1e-2  # small enough for eps to count
+    extra = [torch.randn(x.shape[-dims:])] if affine else []
+    assert_op_parity(rms_norm(dims, eps=1e-4), x, *extra, dtype=dtype)
 
-    def fn(x, *weight):
-        return F.rms_norm(x, last, *weight, eps=eps)
 
-    # Small enough for eps to count.
-    extra = [torch.randn(last)] if affine else []
-    assert_op_parity(fn, torch.randn(shape) * 1e-3, *extra, dtype=dtype)
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES], ids=str)
+@pytest.mark.parametrize("dims", [1, 2])
+def test_rms_norm_without_eps_takes_that_of_float32(lower_op, dims, dtype):
+    # Not by parity: PyTorch's reference in float64 takes float64's.
+    x = (torch.randn(2, 3, 4, 5) * 1e-3).to(dtype)
+    eps = torch.finfo(torch.float32).eps
+    assert torch.equal(rms_norm(dims)(x), rms_norm(dims, eps=eps)(x))
+    native, ours = "mx.fast.rms_norm(a, None, 1.1920928955078125e-7)", "rms_norm(a, (4, 5))"
+    assert lower_op(rms_norm(dims), x).source == (native if dims == 1 else ours)
