@@ -1,0 +1,43 @@
+"""In which axis order a layer takes its input and gives its output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.value import Order, Value, identity
+from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal
+
+
+def arrange_for(spec: LayerSpec, cx: Context, value: Value) -> Value:
+    """Return an input in the axis order a layer wants."""
+    if spec.axes is Axes.CHANNELS_LAST:
+        return cx.channels_last(value, spec.rank)
+    if spec.axes is Axes.FEATURES_LAST:
+        return cx.last(value, spec.rank or 1)
+    return cx.logical(value) if spec.axes is Axes.LOGICAL else value
+
+
+def check_batched(spec: LayerSpec, inputs: Sequence[Value]) -> None:
+    """Refuse input without a batch axis for MLX's own spatial layers, which all want one."""
+    unbatched = spec.rank is not None and any(v.ndim == spec.rank + 1 for v in inputs)
+    if unbatched and spec.axes is Axes.CHANNELS_LAST and not is_ours(spec):
+        raise Refusal(f"{spec.target.__name__} takes no input without a batch axis")
+
+
+def is_ours(spec: LayerSpec) -> bool:
+    """Whether a layer is one of mlxport's own."""
+    return spec.target.__module__.startswith("mlxport.layers.")
+
+
+def order_after(spec: LayerSpec, value: Value, ndim: int) -> Order:
+    """Return the axis order of a layer's output.
+
+    Raises:
+        Refusal: it cannot be told.
+    """
+    if ndim == value.ndim:
+        return value.order
+    if spec.axes is Axes.LOGICAL:
+        return identity(ndim)
+    raise Refusal(f"{spec.target.__name__} changes the number of axes from {value.ndim} to {ndim}")
