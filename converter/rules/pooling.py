@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ _DEFAULTS = {
     "count_include_pad": True,
     "divisor_override": None,
 }
+_LARGEST_SUM = 27  # elements MLX may sum in float16: all of a 3 x 3 x 3 window
 _LP_OPS = ("pow.Tensor_Scalar", "sign.default", "abs.default", "relu.default", "mul.Tensor")
 
 
@@ -62,9 +64,13 @@ def max_pool(module: Any) -> LayerSpec:
     torch.nn.AvgPool3d, ops=["aten.avg_pool3d.default"], target="mlx.nn.AvgPool3d, layers.AvgPool3d"
 )
 def avg_pool(module: Any) -> LayerSpec:
-    """MLX's own layer where it can express the setting, ours otherwise."""
-    native = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+    """MLX's own layer where it can express the setting, ours otherwise.
+
+    MLX's sums float16 in float16 and overflows above 65504 over the size of the window.
+    """
     ours = (layers.AvgPool1d, layers.AvgPool2d, layers.AvgPool3d)
+    large = math.prod(_per_axis(module.kernel_size, _rank(module, _AVG))) > _LARGEST_SUM
+    native = ours if large else (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
     return _pool(module, _AVG, native, ours, ("ceil_mode", "count_include_pad", "divisor_override"))
 
 
@@ -185,12 +191,14 @@ def _rank(module: Any, classes: Sequence[type[torch.nn.Module]]) -> int:
     return next(rank for rank, cls in enumerate(classes, start=1) if isinstance(module, cls))
 
 
+def _per_axis(value: int | Sequence[int], rank: int) -> tuple[int, ...]:
+    numbers = tuple(value) if isinstance(value, Sequence) else (value,)
+    return numbers * rank if len(numbers) == 1 else numbers
+
+
 def _check_padding(module: Any, rank: int) -> None:
-    kernel, padding = (
-        value if isinstance(value, Sequence) else (value,) * rank
-        for value in (module.kernel_size, module.padding)
-    )
-    if any(2 * pad > size for size, pad in zip(kernel, padding, strict=False)):
+    kernel, padding = _per_axis(module.kernel_size, rank), _per_axis(module.padding, rank)
+    if any(2 * pad > size for size, pad in zip(kernel, padding, strict=True)):
         raise Refusal(
             f"padding={module.padding} exceeds half of kernel_size={module.kernel_size}, which "
             "PyTorch constructs but cannot run"

@@ -70,6 +70,12 @@ def test_half_precision(
     assert_layer_parity(torch_class(name, 2)(*args, **kwargs), picture(2), dtype=dtype)
 
 
+@pytest.mark.parametrize("kernel", [2, 3, 7])
+def test_means_of_large_values(assert_layer_parity: Callable[..., None], kernel: int) -> None:
+    x = torch.rand(1, 2, 9, 9) * 200 + 2000  # 49 of them exceed what float16 can hold
+    assert_layer_parity(torch.nn.AvgPool2d(kernel, 1), x, dtype=torch.float16)
+
+
 @RANKS
 @pytest.mark.parametrize(
     ("name", "args", "kwargs"),
@@ -150,6 +156,7 @@ def test_adaptive_sizes_left_open(
             {"stride": 2, "ceil_mode": True},
         ),
         (torch.nn.AvgPool1d(3, 1, 1), nn.AvgPool1d, (3,), {"stride": 1, "padding": 1}),
+        (torch.nn.AvgPool2d(7), layers.AvgPool2d, (7,), {"stride": 7}),
         (
             torch.nn.AvgPool3d(2, divisor_override=3),
             layers.AvgPool3d,
