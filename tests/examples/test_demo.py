@@ -1,5 +1,6 @@
 """The demo as `make demo` runs it, in a folder of its own and with little training."""
 
+import os
 import re
 import subprocess
 import sys
@@ -24,7 +25,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_demo(folder: Path) -> list[str]:
     command = [sys.executable, "examples/demo.py", "--steps", "2"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    wide = {**os.environ, "COLUMNS": "100"}
+    done = subprocess.run(
+        command, cwd=folder, env=wide, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.splitlines()
 
