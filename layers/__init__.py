@@ -28,6 +28,7 @@ from mlxport.layers.adaptive_pooling import (
     AdaptiveMaxPool2d,
     AdaptiveMaxPool3d,
 )
+from mlxport.layers.attention import MultiheadAttention
 from mlxport.layers.conv_modules import Conv1d, Conv2d, Conv3d
 from mlxport.layers.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from mlxport.layers.dropout import AlphaDropout, Dropout1d, FeatureAlphaDropout
@@ -63,13 +64,20 @@ from mlxport.layers.pooling_modules import (
     MaxPool2d,
     MaxPool3d,
 )
+from mlxport.layers.recurrent_cells import GRUCell, LSTMCell, RNNCell
+from mlxport.layers.recurrent_modules import GRU, LSTM, RNN
 from mlxport.layers.resampling import Upsample
 from mlxport.layers.response_norm import CrossMapLRN2d, LocalResponseNorm
 from mlxport.layers.shape import ChannelShuffle, Flatten, PixelShuffle, PixelUnshuffle, Unflatten
+from mlxport.layers.transformer import Transformer, TransformerDecoder, TransformerEncoder
+from mlxport.layers.transformer_layers import TransformerDecoderLayer, TransformerEncoderLayer
 
 __all__ = [
     "CELU",
     "ELU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "SELU",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
@@ -100,6 +108,7 @@ __all__ = [
     "FeatureAlphaDropout",
     "Flatten",
     "Fold",
+    "GRUCell",
     "GroupNorm",
     "HardShrink",
     "HardTanh",
@@ -110,6 +119,7 @@ __all__ = [
     "LPPool1d",
     "LPPool2d",
     "LPPool3d",
+    "LSTMCell",
     "LayerNorm",
     "LeakyReLU",
     "LocalResponseNorm",
@@ -120,9 +130,11 @@ __all__ = [
     "MaxUnpool1d",
     "MaxUnpool2d",
     "MaxUnpool3d",
+    "MultiheadAttention",
     "PixelShuffle",
     "PixelUnshuffle",
     "RMSNorm",
+    "RNNCell",
     "RReLU",
     "ReflectionPad1d",
     "ReflectionPad2d",
@@ -136,6 +148,11 @@ __all__ = [
     "Softshrink",
     "Tanhshrink",
     "Threshold",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "Unflatten",
     "Unfold",
     "Upsample",
