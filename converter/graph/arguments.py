@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
+from mlxport.converter.errors import CaptureError
 from mlxport.converter.graph.naming import argument_name
 
 SAMPLES = 257
@@ -44,13 +46,15 @@ def watch_calls(model: torch.nn.Module) -> tuple[dict[str, list[Given]], list[An
     """Note what every submodule is given at its first call.
 
     Returns:
-        path -> the tensors of its first call, filled while the model runs; and the hooks.
+        path -> the tensors of its first call, filled while the model runs; and the hooks, which
+        raise CaptureError where a module is given a packed sequence.
     """
     calls: dict[str, list[Given]] = {}
     hooks = []
     for path, module in model.named_modules(remove_duplicate=False):
 
         def note(m: torch.nn.Module, args: Any, kwargs: Any, path: str = path) -> None:
+            _refuse_packed(path, m, (*args, *kwargs.values()))
             calls.setdefault(path, _named(m, args, kwargs))
 
         hooks.append(module.register_forward_pre_hook(note, with_kwargs=True))
@@ -99,6 +103,16 @@ def order_arguments(
         if matched is not None:
             orders[path] = matched
     return orders
+
+
+def _refuse_packed(path: str, module: torch.nn.Module, given: Sequence[Any]) -> None:
+    # torch.export's own complaint is about tensors turned to numbers, deep inside the layer
+    if any(isinstance(value, PackedSequence) for value in given):
+        raise CaptureError(
+            f"{path} ({type(module).__name__}) takes a PackedSequence, whose computation depends "
+            "on the values of the lengths. Call it on sequences of one length, or each alone, "
+            "without pack_padded_sequence."
+        )
 
 
 def _named(module: torch.nn.Module, args: Any, kwargs: Any) -> list[Given]:

@@ -108,6 +108,8 @@ def _try_forward(
     try:
         with torch.no_grad():
             model(*copied_args, **copied_kwargs)
+    except CaptureError:
+        raise
     except Exception as error:
         shapes = ", ".join(str(tuple(a.shape)) for a in args if isinstance(a, torch.Tensor))
         raise CaptureError(
@@ -140,7 +142,10 @@ def _decompositions(handled: Collection[str]) -> Any:
 
 
 def _leaves(model: torch.nn.Module, program: ExportedProgram) -> dict[str, Rule]:
-    """Find the modules that do, at every call, only the one op their class stands for."""
+    """Find the modules that do, at every call, only the one op their class stands for.
+
+    What their class does around it in any case is left aside.
+    """
     done: dict[str, dict[str, list[str]]] = {}  # path -> call -> ops
     parents: set[str] = set()
     for node in program.graph.nodes:
@@ -159,7 +164,8 @@ def _leaves(model: torch.nn.Module, program: ExportedProgram) -> dict[str, Rule]
 
 
 def _only(ops: list[str], rule: Rule) -> bool:
-    return len(ops) == 1 and ops[0] in rule.ops
+    counted = [op for op in ops if op not in rule.around]
+    return len(counted) == 1 and counted[0] in rule.ops
 
 
 def _without_mutations(program: ExportedProgram) -> ExportedProgram:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -20,6 +20,8 @@ from mlxport.converter.graph.value import (
     permutation,
 )
 
+Nesting: TypeAlias = "str | tuple[Nesting, ...]"
+
 
 class Unsupported(ConversionError):
     """A handler cannot serve these arguments; the message says why, in one line."""
@@ -33,11 +35,13 @@ class Statement:
         targets: the values it gives; several where the expression gives a tuple.
         code: the expression.
         module: qualified name of the module it calls, None if it calls none.
+        nesting: how the tuple is nested, with a string for every value; None where it is flat.
     """
 
     targets: tuple[Value, ...]
     code: ast.expr
     module: str | None = None
+    nesting: Nesting | None = None
 
 
 @dataclass

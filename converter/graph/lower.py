@@ -8,25 +8,39 @@ from __future__ import annotations
 
 import ast
 import operator
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch.fx import Graph, Node
+from torch.utils._pytree import tree_leaves, tree_map
 
 from mlxport.converter.graph.body import Array, Body, Leaf, Lowered
 from mlxport.converter.graph.capture import Captured, plain_path
+from mlxport.converter.graph.code import to_ast
 from mlxport.converter.graph.context import Context, Statement, Unsupported
-from mlxport.converter.graph.naming import Names, argument_name, is_inlined, variable_name
+from mlxport.converter.graph.layer_axes import arrange_for, check_batched, is_ours, order_after
+from mlxport.converter.graph.leaf_call import read_call
+from mlxport.converter.graph.naming import Names, is_inlined, variable_name
+from mlxport.converter.graph.nodes import (
+    bound,
+    check_result,
+    flat,
+    graph_of,
+    layouts,
+    model_input,
+    name_of,
+    results_of,
+    stand_in,
+)
 from mlxport.converter.graph.ops.registry import OPS
 from mlxport.converter.graph.problems import Problem, raise_problems
 from mlxport.converter.graph.schedule import write_body
 from mlxport.converter.graph.signature import nested_result
 from mlxport.converter.graph.value import Order, Value, channels_last, identity
-from mlxport.converter.record import Layout, ModuleRecord
-from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal
+from mlxport.converter.record import ModuleRecord
+from mlxport.converter.rules.registry import LayerSpec, Refusal
 
 Preferences = Mapping[str, Order]
 
@@ -68,12 +82,12 @@ class _Lowering:
 
     def model(self) -> Lowered:
         root = self.captured.root
-        inputs = [_input(node) for node in _graph(root).nodes if node.op == "placeholder"]
+        inputs = [model_input(node) for node in graph_of(root).nodes if node.op == "placeholder"]
         body = Body("", inputs)
         cx = self._context(body)
         arranged = [self._enter(cx, value) for value in inputs]
         outputs = self._run(root, "", "", cx, arranged)
-        body.outputs = [self._leave(cx, value) for value in _flat(outputs)]
+        body.outputs = [self._leave(cx, value) for value in flat(outputs)]
         body.result = nested_result(self.captured.program, body.outputs)
         body.text = write_body(body, self.names, self.lowered.imports)
         self._keep(body)
@@ -107,7 +121,7 @@ class _Lowering:
         """Lower the graph of the module at ``path`` into the body of the class ``owner``."""
         waiting = iter(inputs)
         env: dict[Node, Any] = {}
-        for node in _graph(module).nodes:
+        for node in graph_of(module).nodes:
             if node.op == "placeholder":
                 env[node] = next(waiting)
             elif node.op == "output":
@@ -127,7 +141,7 @@ class _Lowering:
     ) -> Any:
         arguments: Any = torch.fx.node.map_arg((node.args, node.kwargs), env.__getitem__)
         args, kwargs = arguments
-        cx.results, cx.name = _results(node), _name(node)
+        cx.results, cx.name = results_of(node), name_of(node)
         if node.op == "get_attr":
             return self._array(str(node.target), module, path, owner)
         if node.op == "call_module":
@@ -144,10 +158,10 @@ class _Lowering:
             if name not in OPS:
                 raise Unsupported("no MLX handler")
             result = OPS[name].handler(cx, *args, **kwargs)
-            _check(node, result)
+            check_result(node, result)
         except Unsupported as reason:
             self.problems.append(Problem.at(node, name, path, str(reason)))
-            return _stand_in(node, cx)
+            return stand_in(node, cx)
         return result
 
     # -- modules ---------------------------------------------------------------------------------
@@ -164,9 +178,11 @@ class _Lowering:
     ) -> Any:
         path = f"{parent_path}.{node.target}" if parent_path else str(node.target)
         child = parent.get_submodule(str(node.target))
-        inputs = _bound(_graph(child), args, kwargs)
+        inputs = bound(graph_of(child), args, kwargs)
         if plain_path(path) in self.captured.leaves:
             try:
+                if self.captured.leaves[plain_path(path)].around:
+                    return self._leaf_call(graph_of(child), path, owner, cx, inputs)
                 return self._leaf(path, owner, cx, inputs)
             except Refusal:
                 pass  # the ops it is made of may still be supported
@@ -174,24 +190,52 @@ class _Lowering:
             return self._run(child, path, owner, cx, inputs)
         return self._class(child, path, owner, cx, inputs)
 
-    def _leaf(self, path: str, owner: str, cx: Context, inputs: Sequence[Value]) -> Value:
+    def _spec(self, path: str) -> LayerSpec:
+        """Return what to build for a leaf, which from now on is part of the model."""
         plain = plain_path(path)
         if plain not in self.lowered.leaves:
             spec = self.captured.leaves[plain].build(self.captured.torch_module(path))
             self.lowered.leaves[plain] = Leaf(plain, spec)
-            if _is_ours(spec):
+            if is_ours(spec):
                 file = spec.target.__module__.rpartition(".")[2]
                 self.lowered.imports[spec.target.__name__] = file
-        spec = self.lowered.leaves[plain].spec
-        _check_batched(spec, inputs)
-        arranged = [_arrange_for(spec, cx, value) for value in inputs]
+        return self.lowered.leaves[plain].spec
+
+    def _leaf(self, path: str, owner: str, cx: Context, inputs: Sequence[Value]) -> Value:
+        plain = plain_path(path)
+        spec = self._spec(path)
+        check_batched(spec, inputs)
+        arranged = [arrange_for(spec, cx, value) for value in inputs]
         shape, dtype = cx.results[0]
-        order = _order_after(spec, arranged[0], len(shape))
+        order = order_after(spec, arranged[0], len(shape))
         cx.name = variable_name(plain, cx.name)
         value = cx.compute(self._call(owner, plain, arranged), shape, dtype, order)
         cx.statements[-1].module = plain
         self._record(plain, arranged, [value])
         return value
+
+    def _leaf_call(
+        self, graph: Graph, path: str, owner: str, cx: Context, inputs: Sequence[Value]
+    ) -> Any:
+        """Lower a leaf that takes states or gives several results."""
+        plain = plain_path(path)
+        read = read_call(
+            graph, self.captured.leaves[plain], self.captured.torch_module(path), inputs
+        )
+        spec = self._spec(path)
+        arguments = tree_map(lambda value: arrange_for(spec, cx, value), read.arguments)
+        results = tuple(
+            Value(shape, dtype, identity(len(shape)), name)
+            for (shape, dtype), name in zip(
+                results_of(read.op), tree_leaves(spec.results), strict=True
+            )
+        )
+        code = self._call(owner, plain, arguments)
+        cx.statements.append(Statement(results, code, plain, spec.results))
+        self._record(plain, flat(arguments), results)
+        if isinstance(read.gives, int):
+            return results[read.gives]
+        return tuple(results[i] for i in read.gives)
 
     def _class(
         self,
@@ -204,7 +248,7 @@ class _Lowering:
         """Lower a module that becomes a class; a second call must have the same body."""
         plain = plain_path(path)
         known = self.lowered.bodies.get(plain)
-        values = _flat(inputs)
+        values = flat(inputs)
         if len(values) != len(inputs) or (known and len(known.inputs) != len(values)):
             return self._run(module, path, owner, cx, inputs)
         places = self._places(plain, len(values))
@@ -253,9 +297,12 @@ class _Lowering:
             for v, name in zip(values, names, strict=True)
         ]
         body = Body(plain, formal)
-        captured = [value for _, value in sorted(zip(places, formal, strict=True), key=_first)]
+        captured = [
+            value
+            for _, value in sorted(zip(places, formal, strict=True), key=operator.itemgetter(0))
+        ]
         result = self._run(module, path, plain, self._context(body), captured)
-        body.outputs = _flat(result)
+        body.outputs = flat(result)
         single = isinstance(result, Value)
         returned = [value.to_ast() for value in body.outputs]
         body.result = returned[0] if single else ast.Tuple(returned)
@@ -267,8 +314,8 @@ class _Lowering:
         self.lowered.bodies.setdefault(body.path, body)
         self.lowered.transposes += sum(line.count(".transpose(") for line in body.text)
 
-    def _call(self, owner: str, path: str, values: Sequence[Value]) -> ast.Call:
-        return ast.Call(self.names.reference(owner, path), [v.to_ast() for v in values], [])
+    def _call(self, owner: str, path: str, values: Sequence[Any]) -> ast.Call:
+        return ast.Call(self.names.reference(owner, path), [to_ast(v) for v in values], [])
 
     # -- parameters and records ------------------------------------------------------------------
 
@@ -293,100 +340,5 @@ class _Lowering:
 
     def _record(self, path: str, inputs: Sequence[Value], outputs: Sequence[Value]) -> None:
         self.lowered.records.append(
-            ModuleRecord(path, self.names.target(path), _layouts(inputs), _layouts(outputs))
+            ModuleRecord(path, self.names.target(path), layouts(inputs), layouts(outputs))
         )
-
-
-# -- what a layer wants and gives ----------------------------------------------------------------
-
-
-def _arrange_for(spec: LayerSpec, cx: Context, value: Value) -> Value:
-    if spec.axes is Axes.CHANNELS_LAST:
-        return cx.channels_last(value, spec.rank)
-    if spec.axes is Axes.FEATURES_LAST:
-        return cx.last(value, spec.rank or 1)
-    return cx.logical(value) if spec.axes is Axes.LOGICAL else value
-
-
-def _check_batched(spec: LayerSpec, inputs: Sequence[Value]) -> None:
-    """Refuse input without a batch axis for MLX's own spatial layers, which all want one."""
-    unbatched = spec.rank is not None and any(v.ndim == spec.rank + 1 for v in inputs)
-    if unbatched and spec.axes is Axes.CHANNELS_LAST and not _is_ours(spec):
-        raise Refusal(f"{spec.target.__name__} takes no input without a batch axis")
-
-
-def _is_ours(spec: LayerSpec) -> bool:
-    return spec.target.__module__.startswith("mlxport.layers.")
-
-
-def _order_after(spec: LayerSpec, value: Value, ndim: int) -> Order:
-    if ndim == value.ndim:
-        return value.order
-    if spec.axes is Axes.LOGICAL:
-        return identity(ndim)
-    raise Refusal(f"{spec.target.__name__} changes the number of axes from {value.ndim} to {ndim}")
-
-
-# -- reading fx nodes ----------------------------------------------------------------------------
-
-
-def _graph(module: torch.nn.Module) -> Graph:
-    graph: Any = module.graph
-    return graph  # type: ignore[no-any-return]
-
-
-def _input(node: Node) -> Value:
-    fake = node.meta["val"]
-    if not isinstance(fake, torch.Tensor):
-        raise Unsupported(f"input {node.name!r} is a {type(fake).__name__}; only tensors for now")
-    name = argument_name(str(node.target))
-    return Value(tuple(fake.shape), fake.dtype, identity(fake.ndim), name, f"input:{name}")
-
-
-def _results(node: Node) -> tuple[tuple[tuple[Any, ...], torch.dtype], ...]:
-    found = torch.utils._pytree.tree_leaves(node.meta.get("val"))
-    return tuple((tuple(t.shape), t.dtype) for t in found if isinstance(t, torch.Tensor))
-
-
-def _name(node: Node) -> str:
-    """Name a node's result after its op: ``cat``, ``mul``."""
-    target = (
-        str(node.target).removeprefix("aten.").split(".")[0]
-        if node.op == "call_function"
-        else node.name
-    )
-    return re.sub(r"\W|_\d+$", "", target).strip("_") or "y"
-
-
-def _bound(graph: Graph, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
-    """Return arguments in the order of the placeholders of a submodule's graph."""
-    names = [str(node.target) for node in graph.nodes if node.op == "placeholder"]
-    return [*args, *(kwargs[name] for name in names[len(args) :])]
-
-
-def _first(pair: tuple[int, Value]) -> int:
-    return pair[0]
-
-
-def _flat(values: Any) -> list[Value]:
-    return [v for v in torch.utils._pytree.tree_leaves(values) if isinstance(v, Value)]
-
-
-def _stand_in(node: Node, cx: Context) -> Any:
-    made = [Value(shape, dtype, identity(len(shape)), cx.name) for shape, dtype in cx.results]
-    return made[0] if isinstance(node.meta.get("val"), torch.Tensor) else tuple(made)
-
-
-def _check(node: Node, result: Any) -> None:
-    """Hold a handler's answer against what PyTorch says the node gives."""
-    expected = [(tuple(shape), dtype) for shape, dtype in _results(node)]
-    got = [(tuple(value.shape), value.dtype) for value in _flat(result)]
-    if expected != got:
-        raise Unsupported(f"the handler gives {got} where PyTorch gives {expected}")
-
-
-def _layouts(values: Sequence[Value]) -> tuple[Layout, ...]:
-    return tuple(
-        Layout(tuple(map(int, v.shape)), str(v.dtype).removeprefix("torch."), v.order)
-        for v in values
-    )

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from mlxport.converter.graph.body import Body
 from mlxport.converter.graph.code import substitute, to_source
-from mlxport.converter.graph.context import Statement
+from mlxport.converter.graph.context import Nesting, Statement
 from mlxport.converter.graph.format import statement as lay_out
 from mlxport.converter.graph.naming import Kind, Names, kind_of, variable_name
 from mlxport.converter.graph.value import Value
@@ -225,11 +225,30 @@ def _lines(
             lines += _loop_lines(item, i, variables)
             continue
         code = variables.named(item.code)
-        targets = ", ".join(variables.assign(target, i) for target in item.targets)
+        targets = _targets_text(item, i, variables)
         if len(item.targets) == 1 and isinstance(item.code, ast.Tuple):
             targets += ","
         lines += lay_out(f"{targets} = ", code, 8)
     return lines + lay_out("return ", variables.named(result), 8)
+
+
+def _targets_text(statement: Statement, i: int, variables: Variables) -> str:
+    if statement.nesting is None:
+        return ", ".join(variables.assign(target, i) for target in statement.targets)
+    first, *others = statement.targets
+    names = [variables.assign(first, i)]
+    names += [variables.assign(other, i, flows=False) for other in others]
+    return _nested(statement.nesting, iter(names))
+
+
+def _nested(nesting: Nesting, names: Iterator[str], outermost: bool = True) -> str:
+    """Write the names a nested tuple is taken apart into; a part nobody reads stays whole."""
+    if isinstance(nesting, str):
+        return next(names)
+    parts = [_nested(part, names, False) for part in nesting]
+    if not outermost and set(parts) == {"_"}:
+        return "_"
+    return ", ".join(parts) if outermost else f"({', '.join(parts)})"
 
 
 def _loop_lines(loop: Loop, i: int, variables: Variables) -> list[str]:

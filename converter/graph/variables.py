@@ -38,12 +38,13 @@ class Variables:
         found = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and n.id in self._name}
         return substitute(tree, {name: ast.Name(self._name[name]) for name in found})
 
-    def assign(self, value: Value, item: int) -> str:
-        """Name the value computed by item number ``item``."""
+    def assign(self, value: Value, item: int, *, flows: bool = True) -> str:
+        """Name the value computed by item number ``item``; where it does not flow, by its name."""
         if value.id not in self._last_read:
             return "_"
-        self._name[value.id] = self._choose(value, item)
-        return self._name[value.id]
+        chosen = self._choose(value, item) if flows else self.free(value.name, item)
+        self._name[value.id] = chosen
+        return chosen
 
     def carry(self, start: ast.expr, value: Value, item: int) -> str:
         """Name the value of a loop: the variable it starts from, where that is not needed again."""

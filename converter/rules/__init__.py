@@ -5,6 +5,7 @@ Importing this package fills the registry: every file that registers rules is na
 
 from mlxport.converter.rules import (
     activation,
+    attention,
     convolution,
     dropout,
     embedding,
@@ -13,12 +14,15 @@ from mlxport.converter.rules import (
     normalization,
     padding,
     pooling,
+    recurrent,
     resampling,
     shape,
+    transformer,
 )
 
 __all__ = [
     "activation",
+    "attention",
     "convolution",
     "dropout",
     "embedding",
@@ -27,6 +31,8 @@ __all__ = [
     "normalization",
     "padding",
     "pooling",
+    "recurrent",
     "resampling",
     "shape",
+    "transformer",
 ]

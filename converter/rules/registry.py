@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 
@@ -27,6 +27,9 @@ class Axes(Enum):
     LOGICAL = "logical"  # PyTorch's own order
 
 
+Results: TypeAlias = "str | tuple[Results, ...]"
+
+
 @dataclass(frozen=True)
 class LayerSpec:
     """What to build in MLX for one torch module.
@@ -40,6 +43,7 @@ class LayerSpec:
         axes: the order the layer wants and gives.
         rank: number of spatial axes where the input may come without a batch axis (``(C, *S)``),
             None where axis 1 is always the channel axis.
+        results: what the layer gives, as a nesting of names: the ATen op's results in order.
     """
 
     target: Callable[..., Any]
@@ -49,6 +53,7 @@ class LayerSpec:
     ignored: Mapping[str, str] = field(default_factory=dict)
     axes: Axes = Axes.CHANNELS_LAST
     rank: int | None = None
+    results: Results = "y"
 
 
 class Refusal(ConversionError):
@@ -71,6 +76,8 @@ class Rule:
         leaf: False where whole models are better lowered op by op (an axis argument, say).
         target: the MLX counterpart's name, for the support table.
         restrictions: what is not supported, for the support table; empty when nothing.
+        around: names of the ops its forward runs around that one (first states it makes itself,
+            results it takes apart); where there are any, its call is read off the captured graph.
     """
 
     source: type[torch.nn.Module]
@@ -79,6 +86,7 @@ class Rule:
     leaf: bool
     target: str
     restrictions: str
+    around: frozenset[str] = frozenset()
 
 
 RULES: dict[type[torch.nn.Module], Rule] = {}
@@ -107,6 +115,7 @@ _HARMLESS = frozenset(
 def rule(
     *sources: type[torch.nn.Module],
     ops: Iterable[str] = (),
+    around: Iterable[str] = (),
     target: str,
     restrictions: str = "",
     leaf: bool = True,
@@ -121,7 +130,9 @@ def rule(
         for source in sources:
             if source in RULES:
                 raise ValueError(f"{source.__name__} already has a rule: {RULES[source].build}")
-            RULES[source] = Rule(source, build, frozenset(ops), leaf, target, restrictions)
+            RULES[source] = Rule(
+                source, build, frozenset(ops), leaf, target, restrictions, frozenset(around)
+            )
         return build
 
     return register
