@@ -19,10 +19,19 @@ def arrange_for(spec: LayerSpec, cx: Context, value: Value) -> Value:
 
 
 def check_batched(spec: LayerSpec, inputs: Sequence[Value]) -> None:
-    """Refuse input without a batch axis for MLX's own spatial layers, which all want one."""
-    unbatched = spec.rank is not None and any(v.ndim == spec.rank + 1 for v in inputs)
-    if unbatched and spec.axes is Axes.CHANNELS_LAST and not is_ours(spec):
-        raise Refusal(f"{spec.target.__name__} takes no input without a batch axis")
+    """Refuse what is no ``(N, C, *S)``, nor ``(C, *S)`` for a layer that takes it.
+
+    MLX's own spatial layers all want a batch axis; ours do without.
+
+    Raises:
+        Refusal: an input has another number of axes.
+    """
+    if spec.axes is not Axes.CHANNELS_LAST or spec.rank is None:
+        return
+    allowed = {spec.rank + 2, spec.rank + 1} if is_ours(spec) else {spec.rank + 2}
+    for value in inputs:
+        if value.ndim not in allowed:
+            raise Refusal(f"{spec.target.__name__} takes no input with {value.ndim} axes")
 
 
 def is_ours(spec: LayerSpec) -> bool:

@@ -207,6 +207,22 @@ def test_transposes_stand_only_at_the_ends(name, transposes, converted):
     assert result.conversion.transposes == transposes, result.source
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.ConstantPad2d(1, 0.5), (4, 5)),
+        (nn.Conv3d(4, 2, 3), (4, 5, 5, 5)),
+        (nn.MaxPool2d(2), (3, 6, 6)),
+        (nn.ConvTranspose1d(3, 2, 3), (3, 7)),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else str(value),
+)
+def test_input_without_a_batch_axis(layer, shape):
+    torch.manual_seed(0)
+    result = mlxport.convert(Net(lambda m, x: m.layer(x) * 2, layer=layer), torch.randn(shape))
+    assert result.report.passed, result.report.to_text()
+
+
 def test_channels_last_ends_need_no_transpose():
     torch.manual_seed(0)
     result = mlxport.convert(CASES["skip"]().eval(), torch.randn(SHAPE), channels_last=True)
