@@ -218,14 +218,14 @@ def _run(
     if batch_first:
         x = x.swapaxes(0, 1)
     directions = 2 if bidirectional else 1
+    firsts = list(zip(*map(_rows, states), strict=True))
     last: list[State] = []
     for first in range(0, len(groups), directions):
         if first and dropout:
             x = _dropped(x, dropout)
         outputs = []
         for i in range(first, first + directions):
-            state = tuple(s[i] for s in states)
-            output, state = _scan(step_of, x, state, groups[i], backwards=i > first)
+            output, state = _scan(step_of, x, firsts[i], groups[i], backwards=i > first)
             outputs.append(output)
             last.append(state)
         x = mx.concatenate(outputs, axis=-1) if bidirectional else outputs[0]
@@ -238,13 +238,21 @@ def _scan(
 ) -> tuple[mx.array, State]:
     """Run one layer in one direction over ``(L, N, I)``."""
     bias, step = step_of(weights)
-    given = project(x, weights.weight_ih, bias)
-    times = range(x.shape[0])
+    given = _rows(project(x, weights.weight_ih, bias))
     outputs = []
-    for t in reversed(times) if backwards else times:
-        state = step(given[t], state)
+    for row in reversed(given) if backwards else given:
+        state = step(row, state)
         outputs.append(state[0])
     return mx.stack(outputs[::-1] if backwards else outputs), state
+
+
+def _rows(x: mx.array) -> list[mx.array]:
+    """Take an array apart along its first axis.
+
+    Indexing would do, but its gradient is as large as ``x`` for every row, and MLX 0.32.4 divides
+    by zero in it where another axis is empty.
+    """
+    return [mx.squeeze(row, 0) for row in mx.split(x, x.shape[0])]
 
 
 def _dropped(x: mx.array, p: float) -> mx.array:
