@@ -44,7 +44,7 @@ def train(steps: int) -> tuple[UNet3d, float]:
         volume, classes = phantom(step, TRAINING_SIZE)
         loss = F.cross_entropy(model(volume), classes)
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
     return model.eval(), loss.item()
 

@@ -52,8 +52,8 @@ def draw(panels: Sequence[Panel], heading: str, path: Path) -> None:
     pen = ImageDraw.Draw(page)
     font = ImageFont.load_default(TEXT)
     pen.text((GAP, GAP), heading, "black", font)
-    for plane, top in zip(PLANES, tops, strict=True):
-        pen.text((GAP, int(top)), plane, "black", font)
+    for name, top in zip(PLANES, tops, strict=True):
+        pen.text((GAP, int(top)), name, "black", font)
     for number, panel in enumerate(panels):
         x = left + number * (column + GAP)
         pen.text((x, int(tops[0]) - TEXT - GAP // 2), panel.title, "black", font)
