@@ -44,12 +44,14 @@ def scaled_dot_product_attention(
     q, k, v = (_four_axes(mx.broadcast_to(x, (*batch, *x.shape[-shared:]))) for x in (q, k, v))
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if mask is not None:
-        attended = mx.any(mask if mask.dtype == mx.bool_ else mask != -mx.inf, axis=-1)
-        mask = mask if mask.dtype == mx.bool_ else mask.astype(q.dtype)
+        is_bool = mask.dtype == mx.bool_
+        attended = mx.any(mask if is_bool else mask != -mx.inf, axis=-1, keepdims=True)
+        # Softmax must not see a row of nothing but -inf: its gradient, of all keys, becomes NaN.
+        mask = mask | ~attended if is_bool else mx.where(attended, mask, 0).astype(q.dtype)
         mask = _four_axes(mx.broadcast_to(mask, (*lead, q.shape[-2], k.shape[-2])))
     y = mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
     y = y.reshape(*lead, *y.shape[-2:])
-    return y if mask is None else mx.where(attended[..., None], y, 0)
+    return y if mask is None else mx.where(attended, y, 0)
 
 
 def _four_axes(x: mx.array) -> mx.array:

@@ -38,3 +38,21 @@ def test_causal_and_mask_are_refused_together() -> None:
     x = mx.ones((1, 1, 2, 4))
     with pytest.raises(ValueError, match="either a mask or is_causal"):
         scaled_dot_product_attention(x, x, x, mask=mx.ones((2, 2)), is_causal=True)
+
+
+@pytest.mark.parametrize("kind", ["bool", "float"])
+def test_a_query_without_any_key_gives_zeros_and_finite_gradients(kind: str) -> None:
+    allowed = torch.rand(5, 7) > 0.4
+    allowed[1] = False
+    mask = allowed if kind == "bool" else torch.zeros(5, 7).masked_fill(~allowed, -torch.inf)
+    tensors = [torch.randn(2, size, 4, requires_grad=True) for size in (5, 7, 7)]
+    want = F.scaled_dot_product_attention(*tensors, attn_mask=mask)
+    gradients = torch.autograd.grad(want, tensors, torch.ones_like(want))
+    got, ours = mx.vjp(
+        lambda *x: scaled_dot_product_attention(*x, mask=mx.array(mask.numpy())),
+        [mx.array(x.detach().numpy()) for x in tensors],
+        [mx.ones(want.shape)],
+    )
+    assert not np.array(got[0])[:, 1].any()
+    for x, y in zip([*got, *ours], [want, *gradients], strict=True):
+        np.testing.assert_allclose(np.array(x), y.detach().numpy(), rtol=0, atol=1e-5)
