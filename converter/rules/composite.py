@@ -1,0 +1,107 @@
+"""Layers made of layers: whether they still are what their constructor builds.
+
+A rule gives back a constructor's arguments, so nothing inside may have been exchanged or set
+otherwise since. Held against the same layer built anew, on the meta device.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from mlxport.converter.plan import Entry
+from mlxport.converter.rules.entries import one
+from mlxport.converter.rules.registry import Refusal
+
+ADVICE = "convert the whole model, which reads what it does"
+
+# Attributes that change nothing in what a forward pass computes.
+_BOOKKEEPING = frozenset(
+    {
+        "training",
+        "inplace",
+        "num_layers",  # layers may have been dropped; those there count
+        "activation_relu_or_gelu",  # chooses the fast path, as the next three
+        "enable_nested_tensor",
+        "use_nested_tensor",
+        "mask_check",
+    }
+)
+# A Linear by another name, so that quantisation leaves it alone.
+_SAME: dict[type, type] = {torch.nn.modules.linear.NonDynamicallyQuantizableLinear: torch.nn.Linear}
+
+
+def every_tensor(module: torch.nn.Module, rebuild: Callable[[], Any]) -> tuple[Entry, ...]:
+    """Return entries that keep all tensors of a composite layer under their names.
+
+    Args:
+        module: the layer.
+        rebuild: builds it anew with the arguments its rule found.
+
+    Raises:
+        Refusal: the two differ in more than the values of their tensors; all of it is listed.
+    """
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about fast paths not taken
+        plain = rebuild()
+    if differences := list(_differences(module, plain)):
+        raise Refusal.listing(
+            "it is not as its constructor builds it:", differences, f"To keep this, {ADVICE}."
+        )
+    return tuple(one(key) for key in module.state_dict())
+
+
+@contextmanager
+def expecting_usual_parts() -> Iterator[None]:
+    """Refuse where reading the arguments off a layer's parts fails, as one is of another kind."""
+    try:
+        yield
+    except (AttributeError, IndexError, TypeError) as error:
+        raise Refusal(f"a part of it was exchanged or removed ({error}); {ADVICE}") from error
+
+
+def settings(module: torch.nn.Module) -> dict[str, Any]:
+    """Return the attributes of a module, besides its tensors and modules, that say what it does."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if not name.startswith("_") and name not in _BOOKKEEPING
+    }
+
+
+def _differences(module: torch.nn.Module, plain: torch.nn.Module) -> Iterator[str]:
+    found, expected = (dict(m.named_modules(remove_duplicate=False)) for m in (module, plain))
+    for path in sorted(found.keys() ^ expected.keys()):
+        yield f"{path}: {'added' if path in found else 'missing'}"
+    for path, part in found.items():
+        if path in expected:
+            at = f"{path}: " if path else ""
+            yield from (f"{at}{text}" for text in _own_differences(part, expected[path], path))
+
+
+def _own_differences(part: torch.nn.Module, plain: torch.nn.Module, path: str) -> Iterator[str]:
+    kinds = [_SAME.get(type(m), type(m)) for m in (part, plain)]
+    if path and kinds[0] is not kinds[1]:
+        yield f"is a {kinds[0].__name__}, not a {kinds[1].__name__}"
+        return
+    found, expected = settings(part), settings(plain)
+    replaced = {name for name in found if hasattr(type(part), name)}
+    for name in sorted(expected.keys() | replaced):
+        if (value := found.get(name)) != expected.get(name):
+            yield f"{name} is {value!r}, not {expected.get(name)!r}"
+    shapes = [
+        {
+            name: tuple(t.shape)
+            for tensors in (m.named_parameters(recurse=False), m.named_buffers(recurse=False))
+            for name, t in tensors
+        }
+        for m in (part, plain)
+    ]
+    if shapes[0] != shapes[1]:
+        yield f"has the tensors {shapes[0]}, not {shapes[1]}"
+    if path and (part._forward_hooks or part._forward_pre_hooks):
+        yield "a forward hook is registered on it"
