@@ -196,11 +196,17 @@ NUMBERS: dict[str, Fn] = {
 }
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", NUMBERS)
+# torch refuses to subtract a bool tensor
+COMPUTABLE = [
+    (name, dtype)
+    for name in NUMBERS
+    for dtype in DTYPES
+    if not (dtype is torch.bool and name in ("1 - x", "2.5 - x"))
+]
+
+
+@pytest.mark.parametrize(("name", "dtype"), COMPUTABLE)
 def test_numbers(name: str, dtype: torch.dtype, assert_op_parity: Fn) -> None:
-    if dtype == torch.bool and name in ("1 - x", "2.5 - x"):
-        pytest.skip("torch refuses to subtract a bool tensor")
     assert_op_parity(lambda x: NUMBERS[name](x), torch.arange(6).reshape(2, 3).to(dtype))
 
 
