@@ -69,7 +69,6 @@ class StereoNet(nn.Module):
 
     def __init__(self, max_disparity: int = 32, width: int = 8) -> None:
         super().__init__()
-        self.max_disparity = max_disparity
         self.features = nn.Sequential(
             conv2d(3, width, stride=2),
             conv2d(width, width, stride=2),
@@ -85,7 +84,7 @@ class StereoNet(nn.Module):
         """Return the expected disparity under the softmax of the cost volume (soft-argmin)."""
         cost = self.cost_volume(self.features(left), self.features(right))
         cost = self.head(self.hourglass(F.relu(self.enter(cost))))
-        size = (self.max_disparity, *left.shape[2:])
+        size = (len(self.disparities), *left.shape[2:])
         cost = F.interpolate(cost, size=size, mode="trilinear", align_corners=False)
         probability = F.softmax(cost.squeeze(1), dim=1)
         return torch.sum(probability * self.disparities.view(1, -1, 1, 1), dim=1)
@@ -93,7 +92,7 @@ class StereoNet(nn.Module):
     def cost_volume(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         """Lay the left features beside the right ones shifted by every disparity."""
         batch, channels, height, width = left.shape
-        depth = self.max_disparity // 4  # the features are at a quarter of the images' size
+        depth = len(self.disparities) // 4  # the features are at a quarter of the images' size
         cost = left.new_zeros(batch, 2 * channels, depth, height, width)
         for d in range(depth):
             cost[:, :channels, d, :, d:] = left[:, :, :, d:]
