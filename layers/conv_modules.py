@@ -45,7 +45,7 @@ class _ConvNd(nn.Module):
             "dilation": expand(dilation, rank, "dilation", layer),
         }
         channels = {"in_channels": in_channels, "out_channels": out_channels}
-        positive = {"kernel_size": kernel, "groups": groups, **channels, **sizes}
+        positive: dict[str, Any] = {"kernel_size": kernel, "groups": groups, **channels, **sizes}
         check_hyperparameters(layer, positive, non_negative={})
         check_divisible(layer, groups, channels)
         ends(layer, padding, kernel, sizes["stride"], sizes["dilation"])
@@ -53,7 +53,9 @@ class _ConvNd(nn.Module):
         native: dict[str, Any] = {
             name: size[0] if rank == 1 else size for name, size in sizes.items()
         }
-        super().__init__(in_channels // groups, out_channels, bias=bias, **native)
+        super().__init__(  # type: ignore[call-arg]  # MLX's layer of the rank
+            in_channels // groups, out_channels, bias=bias, **native
+        )
         self.groups = groups
         self.padding = padding
         self.padding_mode = padding_mode
@@ -94,7 +96,7 @@ class _ConvNd(nn.Module):
         return pad(x, [*batch, *zip(low, high, strict=True), (0, 0)], self.padding_mode)
 
 
-class Conv1d(_ConvNd, nn.Conv1d):
+class Conv1d(_ConvNd, nn.Conv1d):  # type: ignore[misc]  # padding may be a name
     """Applies a 1-dimensional convolution, as ``torch.nn.Conv1d`` does.
 
     Takes PyTorch's arguments in PyTorch's order, and has the parameters of ``mlx.nn.Conv1d``. Why
@@ -128,7 +130,7 @@ class Conv1d(_ConvNd, nn.Conv1d):
     _rank = 1
 
 
-class Conv2d(_ConvNd, nn.Conv2d):
+class Conv2d(_ConvNd, nn.Conv2d):  # type: ignore[misc]  # padding may be a name
     """Applies a 2-dimensional convolution, as ``torch.nn.Conv2d`` does.
 
     Takes the arguments of :class:`Conv1d`, with one integer or two for each size, and has the
@@ -147,7 +149,7 @@ class Conv2d(_ConvNd, nn.Conv2d):
     _rank = 2
 
 
-class Conv3d(_ConvNd, nn.Conv3d):
+class Conv3d(_ConvNd, nn.Conv3d):  # type: ignore[misc]  # padding may be a name
     """Applies a 3-dimensional convolution, as ``torch.nn.Conv3d`` does.
 
     Takes the arguments of :class:`Conv1d`, with one integer or three for each size, and has the

@@ -151,7 +151,7 @@ class _ConvTransposeNd(nn.Module):
         native: dict[str, Any] = {
             name: size[0] if rank == 1 else size for name, size in sizes.items()
         }
-        super().__init__(  # type: ignore[call-arg, no-untyped-call]  # MLX's layer of the rank
+        super().__init__(  # type: ignore[call-arg]  # MLX's layer of the rank
             in_channels // groups, out_channels, bias=bias, **native
         )
         self.groups = groups
