@@ -85,6 +85,7 @@ NETWORKS = {
     "unet3d": Network(UNet3d, ((1, 1, 16, 24, 20),)),
     "unet3d-odd-sizes": Network(UNet3d, ((2, 1, 13, 17, 11),)),
     "unet3d-bfloat16": Network(UNet3d, ((1, 1, 8, 12, 10),), dtype=torch.bfloat16),
+    "unet3d-float16": Network(UNet3d, ((1, 1, 8, 12, 10),), dtype=torch.float16),
     "unet3d-safetensors": Network(UNet3d, ((1, 1, 8, 8, 8),), suffix=".safetensors"),
     "monai-unet": Network(lambda: monai_unet("INSTANCE"), ((1, 1, 16, 24, 16),)),
     "monai-unet-batch-norm": Network(lambda: monai_unet("BATCH"), ((2, 1, 16, 16, 16),)),
