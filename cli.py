@@ -98,7 +98,9 @@ def convert(
         source, output, inputs=inputs, channels_last=layout == "channels_last", **options
     )
     for note in result.notes:
-        click.secho(f"Warning: {note}", fg="yellow", err=True)
+        click.echo(f"Note: {note}", err=True)
+    for warning in result.warnings:
+        click.secho(f"Warning: {warning}", fg="yellow", err=True)
     if result.report is None:
         raise AssertionError("a checkpoint is never converted without a report")
     _show(result.report, as_json)

@@ -40,7 +40,8 @@ class Converted:
         source: the text of ``model.py``.
         conversion: the record: weight plan, modules, layouts.
         report: the parity report; None where it was not asked for.
-        notes: what the user should know, one sentence each.
+        notes: what was done with the checkpoint, one sentence each.
+        warnings: what the user should look into.
     """
 
     model: nn.Module
@@ -48,6 +49,7 @@ class Converted:
     conversion: Conversion
     report: ParityReport | None
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def convert_model(
@@ -99,7 +101,7 @@ def convert_checkpoint(
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             keys = load_into_model(torch_model, checkpoint)
-        notes = (*checkpoint.notes, *(str(warning.message) for warning in caught))
+        found = tuple(str(warning.message) for warning in caught)
         args = _examples(inputs, torch_model)
         translation = translate(torch_model, args, channels_last=channels_last)
         conversion = _recorded(translation.conversion, checkpoint, keys, model)
@@ -112,7 +114,7 @@ def convert_checkpoint(
             built, conversion, reference, noise_multiple=noise_multiple or NOISE_MULTIPLE
         )
         write_report(folder, report)
-    return Converted(built, translation.source, conversion, report, notes)
+    return Converted(built, translation.source, conversion, report, checkpoint.notes, found)
 
 
 def verify_model(

@@ -28,6 +28,7 @@ LEVELS: list[set[str]] = [
         "converter.plan",
         "converter.record",
         "converter.tensor",
+        "converter.torch_call",
         "converter.torch_tensor",
         "converter.transforms",
         "layers",

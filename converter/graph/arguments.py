@@ -6,7 +6,6 @@ the model and the captured program once on the example inputs tells them apart b
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from mlxport.converter.errors import CaptureError
 from mlxport.converter.graph.naming import argument_name
+from mlxport.converter.torch_call import bound_arguments
 
 SAMPLES = 257
 CLOSE = 1e-3  # decompositions round differently; other tensors differ by far more
@@ -116,12 +116,8 @@ def _refuse_packed(path: str, module: torch.nn.Module, given: Sequence[Any]) -> 
 
 
 def _named(module: torch.nn.Module, args: Any, kwargs: Any) -> list[Given]:
-    try:
-        bound = inspect.signature(module.forward).bind(*args, **kwargs).arguments
-    except TypeError:  # forward(*args) behind a wrapper, say
-        bound = {f"x{i}": value for i, value in enumerate((*args, *kwargs.values()))}
     given: list[Given] = []
-    for name, value in bound.items():
+    for name, value in bound_arguments(module, args, kwargs).items():
         leaves = [t for t in torch.utils._pytree.tree_leaves(value) if isinstance(t, torch.Tensor)]
         for i, tensor in enumerate(leaves):
             own = "x" if name in ("input", "inputs", "args") and len(leaves) == 1 else name

@@ -19,7 +19,7 @@ from mlxport.converter.graph.attributes import (
     zeros,
 )
 from mlxport.converter.graph.body import Body, Lowered
-from mlxport.converter.graph.naming import Kind, Names, class_name, kind_of
+from mlxport.converter.graph.naming import Kind, Names, children_of, class_name, kind_of
 from mlxport.converter.graph.parameters import parametrise
 
 
@@ -89,7 +89,7 @@ class _Finder:
         prefix = f"{path}." if path else ""
         below = [p for p in self.used if p.startswith(prefix) and _depth(p) == _depth(path) + 1]
         module = self.names.model.get_submodule(path)
-        order = {name: i for i, (name, _) in enumerate(module.named_children())}
+        order = {name: i for i, name in enumerate(module._modules)}
         return sorted(below, key=lambda p: order.get(p.rpartition(".")[2], -1))
 
     def _attribute(self, path: str) -> Attribute:
@@ -108,7 +108,7 @@ class _Finder:
             keys = [self.names.segment(path, name) for name in children]
             return Container(keys, [self._attribute(child) for child in children.values()])
         module = self.names.model.get_submodule(path)
-        size = max(len(list(module.children())), len(module._parameters))
+        size = len(children_of(module))
         return Container(
             None,
             [

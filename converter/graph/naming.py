@@ -28,16 +28,21 @@ class Kind(Enum):
 
 def kind_of(module: torch.nn.Module) -> Kind:
     """Return what a torch module becomes."""
-    names = [name for name, _ in module.named_children()] + list(module._parameters)
+    names = children_of(module)
+    counted = names == [str(i) for i in range(len(names))]
     own_forward = type(module).forward is not torch.nn.Sequential.forward
     if isinstance(module, (torch.nn.ModuleDict, torch.nn.ParameterDict)):
         return Kind.DICT
-    if isinstance(module, (torch.nn.ModuleList, torch.nn.ParameterList)):
+    if isinstance(module, (torch.nn.ModuleList, torch.nn.ParameterList)) and counted:
         return Kind.LIST
-    counted = names == [str(i) for i in range(len(names))]
     if isinstance(module, torch.nn.Sequential) and not own_forward and counted:
         return Kind.LIST
     return Kind.CLASS
+
+
+def children_of(module: torch.nn.Module) -> list[str]:
+    """Return the names of a module's children and parameters, also those of one object twice."""
+    return [*module._modules, *module._parameters]
 
 
 def is_inlined(module: torch.nn.Module) -> bool:

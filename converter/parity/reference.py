@@ -16,6 +16,7 @@ from mlxport.converter.errors import ParityError
 from mlxport.converter.parity.float64 import in_float64, wide, widen
 from mlxport.converter.parity.recording import Array, Call, Reference, Value, sample_indices
 from mlxport.converter.tensor import Tensor
+from mlxport.converter.torch_call import bound_arguments
 from mlxport.converter.torch_tensor import tensor_from_torch
 
 # positional and keyword arguments of a call
@@ -147,7 +148,8 @@ class _Recorder:
             if given is None:
                 self.calls.append(Call(path, number, outputs))
                 return
-            inputs = tuple(_bits(leaf) for leaf in _tensors(given))
+            named = bound_arguments(self.module.get_submodule(path), *given)
+            inputs = tuple(_bits(leaf) for leaf in _tensors(named))
             alone = _joined(own, self._exact_alone(path, given))
             self.calls.append(Call(path, number, outputs, inputs, alone))
 

@@ -61,7 +61,8 @@ def label(entry: Entry) -> str:
 
 
 def _table(rows: Sequence[Entry]) -> Table:
-    modes = [m for m in MODES if any(m in row.verdicts or m in row.skipped for row in rows)]
+    # a mode in which nothing at all was judged has no column; the reason stands below the table
+    modes = [mode for mode in MODES if any(mode in row.verdicts for row in rows)]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("layer", overflow="fold", ratio=1)
     table.add_column("class", overflow="fold")

@@ -101,6 +101,24 @@ def swept(m, x):
     return m.norm(x.permute(0, 2, 3, 4, 1)).permute(0, 4, 1, 2, 3) + m.conv(x)
 
 
+def swapped(m, x):
+    a = m.conv(x)
+    b = m.other(a)
+    return m.minus(b, a), m.minus(a, b), m.minus(b=a, a=b)
+
+
+class Minus(nn.Module):
+    def forward(self, a, b):
+        return a - b
+
+
+def under_two_names():
+    shared = conv()
+    return Net(
+        lambda m, x: m.again(m.row(x)), row=nn.Sequential(shared, nn.ReLU(), shared), again=shared
+    )
+
+
 def block():
     return nn.Sequential(conv(), nn.BatchNorm3d(4), nn.ReLU(inplace=True))
 
@@ -140,6 +158,11 @@ CASES = {
         lambda m, x: m.conv(x) * m.running + torch.tensor([1.0, 2.0, 3.0, 4.0]),
         conv=conv(),
         running=nn.Buffer(torch.rand(4, 1, 1, 1), persistent=False),
+    ),
+    "arguments in another order": lambda: Net(swapped, conv=conv(), other=conv(), minus=Minus()),
+    "one module under two names": under_two_names,
+    "weight norm": lambda: Net(
+        lambda m, x: m.conv(x), conv=nn.utils.parametrizations.weight_norm(conv())
     ),
     "dict output": lambda: Net(lambda m, x: {"a": m.conv(x), "b": [x, (x * 2,)]}, conv=conv()),
     "returns its input": lambda: Net(lambda m, x: (x, m.conv(x)), conv=conv()),
