@@ -47,6 +47,8 @@ def read_call(graph: Graph, rule: Rule, module: torch.nn.Module, inputs: Sequenc
     Raises:
         Refusal: the graph does something else with the op than the module's class does.
     """
+    if module._forward_hooks or module._forward_pre_hooks:
+        raise Refusal(f"hooks change what {type(module).__name__} takes or gives")
     (op,) = (node for node in graph.nodes if str(node.target) in rule.ops)
     placeholders = (node for node in graph.nodes if node.op == "placeholder")
     given = dict(zip(placeholders, inputs, strict=True))

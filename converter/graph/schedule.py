@@ -17,7 +17,7 @@ from mlxport.converter.graph.body import Body
 from mlxport.converter.graph.code import substitute, to_source
 from mlxport.converter.graph.context import Nesting, Statement
 from mlxport.converter.graph.format import statement as lay_out
-from mlxport.converter.graph.naming import Kind, Names, kind_of, variable_name
+from mlxport.converter.graph.naming import Kind, Names, children_of, kind_of, variable_name
 from mlxport.converter.graph.value import Value
 from mlxport.converter.graph.variables import Variables
 
@@ -33,6 +33,7 @@ class Loop:
     container: ast.expr
     start: ast.expr
     others: list[ast.expr]
+    modules: frozenset[str | None]
 
 
 Item = Statement | Loop
@@ -129,7 +130,7 @@ def _loop(chain: Sequence[Statement], names: Names, owner: str) -> Loop:
     if not isinstance(element, ast.Subscript):
         raise AssertionError(f"{container!r} is not a list")
     whole: ast.expr = element.value
-    size = len(list(names.model.get_submodule(container).children()))
+    size = len(children_of(names.model.get_submodule(container)))
     if (first, last) != (0, size - 1):
         lower = ast.Constant(first) if first else None
         upper = ast.Constant(last + 1) if last + 1 < size else None
@@ -137,7 +138,8 @@ def _loop(chain: Sequence[Statement], names: Names, owner: str) -> Loop:
     start, *others = _arguments(chain[0])
     if container:
         chain[-1].targets[0].name = variable_name(container)
-    return Loop(chain[-1].targets[0], whole, start, others)
+    modules = frozenset(statement.module for statement in chain)
+    return Loop(chain[-1].targets[0], whole, start, others, modules)
 
 
 def _element(statement: Statement, names: Names) -> bool:
@@ -174,13 +176,18 @@ def _is_identity(names: Names, path: str) -> bool:
 
 
 def _inline(items: Sequence[Item], result: ast.expr) -> tuple[list[Item], ast.expr]:
-    """Write values that are used once where they are used, while lines stay short."""
+    """Write values that are used once where they are used, while lines stay short.
+
+    The calls of one module keep their order, so that the first call stays the first.
+    """
     uses = _uses_of(result) + Counter(name for item in items for name in _read_by(item))
     known = {t.id: t.name for item in items for t in _targets(item)}
     waiting: dict[str, ast.expr] = {}
+    calls: dict[str, frozenset[str | None]] = {}  # the modules that a waiting expression calls
     absorbed: set[str] = set()
 
-    def absorb(tree: ast.expr) -> ast.expr:
+    def absorb(tree: ast.expr) -> tuple[ast.expr, frozenset[str | None]]:
+        called: frozenset[str | None] = frozenset()
         for name in references(tree):
             if name not in waiting:
                 continue
@@ -188,14 +195,22 @@ def _inline(items: Sequence[Item], result: ast.expr) -> tuple[list[Item], ast.ex
             if _depth(merged) <= DEEPEST_INLINE and _length(merged, known) <= LONGEST_INLINE:
                 tree = merged
                 absorbed.add(name)
-        return tree
+                called |= calls[name]
+        return tree, called
 
     for item in items:
-        if isinstance(item, Statement):
-            item.code = absorb(item.code)
-            if len(item.targets) == 1 and uses[item.targets[0].id] == 1:
-                waiting[item.targets[0].id] = item.code
-    result = absorb(result)
+        if isinstance(item, Loop):
+            called = item.modules
+        else:
+            item.code, called = absorb(item.code)
+            called |= {item.module} - {None}
+        for name in [name for name in waiting if calls[name] & called]:
+            del waiting[name]  # absorbed already, or it stays before this call
+        if isinstance(item, Statement) and len(item.targets) == 1:
+            value = item.targets[0].id
+            if uses[value] == 1:
+                waiting[value], calls[value] = item.code, called
+    result, _ = absorb(result)
     return [item for item in items if _targets(item)[0].id not in absorbed], result
 
 
