@@ -266,6 +266,8 @@ def _cast(x: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
 
 def _to_mlx(x: torch.Tensor) -> mx.array:
     assert x.dtype in MLX_DTYPE, f"{x.dtype} has no place in MLX"
+    if x.numel() == 0:  # MLX 0.32.4 may reduce an array made from an empty one without end
+        return mx.zeros(tuple(x.shape), dtype=MLX_DTYPE[x.dtype])
     return mx.array(x.contiguous()).reshape(tuple(x.shape))
 
 
