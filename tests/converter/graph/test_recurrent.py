@@ -121,6 +121,10 @@ def swapping():
     return layer
 
 
+def normed():
+    return nn.utils.parametrizations.weight_norm(nn.LSTM(4, 4), "weight_hh_l0")
+
+
 def learned(m, x):
     return m.gru(x, m.h0.expand(-1, x.shape[1], -1))
 
@@ -159,6 +163,7 @@ MODELS = {
     ),
     "hooked": (lambda: Net(lambda m, x: m.l(x), l=hooked()), [X]),
     "states swapped by a hook": (lambda: Net(lambda m, x: m.l(x), l=swapping()), [X]),
+    "weight norm": (lambda: Net(lambda m, x: m.l(x)[0], l=normed()), [X]),
     "own forward": (lambda: Net(lambda m, x: m.l(x), l=OwnForward(4, 4)), [X]),
     "subclass": (lambda: Net(lambda m, x: m.l(x)[0], l=Subclass(4, 4)), [X]),
     "alone": (lambda: nn.LSTM(4, 4, 2), [X]),
