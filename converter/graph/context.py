@@ -55,6 +55,8 @@ class Context:
         results: what PyTorch says the node gives, as ``(shape, dtype)`` of every tensor.
         name: what to call the node's result where it needs a name of its own.
         arranged: transposes already made in this body, by value and order.
+        sliced: slice of another value -> that value and the index of each of its stored axes.
+        expanded: value with new axes of length one -> the one without, and where they are stored.
     """
 
     statements: list[Statement] = field(default_factory=list)
@@ -63,6 +65,8 @@ class Context:
     results: tuple[tuple[tuple[Any, ...], torch.dtype], ...] = ()
     name: str = "x"
     arranged: dict[tuple[str, Order, Order], Value] = field(default_factory=dict)
+    sliced: dict[str, tuple[Value, tuple[Any, ...]]] = field(default_factory=dict)
+    expanded: dict[str, tuple[Value, tuple[int, ...]]] = field(default_factory=dict)
 
     # -- results ---------------------------------------------------------------------------------
 

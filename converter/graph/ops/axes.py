@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mlxport.converter.graph.code import OMIT, Omit
+from mlxport.converter.graph.code import OMIT, Omit, call
+from mlxport.converter.graph.context import Context
 from mlxport.converter.graph.value import Order, Value
 
 
@@ -44,10 +45,32 @@ def with_new_axis(order: Order, axis: int) -> Order:
     return insert_axis(tuple(a + (a >= axis) for a in order), axis)
 
 
-def subscript(ndim: int, axis: int, index: Any) -> Any:
-    """Return what stands in the brackets to index one stored axis: ``:, 1:3`` or ``..., 0``."""
-    if axis == 0:
-        return index
-    if axis == ndim - 1 and ndim > 2:
-        return (..., index)
-    return (*[slice(None)] * axis, index)
+def expand_dims(
+    cx: Context, value: Value, positions: Sequence[int], shape: Sequence[Any], order: Order
+) -> Value:
+    """Emit an array with new axes of length one, together with those it has just been given.
+
+    Args:
+        cx: the lowering context.
+        value: the array.
+        positions: where the new axes are stored in the result.
+        shape: the result's logical shape.
+        order: the result's order.
+    """
+    base, before = cx.expanded.get(value.id, (value, ()))
+    kept = [p for p in range(len(shape)) if p not in positions]
+    axes = tuple(sorted([*positions, *(kept[axis] for axis in before)]))
+    axis = spelled(axes[0], len(shape)) if len(axes) == 1 else axes
+    result = cx.compute(call("mx.expand_dims", base, axis), shape, value.dtype, order)
+    cx.expanded[result.id] = base, axes
+    return result
+
+
+def subscript(places: Sequence[Any]) -> Any:
+    """Return what stands in the brackets to index every stored axis: ``:, 1:3`` or ``..., 0``."""
+    everything = slice(None)
+    last = max((i for i, place in enumerate(places) if place != everything), default=0)
+    first = next((i for i, place in enumerate(places) if place != everything), 0)
+    if last == len(places) - 1 and first > 1:
+        return (..., *places[first:])
+    return places[0] if last == 0 else tuple(places[: last + 1])

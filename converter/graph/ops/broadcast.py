@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.ops.axes import expand_dims
 from mlxport.converter.graph.value import Order, Value, identity
 
 # A symbolic size weighs more than a parameter's and less than a volume's.
@@ -93,11 +94,5 @@ def _fit(cx: Context, value: Value, order: Order) -> Value:
     kept = order[first:]
     logical = sorted(kept)
     shape = [1 if axis < missing else value.shape[axis - missing] for axis in logical]
-    return cx.step(
-        "mx.expand_dims(x, axis)",
-        value,
-        shape=shape,
-        order=tuple(logical.index(axis) for axis in kept),
-        x=value,
-        axis=[p - first for p in inner] if len(inner) > 1 else inner[0] - first,
-    )
+    after = tuple(logical.index(axis) for axis in kept)
+    return expand_dims(cx, value, [p - first for p in inner], shape, after)

@@ -81,6 +81,12 @@ def full_like(cx: Context, x: Value, value: Number | Scalar, **_: Any) -> Value:
     return cx.emit(f"{function}(x).astype(dtype)", order=x.order, x=x, dtype=mlx_dtype(cx.dtype))
 
 
+@op("aten.fill.Scalar")
+def fill(cx: Context, x: Value, value: Number) -> Value:
+    """One number everywhere, in the shape of another array."""
+    return full_like(cx, x, value)
+
+
 @op("aten.zeros_like.default", "aten.empty_like.default")
 def zeros_like(cx: Context, x: Value, **_: Any) -> Value:
     """Zeros in the shape of another array."""

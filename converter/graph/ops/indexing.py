@@ -116,7 +116,8 @@ def index_add(
     if x.ndim == 0 or alpha != 1:
         raise cx.refuse(f"index_add of a 0-d array or with alpha={alpha}")
     (x, source), order = common_order(cx, [x, source])
-    where = subscript(x.ndim, x.axis(dim), places)
+    axes = [slice(None)] * x.ndim
+    where = subscript([*axes[: x.axis(dim)], places, *axes[x.axis(dim) + 1 :]])
     return cx.emit("x.at[where].add(source)", order=order, x=x, where=where, source=source)
 
 

@@ -266,7 +266,19 @@ def _truth(function: str) -> Handler:
 
 
 op("aten.any.default", "aten.any.dim", "aten.any.dims")(_truth("mx.any"))
-op("aten.all.default", "aten.all.dim", "aten.all.dims")(_truth("mx.all"))
+op("aten.all.default", "aten.all.dim", "aten.all.dims", "aten._is_all_true.default")(
+    _truth("mx.all")
+)
+
+
+# -- counts --------------------------------------------------------------------------------------
+
+
+@op("aten.histc.default")
+def histc(cx: Context, x: Value, bins: int = 100, low: Number = 0, high: Number = 0) -> Value:
+    """How many values fall in each of some bins of equal width."""
+    given = {} if low == high else {"low": low, "high": high}
+    return cx.layer_function("histogram", "histogram", x, bins, order=(0,), **given)
 
 
 # -- running sums and products -------------------------------------------------------------------

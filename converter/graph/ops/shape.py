@@ -10,7 +10,7 @@ from typing import Any
 from mlxport.converter.graph.code import OMIT
 from mlxport.converter.graph.context import Context
 from mlxport.converter.graph.dtypes import emit, mlx_promoted
-from mlxport.converter.graph.ops.axes import stored_axis, with_new_axis
+from mlxport.converter.graph.ops.axes import expand_dims, stored_axis, with_new_axis
 from mlxport.converter.graph.ops.broadcast import common_order
 from mlxport.converter.graph.ops.conversion import in_dtype
 from mlxport.converter.graph.ops.registry import op
@@ -64,7 +64,7 @@ def unsqueeze(cx: Context, x: Value, dim: int) -> Value:
     """A new axis of length one."""
     dim %= x.ndim + 1
     order = with_new_axis(x.order, dim)
-    return cx.emit("mx.expand_dims(x, axis)", order=order, x=x, axis=order.index(dim))
+    return expand_dims(cx, x, [order.index(dim)], cx.shape, order)
 
 
 # -- repetition ----------------------------------------------------------------------------------

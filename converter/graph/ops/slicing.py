@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlxport.converter.graph.context import Context
-from mlxport.converter.graph.ops.axes import spelled, stored_axis, subscript, with_new_axis
+from mlxport.converter.graph.ops.axes import (
+    expand_dims,
+    spelled,
+    stored_axis,
+    subscript,
+    with_new_axis,
+)
 from mlxport.converter.graph.ops.broadcast import choose_order, rearrange
 from mlxport.converter.graph.ops.conversion import in_dtype
 from mlxport.converter.graph.ops.registry import op
@@ -25,9 +31,20 @@ def slice_(
     """``x[start:end:step]`` along an axis."""
     if cx.shape == x.shape and step == 1:
         return x
-    taken = _slice(x.shape[dim], start, end, step)
-    index = subscript(x.ndim, x.axis(dim), taken)
-    return cx.emit("x[index]", order=x.order, x=x, index=index)
+    return _indexed(cx, x, dim, _slice(x.shape[dim], start, end, step))
+
+
+def _indexed(cx: Context, x: Value, dim: int, index: Any) -> Value:
+    """Emit the array indexed along one logical axis, in one go with slices just taken of it."""
+    order = x.order if isinstance(index, slice) else without_axes(x.order, [dim % x.ndim])
+    base, places = cx.sliced.get(x.id, (x, (slice(None),) * x.ndim))
+    position = [i for i, place in enumerate(places) if isinstance(place, slice)][x.axis(dim)]
+    if places[position] != slice(None):
+        base, places, position = x, (slice(None),) * x.ndim, x.axis(dim)
+    places = (*places[:position], index, *places[position + 1 :])
+    result = cx.emit("x[index]", order=order, x=base, index=subscript(places))
+    cx.sliced[result.id] = base, places
+    return result
 
 
 def _slice(size: Any, start: Any, end: Any, step: Any) -> slice:
@@ -47,8 +64,7 @@ def _slice(size: Any, start: Any, end: Any, step: Any) -> slice:
 @op("aten.select.int", "aten.select_copy.int")
 def select(cx: Context, x: Value, dim: int, index: Any) -> Value:
     """``x[index]`` along an axis, which goes."""
-    order = without_axes(x.order, [dim % x.ndim])
-    return cx.emit("x[index]", order=order, x=x, index=subscript(x.ndim, x.axis(dim), index))
+    return _indexed(cx, x, dim, index)
 
 
 @op("aten.slice_scatter.default")
@@ -81,10 +97,7 @@ def select_scatter(cx: Context, x: Value, source: Value, dim: int, index: Any) -
     dim %= x.ndim
     order = with_new_axis(source.order, dim)
     shape = [*source.shape[:dim], 1, *source.shape[dim:]]
-    axis = order.index(dim)
-    source = cx.step(
-        "mx.expand_dims(x, axis)", source, shape=shape, order=order, x=source, axis=axis
-    )
+    source = expand_dims(cx, source, [order.index(dim)], shape, order)
     first = index % x.shape[dim]
     return _written(cx, x, source, dim, (first, first + 1, 1))
 
@@ -147,3 +160,21 @@ def diagonal(cx: Context, x: Value, offset: int = 0, dim1: int = 0, dim2: int = 
     order = (*rest, x.ndim - 2)
     axes = x.axis(dim1), x.axis(dim2)
     return cx.call("mx.diagonal", x, offset, *axes, order=order)
+
+
+@op("aten.unfold.default", "aten.unfold_copy.default")
+def unfold(cx: Context, x: Value, dim: int, size: int, step: int) -> Value:
+    """Windows along an axis, which counts them; their elements become the last axis."""
+    if x.ndim == 0:
+        raise cx.refuse("windows of a 0-d array")
+    dim %= x.ndim
+    order = tuple(n for axis in x.order for n in ([dim, x.ndim] if axis == dim else [axis]))
+    return cx.emit(
+        "mx.take(x, mx.expand_dims(mx.arange(0, end, step), 1) + mx.arange(size), axis=axis)",
+        order=order,
+        x=x,
+        end=cx.shape[dim] * step,
+        step=step,
+        size=size,
+        axis=stored_axis(x, dim),
+    )

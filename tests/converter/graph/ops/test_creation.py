@@ -54,6 +54,7 @@ LIKE: dict[str, Fn] = {
     "zeros_like": torch.zeros_like,
     "ones_like": torch.ones_like,
     "full_like": lambda x: torch.full_like(x, 2),
+    "fill": lambda x: torch.ops.aten.fill.Scalar(x, 3),
     "other dtype": lambda x: torch.zeros_like(x, dtype=torch.int64),
     "new_zeros": lambda x: x.new_zeros(3, 2),
     "new_ones": lambda x: x.new_ones(3, 2),

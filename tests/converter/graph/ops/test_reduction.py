@@ -145,6 +145,13 @@ def test_truth_of_numbers(assert_op_parity: Fn) -> None:
     assert_op_parity(lambda x: torch.any(x, (0, 1)), x)
 
 
+def test_histograms(assert_op_parity: Fn) -> None:
+    x = torch.randn(4, 5, 6)
+    assert_op_parity(lambda x: (x.histc(7), x.histc(4, -1, 1), x[0].histc(3, 0, 2)), x)
+    assert_op_parity(lambda x: (x.histc(5), x.histc(5, 2, 2)), torch.full((3,), 2.0))
+    assert_op_parity(lambda x: x.histc(3, 0, 3), torch.tensor([0.0, 1, 2, 3, torch.nan, 4, -1]))
+
+
 def test_infinities_in_logsumexp(assert_op_parity: Fn) -> None:
     inf = torch.inf
     x = torch.tensor([[-inf, -inf], [inf, 0.0], [inf, -inf], [100.0, 100.0]])

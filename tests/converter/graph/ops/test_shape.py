@@ -118,6 +118,11 @@ SOURCES = {
         None,
     ),
     "unsqueeze": (lambda x: x.unsqueeze(2), ["x1 = mx.expand_dims(a, 1)"], (0, 2, 3, 4, 1)),
+    "two new axes": (
+        lambda x: x[:, None, :, :, None],
+        ["x1 = mx.expand_dims(a, 3)", "x2 = mx.expand_dims(a, (2, 4))"],
+        (),
+    ),
     "cat": (lambda x: torch.cat([x, x], 1), ["x1 = mx.concatenate([a, a], axis=-1)"], LAST),
     "cat of batches": (lambda x: torch.cat([x, x]), ["x1 = mx.concatenate([a, a])"], LAST),
     "stack": (lambda x: torch.stack([x, x]), ["x1 = mx.stack([a, a])"], (0, 1, 3, 4, 2)),

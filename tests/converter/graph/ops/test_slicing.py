@@ -39,6 +39,9 @@ READS: dict[str, Fn] = {
     "roll flat": lambda x: x.roll(3),
     "diagonal": lambda x: x.diagonal(),
     "diagonal of other axes": lambda x: x.diagonal(1, -1, 1),
+    "windows": lambda x: x.unfold(1, 2, 1),
+    "windows apart": lambda x: x.unfold(-1, 2, 3),
+    "one window": lambda x: x.unfold(2, 5, 1),
     "rot90": lambda x: x.rot90(1, (2, 3)),
 }
 
@@ -109,7 +112,17 @@ SOURCES = {
     "step": (lambda x: x[:, :, ::2], "a[:, ::2]"),
     "index": (lambda x: x[:, 0], "a[..., 0]"),
     "batch index": (lambda x: x[0], "a[0]"),
+    "several": (lambda x: x[:, 1:, ::2, :-1], "a[:, ::2, :-1, 1:]"),
+    "index of a slice": (lambda x: x[:, 1:, 3, :2], "a[:, 3, :2, 1:]"),
+    "slice of an index": (lambda x: x[0, :, 2:][:, :, 1], "a[0, 2:, 1]"),
+    "slice of a slice": (lambda x: x[:, 1:][:, 1:], "x1[..., 1:]"),
+    "last two": (lambda x: x[:, 0, :, 1], "a[..., 1, 0]"),
+    "permuted": (lambda x: x[:, 1:].permute(1, 0, 2, 3)[:, :1], "a[:1, :, :, 1:]"),
     "flip": (lambda x: x.flip(1), "mx.flip(a, axis=-1)"),
+    "windows": (
+        lambda x: x.unfold(2, 3, 2),
+        "mx.take(a, mx.expand_dims(mx.arange(0, 4, 2), 1) + mx.arange(3), axis=1)",
+    ),
     "roll": (lambda x: x.roll((1, 1), (2, 3)), "mx.roll(a, (1, 1), (1, 2))"),
     "write": (
         lambda x: torch.slice_scatter(x, x[:, :2], 1, 2, 4),
