@@ -221,7 +221,7 @@ class MultiheadAttention(nn.Module):
 
     def _output(self, y: mx.array, query: mx.array) -> mx.array:
         """``(N, num_heads, L, E/num_heads)`` to the shape of the query, projected."""
-        y = y.swapaxes(1, 2) if self.batch_first or query.ndim == 2 else y.transpose(2, 0, 1, 3)
+        y = y.swapaxes(1, 2) if self.batch_first else y.transpose(2, 0, 1, 3)
         projected: mx.array = self.out_proj(y.reshape(query.shape))
         return projected
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from mlx.utils import tree_flatten
+from torch.utils._pytree import tree_leaves, tree_map
 
 from mlxport.layers.conv_transpose import conv_transpose
 
@@ -37,15 +40,7 @@ def _assert_parity(
     want = function(*(None if t is None else t.double() for t in tensors))
     order = range(own.ndim) if order is None else order
     own, want = (t.detach().permute(*order) for t in (own, want))
-    y = _from_mlx(got)
-    assert y.shape == want.shape, f"shape {tuple(y.shape)}, torch has {tuple(want.shape)}"
-    assert y.dtype == own.dtype, f"dtype {y.dtype}, torch has {own.dtype}"
-    for kind in (torch.isnan, torch.isposinf, torch.isneginf):
-        assert torch.equal(kind(y), kind(own)), f"{kind.__name__} differs"
-    finite = torch.isfinite(own) & torch.isfinite(want)
-    error, noise = (_error(t[finite], want[finite]) for t in (y, own))
-    limit = NOISE_MULTIPLE * max(noise, torch.finfo(own.dtype).eps / 2)
-    assert error <= limit, f"error {error:.3g}, torch's {noise:.3g}, limit {limit:.3g}"
+    _assert_close("value", _from_mlx(got), own, want)
 
 
 def _from_mlx(y: mx.array) -> torch.Tensor:
@@ -139,3 +134,91 @@ def _to_mlx(t: torch.Tensor) -> mx.array:
     # Left to itself, MLX makes float64 float32.
     dtype = mx.float64 if t.dtype == torch.float64 else None
     return mx.array(t.detach().contiguous(), dtype)
+
+
+@pytest.fixture(scope="session")
+def assert_module_parity() -> Callable[..., None]:
+    """`assert_module_parity(module, layer, *args, gradients=True, **kwargs)`.
+
+    The layer takes the module's tensors by their names and its mode. Both are called with the same
+    arguments, a tensor given twice being one object in MLX too. Judged as `assert_parity` does: all
+    outputs and, for one random cotangent, the gradients of floating arguments and of parameters.
+    """
+    return _assert_module_parity
+
+
+def _assert_module_parity(
+    module: torch.nn.Module, layer: Any, *args: Any, gradients: bool = True, **kwargs: Any
+) -> None:
+    state = [(name, _to_mlx(t)) for name, t in module.state_dict().items()]
+    layer.load_weights(state, strict=True)
+    layer.train(module.training)
+    outputs = _module_values(module, (args, kwargs), [])
+    seeds = [torch.randn(y.shape).to(y.dtype) for y in outputs] if gradients else []
+    own = _module_values(module, (args, kwargs), seeds)
+    want = _module_values(copy.deepcopy(module).double(), (args, kwargs), seeds, torch.float64)
+    got = _layer_values(layer, (args, kwargs), [_to_mlx(seed) for seed in seeds])
+    assert len(got) == len(want), "number of outputs and gradients"
+    for index, (y, o, w) in enumerate(zip(got, own, want, strict=True)):
+        _assert_close(f"value {index}", _from_mlx(y), o, w)
+
+
+def _module_values(
+    module: torch.nn.Module,
+    call: Any,
+    cotangents: Sequence[torch.Tensor],
+    dtype: torch.dtype | None = None,
+) -> list[torch.Tensor]:
+    """Outputs, then the gradients of floating arguments, then those of parameters by name."""
+    given: dict[int, torch.Tensor] = {}
+
+    def taken(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        if id(value) not in given:
+            floating = value.is_floating_point()
+            leaf = value.to(dtype if floating else None).detach().clone()
+            given[id(value)] = leaf.requires_grad_(floating)
+        return given[id(value)]
+
+    args, kwargs = tree_map(taken, call)
+    outputs = [y for y in tree_leaves(module(*args, **kwargs)) if y is not None]
+    if not cotangents:
+        return [y.detach() for y in outputs]
+    leaves = [t for t in given.values() if t.requires_grad]
+    leaves += [t for _, t in sorted(module.named_parameters())]
+    seeds = [c.to(y.dtype) for c, y in zip(cotangents, outputs, strict=True)]
+    gradients = torch.autograd.grad(outputs, leaves, seeds, materialize_grads=True)
+    return [y.detach() for y in outputs] + list(gradients)
+
+
+def _layer_values(layer: Any, call: Any, cotangents: list[mx.array]) -> list[mx.array]:
+    tensors = {id(t): t for t in tree_leaves(call) if isinstance(t, torch.Tensor)}
+    arrays = {key: _to_mlx(t) for key, t in tensors.items()}
+    floating = [key for key, t in tensors.items() if t.is_floating_point()]
+    weights = sorted(tree_flatten(layer.trainable_parameters()))
+
+    def run(*values: mx.array) -> list[mx.array]:
+        given = arrays | dict(zip(floating, values[: len(floating)], strict=True))
+        names = [name for name, _ in weights]
+        layer.load_weights(list(zip(names, values[len(floating) :], strict=True)))
+        args, kwargs = tree_map(lambda v: given.get(id(v), v), call)
+        return [y for y in tree_leaves(layer(*args, **kwargs)) if y is not None]
+
+    primals = [*(arrays[key] for key in floating), *(value for _, value in weights)]
+    if not cotangents:
+        return run(*primals)
+    outputs, gradients = mx.vjp(run, primals, cotangents)
+    layer.load_weights(weights)
+    return [*outputs, *gradients]
+
+
+def _assert_close(name: str, y: torch.Tensor, own: torch.Tensor, want: torch.Tensor) -> None:
+    assert y.shape == want.shape, f"{name}: shape {tuple(y.shape)}, torch has {tuple(want.shape)}"
+    assert y.dtype == own.dtype, f"{name}: dtype {y.dtype}, torch has {own.dtype}"
+    for kind in (torch.isnan, torch.isposinf, torch.isneginf):
+        assert torch.equal(kind(y), kind(own)), f"{name}: {kind.__name__} differs"
+    finite = torch.isfinite(own) & torch.isfinite(want)
+    error, noise = (_error(t[finite], want[finite]) for t in (y, own))
+    limit = NOISE_MULTIPLE * max(noise, torch.finfo(own.dtype).eps / 2)
+    assert error <= limit, f"{name}: error {error:.3g}, torch's {noise:.3g}, limit {limit:.3g}"
