@@ -81,7 +81,8 @@ class TransformerEncoder(TransformerStack):
             src: ``(S, N, d_model)``; see the class for its other shapes.
             mask: ``(S, S)`` or ``(N * nhead, S, S)``.
             src_key_padding_mask: ``(N, S)``, or ``(S,)`` where there is no batch.
-            is_causal: Says that ``mask`` is the causal one; None says nothing.
+            is_causal: Says that ``mask`` is the causal one; None leaves that open
+                and changes no value.
 
         Raises:
             ValueError: shapes or dtypes do not fit, or ``is_causal`` comes without a mask.
@@ -124,7 +125,8 @@ class TransformerDecoder(TransformerStack):
             memory_mask: ``(T, S)`` or ``(N * nhead, T, S)``.
             tgt_key_padding_mask: ``(N, T)``, or ``(T,)`` where there is no batch.
             memory_key_padding_mask: ``(N, S)``, or ``(S,)`` where there is no batch.
-            tgt_is_causal: Says that ``tgt_mask`` is the causal one; None says nothing.
+            tgt_is_causal: Says that ``tgt_mask`` is the causal one; None leaves that open
+                and changes no value.
             memory_is_causal: Says that ``memory_mask`` is the causal one.
 
         Raises:
