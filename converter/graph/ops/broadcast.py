@@ -71,13 +71,9 @@ def _weight(value: Value) -> int:
 
 
 def _same_layout(value: Value, order: Order) -> bool:
-    """Whether an array stored in either order has the same shape and the same elements in place."""
-
-    def is_one(axis: int) -> bool:
-        return isinstance(value.shape[axis], int) and value.shape[axis] == 1
-
-    pairs = list(zip(value.order, order, strict=True))
-    return all(a == b or (is_one(a) and is_one(b) and 0 not in (a, b)) for a, b in pairs)
+    """Whether only axes of length one move, the batch left aside: it may be larger later."""
+    moved = [a for a, b in zip(value.order, order, strict=True) if a != b]
+    return 0 not in moved and all(value.shape[axis] == 1 for axis in moved)
 
 
 def _fit(cx: Context, value: Value, order: Order) -> Value:
