@@ -41,6 +41,8 @@ def scaled_dot_product_attention(
     shared = 3 if enable_gqa else 2  # the number of last axes that do not broadcast
     batch = mx.broadcast_shapes(*(x.shape[:-shared] for x in (q, k, v)))
     lead = (*batch, q.shape[-3]) if enable_gqa else batch
+    if k.shape[-2] == 0:  # MLX 0.32.4 may reduce a transposed empty array without end
+        return mx.zeros((*lead, q.shape[-2], v.shape[-1]), dtype=q.dtype)
     q, k, v = (_four_axes(mx.broadcast_to(x, (*batch, *x.shape[-shared:]))) for x in (q, k, v))
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if mask is not None:

@@ -56,3 +56,12 @@ def test_a_query_without_any_key_gives_zeros_and_finite_gradients(kind: str) -> 
     assert not np.array(got[0])[:, 1].any()
     for x, y in zip([*got, *ours], [want, *gradients], strict=True):
         np.testing.assert_allclose(np.array(x), y.detach().numpy(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["all", "masked"])
+def test_no_keys_give_zeros(masked: bool) -> None:
+    q, k, v = mx.ones((2, 3, 5, 4)), mx.ones((2, 3, 0, 4)), mx.ones((2, 3, 0, 6))
+    mask = mx.ones((0, 5), dtype=mx.bool_).T if masked else None
+    y = scaled_dot_product_attention(q, k, v, mask=mask)
+    assert y.shape == (2, 3, 5, 6)
+    assert not mx.any(y).item()
