@@ -103,5 +103,8 @@ def to_mlx(tensor: Tensor) -> mx.array:
         raise CheckpointError(
             f"MLX has no counterpart of dtype {tensor.dtype}. Cast the tensor first (--dtype)."
         )
+    if tensor.bits.size == 0:
+        # reductions over an empty array that came from numpy may never return (MLX 0.32.4, CPU)
+        return mx.zeros(tensor.shape, dtype=getattr(mx, name))
     array = mx.array(np.ascontiguousarray(tensor.bits).reshape(tensor.shape))
     return array.view(mx.bfloat16) if tensor.dtype == "BF16" else array
