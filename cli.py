@@ -68,6 +68,12 @@ def main() -> None:
     help="Shape of an example input, in PyTorch's axes; once per input. [dtype:]sizes.",
 )
 @click.option("--key", help="Where in a nested checkpoint the state dict lies.")
+@click.option("--prefix", help="Take the checkpoint's keys under this prefix alone.")
+@click.option(
+    "--allow-lossy-cast",
+    is_flag=True,
+    help="Round where the model's dtype cannot hold the checkpoint's values.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing output folder.")
 @click.option(
     "--layout",

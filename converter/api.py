@@ -72,6 +72,8 @@ def convert_checkpoint(
     inputs: Sequence[str | torch.Tensor],
     model_args: Mapping[str, Any] | None = None,
     key: str | None = None,
+    prefix: str | None = None,
+    allow_lossy_cast: bool = False,
     overwrite: bool = False,
     channels_last: bool = False,
     noise_multiple: float | None = None,
@@ -86,6 +88,8 @@ def convert_checkpoint(
         inputs: example inputs: tensors, or shapes such as ``"1,1,32,48,40"`` (``"int64:1,16"``).
         model_args: keyword arguments for the factory.
         key: where in a nested checkpoint the state dict lies.
+        prefix: take the checkpoint's keys under this prefix alone.
+        allow_lossy_cast: round where the model's dtype cannot hold the checkpoint's values.
         overwrite: replace an existing output folder.
         channels_last: the MLX model takes and gives channels-last arrays.
         noise_multiple: how many times PyTorch's own rounding noise passes (default 32).
@@ -106,16 +110,20 @@ def convert_checkpoint(
         inputs=inputs,
         model_args=model_args,
         key=key,
+        prefix=prefix,
+        allow_lossy_cast=allow_lossy_cast,
         overwrite=overwrite,
         channels_last=channels_last,
         noise_multiple=noise_multiple,
     )
 
 
-def convert_layer(module: torch.nn.Module) -> mlx.nn.Module:
+def convert_layer(module: torch.nn.Module) -> Any:
     """Convert one torch.nn layer into its MLX counterpart, weights included.
 
-    Spatial layers take and give channels-last arrays; arguments mean what they mean in torch.
+    Spatial layers take and give channels-last arrays; arguments mean what they mean in torch. The
+    result is an ``mlx.nn.Module``; of a ``ModuleList`` or ``ParameterList`` a list, of a
+    ``ModuleDict`` or ``ParameterDict`` a dict.
 
     Raises:
         UnsupportedError: the layer, or this configuration of it, has no MLX counterpart.

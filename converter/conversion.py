@@ -89,6 +89,8 @@ def convert_checkpoint(
     inputs: Sequence[str | torch.Tensor],
     model_args: Mapping[str, Any] | None = None,
     key: str | None = None,
+    prefix: str | None = None,
+    allow_lossy_cast: bool = False,
     overwrite: bool = False,
     channels_last: bool = False,
     noise_multiple: float | None = None,
@@ -100,7 +102,9 @@ def convert_checkpoint(
         torch_model = make_model(model, dict(model_args or {})) if isinstance(model, str) else model
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            keys = load_into_model(torch_model, checkpoint)
+            keys = load_into_model(
+                torch_model, checkpoint, prefix=prefix, allow_lossy_cast=allow_lossy_cast
+            )
         found = tuple(str(warning.message) for warning in caught)
         args = _examples(inputs, torch_model)
         translation = translate(torch_model, args, channels_last=channels_last)

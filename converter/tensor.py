@@ -101,7 +101,7 @@ def to_mlx(tensor: Tensor) -> mx.array:
     name = MLX_DTYPE.get(tensor.dtype)
     if name is None:
         raise CheckpointError(
-            f"MLX has no counterpart of dtype {tensor.dtype}. Cast the tensor first (--dtype)."
+            f"MLX has no counterpart of dtype {tensor.dtype}. Cast the model first (model.float())."
         )
     if tensor.bits.size == 0:
         # reductions over an empty array that came from numpy may never return (MLX 0.32.4, CPU)

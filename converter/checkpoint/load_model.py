@@ -116,7 +116,8 @@ def _dtypes(
         raise StateDictError.listing(
             f"{len(lossy)} tensors could be rounded when cast to the model's dtypes:",
             lossy,
-            "Cast the model first (model.float()), or pass allow_lossy_cast=True.",
+            "Cast the model first (model.float()), or pass --allow-lossy-cast "
+            "(allow_lossy_cast=True).",
         )
     return result
 

@@ -183,7 +183,7 @@ def _misfit(sides: _Sides, attempts: list[_Attempt]) -> ConversionError:
 
 def _prefix_hints(attempts: list[_Attempt]) -> list[str]:
     return [
-        f"All keys of the model are there under {a.strip!r}: prefix={a.strip!r} leaves the "
+        f"All keys of the model are there under {a.strip!r}: --prefix {a.strip!r} leaves the "
         f"{len(a.unexpected)} other keys out."
         for a in attempts
         if a.strip and not a.missing and not a.misshapen
