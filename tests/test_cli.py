@@ -361,3 +361,23 @@ def test_help_loads_neither_torch_nor_mlx() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+# -- what the errors offer ----------------------------------------------------------------------
+
+
+def test_a_prefix_leaves_other_keys_out(invoke: Invoke) -> None:
+    state = {f"net.{k}": v for k, v in UNet3d(widths=WIDTHS).state_dict().items()}
+    torch.save({**state, "ema.step": torch.ones(1)}, "unet.pt")
+    assert "--prefix 'net.'" in assert_fails(invoke, 1, "convert", "unet.pt", *UNET)
+    convert(invoke, "--prefix", "net.")
+
+
+def test_a_lossy_cast_is_made_only_when_allowed(invoke: Invoke) -> None:
+    state = UNet3d(widths=WIDTHS).state_dict()
+    state["head.bias"] = state["head.bias"].double() + 1e-12
+    torch.save(state, "unet.pt")
+    message = assert_fails(invoke, 1, "convert", "unet.pt", *UNET)
+    assert "--allow-lossy-cast" in message
+    assert "head.bias" in message
+    convert(invoke, "--allow-lossy-cast")
