@@ -89,10 +89,12 @@ def _own_differences(part: torch.nn.Module, plain: torch.nn.Module, path: str) -
         yield f"is a {kinds[0].__name__}, not a {kinds[1].__name__}"
         return
     found, expected = settings(part), settings(plain)
-    replaced = {name for name in found if hasattr(type(part), name)}
-    for name in sorted(expected.keys() | replaced):
-        if (value := found.get(name)) != expected.get(name):
-            yield f"{name} is {value!r}, not {expected.get(name)!r}"
+    for name, value in expected.items():
+        if name not in found or found[name] != value:
+            yield f"{name} is {found.get(name)!r}, not {value!r}"
+    for name, value in vars(part).items():
+        if callable(value) and callable(getattr(type(part), name, None)):
+            yield f"its method {name} was replaced on the instance"
     shapes = [
         {
             name: tuple(t.shape)

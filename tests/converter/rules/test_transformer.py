@@ -1,0 +1,326 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mlxport import layers
+from mlxport.converter.errors import UnsupportedError
+from mlxport.converter.rules.build import build_layer, spec_for
+from mlxport.converter.rules.registry import Axes
+from mlxport.layers.transformer_layers import ACTIVATIONS
+
+pytestmark = pytest.mark.filterwarnings("ignore:enable_nested_tensor")
+
+
+def filled(module: nn.Module) -> nn.Module:
+    """Give every parameter a value of its own: torch's stacks begin as copies of one layer."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn_like(parameter) / parameter.shape[-1] ** 0.5)
+    return module
+
+
+def encoder_layer(**arguments: Any) -> nn.TransformerEncoderLayer:
+    return nn.TransformerEncoderLayer(8, 2, **{"dim_feedforward": 12, **arguments})
+
+
+def decoder_layer(**arguments: Any) -> nn.TransformerDecoderLayer:
+    return nn.TransformerDecoderLayer(8, 2, **{"dim_feedforward": 12, **arguments})
+
+
+def encoder(norm: nn.Module | None = None, **arguments: Any) -> nn.TransformerEncoder:
+    return nn.TransformerEncoder(encoder_layer(**arguments), 2, norm)
+
+
+def decoder(norm: nn.Module | None = None, **arguments: Any) -> nn.TransformerDecoder:
+    return nn.TransformerDecoder(decoder_layer(**arguments), 2, norm)
+
+
+def transformer(**arguments: Any) -> nn.Transformer:
+    return nn.Transformer(8, 2, 2, 1, **{"dim_feedforward": 12, **arguments})
+
+
+BUILDERS = [encoder_layer, decoder_layer, encoder, decoder, transformer]
+each_builder = pytest.mark.parametrize("build", BUILDERS, ids=lambda f: f.__name__)
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "norm_first": {"norm_first": True, "activation": "gelu"},
+    "no_bias": {"bias": False, "layer_norm_eps": 0.1},
+    "eps_0": {"layer_norm_eps": 0.0},
+    "batch_first": {"batch_first": True},
+}
+
+
+def inputs(module: nn.Module) -> list[torch.Tensor]:
+    encodes = isinstance(module, nn.TransformerEncoderLayer | nn.TransformerEncoder)
+    return [torch.randn(4, 3, 8) for _ in range(1 if encodes else 2)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("arguments", ARGUMENTS.values(), ids=ARGUMENTS)
+@each_builder
+def test_parity(
+    assert_layer_parity: Callable[..., None],
+    build: Callable[..., nn.Module],
+    arguments: dict[str, Any],
+    dtype: torch.dtype,
+) -> None:
+    module = filled(build(**arguments))
+    assert_layer_parity(module, *inputs(module), dtype=dtype, gradients=dtype == torch.float32)
+
+
+@each_builder
+def test_training_without_dropout(
+    assert_layer_parity: Callable[..., None], build: Callable[..., nn.Module]
+) -> None:
+    module = filled(build(dropout=0.0))
+    assert_layer_parity(module, *inputs(module), train=True, gradients=True)
+
+
+NORMS: dict[str, Callable[[], nn.LayerNorm]] = {
+    "plain": lambda: nn.LayerNorm(8),
+    "eps": lambda: nn.LayerNorm(8, 0.3),
+    "eps_0": lambda: nn.LayerNorm(8, 0.0),
+    "no_bias": lambda: nn.LayerNorm(8, bias=False),
+    "no_affine": lambda: nn.LayerNorm(8, elementwise_affine=False),
+}
+
+
+@pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
+@pytest.mark.parametrize("build", [encoder, decoder], ids=lambda f: f.__name__)
+def test_final_norm(
+    assert_layer_parity: Callable[..., None],
+    build: Callable[..., nn.Module],
+    norm: Callable[[], nn.LayerNorm],
+) -> None:
+    module = filled(build(norm()))
+    assert_layer_parity(module, *inputs(module), gradients=True)
+
+
+ACTIVATION: dict[str, list[Any]] = {
+    "relu": [F.relu, torch.relu, nn.ReLU(), nn.ReLU(inplace=True)],
+    "gelu": [F.gelu, nn.GELU()],
+    "gelu_tanh": [nn.GELU("tanh")],
+    "celu": [F.celu, nn.CELU()],
+    "elu": [F.elu, nn.ELU()],
+    "hardsigmoid": [F.hardsigmoid, nn.Hardsigmoid()],
+    "hardswish": [F.hardswish, nn.Hardswish()],
+    "leaky_relu": [F.leaky_relu, nn.LeakyReLU()],
+    "log_sigmoid": [F.logsigmoid, nn.LogSigmoid()],
+    "mish": [F.mish, nn.Mish()],
+    "relu6": [F.relu6, nn.ReLU6()],
+    "selu": [F.selu, torch.selu, nn.SELU()],
+    "sigmoid": [F.sigmoid, torch.sigmoid, nn.Sigmoid()],
+    "silu": [F.silu, nn.SiLU()],
+    "softplus": [F.softplus, nn.Softplus()],
+    "softsign": [F.softsign, nn.Softsign()],
+    "tanh": [F.tanh, torch.tanh, nn.Tanh()],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "activation"),
+    [(name, activation) for name, forms in ACTIVATION.items() for activation in forms],
+)
+def test_activations(assert_layer_parity: Callable[..., None], name: str, activation: Any) -> None:
+    module = filled(encoder(activation=activation))
+    assert spec_for(module).kwargs.get("activation", "relu") == name
+    assert_layer_parity(module, 3 * torch.randn(4, 3, 8))
+
+
+def test_every_name_of_an_activation_has_its_torch_function() -> None:
+    assert set(ACTIVATION) == set(ACTIVATIONS)
+
+
+@each_builder
+def test_every_tensor_keeps_its_name_and_its_bits(build: Callable[..., nn.Module]) -> None:
+    module = build()
+    entries = spec_for(module).entries
+    assert {entry.sources for entry in entries} == {(key,) for key in module.state_dict()}
+    assert all(entry.targets == entry.sources and not entry.steps for entry in entries)
+
+
+@pytest.mark.parametrize(
+    ("build", "target", "args", "kwargs"),
+    [
+        (lambda: nn.TransformerEncoderLayer(8, 2), layers.TransformerEncoderLayer, (8, 2), {}),
+        (
+            lambda: nn.TransformerDecoderLayer(8, 2, 12, 0.2, "gelu", 1e-3, True, True, False),
+            layers.TransformerDecoderLayer,
+            (8, 2),
+            {
+                "dim_feedforward": 12,
+                "dropout": 0.2,
+                "activation": "gelu",
+                "layer_norm_eps": 1e-3,
+                "batch_first": True,
+                "norm_first": True,
+                "bias": False,
+            },
+        ),
+        (lambda: encoder(), layers.TransformerEncoder, (2, 8, 2), {"dim_feedforward": 12}),
+        (
+            lambda: decoder(nn.LayerNorm(8)),
+            layers.TransformerDecoder,
+            (2, 8, 2),
+            {"dim_feedforward": 12, "norm": {}},
+        ),
+        (
+            lambda: encoder(nn.LayerNorm(8, 1e-6, bias=False)),
+            layers.TransformerEncoder,
+            (2, 8, 2),
+            {"dim_feedforward": 12, "norm": {"eps": 1e-6, "bias": False}},
+        ),
+        (
+            lambda: nn.Transformer(8, 2, 6, 1),
+            layers.Transformer,
+            (8, 2),
+            {"num_decoder_layers": 1},
+        ),
+    ],
+    ids=["encoder_layer", "decoder_layer", "encoder", "decoder", "final_norm", "transformer"],
+)
+def test_constructor_call_is_what_a_person_would_write(
+    build: Callable[[], nn.Module], target: type, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    spec = spec_for(build())
+    assert (spec.target, spec.args, dict(spec.kwargs)) == (target, args, kwargs)
+    assert spec.axes is Axes.LOGICAL
+
+
+def test_layers_taken_out_are_not_missed(assert_layer_parity: Callable[..., None]) -> None:
+    module = filled(nn.TransformerEncoder(encoder_layer(), 3))
+    module.layers = module.layers[:2]
+    assert_layer_parity(module, torch.randn(4, 3, 8))
+
+
+def test_masks_of_a_built_layer_mean_what_torchs_do() -> None:
+    module = filled(transformer()).eval()
+    src, tgt = torch.randn(5, 3, 8), torch.randn(4, 3, 8)
+    keywords = {
+        "tgt_mask": torch.ones(4, 4).triu(1) > 0,
+        "src_key_padding_mask": torch.rand(3, 5) > 0.7,
+    }
+    arrays = {name: mx.array(mask.numpy()) for name, mask in keywords.items()}
+    got = build_layer(module)(mx.array(src.numpy()), mx.array(tgt.numpy()), **arrays)
+    want = module(src, tgt, **keywords).detach().numpy()
+    np.testing.assert_allclose(np.array(got), want, atol=1e-5)
+
+
+def changed(module: nn.Module, path: str, value: Any) -> nn.Module:
+    """Set something inside a module after its construction."""
+    *parents, name = path.split(".")
+    setattr(module.get_submodule(".".join(parents)), name, value)
+    return module
+
+
+def hooked(module: nn.Module) -> nn.Module:
+    module.layers[1].linear2.register_forward_pre_hook(lambda *_: None)
+    return module
+
+
+def parametrised(module: nn.Module) -> nn.Module:
+    nn.utils.parametrizations.weight_norm(module.linear1)
+    return module
+
+
+class Own(nn.TransformerEncoderLayer):
+    def _ff_block(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "lambda": (lambda: encoder_layer(activation=lambda x: x), "its activation, .*lambda"),
+    "slope": (lambda: decoder_layer(activation=nn.LeakyReLU(0.3)), "its activation, LeakyReLU"),
+    "learned_slope": (lambda: encoder(activation=nn.PReLU()), "its activation, PReLU"),
+    "function_of_numpy": (lambda: transformer(activation=np.tanh), "its activation"),
+    "dropout_of_everything": (lambda: encoder(dropout=1.0), "dropout=1 drops everything"),
+    "other_dropout": (
+        lambda: changed(encoder_layer(), "dropout2.p", 0.7),
+        "dropout2: p is 0.7, not 0.1",
+    ),
+    "other_attention_dropout": (
+        lambda: changed(decoder_layer(), "multihead_attn.dropout", 0.7),
+        "multihead_attn: dropout is 0.7, not 0.1",
+    ),
+    "other_eps": (
+        lambda: changed(encoder(), "layers.1.norm2.eps", 0.1),
+        r"layers.1.norm2: eps is 0.1, not 1e-05",
+    ),
+    "other_order": (
+        lambda: changed(decoder(), "layers.1.norm_first", True),
+        "layers.1: norm_first is True, not False",
+    ),
+    "other_activation": (
+        lambda: changed(encoder(), "layers.1.activation", F.silu),
+        "layers.1: activation is <function silu",
+    ),
+    "other_width": (
+        lambda: changed(encoder(), "layers.1.linear1", nn.Linear(8, 7)),
+        "layers.1.linear1: out_features is 7, not 12",
+    ),
+    "other_norm_inside": (
+        lambda: changed(encoder_layer(), "norm2", nn.RMSNorm(8)),
+        "norm2: is a RMSNorm, not a LayerNorm",
+    ),
+    "bias_taken_away": (
+        lambda: changed(encoder(), "layers.1.norm2.bias", None),
+        "layers.1.norm2: has the tensors",
+    ),
+    "part_exchanged": (
+        lambda: changed(decoder_layer(), "linear1", nn.Identity()),
+        "a part of it was exchanged",
+    ),
+    "part_added": (lambda: changed(encoder(), "layers.0.extra", nn.Linear(2, 2)), "extra: added"),
+    "method_replaced": (
+        lambda: changed(encoder(), "layers.0._sa_block", lambda *_: 0),
+        "layers.0: its method _sa_block was replaced",
+    ),
+    "hook_inside": (lambda: hooked(encoder()), "layers.1.linear2: a forward hook"),
+    "parametrised": (lambda: parametrised(encoder_layer()), "is a ParametrizedLinear"),
+    "layer_of_another_class": (
+        lambda: nn.TransformerEncoder(Own(8, 2), 2),
+        "layers.0: is a Own, not a TransformerEncoderLayer",
+    ),
+    "layer_of_no_such_kind": (
+        lambda: changed(encoder(), "layers.0", nn.Linear(8, 8)),
+        "a part of it was exchanged",
+    ),
+    "final_rms_norm": (lambda: encoder(nn.RMSNorm(8)), "its norm is a RMSNorm"),
+    "final_norm_of_two_axes": (lambda: encoder(nn.LayerNorm((3, 8))), "normalized_shape"),
+    "no_layers": (lambda: nn.TransformerDecoder(decoder_layer(), 0), "it has no layers"),
+    "no_encoder_layers": (lambda: nn.Transformer(8, 2, 0, 1), "it has no layers"),
+    "no_decoder_layers": (lambda: nn.Transformer(8, 2, 1, 0), "its decoder has no layers"),
+    "custom_encoder": (
+        lambda: nn.Transformer(8, 2, custom_encoder=nn.Identity()),
+        "its encoder is a Identity",
+    ),
+    "final_norm_taken_away": (
+        lambda: changed(transformer(), "decoder.norm", None),
+        "decoder.norm: missing",
+    ),
+}
+
+
+@pytest.mark.parametrize(("build", "message"), REFUSED.values(), ids=REFUSED)
+def test_refusals(build: Callable[[], nn.Module], message: str) -> None:
+    with pytest.raises(UnsupportedError, match=message):
+        spec_for(build())
+
+
+def test_all_differences_are_listed_at_once() -> None:
+    module = changed(changed(encoder(), "layers.0.dropout1.p", 0.7), "layers.1.norm1.eps", 0.1)
+    with pytest.raises(UnsupportedError, match=r"(?s)dropout1: p is.*layers.1.norm1: eps is"):
+        spec_for(module)
+
+
+def test_a_subclass_with_a_computation_of_its_own_has_no_rule() -> None:
+    with pytest.raises(UnsupportedError):
+        spec_for(Own(8, 2))
