@@ -28,12 +28,34 @@ from mlxport.layers.adaptive_pooling import (
     AdaptiveMaxPool2d,
     AdaptiveMaxPool3d,
 )
+from mlxport.layers.adaptive_softmax import AdaptiveLogSoftmaxWithLoss
 from mlxport.layers.attention import MultiheadAttention
 from mlxport.layers.conv_modules import Conv1d, Conv2d, Conv3d
 from mlxport.layers.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from mlxport.layers.distance import CosineSimilarity, PairwiseDistance
 from mlxport.layers.dropout import AlphaDropout, Dropout1d, FeatureAlphaDropout
+from mlxport.layers.embedding import Embedding
+from mlxport.layers.embedding_bag import EmbeddingBag
 from mlxport.layers.folding import Fold, Unfold
+from mlxport.layers.fractional_pooling import FractionalMaxPool2d, FractionalMaxPool3d
 from mlxport.layers.indexed_pooling import MaxUnpool1d, MaxUnpool2d, MaxUnpool3d
+from mlxport.layers.loss_modules import (
+    CosineEmbeddingLoss,
+    CTCLoss,
+    GaussianNLLLoss,
+    HingeEmbeddingLoss,
+    HuberLoss,
+    KLDivLoss,
+    L1Loss,
+    Loss,
+    MarginRankingLoss,
+    MSELoss,
+    MultiLabelMarginLoss,
+    PoissonNLLLoss,
+    SmoothL1Loss,
+    SoftMarginLoss,
+    TripletMarginLoss,
+)
 from mlxport.layers.norm_modules import GroupNorm, LayerNorm, RMSNorm
 from mlxport.layers.norm_tracking import BatchNorm, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
 from mlxport.layers.padding import (
@@ -71,6 +93,15 @@ from mlxport.layers.response_norm import CrossMapLRN2d, LocalResponseNorm
 from mlxport.layers.shape import ChannelShuffle, Flatten, PixelShuffle, PixelUnshuffle, Unflatten
 from mlxport.layers.transformer import Transformer, TransformerDecoder, TransformerEncoder
 from mlxport.layers.transformer_layers import TransformerDecoderLayer, TransformerEncoderLayer
+from mlxport.layers.weighted_loss_modules import (
+    BCELoss,
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    LinearCrossEntropyLoss,
+    MultiLabelSoftMarginLoss,
+    MultiMarginLoss,
+    NLLLoss,
+)
 
 __all__ = [
     "CELU",
@@ -82,6 +113,7 @@ __all__ = [
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
     "AdaptiveAvgPool3d",
+    "AdaptiveLogSoftmaxWithLoss",
     "AdaptiveMaxPool1d",
     "AdaptiveMaxPool2d",
     "AdaptiveMaxPool3d",
@@ -89,7 +121,10 @@ __all__ = [
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
+    "BCELoss",
+    "BCEWithLogitsLoss",
     "BatchNorm",
+    "CTCLoss",
     "ChannelShuffle",
     "CircularPad1d",
     "CircularPad2d",
@@ -103,36 +138,58 @@ __all__ = [
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",
+    "CosineEmbeddingLoss",
+    "CosineSimilarity",
+    "CrossEntropyLoss",
     "CrossMapLRN2d",
     "Dropout1d",
+    "Embedding",
+    "EmbeddingBag",
     "FeatureAlphaDropout",
     "Flatten",
     "Fold",
+    "FractionalMaxPool2d",
+    "FractionalMaxPool3d",
     "GRUCell",
+    "GaussianNLLLoss",
     "GroupNorm",
     "HardShrink",
     "HardTanh",
     "Hardsigmoid",
+    "HingeEmbeddingLoss",
+    "HuberLoss",
     "InstanceNorm1d",
     "InstanceNorm2d",
     "InstanceNorm3d",
+    "KLDivLoss",
+    "L1Loss",
     "LPPool1d",
     "LPPool2d",
     "LPPool3d",
     "LSTMCell",
     "LayerNorm",
     "LeakyReLU",
+    "LinearCrossEntropyLoss",
     "LocalResponseNorm",
     "LogSoftmax",
+    "Loss",
+    "MSELoss",
+    "MarginRankingLoss",
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
     "MaxUnpool1d",
     "MaxUnpool2d",
     "MaxUnpool3d",
+    "MultiLabelMarginLoss",
+    "MultiLabelSoftMarginLoss",
+    "MultiMarginLoss",
     "MultiheadAttention",
+    "NLLLoss",
+    "PairwiseDistance",
     "PixelShuffle",
     "PixelUnshuffle",
+    "PoissonNLLLoss",
     "RMSNorm",
     "RNNCell",
     "RReLU",
@@ -142,6 +199,8 @@ __all__ = [
     "ReplicationPad1d",
     "ReplicationPad2d",
     "ReplicationPad3d",
+    "SmoothL1Loss",
+    "SoftMarginLoss",
     "Softmax",
     "Softmin",
     "Softplus",
@@ -153,6 +212,7 @@ __all__ = [
     "TransformerDecoderLayer",
     "TransformerEncoder",
     "TransformerEncoderLayer",
+    "TripletMarginLoss",
     "Unflatten",
     "Unfold",
     "Upsample",

@@ -3,6 +3,10 @@
 import math
 
 import mlx.core as mx
+import mlx.nn as nn
+
+from mlxport.layers.reduction import norm
+from mlxport.layers.statistics import widened
 
 
 def cdist(x: mx.array, y: mx.array, p: float = 2.0) -> mx.array:
@@ -39,3 +43,85 @@ def cdist(x: mx.array, y: mx.array, p: float = 2.0) -> mx.array:
     if math.isinf(p):
         return difference.max(axis=-1)
     return (difference**p).sum(axis=-1) ** (1 / p)
+
+
+def pairwise_distance(
+    x1: mx.array, x2: mx.array, p: float = 2.0, eps: float = 1e-6, keepdims: bool = False
+) -> mx.array:
+    """Distances between rows at the same place; matches ``aten::pairwise_distance``.
+
+    Args:
+        x1: ``(*B, D)``, floating.
+        x2: broadcasts with it.
+        p: the norm, infinities included; 0 counts what differs.
+        eps: added to every difference.
+        keepdims: whether the last axis stays, with size 1.
+
+    Returns:
+        ``(*B,)`` or ``(*B, 1)``. Its gradient is 0 where the distance is.
+    """
+    difference = widened(x1) - widened(x2) + eps
+    distance = _norm(difference, p, axis=-1)
+    y = distance if keepdims else distance.squeeze(-1)
+    return y.astype(mx.result_type(x1, x2))
+
+
+def cosine_similarity(x1: mx.array, x2: mx.array, axis: int = 1, eps: float = 1e-8) -> mx.array:
+    """Cosine of the angle between vectors along an axis; matches ``aten::cosine_similarity``.
+
+    Args:
+        x1: any shape with the axis, floating.
+        x2: broadcasts with it.
+        axis: of the shape they broadcast to.
+        eps: what a smaller length is raised to; its gradient is as if it were not.
+
+    Returns:
+        The shape they broadcast to, without the axis.
+    """
+    dtype = mx.result_type(x1, x2)
+    a, b = mx.broadcast_arrays(widened(x1), widened(x2))
+    directions = []
+    for x in (a, b):
+        length = _norm(x, 2, axis)
+        missing = mx.where(length < eps, eps - length, 0)
+        directions.append(x / (length + mx.stop_gradient(missing)))
+    return (directions[0] * directions[1]).sum(axis=axis).astype(dtype)
+
+
+def _norm(x: mx.array, order: float, axis: int) -> mx.array:
+    """:func:`norm` along an axis that stays, with gradient 0 where it is 0, as PyTorch has it."""
+    if order == 0 or math.isinf(order):
+        return norm(x, order, axis, keepdims=True)
+    zero = mx.all(x == 0, axis=axis, keepdims=True)
+    length = norm(mx.where(zero, 1, x), order, axis, keepdims=True)
+    return mx.where(zero, 0, length)
+
+
+class PairwiseDistance(nn.Module):
+    """:func:`pairwise_distance`; matches ``torch.nn.PairwiseDistance``."""
+
+    def __init__(self, p: float = 2.0, eps: float = 1e-6, keepdims: bool = False) -> None:
+        super().__init__()
+        self.p, self.eps, self.keepdims = p, eps, keepdims
+
+    def _extra_repr(self) -> str:
+        return f"p={self.p}, eps={self.eps}, keepdims={self.keepdims}"
+
+    def __call__(self, x1: mx.array, x2: mx.array) -> mx.array:
+        """Distances of the rows of two arrays."""
+        return pairwise_distance(x1, x2, self.p, self.eps, self.keepdims)
+
+
+class CosineSimilarity(nn.Module):
+    """:func:`cosine_similarity`; matches ``torch.nn.CosineSimilarity``."""
+
+    def __init__(self, axis: int = 1, eps: float = 1e-8) -> None:
+        super().__init__()
+        self.axis, self.eps = axis, eps
+
+    def _extra_repr(self) -> str:
+        return f"axis={self.axis}, eps={self.eps}"
+
+    def __call__(self, x1: mx.array, x2: mx.array) -> mx.array:
+        """Cosines of the vectors of two arrays."""
+        return cosine_similarity(x1, x2, self.axis, self.eps)
