@@ -1,30 +1,69 @@
-"""Rule of the embedding table."""
+"""Rules of the tables of embeddings."""
 
 from __future__ import annotations
 
 import mlx.nn as nn
 import torch
 
+from mlxport import layers
 from mlxport.converter.rules.entries import kept
-from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal, rule
+from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal, changed, rule
+from mlxport.layers.embedding_bag import MODES
+
+_INDICES = "indices are not checked"
+_GRADIENTS = "gradients are not scaled by frequency"
+_MAX_NORM = "max_norm shortens rows on their way out and leaves the table as it is"
 
 
 @rule(
     torch.nn.Embedding,
     ops=["aten.embedding.default"],
-    target="mlx.nn.Embedding",
-    restrictions="max_norm is refused; padding_idx receives gradients; indices are not checked",
+    target="mlx.nn.Embedding, layers.Embedding",
+    restrictions=f"padding_idx receives gradients; {_GRADIENTS}; {_INDICES}; {_MAX_NORM}",
 )
 def embedding(module: torch.nn.Embedding) -> LayerSpec:
-    """Same table."""
-    if module.max_norm is not None:
-        raise Refusal(
-            f"max_norm={module.max_norm} rewrites the table in every forward pass; renormalise it "
-            "once and set max_norm to None"
-        )
+    """Same table; ours where the length of its rows is bounded."""
+    args = (module.num_embeddings, module.embedding_dim)
+    entries = kept(module, "weight")
+    if module.max_norm is None:
+        return LayerSpec(nn.Embedding, args, entries=entries, axes=Axes.LOGICAL)
     return LayerSpec(
-        nn.Embedding,
+        layers.Embedding,
+        (*args, module.max_norm),
+        changed({"norm_type": 2.0}, norm_type=module.norm_type),
+        entries=entries,
+        axes=Axes.LOGICAL,
+    )
+
+
+@rule(
+    torch.nn.EmbeddingBag,
+    target="layers.EmbeddingBag",
+    restrictions=f"no nested tensors; {_GRADIENTS}; {_INDICES}; {_MAX_NORM}",
+    leaf=False,
+)
+def embedding_bag(module: torch.nn.EmbeddingBag) -> LayerSpec:
+    """Ours: MLX has none."""
+    if module.mode not in MODES:
+        raise Refusal(f"mode={module.mode!r} is not one of {MODES}")
+    arguments = changed(
+        {
+            "mode": "mean",
+            "include_last_offset": False,
+            "padding_idx": None,
+            "max_norm": None,
+            "norm_type": 2.0,
+        },
+        mode=module.mode,
+        include_last_offset=module.include_last_offset,
+        padding_idx=module.padding_idx,
+        max_norm=module.max_norm,
+        norm_type=module.norm_type,
+    )
+    return LayerSpec(
+        layers.EmbeddingBag,
         (module.num_embeddings, module.embedding_dim),
+        arguments,
         entries=kept(module, "weight"),
         axes=Axes.LOGICAL,
     )

@@ -1,4 +1,4 @@
-"""Rules of the pooling layers: max, average, power-average, adaptive, and max unpooling."""
+"""Rules of the pooling layers: max, average, power-average, adaptive, fractional; unpooling."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import mlx.nn as nn
 import torch
 
 from mlxport import layers
+from mlxport.converter.plan import Entry
 from mlxport.converter.rules.registry import LayerSpec, Refusal, changed, literal, rule
 
 _MAX = (torch.nn.MaxPool1d, torch.nn.MaxPool2d, torch.nn.MaxPool3d)
@@ -35,6 +36,7 @@ _DEFAULTS = {
     "divisor_override": None,
 }
 _LARGEST_SUM = 27  # elements MLX may sum in float16: all of a 3 x 3 x 3 window
+_DRAWN = "windows are drawn by MLX's generator, unless the module holds _random_samples"
 _LP_OPS = ("pow.Tensor_Scalar", "sign.default", "abs.default", "relu.default", "mul.Tensor")
 
 
@@ -182,6 +184,36 @@ def max_unpool(module: Any) -> LayerSpec:
         (layers.MaxUnpool1d, layers.MaxUnpool2d, layers.MaxUnpool3d)[rank - 1],
         (literal(module.kernel_size),),
         {"stride": literal(module.stride), **changed(_DEFAULTS, padding=module.padding)},
+        rank=rank,
+    )
+
+
+@rule(
+    torch.nn.FractionalMaxPool2d,
+    target="layers.FractionalMaxPool2d",
+    restrictions=_DRAWN,
+    leaf=False,
+)
+@rule(
+    torch.nn.FractionalMaxPool3d,
+    target="layers.FractionalMaxPool3d",
+    restrictions=_DRAWN,
+    leaf=False,
+)
+def fractional_max_pool(module: Any) -> LayerSpec:
+    """Ours: MLX has none. The random samples, where the module holds them, are a tensor of it."""
+    samples: torch.Tensor | None = module._random_samples
+    rank = 2 if isinstance(module, torch.nn.FractionalMaxPool2d) else 3
+    extras = {"output_ratio": None, "return_indices": False}
+    found = {name: getattr(module, name) for name in extras}
+    size = {} if module.output_size is None else {"output_size": literal(module.output_size)}
+    shape = {} if samples is None else {"samples_shape": tuple(samples.shape)}
+    entries = () if samples is None else (Entry(("_random_samples",), ("random_samples",)),)
+    return LayerSpec(
+        layers.FractionalMaxPool2d if rank == 2 else layers.FractionalMaxPool3d,
+        (literal(module.kernel_size),),
+        {**size, **changed(extras, **found), **shape},
+        entries=entries,
         rank=rank,
     )
 

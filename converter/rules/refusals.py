@@ -8,17 +8,14 @@ from __future__ import annotations
 import torch.nn as nn
 
 _ABSTRACT = "a base class that computes nothing; its subclasses have rules"
-_CONTAINER = "holds modules and computes nothing; whole models keep it as a Python {}"
+_PARALLEL = "runs a module on several GPUs and computes nothing; convert its .module"
 
 REFUSED: dict[type, str] = {
     nn.Module: _ABSTRACT,
     nn.Container: _ABSTRACT,
     nn.RNNBase: _ABSTRACT,
     nn.RNNCellBase: _ABSTRACT,
-    nn.ModuleList: _CONTAINER.format("list"),
-    nn.ModuleDict: _CONTAINER.format("dict"),
-    nn.ParameterList: _CONTAINER.format("list of arrays"),
-    nn.ParameterDict: _CONTAINER.format("dict of arrays"),
+    nn.DataParallel: _PARALLEL,
 }
 
 

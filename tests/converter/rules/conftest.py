@@ -104,7 +104,7 @@ def _orders(
     for order in tried[spec.axes]:
         yield (
             lambda x, order=order: to_mlx(tensor_from_torch(x.permute(order(x.ndim)))),
-            lambda y, order=order: _to_torch(y).permute(*np.argsort(order(y.ndim)).tolist()),
+            lambda y, order=order: _to_torch(y).permute(np.argsort(order(y.ndim)).tolist()),
         )
 
 

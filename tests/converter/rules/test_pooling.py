@@ -184,3 +184,54 @@ def test_refuses_a_padding_torch_cannot_run(name: str) -> None:
         module(picture(2))
     with pytest.raises(UnsupportedError, match="exceeds half"):
         build_layer(module)
+
+
+FRACTIONAL = {
+    "size": (torch.nn.FractionalMaxPool2d, (2,), {"output_size": (3, 4)}, (2, 3, 7, 9)),
+    "ratio": (torch.nn.FractionalMaxPool2d, ((2, 3),), {"output_ratio": (0.5, 0.7)}, (2, 3, 9, 8)),
+    "unbatched": (torch.nn.FractionalMaxPool2d, (3,), {"output_size": 2}, (3, 7, 9)),
+    "one": (torch.nn.FractionalMaxPool2d, (2,), {"output_size": 1}, (1, 3, 5, 5)),
+    "all": (torch.nn.FractionalMaxPool2d, (1,), {"output_size": 5}, (1, 3, 5, 5)),
+    "volume": (
+        torch.nn.FractionalMaxPool3d,
+        ((2, 3, 1),),
+        {"output_size": (3, 4, 5)},
+        (2, 3, 7, 9, 6),
+    ),
+    "volume_ratio": (torch.nn.FractionalMaxPool3d, (2,), {"output_ratio": 0.6}, (2, 3, 5, 6, 7)),
+    "volume_unbatched": (torch.nn.FractionalMaxPool3d, (2,), {"output_size": 2}, (3, 5, 6, 7)),
+}
+
+
+@pytest.mark.parametrize("return_indices", [False, True], ids=["values", "indices"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", FRACTIONAL)
+def test_fractional_windows_of_given_samples(
+    assert_layer_parity: Callable[..., None],
+    name: str,
+    dtype: torch.dtype,
+    return_indices: bool,
+) -> None:
+    source, args, kwargs, shape = FRACTIONAL[name]
+    rank = 2 if source is torch.nn.FractionalMaxPool2d else 3
+    samples = torch.rand(shape[0] if len(shape) == rank + 2 else 1, 3, rank)
+    module = source(*args, **kwargs, return_indices=return_indices, _random_samples=samples)
+    exact = dtype is torch.float32
+    assert_layer_parity(module, torch.randn(shape), dtype=dtype, gradients=exact)
+
+
+def test_fractional_windows_are_drawn() -> None:
+    layer = build_layer(torch.nn.FractionalMaxPool2d(2, 4, return_indices=True))
+    x = mx.random.normal((2, 21, 12, 3))
+    (y, index), (_, other) = layer(x), layer(x)
+    flat = mx.take_along_axis(x.reshape(2, -1, 3), index.reshape(2, -1, 3), axis=1)
+    assert mx.array_equal(flat.reshape(y.shape), y)
+    assert not mx.array_equal(index, other)
+
+
+def test_samples_do_not_train() -> None:
+    module = torch.nn.FractionalMaxPool2d(2, 3, _random_samples=torch.rand(1, 2, 2))
+    layer = build_layer(module)
+    layer.unfreeze()
+    assert layer.trainable_parameters() == {}
+    assert mx.array_equal(layer.random_samples, mx.array(module._random_samples))
