@@ -13,22 +13,18 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch.fx import Graph, Node
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.fx import Node
 
-from mlxport.converter.graph.body import Array, Body, Leaf, Lowered
+from mlxport.converter.graph.body import Array, Body, Lowered
 from mlxport.converter.graph.capture import Captured, plain_path
-from mlxport.converter.graph.code import to_ast
 from mlxport.converter.graph.context import Context, Statement, Unsupported
-from mlxport.converter.graph.layer_axes import arrange_for, check_batched, is_ours, order_after
-from mlxport.converter.graph.leaf_call import read_call
+from mlxport.converter.graph.leaf_lowering import call_of, lower_leaf, record_call
 from mlxport.converter.graph.naming import Names, is_inlined, variable_name
 from mlxport.converter.graph.nodes import (
     bound,
     check_result,
     flat,
     graph_of,
-    layouts,
     model_input,
     name_of,
     results_of,
@@ -39,8 +35,7 @@ from mlxport.converter.graph.problems import Problem, raise_problems
 from mlxport.converter.graph.schedule import write_body
 from mlxport.converter.graph.signature import nested_result
 from mlxport.converter.graph.value import Order, Value, channels_last, identity
-from mlxport.converter.record import ModuleRecord
-from mlxport.converter.rules.registry import LayerSpec, Refusal
+from mlxport.converter.rules.registry import Refusal
 
 Preferences = Mapping[str, Order]
 
@@ -92,7 +87,7 @@ class _Lowering:
         body.text = write_body(body, self.names, self.lowered.imports)
         self._keep(body)
         raise_problems(type(self.captured.model).__name__, self.problems)
-        self._record("", body.inputs, body.outputs)
+        record_call(self.lowered, self.names, "", body.inputs, body.outputs)
         return self.lowered
 
     def _enter(self, cx: Context, value: Value) -> Value:
@@ -181,61 +176,21 @@ class _Lowering:
         inputs = bound(graph_of(child), args, kwargs)
         if plain_path(path) in self.captured.leaves:
             try:
-                if self.captured.leaves[plain_path(path)].around:
-                    return self._leaf_call(graph_of(child), path, owner, cx, inputs)
-                return self._leaf(path, owner, cx, inputs)
+                return lower_leaf(
+                    self.captured,
+                    self.names,
+                    self.lowered,
+                    cx,
+                    graph_of(child),
+                    path,
+                    owner,
+                    inputs,
+                )
             except Refusal:
                 pass  # the ops it is made of may still be supported
         if is_inlined(self.captured.torch_module(path)):
             return self._run(child, path, owner, cx, inputs)
         return self._class(child, path, owner, cx, inputs)
-
-    def _spec(self, path: str) -> LayerSpec:
-        """Return what to build for a leaf, which from now on is part of the model."""
-        plain = plain_path(path)
-        if plain not in self.lowered.leaves:
-            spec = self.captured.leaves[plain].build(self.captured.torch_module(path))
-            self.lowered.leaves[plain] = Leaf(plain, spec)
-            if is_ours(spec):
-                file = spec.target.__module__.rpartition(".")[2]
-                self.lowered.imports[spec.target.__name__] = file
-        return self.lowered.leaves[plain].spec
-
-    def _leaf(self, path: str, owner: str, cx: Context, inputs: Sequence[Value]) -> Value:
-        plain = plain_path(path)
-        spec = self._spec(path)
-        check_batched(spec, inputs)
-        arranged = [arrange_for(spec, cx, value) for value in inputs]
-        shape, dtype = cx.results[0]
-        order = order_after(spec, arranged[0], len(shape))
-        cx.name = variable_name(plain, cx.name)
-        value = cx.compute(self._call(owner, plain, arranged), shape, dtype, order)
-        cx.statements[-1].module = plain
-        self._record(plain, arranged, [value])
-        return value
-
-    def _leaf_call(
-        self, graph: Graph, path: str, owner: str, cx: Context, inputs: Sequence[Value]
-    ) -> Any:
-        """Lower a leaf that takes states or gives several results."""
-        plain = plain_path(path)
-        read = read_call(
-            graph, self.captured.leaves[plain], self.captured.torch_module(path), inputs
-        )
-        spec = self._spec(path)
-        arguments = tree_map(lambda value: arrange_for(spec, cx, value), read.arguments)
-        results = tuple(
-            Value(shape, dtype, identity(len(shape)), name)
-            for (shape, dtype), name in zip(
-                results_of(read.op), tree_leaves(spec.results), strict=True
-            )
-        )
-        code = self._call(owner, plain, arguments)
-        cx.statements.append(Statement(results, code, plain, spec.results))
-        self._record(plain, flat(arguments), results)
-        if isinstance(read.gives, int):
-            return results[read.gives]
-        return tuple(results[i] for i in read.gives)
 
     def _class(
         self,
@@ -265,8 +220,8 @@ class _Lowering:
         outputs = tuple(
             Value(v.shape, v.dtype, v.order, variable_name(plain, cx.name)) for v in body.outputs
         )
-        cx.statements.append(Statement(outputs, self._call(owner, plain, values), plain))
-        self._record(plain, values, outputs)
+        cx.statements.append(Statement(outputs, call_of(self.names, owner, plain, values), plain))
+        record_call(self.lowered, self.names, plain, values, outputs)
         return outputs[0] if isinstance(result, Value) else outputs
 
     def _places(self, path: str, count: int) -> list[int]:
@@ -314,10 +269,7 @@ class _Lowering:
         self.lowered.bodies.setdefault(body.path, body)
         self.lowered.transposes += sum(line.count(".transpose(") for line in body.text)
 
-    def _call(self, owner: str, path: str, values: Sequence[Any]) -> ast.Call:
-        return ast.Call(self.names.reference(owner, path), [to_ast(v) for v in values], [])
-
-    # -- parameters and records ------------------------------------------------------------------
+    # -- parameters ------------------------------------------------------------------------------
 
     def _array(self, target: str, module: torch.nn.Module, path: str, owner: str) -> Value:
         full = plain_path(f"{path}.{target}" if path else target)
@@ -337,8 +289,3 @@ class _Lowering:
         except AttributeError:
             found = operator.attrgetter(target)(module)
         return found.detach(), False
-
-    def _record(self, path: str, inputs: Sequence[Value], outputs: Sequence[Value]) -> None:
-        self.lowered.records.append(
-            ModuleRecord(path, self.names.target(path), layouts(inputs), layouts(outputs))
-        )

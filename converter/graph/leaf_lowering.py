@@ -1,0 +1,95 @@
+"""Lower a leaf module: a call of the MLX layer its rule names."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from typing import Any
+
+from torch.fx import Graph
+from torch.utils._pytree import tree_leaves, tree_map
+
+from mlxport.converter.graph.body import Leaf, Lowered
+from mlxport.converter.graph.capture import Captured, plain_path
+from mlxport.converter.graph.code import to_ast
+from mlxport.converter.graph.context import Context, Statement
+from mlxport.converter.graph.layer_axes import arrange_for, check_batched, is_ours, order_after
+from mlxport.converter.graph.leaf_call import read_call
+from mlxport.converter.graph.naming import Names, variable_name
+from mlxport.converter.graph.nodes import flat, layouts, results_of
+from mlxport.converter.graph.value import Value, identity
+from mlxport.converter.record import ModuleRecord
+from mlxport.converter.rules.registry import LayerSpec
+
+
+def lower_leaf(
+    captured: Captured,
+    names: Names,
+    lowered: Lowered,
+    cx: Context,
+    graph: Graph,
+    path: str,
+    owner: str,
+    inputs: Sequence[Any],
+) -> Any:
+    """Write the call of a leaf into the body of the class ``owner``; return what it gives.
+
+    Args:
+        captured: the captured model.
+        names: where its modules stand in the MLX model.
+        lowered: gains the layer and the record of the call.
+        cx: the body and the node being lowered.
+        graph: the captured graph of the leaf.
+        path: its captured path.
+        owner: path of the class whose body calls it.
+        inputs: what stands for the placeholders of its graph.
+
+    Raises:
+        Refusal: the rule does not serve it; nothing was written.
+    """
+    plain = plain_path(path)
+    rule = captured.leaves[plain]
+    module = captured.torch_module(path)
+    known = lowered.leaves.get(plain)
+    spec = known.spec if known else rule.build(module)
+    check_batched(spec, inputs)
+    if rule.around:
+        read = read_call(graph, rule, module, inputs)
+        shapes = results_of(read.op)
+        arguments = tree_map(lambda value: arrange_for(spec, cx, value), read.arguments)
+        labels = [str(name) for name in tree_leaves(spec.results)]
+        results = [
+            Value(shape, dtype, identity(len(shape)), name)
+            for (shape, dtype), name in zip(shapes, labels, strict=True)
+        ]
+        gives = read.gives
+    else:
+        arguments = tuple(arrange_for(spec, cx, value) for value in inputs)
+        shape, dtype = cx.results[0]
+        order = order_after(spec, arguments[0], len(shape))
+        results = [Value(shape, dtype, order, variable_name(plain, cx.name))]
+        gives = 0
+    _keep(lowered, plain, spec)
+    code = call_of(names, owner, plain, arguments)
+    cx.statements.append(Statement(tuple(results), code, plain, spec.results))
+    record_call(lowered, names, plain, flat(arguments), results)
+    return results[gives] if isinstance(gives, int) else tuple(results[i] for i in gives)
+
+
+def call_of(names: Names, owner: str, path: str, values: Sequence[Any]) -> ast.Call:
+    """Return the call of the module at ``path`` as the class of ``owner`` writes it."""
+    return ast.Call(names.reference(owner, path), [to_ast(value) for value in values], [])
+
+
+def record_call(
+    lowered: Lowered, names: Names, path: str, inputs: Sequence[Value], outputs: Sequence[Value]
+) -> None:
+    """Record the layouts of the values that pass a module's boundary."""
+    record = ModuleRecord(path, names.target(path), layouts(inputs), layouts(outputs))
+    lowered.records.append(record)
+
+
+def _keep(lowered: Lowered, path: str, spec: LayerSpec) -> None:
+    lowered.leaves.setdefault(path, Leaf(path, spec))
+    if is_ours(spec):
+        lowered.imports[spec.target.__name__] = spec.target.__module__.rpartition(".")[2]
