@@ -147,10 +147,10 @@ def _padded(targets: mx.array, lengths: mx.array) -> mx.array:
         return mx.zeros((lengths.size, 0), mx.int64)
     ends = mx.cumsum(lengths)
     longest: Any = mx.max(lengths).item()
-    if ends[-1].item() > targets.size:
+    total: Any = ends[-1].item()
+    if total > targets.size:
         raise ValueError(
-            f"[ctc_loss] 'target_lengths' add up to {ends[-1].item()}, but 'targets' holds "
-            f"{targets.size}."
+            f"[ctc_loss] 'target_lengths' add up to {total}, but 'targets' holds {targets.size}."
         )
     places = (ends - lengths)[:, None] + mx.arange(longest)
     return targets[mx.minimum(places, targets.size - 1)]
