@@ -43,7 +43,8 @@ class GroupNorm(AffineNorm):
         bias (bool, optional): Whether to shift, where affine. Default: ``True``.
 
     Raises:
-        ValueError: From the call, as :func:`mlxport.layers.normalization.group_norm`.
+        ValueError: ``num_groups`` does not divide ``dims``; from the call, as
+            :func:`mlxport.layers.normalization.group_norm`.
     """
 
     def __init__(
@@ -55,6 +56,10 @@ class GroupNorm(AffineNorm):
         bias: bool = True,
     ):
         super().__init__((dims,), affine, bias)
+        if num_groups < 1 or dims % num_groups:
+            raise ValueError(
+                f"[GroupNorm] 'num_groups' must divide the {dims} channels but got {num_groups}."
+            )
         self.eps = eps
         self.num_groups = num_groups
         self.dims = dims

@@ -48,9 +48,14 @@ def batch_norm(
 
     Raises:
         ValueError: Not training and running statistics are missing, training on one value per
-            channel, or ``x`` has fewer than 2 dimensions.
+            channel, ``eps`` is negative or, in training, zero, or ``x`` has fewer than 2
+            dimensions.
     """
     _check_ndim("batch_norm", x, 2)
+    if eps < 0 or (training and eps == 0):
+        raise ValueError(
+            f"[batch_norm] 'eps' must be positive in training, and never negative, but got {eps}."
+        )
     if training:
         _check_count("batch_norm", x, math.prod(x.shape[:-1]))
         return standardised(x, _batch_axes(x), weight, bias, eps)
@@ -198,7 +203,12 @@ def rms_norm(
 def updated_batch_statistics(
     x: mx.array, running_mean: mx.array, running_var: mx.array, momentum: float | mx.array
 ) -> tuple[mx.array, mx.array]:
-    """Return the running mean and variance after a training step of :func:`batch_norm` on ``x``."""
+    """Return the running mean and variance after a training step of :func:`batch_norm` on ``x``.
+
+    An empty ``x`` leaves them as they are.
+    """
+    if x.size == 0:
+        return running_mean, running_var
     return _updated(x, _batch_axes(x), running_mean, running_var, momentum)
 
 

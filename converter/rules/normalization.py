@@ -54,13 +54,17 @@ def batch_norm(module: Any) -> LayerSpec:
 
 
 def _mlx_serves(module: Any) -> bool:
-    """Whether MLX's BatchNorm does: no 5 dimensions, whole statistics in float32, affine."""
+    """Whether MLX's BatchNorm does: no 5 dimensions, whole statistics in float32, affine.
+
+    Not in training, where an empty batch would turn its running statistics into NaN.
+    """
     tensors = (module.weight, module.bias, module.running_mean, module.running_var)
     return (
         isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d))
         and all(t is not None and t.dtype == torch.float32 for t in tensors)
         and module.momentum is not None
         and module.eps > 0
+        and not module.training
     )
 
 

@@ -107,6 +107,14 @@ def test_updated_statistics(
     assert_parity(got[position], reference, x, *given)
 
 
+def test_an_empty_batch_leaves_the_statistics() -> None:
+    module, layer = torch.nn.BatchNorm3d(8), layers.BatchNorm(8)
+    assert module(torch.zeros(0, 8, 2, 2, 2)).shape == (0, 8, 2, 2, 2)
+    assert layer(mx.zeros((0, 2, 2, 2, 8))).shape == (0, 2, 2, 2, 8)
+    for name in ("running_mean", "running_var"):
+        np.testing.assert_array_equal(np.array(layer[name]), getattr(module, name).numpy())
+
+
 @pytest.mark.parametrize("groups", [1, 2, 4, 8])
 @pytest.mark.parametrize("affine", ["both", "weight", "none"])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -227,6 +235,10 @@ def test_many_values(
         pytest.param(
             lambda x: norm.batch_norm(x[:1, 0, 0], training=True), "more than one", id="batch_one"
         ),
+        pytest.param(
+            lambda x: norm.batch_norm(x, training=True, eps=0.0), "positive", id="batch_eps_0"
+        ),
+        pytest.param(lambda x: layers.BatchNorm(8, eps=-1.0).eval()(x), "never", id="batch_eps"),
         pytest.param(lambda x: norm.instance_norm(x[0, 0]), "3 dimensions", id="instance_ndim"),
         pytest.param(
             lambda x: norm.instance_norm(x, use_input_stats=False), "needed", id="instance_stats"
@@ -243,6 +255,7 @@ def test_many_values(
         pytest.param(lambda x: norm.rms_norm(x, ()), r"end in \(\)", id="rms_shape"),
         pytest.param(lambda x: local_response_norm(x[0, 0], 3), "3 dimensions", id="lrn_ndim"),
         pytest.param(lambda x: cross_map_lrn(x[0], 3), "4 dimensions", id="cross_map_ndim"),
+        pytest.param(lambda x: layers.GroupNorm(3, 8), "must divide the 8", id="group_layer"),
         pytest.param(lambda x: layers.InstanceNorm3d(8)(x[0]), "5 dimensions", id="layer_ndim"),
     ],
 )

@@ -168,8 +168,9 @@ def test_statistics_follow_torch_over_many_steps(momentum: float | None) -> None
 @pytest.mark.parametrize(
     ("module", "target", "args", "kwargs"),
     [
-        (torch.nn.BatchNorm2d(4), nn.BatchNorm, (4,), {}),
-        (torch.nn.BatchNorm1d(4, eps=1e-3), nn.BatchNorm, (4,), {"eps": 1e-3}),
+        (torch.nn.BatchNorm2d(4).eval(), nn.BatchNorm, (4,), {}),
+        (torch.nn.BatchNorm2d(4), layers.BatchNorm, (4,), {}),
+        (torch.nn.BatchNorm1d(4, eps=1e-3).eval(), nn.BatchNorm, (4,), {"eps": 1e-3}),
         (torch.nn.BatchNorm2d(4, eps=0.0), layers.BatchNorm, (4,), {"eps": 0.0}),
         (torch.nn.BatchNorm2d(4).half(), layers.BatchNorm, (4,), {}),
         (torch.nn.BatchNorm3d(4), layers.BatchNorm, (4,), {}),
