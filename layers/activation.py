@@ -116,7 +116,12 @@ def _softshrink(x: mx.array, lambd: float) -> mx.array:
 
 
 def softmax(x: mx.array, axis: int) -> mx.array:
-    """Softmax over an axis, summed in float32 at least; matches ``aten::softmax.int``."""
+    """Softmax over an axis, summed in float32 at least; matches ``aten::softmax.int``.
+
+    A scalar is taken for a vector of one, as in PyTorch.
+    """
+    if x.ndim == 0:
+        return softmax(x[None], axis).squeeze(0)
     return mx.softmax(x, axis=axis, precise=True)
 
 
@@ -126,6 +131,11 @@ def softmin(x: mx.array, axis: int) -> mx.array:
 
 
 def log_softmax(x: mx.array, axis: int) -> mx.array:
-    """Logarithm of softmax over an axis; matches ``aten::log_softmax.int``."""
+    """Logarithm of softmax over an axis; matches ``aten::log_softmax.int``.
+
+    A scalar is taken for a vector of one, as in PyTorch.
+    """
+    if x.ndim == 0:
+        return log_softmax(x[None], axis).squeeze(0)
     y: mx.array = nn.log_softmax(x, axis=axis)
     return y

@@ -39,7 +39,7 @@ def _assert_parity(
     own = function(*tensors)
     want = function(*(None if t is None else t.double() for t in tensors))
     order = range(own.ndim) if order is None else order
-    own, want = (t.detach().permute(*order) for t in (own, want))
+    own, want = (t.detach().permute(tuple(order)) for t in (own, want))
     _assert_close("value", _from_mlx(got), own, want)
 
 

@@ -160,6 +160,17 @@ def test_infinite_scores(
     assert_parity(ours(mx.array(x), 1), partial(theirs, dim=1), x)
 
 
+@SOFTMAXES
+@pytest.mark.parametrize("dim", [0, -1])
+def test_a_scalar_is_a_vector_of_one(
+    assert_parity: Callable[..., None],
+    ours: Callable[..., mx.array],
+    theirs: Callable[..., torch.Tensor],
+    dim: int,
+) -> None:
+    assert_parity(ours(mx.array(0.7), dim), partial(theirs, dim=dim), torch.tensor(0.7))
+
+
 def test_rrelu_in_training_draws_its_slopes() -> None:
     x = mx.array(np.linspace(-2, 2, 10_001), dtype=mx.float32)
     y = np.array(activation.rrelu(x, 0.2, 0.6, training=True))
