@@ -135,10 +135,11 @@ class _Pad(nn.Module):
     def _pads(self, x: mx.array) -> Widths:
         pairs = list(zip(self.padding[::2], self.padding[1::2], strict=True))
         leading = x.ndim - 1 - self.rank
-        if leading < 0:
+        if leading < 0 or (leading > 1 and self.mode != "constant"):
+            allowed = f"{self.rank + 1} or {'more' if self.mode == 'constant' else self.rank + 2}"
             raise ValueError(
-                f"[{type(self).__name__}] input must have at least {self.rank + 1} dimensions, the "
-                f"channels last, but got shape {x.shape}."
+                f"[{type(self).__name__}] input must have {allowed} dimensions, the channels last, "
+                f"but got shape {x.shape}."
             )
         return [*[(0, 0)] * leading, *reversed(pairs), (0, 0)]
 

@@ -124,5 +124,22 @@ def test_refuses_unfit_arguments() -> None:
         pad(mx.zeros(3), [(1, 1)], "symmetric")
     with pytest.raises(ValueError, match="one number or 4"):
         mlxport.layers.ZeroPad2d((1, 2))
-    with pytest.raises(ValueError, match="at least 3 dimensions"):
+    with pytest.raises(ValueError, match="3 or more dimensions"):
         mlxport.layers.ZeroPad2d(1)(mx.zeros((4, 4)))
+
+
+@RANKS
+@pytest.mark.parametrize("name", LAYERS)
+def test_axes_before_the_batch(rank: int, name: str) -> None:
+    x = torch.randn(2, 2, 3, *(6, 7, 8)[:rank])
+    layer = getattr(mlxport.layers, f"{name}{rank}d")(1)
+    if name == "ZeroPad":  # constant padding looks at the last axes alone
+        want = torch.nn.functional.pad(x.movedim(2, -1), (0, 0, *(1,) * 2 * rank))
+        np.testing.assert_array_equal(
+            np.array(layer(mx.array(x.movedim(2, -1).contiguous()))), want
+        )
+        return
+    with pytest.raises((ValueError, NotImplementedError, RuntimeError)):
+        getattr(torch.nn, f"{name}{rank}d")(1)(x)
+    with pytest.raises(ValueError, match=f"{name}{rank}d.* {rank + 1} or {rank + 2} dimensions"):
+        layer(mx.array(x.numpy()))
