@@ -15,6 +15,9 @@ from mlxport.layers.recurrent_cells import check_nonlinearity
 
 States = tuple[mx.array, ...]
 
+# What PyTorch checks, too: 1 and "False" would silently be taken for a truth value.
+_TYPES = {int: ("input_size", "hidden_size"), bool: ("bias", "batch_first")}
+
 
 class _Recurrent(nn.Module):
     """Parameters, checks and the batch axis, which the three networks share."""
@@ -48,6 +51,7 @@ class _Recurrent(nn.Module):
             self[name] = mx.random.uniform(-bound, bound, shape)
 
     def _check_arguments(self) -> None:
+        self._check_types()
         sizes = {name: getattr(self, name) for name in ("input_size", "hidden_size", "num_layers")}
         problems = [f"{name!r} must be positive but got {n}" for name, n in sizes.items() if n <= 0]
         if not 0 <= self.dropout <= 1:
@@ -56,6 +60,16 @@ class _Recurrent(nn.Module):
             problems.append(f"'proj_size' must be below hidden_size but got {self.proj_size}")
         if problems:
             raise ValueError(f"[{type(self).__name__}] {'; '.join(problems)}.")
+
+    def _check_types(self) -> None:
+        problems = [
+            f"{name!r} must be of type {kind.__name__} but got {getattr(self, name)!r}"
+            for kind, names in _TYPES.items()
+            for name in names
+            if not isinstance(getattr(self, name), kind)
+        ]
+        if problems:
+            raise TypeError(f"[{type(self).__name__}] {'; '.join(problems)}.")
 
     @property
     def _directions(self) -> int:
@@ -178,7 +192,7 @@ class LSTM(_Recurrent):
     Raises:
         ValueError: Arguments out of range; from the call: shapes that do not fit or an empty
             sequence.
-        TypeError: From the call: a packed sequence.
+        TypeError: Arguments of another type; from the call: a packed sequence.
     """
 
     gates = 4
@@ -228,7 +242,7 @@ class GRU(_OneState):
     Raises:
         ValueError: Arguments out of range; from the call: shapes that do not fit or an empty
             sequence.
-        TypeError: From the call: a packed sequence.
+        TypeError: Arguments of another type; from the call: a packed sequence.
     """
 
     gates = 3
@@ -270,7 +284,7 @@ class RNN(_OneState):
     Raises:
         ValueError: Arguments out of range; from the call: shapes that do not fit or an empty
             sequence.
-        TypeError: From the call: a packed sequence.
+        TypeError: Arguments of another type; from the call: a packed sequence.
     """
 
     gates = 1

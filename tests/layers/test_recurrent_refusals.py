@@ -38,6 +38,21 @@ def test_arguments(name: str, arguments: dict[str, Any], message: str) -> None:
         getattr(layers, name)(**arguments)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "arguments",
+    [{"input_size": 4.0}, {"hidden_size": "6"}, {"bias": 0}, {"batch_first": "False"}],
+    ids=str,
+)
+def test_types(name: str, arguments: dict[str, Any]) -> None:
+    (message,) = arguments
+    arguments = {"input_size": 4, "hidden_size": 6, **arguments}
+    with pytest.raises(TypeError, match=message):
+        getattr(torch.nn, name)(**arguments)
+    with pytest.raises(TypeError, match=rf"\[{name}\] .*'{message}' must be of type"):
+        getattr(layers, name)(**arguments)
+
+
 @pytest.mark.parametrize("name", ["GRU", "RNN"])
 def test_only_lstm_is_projected(name: str) -> None:
     with pytest.raises(ValueError, match="only supported for LSTM"):
