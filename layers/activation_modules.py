@@ -185,6 +185,15 @@ class HardTanh(nn.Module):
         return y
 
 
+class PReLU(nn.PReLU):
+    """``mlx.nn.PReLU`` that leaves a scalar a scalar; matches ``torch.nn.PReLU``."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Map every element."""
+        y: mx.array = super().__call__(x)
+        return y.reshape(x.shape)
+
+
 class _AxisActivation(nn.Module):
     def __init__(self, axis: int = -1) -> None:
         super().__init__()

@@ -140,12 +140,12 @@ def softshrink(module: torch.nn.Softshrink) -> LayerSpec:
     return _pointwise(layers.Softshrink, 0.5, module.lambd)
 
 
-@rule(torch.nn.PReLU, ops=["aten.prelu.default"], target="mlx.nn.PReLU")
+@rule(torch.nn.PReLU, ops=["aten.prelu.default"], target="mlx.nn.PReLU, layers.PReLU")
 def prelu(module: torch.nn.PReLU) -> LayerSpec:
-    """One slope for all, or one per channel on the last axis."""
+    """One slope per channel on the last axis, or one for all: MLX's makes a vector of a scalar."""
     count = module.num_parameters
     return LayerSpec(
-        nn.PReLU,
+        layers.PReLU if count == 1 else nn.PReLU,
         () if count == 1 else (count,),
         entries=kept(module, "weight"),
         axes=Axes.ANY if count == 1 else Axes.CHANNELS_LAST,

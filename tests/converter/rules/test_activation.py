@@ -93,6 +93,15 @@ def test_nan_stays(module: torch.nn.Module) -> None:
     assert mx.isnan(layer(mx.array([float("nan")]))).item()
 
 
+@pytest.mark.parametrize(
+    "module", [T.PReLU(), T.Softmax(0), T.Softmin(-1), T.LogSoftmax(0)], ids=str
+)
+def test_scalars_stay_scalars(
+    assert_layer_parity: Callable[..., None], module: torch.nn.Module
+) -> None:
+    assert_layer_parity(module, torch.tensor(-0.7), gradients=True)
+
+
 @pytest.mark.parametrize("shape", [(2, 4), (2, 4, 5), (2, 4, 3, 5), (2, 4, 3, 2, 5)], ids=str)
 def test_prelu_with_a_slope_per_channel(
     assert_layer_parity: Callable[..., None], shape: tuple[int, ...]
@@ -147,7 +156,7 @@ def test_rrelu_draws_only_in_training() -> None:
         (T.Hardtanh(0.0, 1.0), layers.HardTanh, (0.0, 1.0), {}),
         (T.Softplus(), nn.Softplus, (), {}),
         (T.Softplus(beta=2), layers.Softplus, (), {"beta": 2}),
-        (T.PReLU(), nn.PReLU, (), {}),
+        (T.PReLU(), layers.PReLU, (), {}),
         (T.PReLU(8), nn.PReLU, (8,), {}),
         (T.Softmax(1), layers.Softmax, (), {"axis": 1}),
         (T.LogSoftmax(-1), nn.LogSoftmax, (), {}),
