@@ -74,10 +74,16 @@ class SmoothL1Loss(Loss):
 
 
 class HuberLoss(Loss):
-    """:func:`huber_loss`; matches ``torch.nn.HuberLoss``."""
+    """:func:`huber_loss`; matches ``torch.nn.HuberLoss``.
+
+    Raises:
+        TypeError: ``delta`` is no real number.
+    """
 
     def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
         super().__init__(reduction)
+        if not isinstance(delta, (int, float)):
+            raise TypeError(f"[HuberLoss] 'delta' must be a real number but got {delta!r}.")
         self.delta = delta
 
     def __call__(self, x: mx.array, target: mx.array) -> mx.array:

@@ -122,8 +122,14 @@ def linear_cross_entropy(
         label_smoothing: 0 to 1.
 
     Raises:
-        ValueError: as :func:`cross_entropy`; or ``ignore_index`` is given beside probabilities.
+        ValueError: as :func:`cross_entropy`; or ``x`` and ``linear_weight`` differ in ``F``; or
+            ``ignore_index`` is given beside probabilities.
     """
+    if x.shape[-1:] != linear_weight.shape[-1:]:
+        raise ValueError(
+            "[linear_cross_entropy] input and 'linear_weight' must end in the same number of "
+            f"features but got {x.shape} and {linear_weight.shape}."
+        )
     sizes = linear_weight.shape[:-1]
     logits = x @ linear_weight.reshape(-1, linear_weight.shape[-1]).T
     if linear_bias is not None:

@@ -160,6 +160,9 @@ class LinearCrossEntropyLoss(WeightedLoss):
         weight_shape: of ``weight``; None for a loss without.
         ignore_index: None stands for -100 and allows probabilities.
         label_smoothing: 0 to 1.
+
+    Raises:
+        ValueError: ``label_smoothing`` is not from 0 to 1.
     """
 
     def __init__(
@@ -174,6 +177,11 @@ class LinearCrossEntropyLoss(WeightedLoss):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(reduction, weight_shape)
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(
+                "[LinearCrossEntropyLoss] 'label_smoothing' must be from 0 to 1 but got "
+                f"{label_smoothing}."
+            )
         self.linear = nn.Linear(in_features, num_classes * math.prod(out_features), bias)
         self.sizes = (num_classes, *out_features)
         self.ignore_index, self.label_smoothing = ignore_index, label_smoothing
