@@ -56,6 +56,7 @@ class Context:
         name: what to call the node's result where it needs a name of its own.
         arranged: transposes already made in this body, by value and order.
         sliced: slice of another value -> that value and the index of each of its stored axes.
+        updated: array with a slice replaced -> how it came about (see ``ops/writing.py``).
         expanded: value with new axes of length one -> the one without, and where they are stored.
     """
 
@@ -66,6 +67,7 @@ class Context:
     name: str = "x"
     arranged: dict[tuple[str, Order, Order], Value] = field(default_factory=dict)
     sliced: dict[str, tuple[Value, tuple[Any, ...]]] = field(default_factory=dict)
+    updated: dict[str, Any] = field(default_factory=dict)
     expanded: dict[str, tuple[Value, tuple[int, ...]]] = field(default_factory=dict)
 
     # -- results ---------------------------------------------------------------------------------

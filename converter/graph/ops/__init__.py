@@ -26,6 +26,7 @@ from mlxport.converter.graph.ops import (
     slicing,
     sorting,
     view,
+    writing,
 )
 
 __all__ = [
@@ -51,4 +52,5 @@ __all__ = [
     "slicing",
     "sorting",
     "view",
+    "writing",
 ]

@@ -1,4 +1,4 @@
-"""Slices along one axis: read, written, turned round."""
+"""Slices along one axis; arrays turned round and shifted; windows."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ from typing import Any
 
 from mlxport.converter.graph.context import Context
 from mlxport.converter.graph.ops.axes import (
-    expand_dims,
     spelled,
     stored_axis,
     subscript,
-    with_new_axis,
 )
-from mlxport.converter.graph.ops.broadcast import choose_order, rearrange
-from mlxport.converter.graph.ops.conversion import in_dtype
 from mlxport.converter.graph.ops.registry import op
 from mlxport.converter.graph.value import Scalar, Value, normalise_dims, without_axes
 
@@ -65,68 +61,6 @@ def _slice(size: Any, start: Any, end: Any, step: Any) -> slice:
 def select(cx: Context, x: Value, dim: int, index: Any) -> Value:
     """``x[index]`` along an axis, which goes."""
     return _indexed(cx, x, dim, index)
-
-
-@op("aten.slice_scatter.default")
-def slice_scatter(
-    cx: Context,
-    x: Value,
-    source: Value,
-    dim: int = 0,
-    start: Any = None,
-    end: Any = None,
-    step: Any = 1,
-) -> Value:
-    """The array with ``x[start:end:step]`` along an axis replaced."""
-    size = x.shape[dim]
-    if not isinstance(size, int) or any(isinstance(n, Scalar) for n in (start, end, step)):
-        raise cx.refuse("a slice of symbolic size is written to: sizes must be static")
-    first, last, step = slice(start, end, step).indices(size)
-    if source.shape == x.shape and step == 1:
-        return in_dtype(cx, source)
-    if first >= last:
-        return x
-    return _written(cx, x, source, dim, (first, last, step))
-
-
-@op("aten.select_scatter.default")
-def select_scatter(cx: Context, x: Value, source: Value, dim: int, index: Any) -> Value:
-    """The array with ``x[index]`` along an axis replaced."""
-    if isinstance(index, Scalar):
-        raise cx.refuse("an element at a symbolic index is written to: sizes must be static")
-    dim %= x.ndim
-    order = with_new_axis(source.order, dim)
-    shape = [*source.shape[:dim], 1, *source.shape[dim:]]
-    source = expand_dims(cx, source, [order.index(dim)], shape, order)
-    first = index % x.shape[dim]
-    return _written(cx, x, source, dim, (first, first + 1, 1))
-
-
-def _written(cx: Context, x: Value, source: Value, dim: int, taken: tuple[int, int, int]) -> Value:
-    """Emit the array with a slice replaced, in the order of what was computed."""
-    order = choose_order([v for v in (x, source) if v.origin is None], x.ndim)
-    x, source = rearrange(cx, x, order), rearrange(cx, source, order)
-    first, last, step = taken
-    if step == 1:
-        return cx.emit(
-            "mx.slice_update(x, source, mx.array([first]), axes=[axis])",
-            order=order,
-            x=x,
-            source=source,
-            first=first,
-            axis=x.axis(dim),
-        )
-    return cx.layer_function(
-        "indexing",
-        "slice_scatter",
-        x,
-        source,
-        axis=stored_axis(x, dim),
-        start=first,
-        stop=last,
-        step=step,
-        order=order,
-    )
 
 
 @op("aten.flip.default")

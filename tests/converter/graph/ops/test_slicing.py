@@ -1,4 +1,4 @@
-"""Slices read, written and turned round."""
+"""Slices, arrays turned round and shifted, windows."""
 
 from collections.abc import Callable
 from typing import Any
@@ -51,60 +51,6 @@ def test_reading(name: str, assert_op_parity: Fn) -> None:
     assert_op_parity(READS[name], torch.randn(2, 4, 5, 6))
 
 
-def write(index: Any, value: Any) -> Fn:
-    def fn(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        x = x.clone()
-        x[index] = value(y)
-        return x
-
-    return fn
-
-
-ALL = slice(None)
-WRITES: dict[str, Fn] = {
-    "range": write((ALL, slice(1, 3)), lambda y: y[:, :2]),
-    "everything": write((ALL,), lambda y: y),
-    "step": write((ALL, slice(0, 4, 2)), lambda y: y[:, :2]),
-    "step at the end": write((..., slice(1, None, 2)), lambda y: y[..., :3]),
-    "nothing": write((ALL, slice(2, 2)), lambda y: y[:, :0]),
-    "negative start": write((ALL, slice(-2, None)), lambda y: y[:, :2]),
-    "index": write((ALL, 1), lambda y: y[:, 0]),
-    "negative index": write((..., -1), lambda y: y[..., 0]),
-    "index and slices": write((ALL, slice(0, 2), 3, slice(1, 5)), lambda y: y[:, :2, 0, 2:]),
-    "broadcast": write((ALL, slice(1, 3)), lambda y: y[:, :1]),
-    "number": write((ALL, slice(1, 3)), lambda y: 7.0),
-    "number at index": write((0,), lambda y: 7.0),
-    "other dtype": write((ALL, 1), lambda y: y[:, 0].to(torch.int64)),
-}
-
-
-@pytest.mark.parametrize("name", WRITES)
-def test_writing(name: str, assert_op_parity: Fn) -> None:
-    assert_op_parity(WRITES[name], torch.randn(2, 4, 5, 6), torch.randn(2, 4, 5, 6))
-
-
-def test_writing_in_other_dtypes(assert_op_parity: Fn) -> None:
-    x, y = (torch.randint(0, 2, (2, 4, 5)) for _ in range(2))
-    for dtype in (torch.bool, torch.float16):
-        assert_op_parity(WRITES["range"], x.to(dtype), y.to(dtype))
-    assert_op_parity(WRITES["step"], x, y)
-
-
-def test_a_cost_volume(assert_op_parity: Fn, lower_op: Fn) -> None:
-    def volume(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        cost = left.new_zeros(1, 4, 3, 5, 6)
-        for i in range(3):
-            cost[:, :2, i, :, i:] = left[..., i:]
-            cost[:, 2:, i, :, i:] = right[..., : 6 - i]
-        return cost
-
-    left, right = torch.randn(1, 2, 5, 6), torch.randn(1, 2, 5, 6)
-    assert_op_parity(volume, left, right)
-    body = "\n".join(lower_op(volume, left, right, orders=[LAST, LAST]).body)
-    assert "layers" not in body
-    assert "slice_update" in body
-
-
 SOURCES = {
     "range": (lambda x: x[:, 1:3], "a[..., 1:3]"),
     "batch": (lambda x: x[1:], "a[1:]"),
@@ -124,10 +70,6 @@ SOURCES = {
         "mx.take(a, mx.expand_dims(mx.arange(0, 4, 2), 1) + mx.arange(3), axis=1)",
     ),
     "roll": (lambda x: x.roll((1, 1), (2, 3)), "mx.roll(a, (1, 1), (1, 2))"),
-    "write": (
-        lambda x: torch.slice_scatter(x, x[:, :2], 1, 2, 4),
-        "mx.slice_update(a, x1, mx.array([2]), axes=[3])",
-    ),
 }
 
 

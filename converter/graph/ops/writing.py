@@ -1,0 +1,148 @@
+"""Slices written to, as torch.export leaves them: ``x[:, 1:, 0] = y`` arrives as a nest.
+
+Each level of the nest reads a slice of the array and writes it back; what MLX is given is one
+update of the array itself, which it can do in place where nothing else needs the array.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.ops.axes import expand_dims, stored_axis, with_new_axis
+from mlxport.converter.graph.ops.broadcast import choose_order, rearrange
+from mlxport.converter.graph.ops.conversion import in_dtype
+from mlxport.converter.graph.ops.registry import op
+from mlxport.converter.graph.value import Scalar, Value, without_axes
+
+
+class Update(NamedTuple):
+    """``result`` is ``target`` with ``source`` put in.
+
+    Attributes:
+        result: the updated array.
+        target: the array as it was.
+        source: what was put in.
+        starts: logical axis -> where on it the source starts; at 0 on all others.
+    """
+
+    result: Value
+    target: Value
+    source: Value
+    starts: dict[int, int]
+
+
+@op("aten.slice_scatter.default", restrictions="static sizes only")
+def slice_scatter(
+    cx: Context,
+    x: Value,
+    source: Value,
+    dim: int = 0,
+    start: Any = None,
+    end: Any = None,
+    step: Any = 1,
+) -> Value:
+    """The array with ``x[start:end:step]`` along an axis replaced."""
+    dim %= x.ndim
+    size = x.shape[dim]
+    if not isinstance(size, int) or any(isinstance(n, Scalar) for n in (start, end, step)):
+        raise cx.refuse("a slice of symbolic size is written to: sizes must be static")
+    first, last, step = slice(start, end, step).indices(size)
+    if source.shape == x.shape and step == 1:
+        return in_dtype(cx, source)
+    if first >= last:
+        return x
+    if step != 1:
+        return _written_in_steps(cx, x, source, dim, slice(first, last, step))
+    starts = {dim: first}
+    inner = _update_of_slice(cx, source, x, dim, slice(first, last))
+    if inner is not None:
+        source, starts = inner.source, dict(inner.starts)
+        starts[dim] = first + starts.get(dim, 0)
+    return _updated(cx, x, source, starts)
+
+
+@op("aten.select_scatter.default", restrictions="static sizes only")
+def select_scatter(cx: Context, x: Value, source: Value, dim: int, index: Any) -> Value:
+    """The array with ``x[index]`` along an axis replaced."""
+    if isinstance(index, Scalar):
+        raise cx.refuse("an element at a symbolic index is written to: sizes must be static")
+    dim %= x.ndim
+    index %= x.shape[dim]
+    starts: dict[int, int] = {}
+    inner = _update_of_slice(cx, source, x, dim, index)
+    if inner is not None:
+        source = inner.source
+        starts = {axis + (axis >= dim): first for axis, first in inner.starts.items()}
+    order = with_new_axis(source.order, dim)
+    shape = [*source.shape[:dim], 1, *source.shape[dim:]]
+    source = expand_dims(cx, source, [order.index(dim)], shape, order)
+    return _updated(cx, x, source, {**starts, dim: index})
+
+
+def _updated(cx: Context, x: Value, source: Value, starts: dict[int, int]) -> Value:
+    """Emit the update, in the order of what was computed."""
+    order = choose_order([v for v in (x, source) if v.origin is None], x.ndim)
+    target, put = rearrange(cx, x, order), rearrange(cx, source, order)
+    placed = sorted((target.axis(dim), first) for dim, first in starts.items())
+    result = cx.emit(
+        "mx.slice_update(target, put, mx.array(firsts), axes=axes)",
+        order=order,
+        target=target,
+        put=put,
+        firsts=[first for _, first in placed],
+        axes=[axis for axis, _ in placed],
+    )
+    cx.updated[result.id] = Update(result, x, source, starts)
+    return result
+
+
+def _written_in_steps(cx: Context, x: Value, source: Value, dim: int, taken: slice) -> Value:
+    order = choose_order([v for v in (x, source) if v.origin is None], x.ndim)
+    target, put = rearrange(cx, x, order), rearrange(cx, source, order)
+    axis = stored_axis(target, dim)
+    ends = {"start": taken.start, "stop": taken.stop, "step": taken.step}
+    return cx.layer_function(
+        "indexing", "slice_scatter", target, put, axis=axis, order=order, **ends
+    )
+
+
+def _update_of_slice(
+    cx: Context, source: Value, x: Value, dim: int, index: int | slice
+) -> Update | None:
+    """Return the update that gave ``source``, if what it updated is ``x[index]`` along the axis."""
+    update = cx.updated.get(source.id)
+    if update is None or (source.order, source.shape) != (
+        update.result.order,
+        update.result.shape,
+    ):
+        return None
+    return update if _is_slice(cx, update.target, x, dim, index) else None
+
+
+def _is_slice(cx: Context, part: Value, whole: Value, dim: int, index: int | slice) -> bool:
+    """Whether a value is ``whole[index]`` along a logical axis, by how both were sliced."""
+    if part.id not in cx.sliced:
+        return False
+    everything: tuple[Any, ...] = (slice(None),) * whole.ndim
+    base, places = cx.sliced[part.id]
+    if base.id == whole.id:
+        known = everything
+    else:
+        origin, known = cx.sliced.get(whole.id, (whole, everything))
+        if origin.id != base.id or len(places) != len(known):
+            return False
+    position = [i for i, p in enumerate(known) if isinstance(p, slice)][whole.axis(dim)]
+    order = whole.order if isinstance(index, slice) else without_axes(whole.order, [dim])
+    elsewhere = (
+        places[:position] == known[:position] and places[position + 1 :] == (known[position + 1 :])
+    )
+    return elsewhere and part.order == order and _agree(places[position], index, whole.shape[dim])
+
+
+def _agree(place: Any, index: int | slice, size: int) -> bool:
+    if isinstance(place, slice) and isinstance(index, slice):
+        return place.indices(size) == index.indices(size)
+    if isinstance(place, int) and isinstance(index, int):
+        return place % size == index
+    return False
