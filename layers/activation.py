@@ -26,8 +26,13 @@ def elu(x: mx.array, alpha: float = 1.0, scale: float = 1.0, input_scale: float 
     wide = widened(x)
     # The branch not taken must stay finite, or its gradient becomes NaN.
     below = mx.where(wide > 0, 0, wide)
-    y = mx.where(wide > 0, wide * scale, mx.expm1(below * input_scale) * (alpha * scale))
+    y = mx.where(wide > 0, wide * scale, _expm1(below * input_scale) * (alpha * scale))
     return y.astype(x.dtype)
+
+
+def _expm1(x: mx.array) -> mx.array:
+    # MLX takes expm1(x) + 1 for the derivative, which cancels where that is small.
+    return mx.where(x < -0.5, mx.exp(mx.minimum(x, 0)) - 1, mx.expm1(x))
 
 
 def selu(x: mx.array) -> mx.array:
