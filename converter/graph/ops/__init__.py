@@ -25,6 +25,7 @@ from mlxport.converter.graph.ops import (
     shuffle,
     slicing,
     sorting,
+    unary,
     view,
     writing,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "shuffle",
     "slicing",
     "sorting",
+    "unary",
     "view",
     "writing",
 ]

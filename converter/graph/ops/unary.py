@@ -1,0 +1,121 @@
+"""Elementwise functions of one array, which keep its axis order."""
+
+from __future__ import annotations
+
+import torch
+
+from mlxport.converter.graph.context import Context, Handler
+from mlxport.converter.graph.dtypes import emit, is_inexact, to_floating
+from mlxport.converter.graph.ops.registry import op
+from mlxport.converter.graph.value import Value
+
+# Integers give float32 on both sides.
+_FLOATING = {
+    "acos": "mx.arccos(x)",
+    "acosh": "mx.arccosh(x)",
+    "asin": "mx.arcsin(x)",
+    "asinh": "mx.arcsinh(x)",
+    "atan": "mx.arctan(x)",
+    "atanh": "mx.arctanh(x)",
+    "cos": "mx.cos(x)",
+    "cosh": "mx.cosh(x)",
+    "erf": "mx.erf(x)",
+    "erfinv": "mx.erfinv(x)",
+    "exp": "mx.exp(x)",
+    "exp2": "2.0**x",
+    "expm1": "mx.expm1(x)",
+    "log": "mx.log(x)",
+    "log10": "mx.log10(x)",
+    "log1p": "mx.log1p(x)",
+    "log2": "mx.log2(x)",
+    "reciprocal": "mx.reciprocal(x)",
+    "rsqrt": "mx.rsqrt(x)",
+    "sigmoid": "mx.sigmoid(x)",
+    "sin": "mx.sin(x)",
+    "sinh": "mx.sinh(x)",
+    "sqrt": "mx.sqrt(x)",
+    "tan": "mx.tan(x)",
+    "tanh": "mx.tanh(x)",
+}
+
+# The result has the operand's dtype.
+_KEEPING = {
+    "abs": "mx.abs(x)",
+    "neg": "-x",
+    "sign": "mx.sign(x)",
+    "sgn": "mx.sign(x)",
+    "square": "mx.square(x)",
+}
+
+# Integers are left as they are.
+_ROUNDING = {
+    "ceil": "mx.ceil(x)",
+    "floor": "mx.floor(x)",
+    "round": "mx.round(x)",
+    "trunc": "mx.trunc(x)",
+}
+
+_TESTING = {
+    "isfinite": "mx.isfinite(x)",
+    "isinf": "mx.isinf(x)",
+    "isnan": "mx.isnan(x)",
+    "isneginf": "mx.isneginf(x)",
+    "isposinf": "mx.isposinf(x)",
+}
+
+
+def _floating(template: str) -> Handler:
+    def unary(cx: Context, x: Value) -> Value:
+        return emit(cx, template, to_floating(x.dtype), x.order, x=x)
+
+    return unary
+
+
+def _keeping(template: str) -> Handler:
+    def unary(cx: Context, x: Value) -> Value:
+        if x.dtype.is_complex:
+            raise cx.refuse("complex values are not supported here")
+        return emit(cx, template, x.dtype, x.order, x=x)
+
+    return unary
+
+
+def _rounding(template: str) -> Handler:
+    def unary(cx: Context, x: Value) -> Value:
+        return emit(cx, template, x.dtype, x.order, x=x) if is_inexact(x.dtype) else x
+
+    return unary
+
+
+def _testing(template: str) -> Handler:
+    def unary(cx: Context, x: Value) -> Value:
+        return emit(cx, template, torch.bool, x.order, x=x)
+
+    return unary
+
+
+for _table, _make in (
+    (_FLOATING, _floating),
+    (_KEEPING, _keeping),
+    (_ROUNDING, _rounding),
+    (_TESTING, _testing),
+):
+    for _name, _template in _table.items():
+        op(f"aten.{_name}.default")(_make(_template))
+
+
+@op("aten.nan_to_num.default")
+def nan_to_num(
+    cx: Context,
+    x: Value,
+    nan: float | None = None,
+    posinf: float | None = None,
+    neginf: float | None = None,
+) -> Value:
+    """NaN and the infinities replaced by numbers: 0 and the dtype's extremes by default."""
+    if not is_inexact(x.dtype):
+        return x
+    given = {"nan": nan, "posinf": posinf, "neginf": neginf}
+    used = {name: float(v) for name, v in given.items() if v is not None}
+    arguments = "".join(f", {name}={name}" for name in used)
+    return emit(cx, f"mx.nan_to_num(x{arguments})", x.dtype, x.order, x=x, **used)
