@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -156,7 +156,9 @@ def layers(search: str, as_json: bool, markdown: bool) -> None:
     Example:
       mlxport layers ConvTranspose
     """
-    click.echo(api.support(search, form="json" if as_json else "markdown" if markdown else "text"))
+    form: Literal["text", "json", "markdown"]
+    form = "json" if as_json else "markdown" if markdown else "text"
+    click.echo(api.support(search, form=form).rstrip("\n"))
 
 
 def _show(report: ParityReport, as_json: bool) -> None:

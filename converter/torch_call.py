@@ -1,9 +1,10 @@
-"""A call of a torch module: its arguments by name, in the order of ``forward``."""
+"""Calls of torch modules: their arguments by name, and all of them made."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,3 +22,14 @@ def bound_arguments(
         return dict(inspect.signature(module.forward).bind(*args, **kwargs).arguments)
     except (TypeError, ValueError):
         return {f"x{i}": value for i, value in enumerate((*args, *kwargs.values()))}
+
+
+@contextmanager
+def every_module_called() -> Iterator[None]:
+    """Keep attention layers from a fused path that bypasses the modules inside them."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)

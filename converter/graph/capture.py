@@ -22,6 +22,7 @@ from torch.export.graph_signature import OutputKind
 from mlxport.converter.errors import CaptureError
 from mlxport.converter.graph.arguments import Argument, Given, order_arguments, watch_calls
 from mlxport.converter.rules.registry import Rule, rule_for
+from mlxport.converter.torch_call import every_module_called
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def _try_forward(
     calls, hooks = watch_calls(model)
     copied_args, copied_kwargs = _copied(args, kwargs)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), every_module_called():
             model(*copied_args, **copied_kwargs)
     except CaptureError:
         raise

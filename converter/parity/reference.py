@@ -16,7 +16,7 @@ from mlxport.converter.errors import ParityError
 from mlxport.converter.parity.float64 import in_float64, wide, widen
 from mlxport.converter.parity.recording import Array, Call, Reference, Value, sample_indices
 from mlxport.converter.tensor import Tensor
-from mlxport.converter.torch_call import bound_arguments
+from mlxport.converter.torch_call import bound_arguments, every_module_called
 from mlxport.converter.torch_tensor import tensor_from_torch
 
 # positional and keyword arguments of a call
@@ -163,7 +163,7 @@ class _Recorder:
         args, kwargs = _cloned(given)
         with ExitStack() as stack:
             stack.enter_context(self._random_state())
-            stack.enter_context(_every_module_called())
+            stack.enter_context(every_module_called())
             stack.enter_context(torch.no_grad())
             for path in self.paths:
                 stack.enter_context(_hooked(module, path, on_call, keep_inputs))
@@ -257,17 +257,6 @@ def _own_dtype(module: torch.nn.Module, given: Given) -> str:
         if tensor.is_floating_point() or tensor.is_complex():
             return _name(tensor.dtype)
     return _name(torch.get_default_dtype())
-
-
-@contextmanager
-def _every_module_called() -> Iterator[None]:
-    """Keep attention layers from a fused path that bypasses the modules inside them."""
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 @contextmanager

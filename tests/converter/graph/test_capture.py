@@ -122,3 +122,11 @@ def test_a_model_may_write_into_its_input(volume):
     captured = capture(model, (volume,), handled=ops.registry.OPS)
     assert sorted(captured.leaves) == ["0", "1"]
     assert torch.equal(volume, before)
+
+
+def test_an_encoder_with_padding_is_captured():
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+    padding = torch.tensor([[False, False, True], [False, True, True]])
+    kwargs = {"src_key_padding_mask": padding}
+    capture(encoder, (torch.randn(2, 3, 8),), kwargs, handled=ops.registry.OPS)
