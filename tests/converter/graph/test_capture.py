@@ -126,7 +126,7 @@ def test_a_model_may_write_into_its_input(volume):
 
 def test_an_encoder_with_padding_is_captured():
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-    encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+    encoder = nn.TransformerEncoder(layer, 1)
     padding = torch.tensor([[False, False, True], [False, True, True]])
     kwargs = {"src_key_padding_mask": padding}
     capture(encoder, (torch.randn(2, 3, 8),), kwargs, handled=ops.registry.OPS)
