@@ -91,13 +91,8 @@ class AdaptiveLogSoftmaxWithLoss(nn.Module):
         return mx.concatenate(parts, axis=-1).astype(x.dtype)
 
     def predict(self, x: mx.array) -> mx.array:
-        """Return the class taken for the most likely, ``(N,)`` in int64.
-
-        As in PyTorch: the head's, where that is a class and no cluster; else that of all.
-        """
-        best = mx.argmax(self._head(x), axis=-1)
-        among_all = mx.argmax(self.log_prob(x), axis=-1)
-        return mx.where(best < self.cutoffs[0], best, among_all).astype(mx.int64)
+        """Return the most likely class, ``(N,)`` in int64."""
+        return mx.argmax(self.log_prob(x), axis=-1).astype(mx.int64)
 
     def _head(self, x: mx.array) -> mx.array:
         return log_softmax(widened(self.head(x)), axis=-1)

@@ -118,8 +118,7 @@ def _binary_cross_entropy(x: mx.array, target: mx.array) -> mx.array:
 def _(
     primals: tuple[mx.array, mx.array], cotangent: mx.array, output: Any
 ) -> tuple[mx.array, mx.array]:
-    """Derive as PyTorch does, which is finite where a logarithm is not."""
+    """Derive as PyTorch does: by ``x``, finite where its logarithm is not."""
     x, target = primals
     by_x = (x - target) / mx.maximum((1 - x) * x, 1e-12)
-    by_target = mx.maximum(mx.log1p(-x), -100) - mx.maximum(mx.log(x), -100)
-    return cotangent * by_x, cotangent * by_target
+    return cotangent * by_x, cotangent * (mx.log1p(-x) - mx.log(x))

@@ -49,7 +49,9 @@ def cross_entropy(
             f"[cross_entropy] 'label_smoothing' must be from 0 to 1 but got {label_smoothing}."
         )
     _check_weight("cross_entropy", x, weight)
-    log_probabilities = log_softmax(widened(x), _class_axis(x))
+    log_probabilities = widened(x)
+    if x.size:  # MLX has no log_softmax of nothing
+        log_probabilities = log_softmax(log_probabilities, _class_axis(x))
     if target.shape == x.shape:
         if ignore_index >= 0:
             raise ValueError(
@@ -189,11 +191,10 @@ def _negative_picked(
         )
     target = target.astype(mx.int64)  # -100 is none of the unsigned ones
     ignored = target == ignore_index
-    safe = mx.where(ignored, 0, target)
-    terms = -picked(x, mx.expand_dims(safe, axis), axis).squeeze(axis)
+    terms = -picked(x, mx.expand_dims(target, axis), axis).squeeze(axis)
     weights = mx.ones_like(terms)
     if weight is not None:
-        weights = widened(weight)[mx.clip(safe, 0, weight.size - 1)]
+        weights = widened(weight)[mx.clip(target, 0, weight.size - 1)]
     return mx.where(ignored, 0, terms * weights), mx.where(ignored, 0, weights), ignored
 
 

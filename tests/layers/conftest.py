@@ -201,7 +201,7 @@ def _layer_values(layer: Any, call: Any, cotangents: list[mx.array]) -> list[mx.
     def run(*values: mx.array) -> list[mx.array]:
         given = arrays | dict(zip(floating, values[: len(floating)], strict=True))
         names = [name for name, _ in weights]
-        layer.load_weights(list(zip(names, values[len(floating) :], strict=True)))
+        layer.load_weights(list(zip(names, values[len(floating) :], strict=True)), strict=False)
         args, kwargs = tree_map(lambda v: given.get(id(v), v), call)
         return [y for y in tree_leaves(layer(*args, **kwargs)) if y is not None]
 
@@ -209,7 +209,7 @@ def _layer_values(layer: Any, call: Any, cotangents: list[mx.array]) -> list[mx.
     if not cotangents:
         return run(*primals)
     outputs, gradients = mx.vjp(run, primals, cotangents)
-    layer.load_weights(weights)
+    layer.load_weights(weights, strict=False)
     return [*outputs, *gradients]
 
 

@@ -1,4 +1,4 @@
-"""cdist against torch in float64."""
+"""Distances against torch in float64."""
 
 import math
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlxport.layers.distance import cdist
+from mlxport.layers.distance import cdist, cosine_similarity, pairwise_distance
 
 
 @pytest.mark.parametrize("p", [0.0, 0.5, 1.0, 2.0, 3.0, math.inf])
@@ -36,3 +36,24 @@ def test_near_points_far_from_the_origin() -> None:
 def test_refuses(a: tuple[int, ...], b: tuple[int, ...], p: float) -> None:
     with pytest.raises(ValueError, match="inputs must be"):
         cdist(mx.zeros(a), mx.zeros(b), p)
+
+
+@pytest.mark.parametrize("p", [0.5, 1.0, 1.5, 2.0, 3.0, math.inf])
+def test_pairwise_gradient_is_finite_where_points_meet(p: float) -> None:
+    x = mx.ones((2, 3))
+    gradient = mx.grad(lambda x, y: pairwise_distance(x, y, p, eps=0.0).sum())(x, x)
+    assert mx.all(gradient == 0).item() or math.isinf(p)
+    assert mx.all(mx.isfinite(gradient)).item()
+
+
+def test_cosine_of_long_vectors() -> None:
+    x, y = torch.randn(3, 10000), torch.randn(3, 10000)
+    got = cosine_similarity(mx.array(x.numpy()), mx.array(y.numpy()))
+    want = torch.cosine_similarity(x.double(), y.double())
+    np.testing.assert_allclose(np.array(got), want.numpy(), rtol=1e-4, atol=1e-7)
+
+
+def test_cosine_never_leaves_its_range() -> None:
+    x = torch.randn(1000, 3) * 1e-3
+    got = np.array(cosine_similarity(mx.array(x.numpy()), mx.array(x.numpy())))
+    assert np.abs(got - 1).max() < 1e-6
