@@ -44,10 +44,7 @@ def cross_entropy(
         ValueError: shapes or dtypes do not fit, ``label_smoothing`` is out of range,
             ``ignore_index`` is a class beside probabilities, or there is no such reduction.
     """
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(
-            f"[cross_entropy] 'label_smoothing' must be from 0 to 1 but got {label_smoothing}."
-        )
+    check_label_smoothing("cross_entropy", label_smoothing)
     _check_weight("cross_entropy", x, weight)
     log_probabilities = widened(x)
     if x.size:  # MLX has no log_softmax of nothing
@@ -144,6 +141,18 @@ def linear_cross_entropy(
         )
     index = -100 if ignore_index is None else ignore_index
     return cross_entropy(logits, target, weight, index, reduction, label_smoothing)
+
+
+def check_label_smoothing(loss: str, label_smoothing: float) -> None:
+    """Refuse a share that is none.
+
+    Raises:
+        ValueError: it is not from 0 to 1.
+    """
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(
+            f"[{loss}] 'label_smoothing' must be from 0 to 1 but got {label_smoothing}."
+        )
 
 
 def _class_axis(x: mx.array) -> int:

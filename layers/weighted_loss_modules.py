@@ -17,7 +17,12 @@ from mlxport.layers.losses_binary import (
     binary_cross_entropy_with_logits,
     multilabel_soft_margin_loss,
 )
-from mlxport.layers.losses_classification import cross_entropy, linear_cross_entropy, nll_loss
+from mlxport.layers.losses_classification import (
+    check_label_smoothing,
+    cross_entropy,
+    linear_cross_entropy,
+    nll_loss,
+)
 from mlxport.layers.losses_margin import multi_margin_loss
 
 
@@ -60,6 +65,7 @@ class CrossEntropyLoss(WeightedLoss):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(reduction, weight_shape)
+        check_label_smoothing("CrossEntropyLoss", label_smoothing)
         self.ignore_index, self.label_smoothing = ignore_index, label_smoothing
 
     def __call__(self, x: mx.array, target: mx.array) -> mx.array:

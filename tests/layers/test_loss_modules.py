@@ -51,3 +51,11 @@ def test_weights_may_be_set() -> None:
     assert loss(mx.array([[5.0, 0.0], [0.0, 0.0]]), mx.array([1, 0])).item() == pytest.approx(
         5.0067, rel=1e-4
     )
+
+
+@pytest.mark.parametrize("cls", [layers.CrossEntropyLoss, layers.LinearCrossEntropyLoss])
+def test_label_smoothing_is_a_share(cls: type) -> None:
+    with pytest.raises(
+        ValueError, match=rf"\[{cls.__name__}\] 'label_smoothing' must be from 0 to 1"
+    ):
+        build(cls, label_smoothing=2.0)
