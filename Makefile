@@ -12,10 +12,10 @@ TYPES := build/types
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install test lint format types pytest demo clean
+.PHONY: help install test lint format types pytest layers-report demo clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-13s %s\n", $$1, $$2 }'
 
 install: $(STAMP) ## Make .venv and install mlxport in it, editable, with everything the tests need
 
@@ -50,6 +50,9 @@ types: $(STAMP) ## Check types (mypy --strict)
 
 pytest: $(STAMP) ## Run the tests
 	$(BIN)/pytest -q -ra -n $(WORKERS)
+
+layers-report: $(STAMP) ## Tally PyTorch's own samples of its layers: converted, right, rejected
+	$(BIN)/pytest -q tests/samples -n $(WORKERS)
 
 demo: $(STAMP) ## Convert a 3-D U-Net and show that it computes what PyTorch's does
 	$(BIN)/python examples/demo.py

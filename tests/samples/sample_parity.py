@@ -1,0 +1,138 @@
+"""How a sample is judged: MLX's layer beside torch's, in float64 and in the sample's own dtype."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import torch
+from mlx.utils import tree_flatten
+from sample_database import Call
+from torch.utils._pytree import tree_leaves
+
+from mlxport.converter.graph.layer_axes import is_ours
+from mlxport.converter.parity.compare import judge
+from mlxport.converter.plan import WeightPlan
+from mlxport.converter.rules.build import build_layer
+from mlxport.converter.rules.registry import Axes, LayerSpec
+from mlxport.converter.rules.spec import spec_for
+from mlxport.converter.tensor import Tensor, to_mlx
+from mlxport.converter.torch_tensor import tensor_from_torch
+
+Values = Mapping[str, Any]
+
+BATCH_ADDED = "with a batch axis added, which mlx.nn's own spatial layers want"
+
+
+class Converted:
+    """A torch module's MLX layer, with the axis order of its inputs and outputs.
+
+    Attributes:
+        spec: what the module's rule answers.
+        layer: the layer, with the module's weights and in its mode.
+        batch_added: whether an input without a batch gets one; converted models do so, too.
+    """
+
+    def __init__(self, module: torch.nn.Module, call: Call) -> None:
+        self.spec: LayerSpec = spec_for(module)
+        self.layer = build_layer(module)
+        first = next(x for x in tree_leaves((call.args, call.kwargs)) if torch.is_tensor(x))
+        unbatched = self.spec.rank is not None and first.ndim == self.spec.rank + 1
+        self._channel = 0 if unbatched else 1
+        self.batch_added = unbatched and not is_ours(self.spec)
+
+    def run(self, call: Call) -> dict[str, Any]:
+        """Return the layer's outputs by their places, arrays as torch's tensors."""
+        outputs = named("output", call.map(torch.Tensor, self.to_mlx).run(self.layer))
+        return {
+            name: self.to_torch(y) if isinstance(y, mx.array) else y for name, y in outputs.items()
+        }
+
+    def to_mlx(self, x: torch.Tensor) -> mx.array:
+        """Return a tensor of torch's as the layer takes it."""
+        x = x.detach().permute(self._order(x.ndim))
+        return to_mlx(tensor_from_torch(x[None] if self.batch_added else x))
+
+    def to_torch(self, y: mx.array) -> torch.Tensor:
+        """Return an array the layer gives as torch's layer would give it."""
+        x = from_mlx(y)[0] if self.batch_added else from_mlx(y)
+        return x.permute(np.argsort(self._order(x.ndim)).tolist())
+
+    def parameters_of(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return torch's tensors by the names and in the axes of the layer's parameters."""
+        entries = [e for e in self.spec.entries if all(key in tensors for key in e.sources)]
+        source = {key: tensor_from_torch(tensors[key]) for e in entries for key in e.sources}
+        return {name: _from_bits(t) for name, t in WeightPlan(tuple(entries)).apply(source)}
+
+    def _order(self, ndim: int) -> tuple[int, ...]:
+        if self.spec.axes is not Axes.CHANNELS_LAST or ndim <= self._channel:
+            return tuple(range(ndim))
+        return (*(i for i in range(ndim) if i != self._channel), self._channel)
+
+
+def forward_problems(module: torch.nn.Module, call: Call) -> tuple[list[str], list[str]]:
+    """Return what is wrong with the outputs, and with the state after training, and notes."""
+    converted = Converted(module, call)
+    notes = [BATCH_ADDED] if converted.batch_added else []
+    own_module, exact_module = copy.deepcopy(module), copy.deepcopy(module).double()
+    own = named("output", call.run(own_module))
+    exact = named("output", call.to(torch.float64).run(exact_module))
+    problems = [*differences(converted.run(call), own, exact)]
+    if module.training:
+        state = {name: from_mlx(x) for name, x in tree_flatten(converted.layer.parameters())}
+        own_state, exact_state = (
+            converted.parameters_of(m.state_dict()) for m in (own_module, exact_module)
+        )
+        problems += differences(state, own_state, exact_state)
+    return problems, notes
+
+
+def differences(got: Values, own: Values, exact: Values) -> Iterator[str]:
+    """Yield where MLX's values are not torch's; ``own`` is torch's in the sample's dtype."""
+    if got.keys() != own.keys():
+        yield f"torch gives {', '.join(own)}; MLX gives {', '.join(got)}"
+        return
+    for name, value in own.items():
+        if not torch.is_tensor(value):
+            if got[name] is not value:
+                yield f"{name}: torch gives {value}, MLX {got[name]}"
+            continue
+        verdict = judge(
+            _array(got[name]),
+            _array(exact[name]),
+            _array(value),
+            dtype=_dtype(value),
+            actual_dtype=_dtype(got[name]),
+        )
+        yield from (f"{name}: {problem}" for problem in verdict.problems)
+
+
+def named(name: str, value: Any) -> dict[str, Any]:
+    """Return the values in nested tuples and lists by their places (``"output[1][0]"``)."""
+    if not isinstance(value, (tuple, list)):
+        return {name: value}
+    items = [named(f"{name}[{i}]", item) for i, item in enumerate(value)]
+    return {key: item for part in items for key, item in part.items()}
+
+
+def from_mlx(y: mx.array) -> torch.Tensor:
+    """Return an array as a tensor of the same dtype."""
+    if y.dtype == mx.bfloat16:
+        return torch.from_numpy(np.array(y.view(mx.uint16))).view(torch.bfloat16)
+    return torch.from_numpy(np.array(y))
+
+
+def _from_bits(tensor: Tensor) -> torch.Tensor:
+    bits = torch.from_numpy(tensor.bits.copy())
+    return bits.view(torch.bfloat16) if tensor.dtype == "BF16" else bits
+
+
+def _array(x: torch.Tensor) -> Any:
+    return (x.double() if x.is_floating_point() else x).detach().numpy()
+
+
+def _dtype(x: torch.Tensor) -> str:
+    return str(x.dtype).removeprefix("torch.")
