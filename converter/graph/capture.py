@@ -71,7 +71,7 @@ def capture(
     Raises:
         CaptureError: torch.export cannot capture it, or the model rejects the inputs.
     """
-    with _eval_mode(model), warnings.catch_warnings():
+    with eval_mode(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         calls = _try_forward(model, args, kwargs or {})
         try:
@@ -90,7 +90,8 @@ def capture(
 
 
 @contextmanager
-def _eval_mode(model: torch.nn.Module) -> Iterator[None]:
+def eval_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Keep a model and all its modules in eval mode for a while."""
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mlxport.converter.graph import ops
-from mlxport.converter.graph.capture import capture
+from mlxport.converter.graph.capture import capture, eval_mode
 from mlxport.converter.graph.emit import emit
 from mlxport.converter.graph.lower import lower
 from mlxport.converter.graph.naming import Names
@@ -53,8 +53,9 @@ def translate(
         CaptureError: torch.export cannot capture the model.
         UnsupportedError: modules or ops without MLX counterpart, all of them listed.
     """
-    captured = capture(model, args, kwargs, handled=ops.registry.OPS)
-    lowered = lower(captured, channels_last_ends=channels_last)
+    with eval_mode(model):  # rules look at the mode too
+        captured = capture(model, args, kwargs, handled=ops.registry.OPS)
+        lowered = lower(captured, channels_last_ends=channels_last)
     names = Names(model)
     source = emit(lowered, names)
     conversion = Conversion(

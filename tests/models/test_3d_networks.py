@@ -100,7 +100,7 @@ NETWORKS = {
         suffix=".pth",
     ),
     # One for each image, two of the zeros of the cost volume, one of the disparities.
-    "stereo": Network(StereoNet, ((1, 3, 32, 48), (1, 3, 32, 48)), transposes=5),
+    "stereo": Network(StereoNet, ((1, 3, 32, 48), (1, 3, 32, 48)), transposes=4),
 }
 
 

@@ -271,6 +271,15 @@ def test_all_unsupported_operations_are_listed_with_count_and_line():
     assert "test_translate.py:" in message
 
 
+def test_the_mode_of_the_model_makes_no_difference():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(0.5))
+    sources = {
+        mlxport.convert(model.train(mode), torch.randn(2, 3, 5, 5), verify=False).source
+        for mode in (True, False)
+    }
+    assert len(sources) == 1
+
+
 def test_converting_twice_gives_the_same_source():
     def source():
         torch.manual_seed(0)
