@@ -94,11 +94,22 @@ class WeightPlan:
             yield from zip(entry.targets, converted, strict=True)
 
     def invert(self, target: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-        """Yield ``(source key, tensor)`` for every key an entry uses, aliases after them."""
+        """Yield ``(source key, tensor)`` for every key an entry uses, aliases after them.
+
+        Raises:
+            ConversionError: entries cannot be run backwards; all of them are listed.
+        """
         restored: dict[str, Tensor] = {}
+        problems: list[str] = []
         for entry in self.entries:
-            tensors = entry.invert(tuple(target[name] for name in entry.targets))
+            try:
+                tensors = entry.invert(tuple(target[name] for name in entry.targets))
+            except ConversionError as error:
+                problems.append(f"{', '.join(entry.sources)}: {error}")
+                continue
             restored.update(zip(entry.sources, tensors, strict=True))
+        if problems:
+            raise ConversionError.listing("these PyTorch tensors cannot be restored:", problems)
         yield from restored.items()
         yield from ((alias, restored[key]) for alias, key in self.aliases.items())
 

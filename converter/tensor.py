@@ -90,6 +90,44 @@ class Tensor:
         return Tensor(bits, self.dtype)
 
 
+def to_float64(tensor: Tensor) -> npt.NDArray[np.float64]:
+    """Return the values of a real floating-point tensor, exactly.
+
+    Raises:
+        CheckpointError: the dtype is another.
+    """
+    if tensor.dtype not in ("F16", "BF16", "F32", "F64"):
+        raise CheckpointError(
+            f"expected F16, BF16, F32 or F64 values to compute with, got {tensor.dtype}"
+        )
+    bits = tensor.bits
+    if tensor.dtype == "BF16":
+        bits = (bits.astype(np.uint32) << 16).view(np.float32)
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        return bits.astype(np.float64)
+
+
+def from_float64(values: npt.NDArray[np.float64], dtype: str) -> Tensor:
+    """Round values to a dtype, to nearest and ties to even; to BF16 by way of F32, as PyTorch does.
+
+    Raises:
+        CheckpointError: ``dtype`` is none of F16, BF16, F32 and F64.
+    """
+    with np.errstate(over="ignore", under="ignore"):  # beyond the dtype is infinite, or zero
+        if dtype == "BF16":
+            return Tensor(_bfloat16_bits(values.astype(np.float32)), dtype)
+        if dtype in ("F16", "F32", "F64"):
+            return Tensor(values.astype(STORAGE[dtype]), dtype)
+    raise CheckpointError(f"expected F16, BF16, F32 or F64 to round to, got {dtype}")
+
+
+def _bfloat16_bits(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
+    bits = values.view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> 16) & np.uint32(1))) >> 16
+    kept: npt.NDArray[np.uint32] = np.where(np.isnan(values), np.uint32(0x7FC0), rounded)
+    return kept.astype(np.uint16)
+
+
 def to_mlx(tensor: Tensor) -> mx.array:
     """Return the tensor as an ``mx.array`` with the same bits.
 

@@ -10,15 +10,16 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from mlxport.converter.errors import ConversionError
-from mlxport.converter.tensor import Tensor
+from mlxport.converter.tensor import Tensor, from_float64, to_float64
 
 Tensors = tuple[Tensor, ...]
 
 
 class Step(Protocol):
-    """One reversible operation on the tensors of a plan's entry."""
+    """One operation on the tensors of a plan's entry, reversible but for the folds."""
 
     kind: ClassVar[str]
 
@@ -104,7 +105,72 @@ class TransposedConvWeight:
         return np.moveaxis(split, -1, 1).reshape(self.groups * inputs, -1, *kernel)
 
 
-STEPS: dict[str, type[Any]] = {step.kind: step for step in (Permute, Reshape, TransposedConvWeight)}
+@dataclass(frozen=True)
+class FoldWeightNorm:
+    """``(g, v)`` to the weight ``g · v / ‖v‖``, in float64, rounded to the dtype of ``v``.
+
+    Matches ``torch._weight_norm``: the norm is over all axes of ``v`` but ``dim``, over all of them
+    where that is -1. ``g`` has size 1 along the axes of the norm, and no axes where these are all.
+    """
+
+    dim: int = 0
+    kind: ClassVar[str] = "fold_weight_norm"
+
+    def apply(self, tensors: Tensors) -> Tensors:
+        """Map PyTorch's tensors towards MLX's."""
+        magnitude, direction = _values(self.kind, tensors, 2)
+        every = range(direction.ndim)
+        axes = tuple(every if self.dim == -1 else (i for i in every if i != every[self.dim]))
+        norm = np.sqrt(np.sum(np.square(direction), axis=axes, keepdims=True))
+        with np.errstate(divide="ignore", invalid="ignore"):  # NaN in PyTorch, too
+            return (from_float64(direction * (magnitude / norm), tensors[1].dtype),)
+
+    def invert(self, tensors: Tensors) -> Tensors:
+        """Refuse: only their product is left of the two."""
+        raise _lost("magnitude and direction were folded into one weight, which does not tell them")
+
+
+@dataclass(frozen=True)
+class FoldSpectralNorm:
+    """``(weight, u, v)`` to ``weight / uᵀ·W·v``, in float64, rounded to the weight's dtype.
+
+    ``W`` has the weight's axis ``dim`` as rows and all others as columns. Matches
+    ``torch.nn.utils.parametrizations.spectral_norm`` in evaluation, where the vectors stay.
+    """
+
+    dim: int = 0
+    kind: ClassVar[str] = "fold_spectral_norm"
+
+    def apply(self, tensors: Tensors) -> Tensors:
+        """Map PyTorch's tensors towards MLX's."""
+        weight, left, right = _values(self.kind, tensors, 3)
+        rows = np.moveaxis(weight, self.dim, 0).reshape(weight.shape[self.dim], -1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return (from_float64(weight / (left @ rows @ right), tensors[0].dtype),)
+
+    def invert(self, tensors: Tensors) -> Tensors:
+        """Refuse: the scale and both vectors are lost."""
+        raise _lost("the weight was divided by its spectral norm, which is not kept")
+
+
+def _values(kind: str, tensors: Tensors, count: int) -> list[npt.NDArray[np.float64]]:
+    if len(tensors) != count:
+        raise ConversionError(
+            f"plan step {kind!r} takes {count} tensors, got {len(tensors)}; the plan is damaged"
+        )
+    return [to_float64(tensor) for tensor in tensors]
+
+
+def _lost(reason: str) -> ConversionError:
+    return ConversionError(
+        f"{reason}; take PyTorch's tensors from the checkpoint that was converted"
+    )
+
+
+STEPS: dict[str, type[Any]] = {
+    step.kind: step
+    for step in (Permute, Reshape, TransposedConvWeight, FoldWeightNorm, FoldSpectralNorm)
+}
 
 
 def conv_weight(rank: int) -> tuple[Step, ...]:

@@ -9,7 +9,13 @@ import pytest
 from mlxport.converter.errors import ConversionError, StateDictError
 from mlxport.converter.plan import Entry, WeightPlan
 from mlxport.converter.tensor import Tensor
-from mlxport.converter.transforms import Permute, Reshape, Tensors, conv_transpose_weight
+from mlxport.converter.transforms import (
+    FoldWeightNorm,
+    Permute,
+    Reshape,
+    Tensors,
+    conv_transpose_weight,
+)
 
 PLAN = WeightPlan(
     entries=(
@@ -126,3 +132,15 @@ def test_json_round_trip() -> None:
     assert WeightPlan.from_json(data) == PLAN
     assert data["entries"][0]["steps"] == [{"kind": "transposed_conv_weight", "groups": 2}]
     assert data["ignored"] == {"norm.num_batches_tracked": "counts batches"}
+
+
+def test_everything_that_cannot_be_restored_is_listed() -> None:
+    def fold(name: str) -> Entry:
+        return Entry((f"{name}_g", f"{name}_v"), (name,), (FoldWeightNorm(0),))
+
+    plan = WeightPlan((fold("a"), Entry(("b",), ("b",)), fold("c")))
+    source = {key: tensor(2, 3) for key in ("a_v", "b", "c_v")}
+    source |= {key: tensor(2, 1) for key in ("a_g", "c_g")}
+    with pytest.raises(ConversionError, match=r"(?s)a_g, a_v: .*c_g, c_v: ") as error:
+        dict(plan.invert(dict(plan.apply(source))))
+    assert len(str(error.value).splitlines()) == 3

@@ -5,12 +5,21 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mlxport.converter.errors import CheckpointError
-from mlxport.converter.tensor import MLX_DTYPE, STORAGE, Tensor, to_mlx
+from mlxport.converter.tensor import (
+    MLX_DTYPE,
+    STORAGE,
+    Tensor,
+    from_float64,
+    to_float64,
+    to_mlx,
+)
+from mlxport.converter.torch_tensor import tensor_from_torch
 
 # complex numbers cannot be viewed as bytes in MLX; they have a test of their own
 VIEWED = sorted(set(MLX_DTYPE) - {"C64"})
@@ -79,3 +88,39 @@ def test_with_bits_keeps_the_dtype() -> None:
     assert tensor.shape == (2, 3)
     turned = tensor.with_bits(tensor.bits.T)
     assert (turned.dtype, turned.shape) == ("BF16", (3, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_float64_there_and_back(dtype: torch.dtype) -> None:
+    bits = torch.arange(2**16).to(torch.uint16)
+    values = bits.view(dtype) if dtype != torch.float32 else bits.view(torch.bfloat16).float()
+    tensor = tensor_from_torch(values)
+    wide = to_float64(tensor)
+    np.testing.assert_array_equal(wide, values.double().numpy())
+    back = from_float64(wide, tensor.dtype)
+    same = back.bits.view(tensor.bits.dtype) == tensor.bits
+    assert np.all(same | np.isnan(wide))
+    assert np.isnan(to_float64(back))[np.isnan(wide)].all()
+
+
+@given(
+    st.lists(
+        st.floats(width=64, allow_nan=True) | st.floats(-70000, 70000), min_size=1, max_size=20
+    )
+)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_rounding_is_torchs(dtype: torch.dtype, values: list[float]) -> None:
+    wide = torch.tensor(values, dtype=torch.float64)
+    want = wide.float().to(dtype) if dtype == torch.bfloat16 else wide.numpy()
+    if dtype != torch.bfloat16:  # numpy rounds once; torch reaches float16 by way of float32
+        with np.errstate(over="ignore"):
+            want = torch.from_numpy(want.astype(str(dtype).removeprefix("torch.")))
+    got = to_float64(from_float64(wide.numpy(), tensor_from_torch(want).dtype))
+    np.testing.assert_array_equal(got, want.double().numpy())
+
+
+def test_integers_are_no_floats() -> None:
+    with pytest.raises(CheckpointError, match="got I64"):
+        to_float64(Tensor(np.zeros(2, np.int64), "I64"))
+    with pytest.raises(CheckpointError, match="got I64"):
+        from_float64(np.zeros(2), "I64")
