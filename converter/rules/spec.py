@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from mlxport.converter.errors import UnsupportedError
+from mlxport.converter.rules.parametrization import folded, folds_of, plain, unfoldable
 from mlxport.converter.rules.refusals import reason_against
 from mlxport.converter.rules.registry import LayerSpec, Refusal, rule_for
 
@@ -25,17 +27,23 @@ def spec_for(module: torch.nn.Module) -> LayerSpec:
             changes,
             "Undo this and convert again, or convert the whole model, which reads what it does.",
         )
+    if folds := folds_of(module):
+        return _unless_refused(module, lambda: folded(spec_for(plain(module, folds)), folds))
     rule = rule_for(module)
     if rule is None:
         raise UnsupportedError(
             f"{name} ({type(module).__module__}) cannot be converted as a layer: "
             f"{reason_against(module)}. `mlxport layers` lists the classes that can."
         )
+    return _unless_refused(module, partial(rule.build, module))
+
+
+def _unless_refused(module: torch.nn.Module, build: Callable[[], LayerSpec]) -> LayerSpec:
     try:
-        spec: LayerSpec = rule.build(module)
+        return build()
     except Refusal as refusal:
+        name = type(module).__name__
         raise UnsupportedError(f"{name}: {refusal} (module: {module})") from refusal
-    return spec
 
 
 def _alterations(module: torch.nn.Module) -> Iterator[str]:
@@ -45,19 +53,4 @@ def _alterations(module: torch.nn.Module) -> Iterator[str]:
     for name, value in vars(module).items():
         if callable(value) and callable(getattr(type(module), name, None)):
             yield f"its method {name} was replaced on the instance"
-    for name in getattr(module, "parametrizations", {}):
-        yield (
-            f"{name} is parametrised; torch.nn.utils.parametrize.remove_parametrizations(module, "
-            f"{name!r}) writes the value out"
-        )
-    for kind in ("_forward_pre_hooks", "_forward_hooks"):
-        for hook in getattr(module, kind).values():
-            yield _describe_hook(hook)
-
-
-def _describe_hook(hook: object) -> str:
-    name = getattr(hook, "__qualname__", type(hook).__name__)
-    folds = {"WeightNorm": "remove_weight_norm", "SpectralNorm": "remove_spectral_norm"}
-    if name in folds:
-        return f"{name} computes its weight; torch.nn.utils.{folds[name]}(module) writes it out"
-    return f"a forward hook is registered on it ({name})"
+    yield from unfoldable(module)

@@ -64,18 +64,6 @@ def test_harmless_subclass_is_served(assert_layer_parity: Callable[..., None]) -
     assert_layer_parity(module, torch.randn(1, 2, 4, 4, 4))
 
 
-def weight_normed() -> torch.nn.Module:
-    return torch.nn.utils.parametrizations.weight_norm(torch.nn.Conv3d(2, 2, 3))
-
-
-def old_weight_normed() -> torch.nn.Module:
-    return torch.nn.utils.weight_norm(torch.nn.Conv3d(2, 2, 3))
-
-
-def old_spectral_normed() -> torch.nn.Module:
-    return torch.nn.utils.spectral_norm(torch.nn.Conv3d(2, 2, 3))
-
-
 def hooked() -> torch.nn.Module:
     module = torch.nn.Conv3d(2, 2, 3)
     module.register_forward_hook(lambda module, args, result: result * 2)
@@ -95,13 +83,9 @@ def patched(name: str) -> Callable[[], torch.nn.Module]:
     return build
 
 
-@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        pytest.param(weight_normed, r"remove_parametrizations\(module, 'weight'\)", id="weight"),
-        pytest.param(old_weight_normed, r"utils.remove_weight_norm\(module\)", id="old_weight"),
-        pytest.param(old_spectral_normed, r"remove_spectral_norm\(module\)", id="old_spectral"),
         pytest.param(hooked, "a forward hook is registered on it", id="hook"),
         pytest.param(pruned, "L1Unstructured", id="pruned"),
         pytest.param(patched("forward"), "forward was replaced", id="forward"),
@@ -113,12 +97,6 @@ def test_module_changed_after_construction_is_refused(
 ) -> None:
     with pytest.raises(UnsupportedError, match=message):
         build_layer(build())
-
-
-def test_advice_for_weight_norm_works(assert_layer_parity: Callable[..., None]) -> None:
-    module = weight_normed()
-    torch.nn.utils.parametrize.remove_parametrizations(module, "weight")
-    assert_layer_parity(module, torch.randn(1, 2, 4, 4, 4))
 
 
 def test_no_rule_names_the_class_and_the_next_step() -> None:
