@@ -104,13 +104,6 @@ def test_mode_is_kept() -> None:
     assert not build_layer(module.eval()).training
 
 
-def test_parametrised_weight_is_refused() -> None:
-    module = torch.nn.LSTM(4, 4)
-    torch.nn.utils.parametrizations.weight_norm(module, "weight_hh_l0")
-    with pytest.raises(UnsupportedError, match="weight_hh_l0 is parametrised"):
-        build_layer(module)
-
-
 class Reversed(torch.nn.LSTM):
     def forward(self, x: torch.Tensor) -> Any:  # type: ignore[override]
         return super().forward(x.flip(0))
