@@ -10,7 +10,6 @@ import torch
 from mlx.utils import tree_flatten
 
 from mlxport import layers
-from mlxport.converter.errors import UnsupportedError
 from mlxport.converter.plan import WeightPlan
 from mlxport.converter.rules.build import build_layer, spec_for
 from mlxport.converter.rules.registry import Axes, rule_for
