@@ -34,7 +34,14 @@ from mlxport.layers.attention import MultiheadAttention
 from mlxport.layers.conv_modules import Conv1d, Conv2d, Conv3d
 from mlxport.layers.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from mlxport.layers.distance import CosineSimilarity, PairwiseDistance
-from mlxport.layers.dropout import AlphaDropout, Dropout1d, FeatureAlphaDropout
+from mlxport.layers.dropout import (
+    AlphaDropout,
+    Dropout,
+    Dropout1d,
+    Dropout2d,
+    Dropout3d,
+    FeatureAlphaDropout,
+)
 from mlxport.layers.embedding import Embedding
 from mlxport.layers.embedding_bag import EmbeddingBag
 from mlxport.layers.folding import Fold, Unfold
@@ -143,7 +150,10 @@ __all__ = [
     "CosineSimilarity",
     "CrossEntropyLoss",
     "CrossMapLRN2d",
+    "Dropout",
     "Dropout1d",
+    "Dropout2d",
+    "Dropout3d",
     "Embedding",
     "EmbeddingBag",
     "FeatureAlphaDropout",

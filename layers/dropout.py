@@ -1,7 +1,9 @@
-"""Dropout layers ``mlx.nn`` lacks. In evaluation all of them give back their input."""
+"""Dropout layers with PyTorch's range of arguments. In evaluation they give back their input.
+
+``mlx.nn`` has no one-dimensional and no alpha dropout, and its others take no ``p`` of 1.
+"""
 
 import math
-from typing import ClassVar
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -36,11 +38,9 @@ class _Dropout(nn.Module):
     def _extra_repr(self) -> str:
         return f"p={self.p}"
 
-
-class Dropout1d(_Dropout):
-    """Zeroes whole channels of ``(N, L, C)`` or ``(L, C)``; matches ``torch.nn.Dropout1d``."""
-
-    rank: ClassVar[int] = 1
+    def _mask_shape(self, x: mx.array) -> tuple[int, ...]:
+        """Return the shape of a mask for ``x``: what is dropped together has size 1."""
+        return x.shape
 
     def __call__(self, x: mx.array) -> mx.array:
         """Drop at random in training; otherwise return ``x``."""
@@ -48,8 +48,39 @@ class Dropout1d(_Dropout):
             return x
         if self.p == 1:
             return x * 0
-        kept = mx.random.bernoulli(1 - self.p, (*x.shape[:-2], 1, x.shape[-1]))
+        kept = mx.random.bernoulli(1 - self.p, self._mask_shape(x))
         return mx.where(kept, x / (1 - self.p), 0)
+
+
+class Dropout(_Dropout):
+    """Zeroes single elements of an array of any shape; matches ``torch.nn.Dropout``."""
+
+
+class Dropout1d(_Dropout):
+    """Zeroes whole channels of ``(N, L, C)`` or ``(L, C)``; matches ``torch.nn.Dropout1d``."""
+
+    def _mask_shape(self, x: mx.array) -> tuple[int, ...]:
+        return (*x.shape[:-2], 1, x.shape[-1])
+
+
+class Dropout2d(_Dropout):
+    """Zeroes whole channels of ``(N, *S, C)``; matches ``torch.nn.Dropout2d``.
+
+    As PyTorch does, it takes three axes for ``(N, L, C)``, not for an image without a batch.
+    """
+
+    def _mask_shape(self, x: mx.array) -> tuple[int, ...]:
+        return (x.shape[0], *[1] * (x.ndim - 2), x.shape[-1])
+
+
+class Dropout3d(_Dropout):
+    """Zeroes whole channels of ``(N, D, H, W, C)`` or ``(D, H, W, C)``.
+
+    Matches ``torch.nn.Dropout3d``.
+    """
+
+    def _mask_shape(self, x: mx.array) -> tuple[int, ...]:
+        return (*x.shape[:-4], 1, 1, 1, x.shape[-1])
 
 
 class AlphaDropout(_Dropout):

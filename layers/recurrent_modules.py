@@ -147,6 +147,11 @@ class _Recurrent(nn.Module):
                 f"[{name}] expected input ({lead}, {self.input_size}) or (L, {self.input_size}) "
                 f"but got {x.shape}."
             )
+        if x.dtype != self.weight_ih_l0.dtype:
+            raise ValueError(
+                f"[{name}] expected input of the weights' dtype {self.weight_ih_l0.dtype} but got "
+                f"{x.dtype}. Convert one of the two."
+            )
 
     def _first_states(self, x: mx.array, given: States | None) -> States:
         """Return the states given, zeros if none are."""

@@ -161,7 +161,7 @@ class Transformer(nn.Module):
         num_decoder_layers (int, optional): The number of decoder layers. Default: ``6``.
         dim_feedforward (int, optional): The number of features between the linear layers.
             Default: ``2048``.
-        dropout (float, optional): The probability to drop an element in training, below 1.
+        dropout (float, optional): The probability to drop an element in training.
             Default: ``0.1``.
         activation (str or callable, optional): As
             :class:`mlxport.layers.transformer_layers.TransformerLayer` takes it.

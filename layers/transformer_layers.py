@@ -15,6 +15,7 @@ import mlx.nn as nn
 
 from mlxport.layers import activation as own
 from mlxport.layers.attention import MultiheadAttention
+from mlxport.layers.dropout import Dropout
 from mlxport.layers.norm_modules import LayerNorm
 
 Activation = Callable[[mx.array], mx.array]
@@ -55,7 +56,7 @@ class TransformerLayer(nn.Module):
         nhead (int): The number of heads.
         dim_feedforward (int, optional): The number of features between the linear layers.
             Default: ``2048``.
-        dropout (float, optional): The probability to drop an element in training, below 1.
+        dropout (float, optional): The probability to drop an element in training.
             Default: ``0.1``.
         activation (str or callable, optional): What is between the linear layers: a function, or
             the name of one of ``ACTIVATIONS``. Default: ``"relu"``.
@@ -69,7 +70,7 @@ class TransformerLayer(nn.Module):
 
     Raises:
         ValueError: ``activation`` is no name known, ``nhead`` does not divide ``d_model``, or
-            ``dropout`` is not from 0 to below 1.
+            ``dropout`` is not from 0 to 1.
     """
 
     _attentions: ClassVar[tuple[str, ...]] = ()
@@ -98,7 +99,7 @@ class TransformerLayer(nn.Module):
             )
         self.linear1 = nn.Linear(d_model, dim_feedforward, bias=bias)
         self.linear2 = nn.Linear(dim_feedforward, d_model, bias=bias)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         for index in range(len(self._attentions) + 1):
             self[f"norm{index + 1}"] = layer_norm(d_model, layer_norm_eps, bias=bias)
         self.norm_first = norm_first

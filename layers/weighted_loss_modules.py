@@ -50,6 +50,15 @@ class WeightedLoss(Loss):
         self._freeze_weights()
         return self
 
+    def _class_weights(self, x: mx.array) -> mx.array | None:
+        weight: mx.array | None = self.get("weight")
+        if weight is not None and weight.dtype != x.dtype:
+            raise ValueError(
+                f"[{type(self).__name__}] expected input of the weights' dtype {weight.dtype} but "
+                f"got {x.dtype}. Convert one of the two."
+            )
+        return weight
+
     def _freeze_weights(self) -> None:
         self.freeze(keys=[name for name in self.weights if name in self], recurse=False)
 
@@ -73,7 +82,7 @@ class CrossEntropyLoss(WeightedLoss):
         return cross_entropy(
             x,
             target,
-            self.get("weight"),
+            self._class_weights(x),
             self.ignore_index,
             self.reduction,
             self.label_smoothing,
@@ -94,7 +103,7 @@ class NLLLoss(WeightedLoss):
 
     def __call__(self, x: mx.array, target: mx.array) -> mx.array:
         """Compare log-probabilities with classes."""
-        return nll_loss(x, target, self.get("weight"), self.ignore_index, self.reduction)
+        return nll_loss(x, target, self._class_weights(x), self.ignore_index, self.reduction)
 
 
 class BCELoss(WeightedLoss):

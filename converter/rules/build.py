@@ -34,7 +34,8 @@ def build_layer(module: torch.nn.Module) -> Any:
     spec = spec_for(module)
     if isinstance(module, CONTAINERS):
         return _build_container(module, spec)
-    layer: mlx.nn.Module = spec.target(*spec.args, **spec.kwargs)
+    build = spec.standalone or spec.target
+    layer: mlx.nn.Module = build(*spec.args, **spec.kwargs)
     weights = _convert(module, spec, _state(module))
     _check_shapes(module, layer, weights)
     layer.load_weights(list(weights.items()), strict=True)

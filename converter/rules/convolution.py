@@ -54,6 +54,7 @@ def convolution(module: Any) -> LayerSpec:
         _arguments(module, padding=padding, padding_mode=mode),
         (one("weight", *conv_weight(rank)), *kept(module, "bias")),
         rank=rank,
+        standalone=_OURS[rank - 1],
     )
 
 

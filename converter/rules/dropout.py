@@ -8,20 +8,18 @@ import mlx.nn as nn
 import torch
 
 from mlxport import layers
-from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal, rule
-
-_BELOW_ONE = "p below 1"
+from mlxport.converter.rules.registry import Axes, LayerSpec, rule
 
 
 @rule(
     torch.nn.Dropout,
     ops=["aten.dropout.default", "aten.dropout_.default"],
-    target="mlx.nn.Dropout",
-    restrictions=_BELOW_ONE,
+    target="mlx.nn.Dropout, layers.Dropout",
 )
 def dropout(module: torch.nn.Dropout) -> LayerSpec:
-    """Single elements."""
-    return LayerSpec(nn.Dropout, _below_one(module), axes=Axes.ANY)
+    """Single elements. MLX's layers cannot drop everything."""
+    target = layers.Dropout if module.p == 1 else nn.Dropout
+    return LayerSpec(target, _probability(module), axes=Axes.ANY)
 
 
 @rule(
@@ -37,21 +35,23 @@ def dropout1d(module: torch.nn.Dropout1d) -> LayerSpec:
 @rule(
     torch.nn.Dropout2d,
     ops=["aten.feature_dropout.default", "aten.feature_dropout_.default"],
-    target="mlx.nn.Dropout2d",
-    restrictions=f"{_BELOW_ONE}; in training, input with two spatial axes",
+    target="mlx.nn.Dropout2d, layers.Dropout2d",
+    restrictions="in whole models, when they train, input with two spatial axes",
 )
 @rule(
     torch.nn.Dropout3d,
     ops=["aten.feature_dropout.default", "aten.feature_dropout_.default"],
-    target="mlx.nn.Dropout3d",
-    restrictions=f"{_BELOW_ONE}; input with three spatial axes",
+    target="mlx.nn.Dropout3d, layers.Dropout3d",
 )
 def channel_dropout(module: torch.nn.Dropout2d | torch.nn.Dropout3d) -> LayerSpec:
-    """Whole channels."""
+    """Whole channels. MLX's layers cannot drop everything, and its 2-D one wants images."""
     if isinstance(module, torch.nn.Dropout2d):
         # PyTorch takes three axes for (N, C, L) here, not for an image without a batch
-        return LayerSpec(nn.Dropout2d, _below_one(module))
-    return LayerSpec(nn.Dropout3d, _below_one(module), rank=3)
+        native, ours, rank = nn.Dropout2d, layers.Dropout2d, None
+    else:
+        native, ours, rank = nn.Dropout3d, layers.Dropout3d, 3
+    target = ours if module.p == 1 else native
+    return LayerSpec(target, _probability(module), rank=rank, standalone=ours)
 
 
 @rule(
@@ -76,9 +76,3 @@ def feature_alpha_dropout(module: torch.nn.FeatureAlphaDropout) -> LayerSpec:
 
 def _probability(module: Any) -> tuple[float, ...]:
     return () if module.p == 0.5 else (module.p,)
-
-
-def _below_one(module: Any) -> tuple[float, ...]:
-    if module.p == 1:
-        raise Refusal("p=1 drops everything, which mlx.nn's dropout layers do not take")
-    return _probability(module)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import mlx.nn as nn
 import torch
 
@@ -19,20 +22,26 @@ _MAX_NORM = "max_norm shortens rows on their way out and leaves the table as it 
     torch.nn.Embedding,
     ops=["aten.embedding.default"],
     target="mlx.nn.Embedding, layers.Embedding",
-    restrictions=f"padding_idx receives gradients; {_GRADIENTS}; {_INDICES}; {_MAX_NORM}",
+    restrictions=(
+        f"in whole models padding_idx receives gradients; {_GRADIENTS}; {_INDICES}; {_MAX_NORM}"
+    ),
 )
 def embedding(module: torch.nn.Embedding) -> LayerSpec:
-    """Same table; ours where the length of its rows is bounded."""
-    args = (module.num_embeddings, module.embedding_dim)
-    entries = kept(module, "weight")
-    if module.max_norm is None:
-        return LayerSpec(nn.Embedding, args, entries=entries, axes=Axes.LOGICAL)
+    """Same table; ours where the length of its rows is bounded, or one is not to be learnt."""
+    native, padding = module.max_norm is None, module.padding_idx
     return LayerSpec(
-        layers.Embedding,
-        (*args, module.max_norm),
-        changed({"norm_type": 2.0}, norm_type=module.norm_type),
-        entries=entries,
+        nn.Embedding if native else layers.Embedding,
+        (module.num_embeddings, module.embedding_dim),
+        {} if native else _bounds(module),
+        entries=kept(module, "weight"),
         axes=Axes.LOGICAL,
+        standalone=None if padding is None else partial(layers.Embedding, padding_idx=padding),
+    )
+
+
+def _bounds(module: torch.nn.Embedding) -> dict[str, Any]:
+    return changed(
+        {"max_norm": None, "norm_type": 2.0}, max_norm=module.max_norm, norm_type=module.norm_type
     )
 
 

@@ -95,6 +95,7 @@ def _pool(
         (literal(module.kernel_size),),
         {"stride": literal(module.stride), **padding, **further},
         rank=rank,
+        standalone=ours[rank - 1],
     )
 
 

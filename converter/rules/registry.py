@@ -44,6 +44,9 @@ class LayerSpec:
         rank: number of spatial axes where the input may come without a batch axis (``(C, *S)``),
             None where axis 1 is always the channel axis.
         results: what the layer gives, as a nesting of names: the ATen op's results in order.
+        standalone: what ``convert_layer`` builds in place of ``target``, with the same arguments
+            and parameters: where that lacks of torch's layer what a converted model can do
+            without, such as input without a batch axis, or no gradient for ``padding_idx``.
     """
 
     target: Callable[..., Any]
@@ -54,6 +57,7 @@ class LayerSpec:
     axes: Axes = Axes.CHANNELS_LAST
     rank: int | None = None
     results: Results = "y"
+    standalone: Callable[..., Any] | None = None
 
 
 class Refusal(ConversionError):
@@ -78,6 +82,8 @@ class Rule:
         restrictions: what is not supported, for the support table; empty when nothing.
         around: names of the ops its forward runs around that one (first states it makes itself,
             results it takes apart); where there are any, its call is read off the captured graph.
+        vouched: registered by the user, who vouches for it: it stands for its class whatever the
+            captured graph holds.
     """
 
     source: type[torch.nn.Module]
@@ -87,6 +93,7 @@ class Rule:
     target: str
     restrictions: str
     around: frozenset[str] = frozenset()
+    vouched: bool = False
 
 
 RULES: dict[type[torch.nn.Module], Rule] = {}
@@ -128,14 +135,26 @@ def rule(
 
     def register(build: B) -> B:
         for source in sources:
-            if source in RULES:
-                raise ValueError(f"{source.__name__} already has a rule: {RULES[source].build}")
-            RULES[source] = Rule(
-                source, build, frozenset(ops), leaf, target, restrictions, frozenset(around)
+            enter(
+                Rule(source, build, frozenset(ops), leaf, target, restrictions, frozenset(around))
             )
         return build
 
     return register
+
+
+def enter(new: Rule, *, override: bool = False) -> None:
+    """Enter a rule in the registry.
+
+    Raises:
+        ValueError: its class has a rule already, and ``override`` is not set.
+    """
+    if new.source in RULES and not override:
+        raise ValueError(
+            f"{new.source.__name__} already has a rule: {RULES[new.source].build}. To replace it, "
+            "pass override=True."
+        )
+    RULES[new.source] = new
 
 
 def rule_for(module: torch.nn.Module) -> Rule | None:

@@ -17,7 +17,7 @@ from mlxport.converter.rules.composite import (
 )
 from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal, changed, rule
 
-_LAYER = "dropout below 1; activation a function of PyTorch's or its module, with defaults"
+_LAYER = "activation a function of PyTorch's or its module, with defaults"
 _STACK = f"layers of equal arguments, then LayerNorm or nothing; {_LAYER}"
 _PADDING = "padding is computed as in training, not zeroed"
 
@@ -183,8 +183,6 @@ def _layer_arguments(layer: Any) -> dict[str, Any]:
             "norm_first": layer.norm_first,
             "bias": layer.linear1.bias is not None,
         }
-    if arguments["dropout"] == 1:
-        raise Refusal("dropout=1 drops everything, which mlx.nn.Dropout does not take")
     if arguments["dim_feedforward"] == 0:
         raise Refusal("dim_feedforward is 0, and mlx.nn.Linear divides by it")
     return arguments

@@ -13,7 +13,6 @@ from mlx.utils import tree_flatten
 from sample_database import Call
 from torch.utils._pytree import tree_leaves
 
-from mlxport.converter.graph.layer_axes import is_ours
 from mlxport.converter.parity.compare import judge
 from mlxport.converter.plan import WeightPlan
 from mlxport.converter.rules.build import build_layer
@@ -24,8 +23,6 @@ from mlxport.converter.torch_tensor import tensor_from_torch
 
 Values = Mapping[str, Any]
 
-BATCH_ADDED = "with a batch axis added, which mlx.nn's own spatial layers want"
-
 
 class Converted:
     """A torch module's MLX layer, with the axis order of its inputs and outputs.
@@ -33,7 +30,6 @@ class Converted:
     Attributes:
         spec: what the module's rule answers.
         layer: the layer, with the module's weights and in its mode.
-        batch_added: whether an input without a batch gets one; converted models do so, too.
     """
 
     def __init__(self, module: torch.nn.Module, call: Call) -> None:
@@ -42,7 +38,6 @@ class Converted:
         first = next(x for x in tree_leaves((call.args, call.kwargs)) if torch.is_tensor(x))
         unbatched = self.spec.rank is not None and first.ndim == self.spec.rank + 1
         self._channel = 0 if unbatched else 1
-        self.batch_added = unbatched and not is_ours(self.spec)
 
     def run(self, call: Call) -> dict[str, Any]:
         """Return the layer's outputs by their places, arrays as torch's tensors."""
@@ -54,11 +49,13 @@ class Converted:
     def to_mlx(self, x: torch.Tensor) -> mx.array:
         """Return a tensor of torch's as the layer takes it."""
         x = x.detach().permute(self._order(x.ndim))
-        return to_mlx(tensor_from_torch(x[None] if self.batch_added else x))
+        if x.dtype is torch.float64:  # for the layer to refuse: no checkpoint is converted to it
+            return mx.array(x.numpy(), dtype=mx.float64)
+        return to_mlx(tensor_from_torch(x))
 
     def to_torch(self, y: mx.array) -> torch.Tensor:
         """Return an array the layer gives as torch's layer would give it."""
-        x = from_mlx(y)[0] if self.batch_added else from_mlx(y)
+        x = from_mlx(y)
         return x.permute(np.argsort(self._order(x.ndim)).tolist())
 
     def parameters_of(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -73,10 +70,9 @@ class Converted:
         return (*(i for i in range(ndim) if i != self._channel), self._channel)
 
 
-def forward_problems(module: torch.nn.Module, call: Call) -> tuple[list[str], list[str]]:
-    """Return what is wrong with the outputs, and with the state after training, and notes."""
+def forward_problems(module: torch.nn.Module, call: Call) -> list[str]:
+    """Return what is wrong with the outputs, and with the state after training."""
     converted = Converted(module, call)
-    notes = [BATCH_ADDED] if converted.batch_added else []
     own_module, exact_module = copy.deepcopy(module), copy.deepcopy(module).double()
     own = named("output", call.run(own_module))
     exact = named("output", call.to(torch.float64).run(exact_module))
@@ -87,7 +83,7 @@ def forward_problems(module: torch.nn.Module, call: Call) -> tuple[list[str], li
             converted.parameters_of(m.state_dict()) for m in (own_module, exact_module)
         )
         problems += differences(state, own_state, exact_state)
-    return problems, notes
+    return problems
 
 
 def differences(got: Values, own: Values, exact: Values) -> Iterator[str]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from mlx.utils import tree_flatten
 
+from mlxport import layers
 from mlxport.converter.errors import StateDictError, UnsupportedError
 from mlxport.converter.rules.build import build_layer, spec_for
 from mlxport.converter.rules.registry import Axes
@@ -100,7 +101,7 @@ def test_lists_and_dicts_of_modules() -> None:
     blocks = T.ModuleDict({"0": T.ModuleList([T.Linear(3, 4), T.Conv2d(2, 3, 1)]), "act": T.ReLU()})
     built = build_layer(blocks)
     assert set(built) == {"0", "act"}
-    assert [type(layer) for layer in built["0"]] == [nn.Linear, nn.Conv2d]
+    assert [type(layer) for layer in built["0"]] == [nn.Linear, layers.Conv2d]
     assert isinstance(built["act"], nn.ReLU)
     x = torch.randn(2, 3)
     want = blocks["0"][0](x).detach().numpy()

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from mlxport import layers
-from mlxport.converter.errors import UnsupportedError
 from mlxport.converter.rules.build import build_layer, spec_for
 
 SOURCES: dict[Any, tuple[int, ...]] = {
@@ -68,13 +67,27 @@ def test_what_is_built(module: torch.nn.Module, target: type, args: tuple[float,
     assert (spec.target, spec.args, spec.kwargs) == (target, args, {})
 
 
-@pytest.mark.parametrize("source", [torch.nn.Dropout, torch.nn.Dropout2d, torch.nn.Dropout3d])
-def test_refuses_to_drop_everything(source: Any) -> None:
-    with pytest.raises(UnsupportedError, match="p=1"):
-        build_layer(source(1.0))
-
-
-@pytest.mark.parametrize("source", [torch.nn.Dropout1d, torch.nn.AlphaDropout])
-def test_ours_can_drop_everything(source: Any) -> None:
+@ALL
+def test_drops_everything(source: Any, shape: tuple[int, ...]) -> None:
+    assert spec_for(source(1.0)).target.__module__.startswith("mlxport.layers")
     layer = build_layer(source(1.0).train())
-    assert mx.array_equal(layer(mx.ones((2, 3, 4))), mx.zeros((2, 3, 4)))
+    assert mx.array_equal(layer(mx.ones(shape)), mx.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("source", "shape", "together"),
+    [
+        (torch.nn.Dropout2d, (40, 6, 30), (1,)),  # a signal, as PyTorch has it, not an image
+        (torch.nn.Dropout2d, (40, 30), ()),
+        (torch.nn.Dropout3d, (3, 4, 5, 900), (0, 1, 2)),
+    ],
+    ids=["signals", "features", "no-batch"],
+)
+def test_whole_channels_of_other_ranks(
+    source: Any, shape: tuple[int, ...], together: tuple[int, ...]
+) -> None:
+    y = np.array(build_layer(source(0.3).train())(mx.ones(shape)))
+    first = np.take(y, 0, axis=together[-1]) if together else y
+    for axis in together:
+        assert (y == np.take(y, [0], axis=axis)).all()
+    assert (first == 0).mean() == pytest.approx(0.3, abs=0.06)

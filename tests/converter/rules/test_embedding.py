@@ -26,11 +26,15 @@ def test_embedding(
     assert_layer_parity(torch.nn.Embedding(7, 4), indices, dtype=dtype, gradients=True)
 
 
-def test_padding_index_is_a_row_like_any_other(assert_layer_parity: Callable[..., None]) -> None:
-    module = torch.nn.Embedding(7, 4, padding_idx=2)
+@pytest.mark.parametrize("padding", [2, -1])
+@pytest.mark.parametrize("max_norm", [None, 1.5])
+def test_padding_index_is_a_row_that_is_not_learnt(
+    assert_layer_parity: Callable[..., None], padding: int, max_norm: float | None
+) -> None:
+    module = torch.nn.Embedding(7, 4, padding_idx=padding, max_norm=max_norm)
     with torch.no_grad():
         module.weight.normal_()
-    assert_layer_parity(module, torch.tensor([2, 0, 2]))
+    assert_layer_parity(module, torch.tensor([[2, 0], [2, 6]]), gradients=True)
 
 
 @pytest.mark.parametrize("norm_type", [1.0, 2.0, 3.0])

@@ -99,12 +99,13 @@ def test_ours_take_input_without_batch(
 
 @RANKS
 @pytest.mark.parametrize("name", ["MaxPool", "AvgPool"])
-def test_mlx_own_refuse_input_without_batch(rank: int, name: str) -> None:
-    layer = build_layer(torch_class(name, rank)(2))
-    assert type(layer) is getattr(nn, f"{name}{rank}d")
-    shape = (*(7, 9, 8)[:rank], 3)
-    with pytest.raises(ValueError, match="dimension"):
-        layer(mx.zeros(shape))
+def test_mlx_own_in_whole_models_ours_where_the_batch_may_lack(
+    assert_layer_parity: Callable[..., None], rank: int, name: str
+) -> None:
+    module = torch_class(name, rank)(2)
+    assert spec_for(module).target is getattr(nn, f"{name}{rank}d")
+    assert type(build_layer(module)) is getattr(layers, f"{name}{rank}d")
+    assert_layer_parity(module, picture(rank)[0])
 
 
 @RANKS

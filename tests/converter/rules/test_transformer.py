@@ -224,7 +224,6 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "slope": (lambda: decoder_layer(activation=nn.LeakyReLU(0.3)), "its activation, LeakyReLU"),
     "learned_slope": (lambda: encoder(activation=nn.PReLU()), "its activation, PReLU"),
     "function_of_numpy": (lambda: transformer(activation=np.tanh), "its activation"),
-    "dropout_of_everything": (lambda: encoder(dropout=1.0), "dropout=1 drops everything"),
     "final_rms_norm": (lambda: encoder(nn.RMSNorm(8)), "its norm is a RMSNorm"),
     "no_layers": (lambda: nn.TransformerDecoder(decoder_layer(), 0), "it has no layers"),
     "no_encoder_layers": (lambda: nn.Transformer(8, 2, 0, 1), "it has no layers"),
