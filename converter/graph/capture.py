@@ -8,7 +8,6 @@ gone and every op is one that has a handler or cannot be decomposed further.
 from __future__ import annotations
 
 import itertools
-import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,8 @@ from torch.export.graph_signature import OutputKind
 
 from mlxport.converter.errors import CaptureError
 from mlxport.converter.graph.arguments import Argument, Given, order_arguments, watch_calls
-from mlxport.converter.rules.registry import Rule, rule_for
+from mlxport.converter.graph.leaves import find_leaves, plain_path
+from mlxport.converter.rules.registry import Rule
 from mlxport.converter.torch_call import every_module_called
 
 
@@ -48,11 +48,6 @@ class Captured:
         return self.model.get_submodule(plain_path(path))
 
 
-def plain_path(path: str) -> str:
-    """Strip the call numbers that torch.export gives modules called more than once."""
-    return re.sub(r"@\d+", "", path)
-
-
 def capture(
     model: torch.nn.Module,
     args: Sequence[Any],
@@ -76,7 +71,7 @@ def capture(
         calls = _try_forward(model, args, kwargs or {})
         try:
             captured = export(model, tuple(args), dict(kwargs or {}), strict=False)
-            leaves = _leaves(model, captured)
+            leaves = find_leaves(model, captured)
             program = captured.run_decompositions(_decompositions(handled))
             root = unflatten(_without_mutations(program))
             arguments = order_arguments(calls, root, *_copied(args, kwargs or {}))
@@ -141,33 +136,6 @@ def _decompositions(handled: Collection[str]) -> Any:
         if str(op) in handled:
             table.pop(op)
     return table
-
-
-def _leaves(model: torch.nn.Module, program: ExportedProgram) -> dict[str, Rule]:
-    """Find the modules that do, at every call, only the one op their class stands for.
-
-    What their class does around it in any case is left aside.
-    """
-    done: dict[str, dict[str, list[str]]] = {}  # path -> call -> ops
-    parents: set[str] = set()
-    for node in program.graph.nodes:
-        stack = list((node.meta.get("nn_module_stack") or {}).items())
-        if node.op != "call_function" or not stack:
-            continue
-        *above, (call, (path, _)) = stack
-        parents.update(outer for _, (outer, _) in above)
-        done.setdefault(plain_path(path), {}).setdefault(call, []).append(str(node.target))
-    leaves = {}
-    for path, calls in done.items():
-        rule = rule_for(model.get_submodule(path)) if path not in parents and path else None
-        if rule is not None and rule.leaf and all(_only(ops, rule) for ops in calls.values()):
-            leaves[path] = rule
-    return leaves
-
-
-def _only(ops: list[str], rule: Rule) -> bool:
-    counted = [op for op in ops if op not in rule.around]
-    return len(counted) == 1 and counted[0] in rule.ops
 
 
 def _without_mutations(program: ExportedProgram) -> ExportedProgram:

@@ -19,6 +19,7 @@ from mlxport.converter.graph.naming import Names, variable_name
 from mlxport.converter.graph.nodes import flat, layouts, results_of
 from mlxport.converter.graph.value import Value, identity
 from mlxport.converter.record import ModuleRecord
+from mlxport.converter.rules.parametrization import spec_by
 from mlxport.converter.rules.registry import LayerSpec
 
 
@@ -51,7 +52,7 @@ def lower_leaf(
     rule = captured.leaves[plain]
     module = captured.torch_module(path)
     known = lowered.leaves.get(plain)
-    spec = known.spec if known else rule.build(module)
+    spec = known.spec if known else spec_by(rule, module)
     check_batched(spec, inputs)
     if rule.around:
         read = read_call(graph, rule, module, inputs)

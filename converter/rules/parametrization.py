@@ -18,7 +18,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from mlxport.converter.plan import Entry
-from mlxport.converter.rules.registry import LayerSpec, Refusal
+from mlxport.converter.rules.registry import LayerSpec, Refusal, Rule
 from mlxport.converter.transforms import FoldSpectralNorm, FoldWeightNorm, Step
 
 _READ = "its tensor is read off the module, which computes it"
@@ -92,6 +92,16 @@ def plain(module: torch.nn.Module, folds: tuple[Fold, ...]) -> torch.nn.Module:
         value = _read(module, fold.name) if fold.step is None else state[fold.alike].detach()
         twin._parameters[fold.name] = torch.nn.Parameter(value, requires_grad=False)
     return twin
+
+
+def spec_by(rule: Rule, module: torch.nn.Module) -> LayerSpec:
+    """Return what a rule builds for a module, whose tensors may have to be folded.
+
+    Raises:
+        Refusal: the rule does not serve it.
+    """
+    folds = folds_of(module)
+    return folded(rule.build(plain(module, folds)), folds) if folds else rule.build(module)
 
 
 def folded(spec: LayerSpec, folds: tuple[Fold, ...]) -> LayerSpec:

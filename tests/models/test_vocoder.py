@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable
 
@@ -12,6 +13,9 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import mlxport
+from mlxport.converter.plan import WeightPlan
+from mlxport.converter.tensor import to_mlx
+from mlxport.converter.torch_tensor import tensor_from_torch
 
 Norm = Callable[[nn.Module], nn.Module]
 
@@ -56,15 +60,42 @@ NORMS: dict[str, Norm] = {
 }
 
 
-@pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
-def test_converts_with_parity(norm: Norm) -> None:
-    with warnings.catch_warnings():
+def vocoder(norm: Norm) -> Vocoder:
+    """A vocoder whose normalised tensors have norms of their own, as after training."""
+    with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore", FutureWarning)  # the old form is deprecated
         model = Vocoder(norm).eval()
-    x = torch.randn(2, 8, 12)
-    with torch.no_grad():
         for name, tensor in model.named_parameters():
             if name.endswith(("original0", "weight_g")):
-                tensor.mul_(torch.rand_like(tensor) + 0.5)  # no longer the weight's own norm
+                tensor.mul_(torch.rand_like(tensor) + 0.5)
+            elif name.endswith(("original", "weight_orig")):
+                tensor.mul_(1.5)  # its vectors no longer give its own norm
+    return model
+
+
+@pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
+def test_converts_with_parity(norm: Norm) -> None:
+    model, x = vocoder(norm), torch.randn(2, 8, 12)
     result = mlxport.convert(model, (x,))
-    assert mlxport.verify(result.model, model, (x,)).passed
+    assert result.report is not None
+    assert result.report.passed, result.report.to_text()
+    judged = {entry.path for entry in result.report.entries if entry.judged}
+    assert {"first", "up.0", "up.1", "residual.1.wide.1", "last"} <= judged
+
+
+@pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
+def test_reads_as_if_no_weight_had_been_normalised(norm: Norm) -> None:
+    x = torch.randn(2, 8, 12)
+    plain = mlxport.convert(Vocoder(lambda module: module).eval(), (x,), verify=False)
+    assert mlxport.convert(vocoder(norm), (x,), verify=False).source == plain.source
+
+
+@pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
+def test_the_plan_folds_the_weights_of_another_checkpoint(norm: Norm) -> None:
+    model, other, x = vocoder(norm), vocoder(norm), torch.randn(2, 8, 12)
+    result = mlxport.convert(model, (x,), verify=False)
+    plan = WeightPlan.from_json(json.loads(json.dumps(result.conversion.plan.to_json())))
+    state = {key: tensor_from_torch(value) for key, value in other.state_dict().items()}
+    result.model.load_weights([(name, to_mlx(tensor)) for name, tensor in plan.apply(state)])
+    assert mlxport.verify(result.model, other, (x,)).passed
+    assert not mlxport.verify(result.model, model, (x,)).passed
