@@ -11,16 +11,37 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mlxport.converter.api import convert, convert_layer, load, verify
     from mlxport.converter.errors import ConversionError
+    from mlxport.converter.extension import register_op, register_rule
+    from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal
 
 __version__ = "0.1.0"
 
-__all__ = ["ConversionError", "__version__", "convert", "convert_layer", "load", "verify"]
+__all__ = [
+    "Axes",
+    "ConversionError",
+    "LayerSpec",
+    "Refusal",
+    "__version__",
+    "convert",
+    "convert_layer",
+    "load",
+    "register_op",
+    "register_rule",
+    "restore",
+    "verify",
+]
 
 _HOME = {
+    "Axes": "mlxport.converter.rules.registry",
     "ConversionError": "mlxport.converter.errors",
+    "LayerSpec": "mlxport.converter.rules.registry",
+    "Refusal": "mlxport.converter.rules.registry",
     "convert": "mlxport.converter.api",
     "convert_layer": "mlxport.converter.api",
     "load": "mlxport.converter.api",
+    "register_op": "mlxport.converter.extension",
+    "register_rule": "mlxport.converter.extension",
+    "restore": "mlxport.converter.api",
     "verify": "mlxport.converter.api",
 }
 
@@ -36,6 +57,10 @@ def __getattr__(name: str) -> object:
     """
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name != "ConversionError":
+        from mlxport.converter.environment import prepare
+
+        prepare()  # the module may import mlx
     value: object = getattr(import_module(_HOME[name]), name)
     globals()[name] = value
     return value

@@ -64,7 +64,7 @@ def convert_model(
     """Convert a torch model in memory; see ``mlxport.convert``."""
     translation = translate(model, args, kwargs, channels_last=channels_last)
     weights = _weights(translation, translation.conversion, state_tensors(model))
-    module = load_source(translation.source, translation.conversion.layers)
+    module = load_source(translation.source, translation.conversion.layers, translation.own)
     built: nn.Module = module.Model()
     built.load_weights([(name, to_mlx(tensor)) for name, tensor in weights.items()])
     built.eval()
@@ -111,7 +111,9 @@ def convert_checkpoint(
         conversion = _recorded(translation.conversion, checkpoint, keys, model)
         weights = _weights(translation, conversion, _renamed(state_tensors(torch_model), keys))
         reference = reference_of(torch_model, args, None, conversion, keep_inputs=True)
-        write_folder(folder, translation.source, conversion, weights, reference)
+        write_folder(
+            folder, translation.source, conversion, weights, reference, translation.own
+        )
         built = live_model(folder)
         remember(built, conversion)
         report = verify_live(
@@ -182,7 +184,7 @@ def _recorded(
     keys: Mapping[str, str],
     model: str | torch.nn.Module,
 ) -> Conversion:
-    """Return the record with the checkpoint's own keys in place of the model's."""
+    """Return the record with the checkpoint's own tensors in place of the model's."""
     factory = model if isinstance(model, str) else type(model).__qualname__
     source = {"path": checkpoint.path.name, "sha256": checkpoint.digest(), "model": factory}
     if checkpoint.key:

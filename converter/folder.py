@@ -31,10 +31,20 @@ def write_folder(
     conversion: Conversion,
     weights: Mapping[str, Tensor],
     reference: Reference,
+    own: Mapping[str, str] | None = None,
 ) -> None:
-    """Write everything of an output folder but the parity report."""
+    """Write everything of an output folder but the parity report.
+
+    Args:
+        folder: where.
+        source: the text of ``model.py``.
+        conversion: the record.
+        weights: target name -> tensor.
+        reference: what PyTorch computed.
+        own: name -> text of files of the user's own that model.py imports from ``layers``.
+    """
     (folder / "model.py").write_text(source, encoding="utf-8")
-    layers = layer_files(conversion.layers)
+    layers = layer_files(conversion.layers, own)
     if layers:
         (folder / "layers").mkdir()
         (folder / "layers" / "__init__.py").write_text(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -18,21 +18,29 @@ from typing import Any
 from mlxport.converter.errors import ConversionError
 
 
-def load_source(source: str, files: tuple[str, ...]) -> ModuleType:
+def load_source(
+    source: str, files: tuple[str, ...], own: Mapping[str, str] | None = None
+) -> ModuleType:
     """Execute the source of a model, with mlxport's own layers.
 
     Args:
         source: the text of ``model.py``.
         files: the files of ``mlxport.layers`` it imports from.
+        own: name -> text of files of the user's own it imports from, as they go into ``layers/``.
     """
-    own = {f"layers.{file}": import_module(f"mlxport.layers.{file}") for file in files}
+    layers = {file: import_module(f"mlxport.layers.{file}") for file in files}
     package = ModuleType("layers")
-    for file in files:
-        setattr(package, file, own[f"layers.{file}"])
+    vars(package).update(layers)
     module = ModuleType("mlxport_model")
-    module.__file__ = "model.py"
-    with _modules({"layers": package, **own}):
-        exec(compile(source, "model.py", "exec"), module.__dict__)
+    with _modules({"layers": package, **{f"layers.{n}": m for n, m in layers.items()}}):
+        for name, text in (own or {}).items():
+            sys.modules[f"layers.{name}"] = _run(ModuleType(f"layers.{name}"), text)
+        return _run(module, source, "model.py")
+
+
+def _run(module: ModuleType, source: str, file: str = "") -> ModuleType:
+    module.__file__ = file or module.__name__.replace(".", "/") + ".py"
+    exec(compile(source, module.__file__, "exec"), module.__dict__)
     return module
 
 

@@ -101,7 +101,9 @@ def as_text(search: str = "") -> str:
 
 
 def _test_of(module: str) -> str:
-    """Return the test file that mirrors a module of rules or handlers."""
+    """Return the test file that mirrors a module of rules or handlers; the user's have none."""
+    if not module.startswith("mlxport.converter."):
+        return ""
     *folders, name = module.split(".converter.", 1)[1].split(".")
     return "/".join(["tests", "converter", *folders, f"test_{name}.py"])
 

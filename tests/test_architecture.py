@@ -19,7 +19,7 @@ LEVELS: list[set[str]] = [
     {"examples"},
     {"cli"},
     {"converter.api"},
-    {"converter.conversion", "converter.folder", "converter.support"},
+    {"converter.conversion", "converter.extension", "converter.folder", "converter.support"},
     {"converter.checkpoint", "converter.graph", "converter.parity", "converter.rules"},
     {
         "converter.factory",

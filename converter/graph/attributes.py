@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlxport.converter.graph.body import Array, Body
+from mlxport.converter.graph.own_files import is_mlx
 from mlxport.converter.rules.registry import LayerSpec
 
 
@@ -92,10 +93,9 @@ def structure(attribute: Attribute) -> Hashable:
 def layer(spec: LayerSpec) -> Built:
     """Return the constructor call of a layer."""
     parameters = list(inspect.signature(spec.target).parameters.values())
-    module = spec.target.__module__
     name = getattr(spec.target, "__name__", str(spec.target))
     return Built(
-        name if module.startswith("mlxport.layers") else f"nn.{name}",
+        f"nn.{name}" if is_mlx(spec.target) else name,
         list(spec.args),
         dict(spec.kwargs),
         {p.name: p.default for p in parameters if p.default is not p.empty},

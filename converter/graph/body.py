@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from mlxport.converter.graph.context import Statement
+from mlxport.converter.graph.own_files import OwnFile
 from mlxport.converter.graph.value import Order, Value
 from mlxport.converter.plan import Entry
 from mlxport.converter.record import ModuleRecord
@@ -80,7 +81,8 @@ class Lowered:
         leaves: path -> the layer of every leaf.
         arrays: path -> every parameter, buffer or constant read by a body.
         records: the modules and the layouts at their boundaries, in call order, the model last.
-        imports: name of a function or class of ``mlxport.layers`` -> its file.
+        imports: name of a function or class -> the file of ``layers/`` it comes from.
+        own: file of the user's own in ``layers/`` -> what it holds.
         demands: origin of an input or array -> the orders its consumers asked for.
         transposes: transposes executed in one call of the model.
     """
@@ -92,6 +94,12 @@ class Lowered:
     imports: dict[str, str] = field(default_factory=dict)
     demands: dict[str, list[Order]] = field(default_factory=dict)
     transposes: int = 0
+    own: dict[str, OwnFile] = field(default_factory=dict)
+
+    def layer_files(self) -> tuple[str, ...]:
+        """Return the files of ``mlxport.layers`` that the source and the user's own files need."""
+        needed = {layer for file in self.own.values() for layer in file.layers}
+        return tuple(sorted({*self.imports.values(), *needed} - {*self.own}))
 
     def entries(self) -> list[tuple[str, Entry, Mapping[str, str]]]:
         """Return ``(module path, relative entry, ignored)`` of every leaf."""

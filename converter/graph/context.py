@@ -11,6 +11,7 @@ import torch
 
 from mlxport.converter.errors import ConversionError
 from mlxport.converter.graph.code import call, expression
+from mlxport.converter.graph.own_files import NotPortable, OwnFile, is_ours, own_file
 from mlxport.converter.graph.value import (
     Order,
     Scalar,
@@ -50,7 +51,8 @@ class Context:
 
     Attributes:
         statements: the body so far.
-        imports: function name -> the file of ``mlxport.layers`` it comes from.
+        imports: name of a function or class -> the file of ``layers/`` it comes from.
+        own: file of the user's own in ``layers/`` -> what it holds.
         demands: origin of an input or parameter -> the orders that consumers asked it in.
         results: what PyTorch says the node gives, as ``(shape, dtype)`` of every tensor.
         name: what to call the node's result where it needs a name of its own.
@@ -69,6 +71,7 @@ class Context:
     sliced: dict[str, tuple[Value, tuple[Any, ...]]] = field(default_factory=dict)
     updated: dict[str, Any] = field(default_factory=dict)
     expanded: dict[str, tuple[Value, tuple[int, ...]]] = field(default_factory=dict)
+    own: dict[str, OwnFile] = field(default_factory=dict)
 
     # -- results ---------------------------------------------------------------------------------
 
@@ -105,6 +108,45 @@ class Context:
         """Emit a call of a function of ``mlxport.layers.<file>`` that gives the node's result."""
         self.imports[function] = file
         return self.call(function, *args, order=order, **kw)
+
+    def function(
+        self, function: Callable[..., Any], /, *args: Any, order: Order | None = None, **kw: Any
+    ) -> Value:
+        """Emit a call of a function that gives the node's result.
+
+        Args:
+            function: a function of ``mlxport.layers`` or of a file of the user's own, which then
+                travels with the converted model.
+            *args: values, numbers, strings, tuples and lists of them.
+            order: axis order of the result as stored; PyTorch's own if not given.
+            **kw: the same, as keyword arguments; ``OMIT`` leaves one out.
+
+        Raises:
+            Unsupported: the function's file cannot travel.
+        """
+        self.bring(function)
+        return self.call(function.__name__, *args, order=order, **kw)
+
+    def bring(self, target: Callable[..., Any]) -> None:
+        """Import a class or function into ``model.py``, with its file beside it.
+
+        Raises:
+            Unsupported: its file cannot travel, or its name stands for another one already.
+        """
+        name, file = target.__name__, target.__module__.rpartition(".")[2]
+        if not is_ours(target):
+            try:
+                found = own_file(target)
+            except NotPortable as reason:
+                raise Unsupported(str(reason)) from reason
+            file = found.name
+            if self.own.setdefault(file, found) != found:
+                raise Unsupported(f"two files called {file}.py would travel: rename one")
+        if self.imports.setdefault(name, file) != file:
+            raise Unsupported(
+                f"{name} would come from layers/{self.imports[name]}.py and layers/{file}.py: "
+                "rename one"
+            )
 
     def emit_many(
         self, template: str, /, *, orders: Sequence[Order], **operands: Any

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.own_files import is_mlx
 from mlxport.converter.graph.value import Order, Value, identity
 from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal
 
@@ -21,22 +22,17 @@ def arrange_for(spec: LayerSpec, cx: Context, value: Value) -> Value:
 def check_batched(spec: LayerSpec, inputs: Sequence[Value]) -> None:
     """Refuse what is no ``(N, C, *S)``, nor ``(C, *S)`` for a layer that takes it.
 
-    MLX's own spatial layers all want a batch axis; ours do without.
+    MLX's own spatial layers all want a batch axis; the others do without.
 
     Raises:
         Refusal: an input has another number of axes.
     """
     if spec.axes is not Axes.CHANNELS_LAST or spec.rank is None:
         return
-    allowed = {spec.rank + 2, spec.rank + 1} if is_ours(spec) else {spec.rank + 2}
+    allowed = {spec.rank + 2} if is_mlx(spec.target) else {spec.rank + 2, spec.rank + 1}
     for value in inputs:
         if value.ndim not in allowed:
             raise Refusal(f"{spec.target.__name__} takes no input with {value.ndim} axes")
-
-
-def is_ours(spec: LayerSpec) -> bool:
-    """Whether a layer is one of mlxport's own."""
-    return spec.target.__module__.startswith("mlxport.layers.")
 
 
 def order_after(spec: LayerSpec, value: Value, ndim: int) -> Order:

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 
 _OURS = re.compile(r"^(\s*from )mlxport\.layers\.(\w+)( import )", re.MULTILINE)
 
 
-def layer_files(names: Iterable[str]) -> dict[str, str]:
+def layer_files(names: Iterable[str], own: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return file name -> text of layer files and of those they import, fit to lie in ``layers/``.
 
     Args:
         names: modules of ``mlxport.layers`` (``"conv_transpose"``).
+        own: module name -> text of files of the user's own that go with them, fit already.
     """
-    found: dict[str, str] = {}
+    found = {f"{name}.py": text for name, text in (own or {}).items()}
     pending = sorted(set(names))
     while pending:
         name = pending.pop()
         if f"{name}.py" in found:
             continue
         text = files("mlxport.layers").joinpath(f"{name}.py").read_text(encoding="utf-8")
-        pending += [match[2] for match in _OURS.finditer(text)]
-        found[f"{name}.py"] = _OURS.sub(r"\1layers.\2\3", text)
+        pending += needed_by(text)
+        found[f"{name}.py"] = beside(text)
     return dict(sorted(found.items()))
+
+
+def needed_by(text: str) -> list[str]:
+    """Return the files of ``mlxport.layers`` that a source imports from."""
+    return [match[2] for match in _OURS.finditer(text)]
+
+
+def beside(text: str) -> str:
+    """Return a source that takes from ``layers``, beside it, what it took from mlxport's."""
+    return _OURS.sub(r"\1layers.\2\3", text)

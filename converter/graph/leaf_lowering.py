@@ -13,14 +13,15 @@ from mlxport.converter.graph.body import Leaf, Lowered
 from mlxport.converter.graph.capture import Captured, plain_path
 from mlxport.converter.graph.code import to_ast
 from mlxport.converter.graph.context import Context, Statement
-from mlxport.converter.graph.layer_axes import arrange_for, check_batched, is_ours, order_after
+from mlxport.converter.graph.layer_axes import arrange_for, check_batched, order_after
 from mlxport.converter.graph.leaf_call import read_call
 from mlxport.converter.graph.naming import Names, variable_name
 from mlxport.converter.graph.nodes import flat, layouts, results_of
+from mlxport.converter.graph.own_files import is_mlx
 from mlxport.converter.graph.value import Value, identity
+from mlxport.converter.graph.vouched_leaf import vouched_call
 from mlxport.converter.record import ModuleRecord
 from mlxport.converter.rules.parametrization import spec_by
-from mlxport.converter.rules.registry import LayerSpec
 
 
 def lower_leaf(
@@ -47,6 +48,7 @@ def lower_leaf(
 
     Raises:
         Refusal: the rule does not serve it; nothing was written.
+        Unsupported: the layer cannot stand in a converted model, or its call not for the module's.
     """
     plain = plain_path(path)
     rule = captured.leaves[plain]
@@ -54,7 +56,12 @@ def lower_leaf(
     known = lowered.leaves.get(plain)
     spec = known.spec if known else spec_by(rule, module)
     check_batched(spec, inputs)
-    if rule.around:
+    gives: int | tuple[int, ...] = 0
+    if rule.vouched:
+        known_arguments = captured.arguments.get(plain, ())
+        arguments, results = vouched_call(spec, cx, module, inputs, known_arguments)
+        gives = 0 if isinstance(spec.results, str) else tuple(range(len(results)))
+    elif rule.around:
         read = read_call(graph, rule, module, inputs)
         shapes = results_of(read.op)
         arguments = tree_map(lambda value: arrange_for(spec, cx, value), read.arguments)
@@ -69,8 +76,9 @@ def lower_leaf(
         shape, dtype = cx.results[0]
         order = order_after(spec, arguments[0], len(shape))
         results = [Value(shape, dtype, order, variable_name(plain, cx.name))]
-        gives = 0
-    _keep(lowered, plain, spec)
+    lowered.leaves.setdefault(plain, Leaf(plain, spec))
+    if not is_mlx(spec.target):
+        cx.bring(spec.target)
     code = call_of(names, owner, plain, arguments)
     cx.statements.append(Statement(tuple(results), code, plain, spec.results))
     record_call(lowered, names, plain, flat(arguments), results)
@@ -88,9 +96,3 @@ def record_call(
     """Record the layouts of the values that pass a module's boundary."""
     record = ModuleRecord(path, names.target(path), layouts(inputs), layouts(outputs))
     lowered.records.append(record)
-
-
-def _keep(lowered: Lowered, path: str, spec: LayerSpec) -> None:
-    lowered.leaves.setdefault(path, Leaf(path, spec))
-    if is_ours(spec):
-        lowered.imports[spec.target.__name__] = spec.target.__module__.rpartition(".")[2]

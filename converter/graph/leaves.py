@@ -26,14 +26,14 @@ def find_leaves(model: torch.nn.Module, program: ExportedProgram) -> dict[str, R
 
     That is the one op of the class's rule. What the class does around it in any case is left aside,
     and so is what makes a tensor that is folded (a weight norm, say), as long as nothing else reads
-    what it is made of.
+    what it is made of. A class whose rule the user registered stands whatever it does.
 
     Args:
         model: the torch module, in the mode it was captured in.
         program: what torch.export captured of it, not decomposed.
     """
     tensors = _placeholders(model, program)
-    leaves = {}
+    leaves = dict(_vouched(model))
     for path, calls in _calls(model, program).items():
         module = model.get_submodule(path)
         rule = _rule(module)
@@ -45,6 +45,13 @@ def find_leaves(model: torch.nn.Module, program: ExportedProgram) -> dict[str, R
             if kept and all(_only(_unmade(ops, given), rule) for ops in calls.values()):
                 leaves[path] = rule
     return leaves
+
+
+def _vouched(model: torch.nn.Module) -> Iterator[tuple[str, Rule]]:
+    for path, module in model.named_modules(remove_duplicate=False):
+        rule = rule_for(module) if path else None
+        if rule is not None and rule.vouched:
+            yield path, rule
 
 
 def _placeholders(model: torch.nn.Module, program: ExportedProgram) -> dict[Node, torch.Tensor]:

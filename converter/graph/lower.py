@@ -107,7 +107,10 @@ class _Lowering:
 
     def _context(self, body: Body) -> Context:
         return Context(
-            statements=body.statements, imports=self.lowered.imports, demands=self.lowered.demands
+            statements=body.statements,
+            imports=self.lowered.imports,
+            demands=self.lowered.demands,
+            own=self.lowered.own,
         )
 
     def _run(
@@ -188,6 +191,10 @@ class _Lowering:
                 )
             except Refusal:
                 pass  # the ops it is made of may still be supported
+            except Unsupported as reason:
+                name = type(self.captured.torch_module(path)).__name__
+                self.problems.append(Problem.at(node, name, path, str(reason)))
+                return stand_in(node, cx)
         if is_inlined(self.captured.torch_module(path)):
             return self._run(child, path, owner, cx, inputs)
         return self._class(child, path, owner, cx, inputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -27,11 +27,13 @@ class Translation:
         source: the text of ``model.py``.
         conversion: the record; its plan's sources are keys of the model's state dict.
         constants: target name -> values that no state dict holds, as stored.
+        own: name -> text of files of the user's own that go into ``layers/``.
     """
 
     source: str
     conversion: Conversion
     constants: Mapping[str, Tensor]
+    own: Mapping[str, str] = field(default_factory=dict)
 
 
 def translate(
@@ -62,8 +64,9 @@ def translate(
         plan=weight_plan(lowered, names),
         modules=tuple(lowered.records),
         inputs=tuple(value.name for value in lowered.bodies[""].inputs),
-        layers=tuple(sorted(set(lowered.imports.values()))),
+        layers=lowered.layer_files(),
         transposes=lowered.transposes,
         versions={name: version(name) for name in ("mlxport", "torch", "mlx")},
     )
-    return Translation(source, conversion, constants(lowered, names))
+    own = {name: file.text for name, file in lowered.own.items()}
+    return Translation(source, conversion, constants(lowered, names), own)

@@ -42,9 +42,21 @@ def op(*names: str, restrictions: str = "") -> Callable[[H], H]:
 
     def register(handler: H) -> H:
         for name in names:
-            if name in OPS:
-                raise ValueError(f"{name} already has a handler: {OPS[name].handler}")
-            OPS[name] = Op(name, handler, restrictions)
+            enter(Op(name, handler, restrictions))
         return handler
 
     return register
+
+
+def enter(new: Op, *, override: bool = False) -> None:
+    """Enter a handler in the registry.
+
+    Raises:
+        ValueError: its op has a handler already, and ``override`` is not set.
+    """
+    if new.name in OPS and not override:
+        raise ValueError(
+            f"{new.name} already has a handler: {OPS[new.name].handler}. To replace it, pass "
+            "override=True."
+        )
+    OPS[new.name] = new
