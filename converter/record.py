@@ -50,6 +50,19 @@ class ModuleRecord:
 
 
 @dataclass(frozen=True)
+class DrawRecord:
+    """One random draw of the emitted model.
+
+    Attributes:
+        kind: the function of ``mx.random`` that makes it.
+        layout: of the drawn array, whatever the model makes of it.
+    """
+
+    kind: str
+    layout: Layout
+
+
+@dataclass(frozen=True)
 class Conversion:
     """Everything needed to repeat, reverse, verify or explain a conversion.
 
@@ -61,6 +74,7 @@ class Conversion:
         transposes: how many transposes one call of the model executes.
         versions: package name -> version.
         source: where the weights came from (path, digest, factory).
+        draws: the random draws that one call of the model makes, in order.
     """
 
     plan: WeightPlan
@@ -70,6 +84,7 @@ class Conversion:
     transposes: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
     source: Mapping[str, str] = field(default_factory=dict)
+    draws: tuple[DrawRecord, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON data."""
@@ -82,6 +97,7 @@ class Conversion:
             "layers": list(self.layers),
             "transposes": self.transposes,
             "modules": [asdict(module) for module in self.modules],
+            "draws": [asdict(draw) for draw in self.draws],
             "plan": self.plan.to_json(),
         }
 
@@ -105,15 +121,21 @@ class Conversion:
             transposes=data["transposes"],
             versions=dict(data["versions"]),
             source=dict(data["source"]),
+            draws=tuple(
+                DrawRecord(draw["kind"], _layout_from_json(draw["layout"]))
+                for draw in data.get("draws", [])
+            ),
         )
 
 
 def _module_from_json(data: Mapping[str, Any]) -> ModuleRecord:
     def layouts(items: list[dict[str, Any]]) -> tuple[Layout, ...]:
-        return tuple(
-            Layout(tuple(item["shape"]), item["dtype"], tuple(item["order"])) for item in items
-        )
+        return tuple(_layout_from_json(item) for item in items)
 
     return ModuleRecord(
         data["path"], data["target"], layouts(data["inputs"]), layouts(data["outputs"])
     )
+
+
+def _layout_from_json(data: Mapping[str, Any]) -> Layout:
+    return Layout(tuple(data["shape"]), data["dtype"], tuple(data["order"]))

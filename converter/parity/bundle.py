@@ -18,7 +18,7 @@ import numpy as np
 from mlxport.converter.checkpoint.read_safetensors import SafetensorsFile
 from mlxport.converter.checkpoint.write import write_safetensors
 from mlxport.converter.errors import CheckpointError, ParityError
-from mlxport.converter.parity.recording import Array, Call, Reference, Value
+from mlxport.converter.parity.recording import Array, Call, Draw, Reference, Value
 from mlxport.converter.tensor import STORAGE, Tensor
 
 FORMAT = "mlxport-reference"
@@ -49,9 +49,11 @@ def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
                 "path": call.path,
                 "number": call.number,
                 "outputs": writer.values(f"call.{k}", call.outputs),
+                "draws": list(call.draws),
             }
             for k, call in enumerate(reference.calls)
         ],
+        "draws": [writer.draw(f"draw.{k}", draw) for k, draw in enumerate(reference.draws)],
         "aliases": dict(reference.aliases),
         "dtype": reference.dtype,
         "reference_dtype": reference.reference_dtype,
@@ -105,6 +107,15 @@ class _Writer:
     def values(self, prefix: str, values: Sequence[Value]) -> list[dict[str, Any]]:
         return [self._value(f"{prefix}.{k}", value) for k, value in enumerate(values)]
 
+    def draw(self, name: str, draw: Draw) -> dict[str, Any]:
+        held = draw.values if draw.dtype == "float64" else draw.values.astype(np.float32)
+        return {
+            "kind": draw.kind,
+            "shape": list(draw.shape),
+            "dtype": draw.dtype,
+            "values": self._put(name, held),
+        }
+
     def _value(self, name: str, value: Value) -> dict[str, Any]:
         indices = None
         if value.indices is not None:
@@ -150,7 +161,11 @@ def _reference(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Refere
     return Reference(
         inputs=tuple(Tensor(arrays[x["name"]], x["dtype"]) for x in header["inputs"]),
         outputs=values(header["outputs"]),
-        calls=tuple(Call(c["path"], c["number"], values(c["outputs"])) for c in header["calls"]),
+        calls=tuple(
+            Call(c["path"], c["number"], values(c["outputs"]), draws=tuple(c.get("draws", (0, 0))))
+            for c in header["calls"]
+        ),
+        draws=tuple(_draw(data, arrays) for data in header.get("draws", [])),
         aliases=dict(header["aliases"]),
         dtype=header["dtype"],
         reference_dtype=header["reference_dtype"],
@@ -159,3 +174,8 @@ def _reference(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Refere
         sample=header["sample"],
         versions=dict(header["versions"]),
     )
+
+
+def _draw(data: Mapping[str, Any], arrays: Mapping[str, Array]) -> Draw:
+    values = arrays[data["values"]].astype(np.float64)
+    return Draw(data["kind"], tuple(data["shape"]), data["dtype"], values)

@@ -41,6 +41,26 @@ class Value:
 
 
 @dataclass(frozen=True, eq=False)
+class Draw:
+    """The standard numbers behind one random draw, in PyTorch's axis order.
+
+    Attributes:
+        kind: the function of ``mx.random`` that draws such numbers.
+        shape: its shape.
+        dtype: name of the dtype the numbers are drawn in; ``"float64"`` where they only decide
+            what is drawn (integers, permutations, 0 or 1), whatever the dtype of that.
+        values: of ``normal``, mean 0 and deviation 1; of ``gumbel``, the standard ones; of all
+            others, from 0 to 1: the place in the range, below the probability or not, the place
+            in the cumulated probabilities, or the key to sort by. In float64.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    dtype: str
+    values: Array
+
+
+@dataclass(frozen=True, eq=False)
 class Call:
     """One call of one module.
 
@@ -52,6 +72,8 @@ class Call:
         alone: ``outputs`` again, but with a reference that is this one module in float64 on just
             these ``inputs``, so the noise is that of the module alone; empty if inputs are not
             kept.
+        draws: which of the model's random draws were made inside it, from the first to before
+            the second.
     """
 
     path: str
@@ -59,6 +81,7 @@ class Call:
     outputs: tuple[Value, ...]
     inputs: tuple[Tensor, ...] | None = None
     alone: tuple[Value, ...] = ()
+    draws: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +100,7 @@ class Reference:
         seed: of the random numbers drawn during the run, and of the sampling.
         sample: tensors larger than this are sampled, the model's outputs excepted.
         versions: package name -> version.
+        draws: the random draws of the run, in the order of execution; the same in both dtypes.
     """
 
     inputs: tuple[Tensor, ...]
@@ -89,6 +113,7 @@ class Reference:
     seed: int = 0
     sample: int = 65536
     versions: Mapping[str, str] = field(default_factory=dict)
+    draws: tuple[Draw, ...] = ()
 
 
 @lru_cache(maxsize=64)  # a model has many tensors of few sizes, in two runs

@@ -29,6 +29,7 @@ class ParityReport:
         noise_multiple: how many times PyTorch's own noise passes.
         seed: of the reference run.
         environment: device, backend, versions and settings of this run.
+        draws: how many random draws of PyTorch's the MLX model was given.
     """
 
     entries: tuple[Entry, ...]
@@ -39,6 +40,7 @@ class ParityReport:
     noise_multiple: float = NOISE_MULTIPLE
     seed: int = 0
     environment: Mapping[str, str] = field(default_factory=dict)
+    draws: int = 0
 
     @property
     def passed(self) -> bool:
@@ -79,6 +81,7 @@ class ParityReport:
             "fallback": self.fallback,
             "noise_multiple": self.noise_multiple,
             "seed": self.seed,
+            "draws": self.draws,
             "environment": dict(self.environment),
             "outputs": [entry.to_json() for entry in self.outputs],
             "entries": [entry.to_json() for entry in self.entries],
@@ -105,6 +108,7 @@ class ParityReport:
             noise_multiple=float(data["noise_multiple"]),
             seed=data["seed"],
             environment=dict(data["environment"]),
+            draws=data.get("draws", 0),
         )
 
     def to_text(
@@ -161,6 +165,7 @@ class ParityReport:
             f"{_count(len(layers), 'layer call')} within {self.noise_multiple:g}x of {yardstick}; "
             f"worst {worst.ratio:.2g}x at {label(worst)}"
         )
+        sentence += f"; {_count(self.draws, 'random draw')} replayed" * bool(self.draws)
         return sentence + (f"; {_count(len(unjudged), 'layer call')} not judged" * bool(unjudged))
 
     def _failed(self) -> str:

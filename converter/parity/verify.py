@@ -19,6 +19,7 @@ from mlxport.converter.parity.compare import NOISE_MULTIPLE, Verdict, judge
 from mlxport.converter.parity.entry import ALONE, IN_PLACE, WHOLE, Entry
 from mlxport.converter.parity.environment import environment
 from mlxport.converter.parity.recording import Call, Reference, Value
+from mlxport.converter.parity.replay import check_draws, replayed
 from mlxport.converter.parity.report import ParityReport
 from mlxport.converter.parity.trace import TracedCall, dtype_name, modules_at, run, trace
 from mlxport.converter.record import Conversion, Layout, ModuleRecord
@@ -95,14 +96,18 @@ class _Verification:
         self.calls = {(call.path, call.number): call for call in reference.calls}
         self.seen: Counter[str] = Counter()
         self.pairs: list[_Pair] = []
+        self.draws = conversion.draws
+        check_draws(reference.draws, self.draws)
 
     def report(self) -> ParityReport:
         """Run the model in place, its modules alone, the model whole."""
         targets = [records[0].target for records in self.records.values()]
-        in_place = trace(self.model, self.inputs, targets, self.observe)
-        entries = [entry for pair in self.pairs for entry in self.judge_alone(pair)]
-        whole = run(self.model, self.inputs)
         reference = self.reference
+        with replayed(reference.draws, self.draws):
+            in_place = trace(self.model, self.inputs, targets, self.observe)
+        entries = [entry for pair in self.pairs for entry in self.judge_alone(pair)]
+        with replayed(reference.draws, self.draws):
+            whole = run(self.model, self.inputs)
         return ParityReport(
             entries=(*self.without_miscounted(entries), *self.never_called()),
             outputs=self.judge_outputs(in_place, whole),
@@ -112,6 +117,7 @@ class _Verification:
             noise_multiple=self.noise_multiple,
             seed=reference.seed,
             environment=environment(reference.versions),
+            draws=len(reference.draws),
         )
 
     def observe(self, traced: TracedCall) -> None:
@@ -144,7 +150,9 @@ class _Verification:
             yield from (_skipped(entry, reason, ALONE) for entry in pair.entries)
             return
         try:
-            outputs = pair.recall.outputs(call.inputs)
+            inside = slice(*call.draws)
+            with replayed(self.reference.draws[inside], self.draws[inside]):
+                outputs = pair.recall.outputs(call.inputs)
         except Exception as error:  # the module's code, whatever it raises
             problem = f"fails on PyTorch's own input: {type(error).__name__}: {error}"
             verdicts = [Verdict((problem,), value.shape, value.dtype) for value in call.alone]
