@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlxport.converter.errors import ConversionError
+from mlxport.converter.orthogonal import orthogonal
 from mlxport.converter.tensor import Tensor, from_float64, to_float64
 
 Tensors = tuple[Tensor, ...]
@@ -153,6 +154,29 @@ class FoldSpectralNorm:
         raise _lost("the weight was divided by its spectral norm, which is not kept")
 
 
+@dataclass(frozen=True)
+class FoldOrthogonal:
+    """``(parameters,)`` or ``(parameters, base)`` to the matrices with orthonormal rows or columns.
+
+    Matches ``torch.nn.utils.parametrizations.orthogonal``; in float64, rounded to the parameters'
+    dtype. ``method`` is its ``orthogonal_map``.
+    """
+
+    method: str
+    based: bool = True
+    kind: ClassVar[str] = "fold_orthogonal"
+
+    def apply(self, tensors: Tensors) -> Tensors:
+        """Map PyTorch's tensors towards MLX's."""
+        parameters, *base = _values(self.kind, tensors, 2 if self.based else 1)
+        made = orthogonal(self.method, parameters, base[0] if base else None)
+        return (from_float64(made, tensors[0].dtype),)
+
+    def invert(self, tensors: Tensors) -> Tensors:
+        """Refuse: many parameters make one matrix."""
+        raise _lost("an orthogonal weight does not tell the parameters it was made from")
+
+
 def _values(kind: str, tensors: Tensors, count: int) -> list[npt.NDArray[np.float64]]:
     if len(tensors) != count:
         raise ConversionError(
@@ -169,7 +193,14 @@ def _lost(reason: str) -> ConversionError:
 
 STEPS: dict[str, type[Any]] = {
     step.kind: step
-    for step in (Permute, Reshape, TransposedConvWeight, FoldWeightNorm, FoldSpectralNorm)
+    for step in (
+        Permute,
+        Reshape,
+        TransposedConvWeight,
+        FoldWeightNorm,
+        FoldSpectralNorm,
+        FoldOrthogonal,
+    )
 }
 
 

@@ -33,7 +33,7 @@ LEVELS: list[set[str]] = [
         "converter.transforms",
         "layers",
     },
-    {"converter.environment", "converter.errors"},
+    {"converter.environment", "converter.errors", "converter.orthogonal"},
 ]
 
 # Imports inside one level that are meant, and none of them goes back.

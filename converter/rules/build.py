@@ -13,7 +13,6 @@ from mlx.utils import tree_flatten
 from mlxport.converter.errors import ConversionError, StateDictError
 from mlxport.converter.plan import WeightPlan
 from mlxport.converter.rules.containers import CONTAINERS
-from mlxport.converter.rules.parametrization import tensors_of
 from mlxport.converter.rules.registry import LayerSpec
 from mlxport.converter.rules.spec import spec_for
 from mlxport.converter.tensor import Tensor, to_mlx
@@ -63,7 +62,7 @@ def _build_container(module: torch.nn.Module, spec: LayerSpec) -> Any:
 def _state(module: torch.nn.Module) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     problems: list[str] = []
-    for key, tensor in tensors_of(module).items():
+    for key, tensor in module.state_dict().items():
         try:
             state[key] = tensor_from_torch(tensor)
         except StateDictError as error:

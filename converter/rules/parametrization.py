@@ -3,7 +3,7 @@
 A module whose weight norm or spectral norm is folded computes what its plain class does, so the
 class's own rule answers, and only the sources of its plan change. Both of PyTorch's forms are
 known: parametrisations (``parametrizations.weight.original0``) and the hooks that came before them
-(``weight_g``). An orthogonal weight is read off the module, as no plan step computes it.
+(``weight_g``).
 """
 
 from __future__ import annotations
@@ -19,9 +19,13 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from mlxport.converter.plan import Entry
 from mlxport.converter.rules.registry import LayerSpec, Refusal, Rule
-from mlxport.converter.transforms import FoldSpectralNorm, FoldWeightNorm, Step
+from mlxport.converter.transforms import (
+    FoldOrthogonal,
+    FoldSpectralNorm,
+    FoldWeightNorm,
+    Step,
+)
 
-_READ = "its tensor is read off the module, which computes it"
 _TRAINING = "spectral norm takes another step at each forward pass in training; call eval() first"
 
 
@@ -32,12 +36,12 @@ class Fold:
     Attributes:
         name: the tensor (``"weight"``).
         sources: its keys in the state dict, in the order the step takes them.
-        step: what makes the tensor; None where its value is read off the module.
+        step: what makes the tensor.
     """
 
     name: str
     sources: tuple[str, ...]
-    step: Step | None
+    step: Step
 
     @property
     def alike(self) -> str:
@@ -72,7 +76,7 @@ def unfoldable(module: torch.nn.Module) -> Iterator[str]:
 def plain(module: torch.nn.Module, folds: tuple[Fold, ...]) -> torch.nn.Module:
     """Return a module of the plain class that shares all tensors but the folded ones.
 
-    In the place of those stand tensors of the same shape and dtype; read ones have their value.
+    In the place of those stand tensors of the same shape and dtype.
     """
     cls: Any = parametrize.type_before_parametrizations(module)
     twin: torch.nn.Module = cls.__new__(cls)
@@ -89,8 +93,8 @@ def plain(module: torch.nn.Module, folds: tuple[Fold, ...]) -> torch.nn.Module:
     state = module.state_dict(keep_vars=True)
     for fold in folds:
         twin.__dict__.pop(fold.name, None)
-        value = _read(module, fold.name) if fold.step is None else state[fold.alike].detach()
-        twin._parameters[fold.name] = torch.nn.Parameter(value, requires_grad=False)
+        value = torch.nn.Parameter(state[fold.alike].detach(), requires_grad=False)
+        twin._parameters[fold.name] = value
     return twin
 
 
@@ -114,19 +118,12 @@ def folded(spec: LayerSpec, folds: tuple[Fold, ...]) -> LayerSpec:
     used = [entry.sources for entry in spec.entries if by_name.keys() & set(entry.sources)]
     if sorted(used) != sorted((name,) for name in by_name):
         raise Refusal(f"its {', '.join(by_name)} would have to be folded alone; write it out first")
-    ignored = {key: _READ for fold in folds if fold.step is None for key in fold.sources}
     entries = tuple(_folded(entry, by_name.get(entry.sources[0])) for entry in spec.entries)
-    return replace(spec, entries=entries, ignored={**spec.ignored, **ignored})
-
-
-def tensors_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Return a module's state dict, with the tensors its spec wants read off beside it."""
-    read = {fold.name: _read(module, fold.name) for fold in folds_of(module) if fold.step is None}
-    return {**module.state_dict(), **read}
+    return replace(spec, entries=entries)
 
 
 def _folded(entry: Entry, fold: Fold | None) -> Entry:
-    if fold is None or fold.step is None:
+    if fold is None:
         return entry
     return replace(entry, sources=fold.sources, steps=(fold.step, *entry.steps))
 
@@ -141,9 +138,11 @@ def _parametrised(module: torch.nn.Module) -> Iterator[Fold]:
         elif type(part) is parametrizations._SpectralNorm and made.original.ndim > 1:
             weight_and_vectors = (f"{at}.original", f"{at}.0._u", f"{at}.0._v")
             yield Fold(name, weight_and_vectors, FoldSpectralNorm(part.dim))
-        elif type(part) is parametrizations._Orthogonal:
-            keys = made.state_dict(prefix=f"{at}.")
-            yield Fold(name, tuple(keys), None)
+        elif type(part) is parametrizations._Orthogonal and not made.original.is_complex():
+            base = getattr(part, "base", None)
+            keys = (f"{at}.original",) if base is None else (f"{at}.original", f"{at}.0.base")
+            step = FoldOrthogonal(part.orthogonal_map.name, base is not None)
+            yield Fold(name, keys, step)
 
 
 def _hooked(module: torch.nn.Module) -> Iterator[Fold]:
@@ -163,9 +162,3 @@ def _of_spectral_norm(hook: Any) -> Fold:
 
 
 _HOOKS: dict[type, Any] = {WeightNorm: _of_weight_norm, SpectralNorm: _of_spectral_norm}
-
-
-def _read(module: torch.nn.Module, name: str) -> torch.Tensor:
-    with torch.no_grad():
-        value: torch.Tensor = getattr(module, name)
-    return value.detach()

@@ -57,6 +57,7 @@ NORMS: dict[str, Norm] = {
     "weight_norm_of_all": lambda module: parametrizations.weight_norm(module, dim=None),
     "spectral_norm": parametrizations.spectral_norm,
     "old_spectral_norm": torch.nn.utils.spectral_norm,
+    "orthogonal": parametrizations.orthogonal,
 }
 
 
@@ -69,7 +70,7 @@ def vocoder(norm: Norm) -> Vocoder:
             if name.endswith(("original0", "weight_g")):
                 tensor.mul_(torch.rand_like(tensor) + 0.5)
             elif name.endswith(("original", "weight_orig")):
-                tensor.mul_(1.5)  # its vectors no longer give its own norm
+                tensor.mul_(1.5).add_(0.1)  # its vectors no longer give its own norm
     return model
 
 

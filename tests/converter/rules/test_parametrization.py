@@ -1,4 +1,4 @@
-"""Weight norm, spectral norm and orthogonal weights: folded, or read off, or refused."""
+"""Weight norm, spectral norm and orthogonal weights: folded, or refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlxport.converter.rules.build import build_layer
 from mlxport.converter.rules.registry import rule_for
 from mlxport.converter.rules.spec import spec_for
 from mlxport.converter.torch_tensor import tensor_from_torch
-from mlxport.converter.transforms import FoldSpectralNorm, FoldWeightNorm
+from mlxport.converter.transforms import FoldOrthogonal, FoldSpectralNorm, FoldWeightNorm
 
 T = torch.nn
 Builder = Callable[[], torch.nn.Module]
@@ -152,11 +152,14 @@ def test_every_key_is_accounted_for(norm: str) -> None:
     )
 
 
-def test_orthogonal_keys_are_ignored_with_a_reason() -> None:
-    module = parametrizations.orthogonal(T.Linear(4, 6))
+@pytest.mark.parametrize("use_trivialization", [True, False], ids=["based", "plain"])
+def test_every_key_of_an_orthogonal_weight_is_accounted_for(use_trivialization: bool) -> None:
+    module = parametrizations.orthogonal(T.Linear(4, 6), use_trivialization=use_trivialization)
     spec = spec_for(module)
-    assert all("read off the module" in why for why in spec.ignored.values())
-    assert {*spec.ignored, "bias"} == set(module.state_dict())
+    used = [key for entry in spec.entries for key in entry.sources]
+    assert sorted(used) == sorted(module.state_dict())
+    assert not spec.ignored
+    assert spec.entries[0].steps == (FoldOrthogonal("householder", use_trivialization),)
 
 
 @pytest.mark.parametrize("norm", NORMS)
