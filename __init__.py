@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mlxport.converter.api import convert, convert_layer, load, verify
+    from mlxport.converter.api import convert, convert_layer, load, restore, verify
     from mlxport.converter.errors import ConversionError
     from mlxport.converter.extension import register_op, register_rule
     from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal

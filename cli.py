@@ -143,6 +143,33 @@ def verify(folder: Path, device: str, noise_multiple: float | None, as_json: boo
 
 
 @main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="File to write: .safetensors, or .pt, .pth, .bin, .ckpt.",
+)
+@click.option("--partial", is_flag=True, help="Write the rest where tensors cannot be given back.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
+@_exits
+def restore(folder: Path, output: Path, partial: bool, overwrite: bool) -> None:
+    """Write the PyTorch checkpoint that FOLDER was made from, bit for bit.
+
+    Needs torch only to write .pt.
+
+    \b
+    Example:
+      mlxport restore out/ -o unet3d.safetensors
+    """
+    result = api.restore(folder, output, partial=partial, overwrite=overwrite)
+    for warning in result.warnings:
+        click.secho(f"Warning: {warning}", fg="yellow", err=True)
+    click.echo(f"{len(result.keys)} tensors written to {output}", err=True)
+
+
+@main.command()
 @click.argument("search", default="")
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
 @click.option("--markdown", is_flag=True, help="Print docs/supported.md.")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from mlxport.converter.conversion import Converted
     from mlxport.converter.parity.report import ParityReport
+    from mlxport.converter.restore import Restored
 
 
 def convert(
@@ -182,6 +183,36 @@ def verify_folder(
     from mlxport.converter.folder import verify_folder
 
     return verify_folder(folder, device=device, noise_multiple=noise_multiple)
+
+
+def restore(
+    source: str | Path, output: str | Path, *, partial: bool = False, overwrite: bool = False
+) -> Restored:
+    """Write the PyTorch checkpoint that an output folder was made from.
+
+    Keys, shapes, dtypes and bits are those of the checkpoint. Tied tensors share their memory again
+    in ``.pt`` and are written under each of their names in ``.safetensors``. Needs no torch for
+    ``.safetensors``.
+
+    Args:
+        source: the output folder, or the ``conversion.json`` in it. Its weights may have been
+            trained further.
+        output: the file to write: ``.safetensors``, or ``.pt``, ``.pth``, ``.bin``, ``.ckpt`` as
+            ``torch.save`` writes them.
+        partial: write the rest where tensors cannot be given back, as a norm was folded into them.
+        overwrite: replace an existing file.
+
+    Returns:
+        The keys that were written, and what is lost or rounded.
+
+    Raises:
+        ConversionError: tensors cannot be given back, or the folder is damaged; all are listed and
+            nothing is written.
+    """
+    prepare()
+    from mlxport.converter.restore import restore
+
+    return restore(source, output, partial=partial, overwrite=overwrite)
 
 
 def load(folder: str | Path) -> mlx.nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,13 +12,14 @@ from typing import Any
 import mlx.nn as nn
 import torch
 
+from mlxport.converter.checkpoint.bind import bind, left_out
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.load_model import load_into_model
 from mlxport.converter.checkpoint.output import OutputFolder
 from mlxport.converter.checkpoint.read import open_checkpoint
 from mlxport.converter.errors import ParityError
 from mlxport.converter.factory import make_model
-from mlxport.converter.folder import write_folder, write_report
+from mlxport.converter.folder import write_folder, write_left_out, write_report
 from mlxport.converter.graph.translate import Translation, translate
 from mlxport.converter.graph.weights import state_tensors
 from mlxport.converter.inputs import example_inputs
@@ -108,8 +110,11 @@ def convert_checkpoint(
         found = tuple(str(warning.message) for warning in caught)
         args = _examples(inputs, torch_model)
         translation = translate(torch_model, args, channels_last=channels_last)
-        conversion = _recorded(translation.conversion, checkpoint, keys, model)
-        weights = _weights(translation, conversion, _renamed(state_tensors(torch_model), keys))
+        conversion = _recorded(translation.conversion, checkpoint, keys, model, prefix)
+        # what the plan uses and the checkpoint lacks (a counter) the model has
+        state = ChainMap(dict(checkpoint.tensors), _renamed(state_tensors(torch_model), keys))
+        weights = _weights(translation, conversion, state)
+        write_left_out(folder, left_out(conversion.plan, checkpoint))
         reference = reference_of(torch_model, args, None, conversion, keep_inputs=True)
         write_folder(
             folder, translation.source, conversion, weights, reference, translation.own
@@ -183,13 +188,15 @@ def _recorded(
     checkpoint: Checkpoint,
     keys: Mapping[str, str],
     model: str | torch.nn.Module,
+    prefix: str | None,
 ) -> Conversion:
     """Return the record with the checkpoint's own tensors in place of the model's."""
     factory = model if isinstance(model, str) else type(model).__qualname__
     source = {"path": checkpoint.path.name, "sha256": checkpoint.digest(), "model": factory}
     if checkpoint.key:
         source["key"] = checkpoint.key
-    return replace(conversion, plan=conversion.plan.renamed(keys), source=source)
+    plan = bind(conversion.plan, keys, checkpoint, prefix=prefix)
+    return replace(conversion, plan=plan, source=source)
 
 
 def _renamed(state: Mapping[str, Tensor], keys: Mapping[str, str]) -> dict[str, Tensor]:

@@ -22,6 +22,8 @@ from mlxport.converter.parity.verify import verify_bundle
 from mlxport.converter.record import Conversion
 from mlxport.converter.tensor import Tensor
 
+WEIGHTS = "weights.safetensors"
+LEFT_OUT = "left_out.safetensors"
 DEVICES = ("auto", "cpu", "metal", "cuda")
 
 
@@ -52,9 +54,18 @@ def write_folder(
         )
     for name, text in layers.items():
         (folder / "layers" / name).write_text(text, encoding="utf-8")
-    write_safetensors(folder / "weights.safetensors", weights)
+    write_safetensors(folder / WEIGHTS, weights)
     write_json(folder / "conversion.json", conversion.to_json())
     save_reference(folder / "reference.safetensors", reference)
+
+
+def write_left_out(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write the checkpoint's tensors that the MLX model has no use for, where there are any.
+
+    ``mlxport restore`` gives them back.
+    """
+    if tensors:
+        write_safetensors(folder / LEFT_OUT, tensors, {"format": "pt"})
 
 
 def write_report(folder: Path, report: ParityReport) -> None:

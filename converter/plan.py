@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlxport.converter.errors import ConversionError, StateDictError
-from mlxport.converter.tensor import Tensor
+from mlxport.converter.tensor import Tensor, TensorSpec
 from mlxport.converter.transforms import Step, step_from_json, step_to_json
 
 
@@ -62,12 +62,18 @@ class WeightPlan:
         ignored: source key -> why it has no target.
         aliases: source key -> the source key of the same tensor that an entry uses.
         constants: target -> why its value comes with the model and not from a checkpoint.
+        specs: source key -> dtype and shape of the tensors the plan was made for, in their order;
+            empty where it was made for one layer.
+        ties: source key -> the first key of the same tensor, where entries use both: PyTorch has
+            one tensor there and MLX has several.
     """
 
     entries: tuple[Entry, ...] = ()
     ignored: Mapping[str, str] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     constants: Mapping[str, str] = field(default_factory=dict)
+    specs: Mapping[str, TensorSpec] = field(default_factory=dict)
+    ties: Mapping[str, str] = field(default_factory=dict)
 
     def renamed(self, keys: Mapping[str, str]) -> WeightPlan:
         """Return the plan with other source keys (a model's names mapped to a checkpoint's)."""
@@ -80,6 +86,8 @@ class WeightPlan:
             {rename(key): reason for key, reason in self.ignored.items()},
             {rename(a): rename(key) for a, key in self.aliases.items() if rename(a) != rename(key)},
             dict(self.constants),
+            {rename(key): spec for key, spec in self.specs.items()},
+            {rename(a): rename(key) for a, key in self.ties.items() if rename(a) != rename(key)},
         )
 
     def apply(self, source: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
@@ -93,25 +101,50 @@ class WeightPlan:
             converted = entry.apply(tuple(source[key] for key in entry.sources))
             yield from zip(entry.targets, converted, strict=True)
 
-    def invert(self, target: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-        """Yield ``(source key, tensor)`` for every key an entry uses, aliases after them.
+    def invert(
+        self, target: Mapping[str, Tensor], *, partial: bool = False
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Yield ``(source key, tensor)`` for every key an entry uses and its aliases, one by one.
+
+        Args:
+            target: the MLX parameters.
+            partial: leave out what cannot be run backwards, instead of raising.
 
         Raises:
             ConversionError: entries cannot be run backwards; all of them are listed.
         """
-        restored: dict[str, Tensor] = {}
-        problems: list[str] = []
+        lost = self.irreversible({name: TensorSpec.of(tensor) for name, tensor in target.items()})
+        if lost and not partial:
+            raise ConversionError.listing(
+                "these PyTorch tensors cannot be restored:",
+                (f"{', '.join(entry.sources)}: {why}" for entry, why in lost),
+            )
+        left_out = {entry.targets for entry, _ in lost}
+        waiting = self.names()
+        for entry in self.entries:
+            if entry.targets in left_out:
+                continue
+            tensors = entry.invert(tuple(target[name] for name in entry.targets))
+            for key, tensor in zip(entry.sources, tensors, strict=True):
+                # a key that several entries use comes once
+                yield from ((name, tensor) for name in waiting.pop(key, ()))
+
+    def irreversible(self, target: Mapping[str, TensorSpec]) -> list[tuple[Entry, str]]:
+        """Return the entries that cannot be run backwards, and why; looks at no values."""
+        lost = []
         for entry in self.entries:
             try:
-                tensors = entry.invert(tuple(target[name] for name in entry.targets))
+                entry.invert(tuple(target[name].outline() for name in entry.targets))
             except ConversionError as error:
-                problems.append(f"{', '.join(entry.sources)}: {error}")
-                continue
-            restored.update(zip(entry.sources, tensors, strict=True))
-        if problems:
-            raise ConversionError.listing("these PyTorch tensors cannot be restored:", problems)
-        yield from restored.items()
-        yield from ((alias, restored[key]) for alias, key in self.aliases.items())
+                lost.append((entry, str(error)))
+        return lost
+
+    def names(self) -> dict[str, list[str]]:
+        """Return used source key -> all keys of that tensor, itself first."""
+        names = {key: [key] for entry in self.entries for key in entry.sources}
+        for alias, key in self.aliases.items():
+            names[key].append(alias)
+        return names
 
     def check_keys(self, source: Mapping[str, Any]) -> None:
         """Check that the source has just the keys the plan speaks of."""
@@ -140,6 +173,8 @@ class WeightPlan:
             "ignored": dict(self.ignored),
             "aliases": dict(self.aliases),
             "constants": dict(self.constants),
+            "specs": {key: [spec.dtype, list(spec.shape)] for key, spec in self.specs.items()},
+            "ties": dict(self.ties),
         }
 
     @classmethod
@@ -153,4 +188,9 @@ class WeightPlan:
             )
             for entry in data["entries"]
         )
-        return cls(entries, dict(data["ignored"]), dict(data["aliases"]), dict(data["constants"]))
+        specs = {
+            key: TensorSpec(dtype, tuple(shape))
+            for key, (dtype, shape) in data.get("specs", {}).items()
+        }
+        ignored, aliases, constants = (dict(data[k]) for k in ("ignored", "aliases", "constants"))
+        return cls(entries, ignored, aliases, constants, specs, dict(data.get("ties", {})))

@@ -6,8 +6,10 @@ uint16 and float8 as uint8, bit for bit, NaN payloads included, with the dtype's
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +60,24 @@ MLX_DTYPE: dict[str, str] = {
 }
 
 
+class _EightBits(NamedTuple):
+    """An 8-bit floating-point format (OCP OFP8, and the FNUZ variants)."""
+
+    mantissa: int
+    bias: int
+    nan: tuple[int, ...]
+    infinite: tuple[int, ...] = ()
+
+
+_EIGHT_BITS = {
+    "F8_E4M3": _EightBits(3, 7, (0x7F, 0xFF)),
+    "F8_E5M2": _EightBits(2, 15, (0x7D, 0x7E, 0x7F, 0xFD, 0xFE, 0xFF), (0x7C, 0xFC)),
+    "F8_E4M3FNUZ": _EightBits(3, 8, (0x80,)),
+    "F8_E5M2FNUZ": _EightBits(2, 16, (0x80,)),
+    "F8_E8M0": _EightBits(0, 127, (0xFF,)),
+}
+
+
 @dataclass(frozen=True)
 class Tensor:
     """Raw storage and the dtype it stands for.
@@ -90,21 +110,85 @@ class Tensor:
         return Tensor(bits, self.dtype)
 
 
+@dataclass(frozen=True)
+class TensorSpec:
+    """What is known of a tensor before its values.
+
+    Attributes:
+        dtype: the dtype's name in the safetensors format.
+        shape: the logical shape.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> TensorSpec:
+        """Return the spec of a tensor."""
+        return cls(tensor.dtype, tensor.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """The length of the values in bytes."""
+        return math.prod(self.shape) * STORAGE[self.dtype].itemsize
+
+    def outline(self) -> Tensor:
+        """Return a tensor of this shape and dtype that takes no memory: one zero, repeated.
+
+        What only moves axes moves those of an outline too, so it tells shapes without the values.
+        """
+        zero = np.zeros((), STORAGE[self.dtype])
+        return Tensor(np.broadcast_to(zero, self.shape), self.dtype)
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {self.shape}"
+
+
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two tensors are the same to the bit: dtype, shape, NaN payloads."""
+
+    def raw(tensor: Tensor) -> bytes:
+        return np.ascontiguousarray(tensor.bits).tobytes()
+
+    return (one.dtype, one.shape) == (other.dtype, other.shape) and raw(one) == raw(other)
+
+
 def to_float64(tensor: Tensor) -> npt.NDArray[np.float64]:
     """Return the values of a real floating-point tensor, exactly.
 
     Raises:
         CheckpointError: the dtype is another.
     """
+    bits = tensor.bits
+    if tensor.dtype in _EIGHT_BITS:
+        return _eight_bit_values(tensor.dtype)[bits]
     if tensor.dtype not in ("F16", "BF16", "F32", "F64"):
         raise CheckpointError(
-            f"expected F16, BF16, F32 or F64 values to compute with, got {tensor.dtype}"
+            f"expected floating-point values to compute with, got {tensor.dtype} ones"
         )
-    bits = tensor.bits
     if tensor.dtype == "BF16":
         bits = (bits.astype(np.uint32) << 16).view(np.float32)
     with np.errstate(invalid="ignore"):  # a signalling NaN
         return bits.astype(np.float64)
+
+
+@cache
+def _eight_bit_values(dtype: str) -> npt.NDArray[np.float64]:
+    """Return the value of each of the 256 patterns of an 8-bit format."""
+    bits = np.arange(256)
+    form = _EIGHT_BITS[dtype]
+    if not form.mantissa:  # only powers of two
+        values = np.ldexp(1.0, bits - form.bias)
+    else:
+        exponent = bits >> form.mantissa & 0x7F >> form.mantissa
+        fraction = (bits & (1 << form.mantissa) - 1) / (1 << form.mantissa)
+        normal = np.ldexp(1 + fraction, exponent - form.bias)
+        values = np.where(exponent == 0, np.ldexp(fraction, 1 - form.bias), normal)
+        values = np.where(bits & 0x80, -values, values)
+    values[list(form.nan)] = np.nan
+    for pattern in form.infinite:
+        values[pattern] = -np.inf if pattern & 0x80 else np.inf
+    return values
 
 
 def from_float64(values: npt.NDArray[np.float64], dtype: str) -> Tensor:
@@ -126,6 +210,64 @@ def _bfloat16_bits(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
     rounded = (bits + np.uint32(0x7FFF) + ((bits >> 16) & np.uint32(1))) >> 16
     kept: npt.NDArray[np.uint32] = np.where(np.isnan(values), np.uint32(0x7FC0), rounded)
     return kept.astype(np.uint16)
+
+
+# Significand and exponent bits of the real floating-point formats.
+_BITS = {"F16": (10, 5), "BF16": (7, 8), "F32": (23, 8), "F64": (52, 11)}
+_BITS |= {"F8_E4M3": (3, 4), "F8_E5M2": (2, 5), "F8_E8M0": (0, 8)}
+_BITS |= {"F8_E4M3FNUZ": (3, 4), "F8_E5M2FNUZ": (2, 5)}
+
+
+def is_float(dtype: str) -> bool:
+    """Tell whether a dtype is a real floating-point one."""
+    return dtype in _BITS
+
+
+def holds(wide: str, narrow: str) -> bool:
+    """Tell whether every value of the dtype ``narrow`` is a value of ``wide``."""
+    if wide == narrow:
+        return True
+    if is_float(wide) and is_float(narrow):
+        # No 8-bit format holds another: their NaNs and zeros differ.
+        fits = all(w >= n for w, n in zip(_BITS[wide], _BITS[narrow], strict=True))
+        return fits and wide not in _EIGHT_BITS
+    if is_float(wide) or is_float(narrow):
+        return False
+    return bool(np.can_cast(STORAGE[narrow], STORAGE[wide], "safe"))
+
+
+def cast(tensor: Tensor, dtype: str) -> Tensor:
+    """Return a tensor's values in another dtype of its kind, rounded as ``torch.Tensor.to`` does.
+
+    To nearest, ties to even; from F64 to 16 bits by way of F32. NaN stays NaN.
+
+    Raises:
+        CheckpointError: one dtype is floating-point and the other is not, or ``dtype`` has 8 bits.
+    """
+    if tensor.dtype == dtype:
+        return tensor
+    bits = tensor.bits
+    if bits.size > 1 and not any(bits.strides):  # an outline stays one
+        one = cast(tensor.with_bits(bits[(0,) * bits.ndim]), dtype)
+        return one.with_bits(np.broadcast_to(one.bits, bits.shape))
+    if is_float(tensor.dtype) != is_float(dtype) or dtype in _EIGHT_BITS:
+        raise CheckpointError(f"{tensor.dtype} values cannot be cast to {dtype}")
+    if not is_float(dtype):
+        return Tensor(bits.astype(STORAGE[dtype]), dtype)
+    if dtype == "F64":
+        return Tensor(to_float64(tensor), dtype)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        values = np.asarray(_to_float32(tensor))
+        if dtype == "BF16":
+            return Tensor(_bfloat16_bits(values), dtype)
+        return Tensor(values.astype(STORAGE[dtype], copy=False), dtype)
+
+
+def _to_float32(tensor: Tensor) -> npt.NDArray[np.float32]:
+    if tensor.dtype == "BF16":
+        return (tensor.bits.astype(np.uint32) << 16).view(np.float32)
+    values = to_float64(tensor) if tensor.dtype in _EIGHT_BITS else tensor.bits
+    return values.astype(np.float32, copy=False)
 
 
 def to_mlx(tensor: Tensor) -> mx.array:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from mlxport.converter.errors import ConversionError
 from mlxport.converter.orthogonal import orthogonal
-from mlxport.converter.tensor import Tensor, from_float64, to_float64
+from mlxport.converter.tensor import Tensor, cast, from_float64, holds, to_float64
 
 Tensors = tuple[Tensor, ...]
 
@@ -104,6 +104,37 @@ class TransposedConvWeight:
         outputs, *kernel, inputs = weight.shape
         split = weight.reshape(self.groups, outputs // self.groups, *kernel, inputs)
         return np.moveaxis(split, -1, 1).reshape(self.groups * inputs, -1, *kernel)
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Give each tensor another dtype, rounding as ``torch.Tensor.to`` does.
+
+    Backwards, values that were rounded stay so.
+    """
+
+    source: tuple[str, ...]
+    target: tuple[str, ...]
+    kind: ClassVar[str] = "cast"
+
+    @property
+    def rounds(self) -> bool:
+        """Whether some value of a source dtype is none of its target dtype."""
+        return not all(map(holds, self.target, self.source))
+
+    def apply(self, tensors: Tensors) -> Tensors:
+        """Map PyTorch's tensors towards MLX's."""
+        return self._cast(tensors, self.source, self.target)
+
+    def invert(self, tensors: Tensors) -> Tensors:
+        """Map MLX's tensors back towards PyTorch's."""
+        return self._cast(tensors, self.target, self.source)
+
+    def _cast(self, tensors: Tensors, before: tuple[str, ...], after: tuple[str, ...]) -> Tensors:
+        found = tuple(tensor.dtype for tensor in tensors)
+        if found != before:
+            raise ConversionError(f"plan step 'cast' expected {before}, got {found}")
+        return tuple(map(cast, tensors, after))
 
 
 @dataclass(frozen=True)
@@ -197,6 +228,7 @@ STEPS: dict[str, type[Any]] = {
         Permute,
         Reshape,
         TransposedConvWeight,
+        Cast,
         FoldWeightNorm,
         FoldSpectralNorm,
         FoldOrthogonal,

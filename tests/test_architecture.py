@@ -19,7 +19,13 @@ LEVELS: list[set[str]] = [
     {"examples"},
     {"cli"},
     {"converter.api"},
-    {"converter.conversion", "converter.extension", "converter.folder", "converter.support"},
+    {
+        "converter.conversion",
+        "converter.extension",
+        "converter.folder",
+        "converter.restore",
+        "converter.support",
+    },
     {"converter.checkpoint", "converter.graph", "converter.parity", "converter.rules"},
     {
         "converter.factory",
@@ -41,6 +47,7 @@ SIDEWAYS: dict[str, set[str]] = {
     "converter.conversion": {"converter.folder"},  # a conversion ends in a written folder
     "converter.graph": {"converter.rules"},  # a leaf of a known class is lowered by its rule
     "converter.parity": {"converter.checkpoint"},  # the reference is a safetensors file
+    "converter.restore": {"converter.folder"},
     "converter.record": {"converter.plan"},  # the record carries the plan
     "converter.plan": {"converter.transforms", "converter.tensor"},
     "converter.transforms": {"converter.tensor"},
@@ -72,6 +79,8 @@ TORCH_FREE: set[str] = {
     "converter.tensor",
     "converter.transforms",
     "layers",
+    "converter.restore",
+    "converter.structure",
 }
 
 

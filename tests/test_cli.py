@@ -381,3 +381,19 @@ def test_a_lossy_cast_is_made_only_when_allowed(invoke: Invoke) -> None:
     assert "--allow-lossy-cast" in message
     assert "head.bias" in message
     convert(invoke, "--allow-lossy-cast")
+
+
+def test_restore_gives_the_checkpoint_back(invoke: Invoke, tmp_path: Path) -> None:
+    assert invoke("convert", "unet.pt", *UNET).exit_code == 0
+    result = invoke("restore", "out", "-o", "back.pt")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "tensors written to back.pt" in result.stderr
+    state, expected = (
+        torch.load(tmp_path / "back.pt"),
+        torch.load(tmp_path / "unet.pt", weights_only=False),
+    )
+    assert {k: t.tolist() for k, t in state.items()} == {
+        k: t.tolist() for k, t in expected["state_dict"].items()
+    }
+    assert invoke("restore", "out", "-o", "back.pt").exit_code == 2
+    assert invoke("restore", "out", "-o", "back.pt", "--overwrite").exit_code == 0

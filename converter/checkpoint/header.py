@@ -16,7 +16,7 @@ from typing import Any, TypeGuard
 
 from mlxport.converter.checkpoint.checkpoint import printable
 from mlxport.converter.errors import CheckpointError
-from mlxport.converter.tensor import STORAGE, Tensor
+from mlxport.converter.tensor import STORAGE, TensorSpec
 
 # The limit the format's own library sets.
 MAX_HEADER = 100_000_000
@@ -28,27 +28,6 @@ _MAX_DIMS = 64
 _MAX_SIZE = 2**62
 # numpy indexes no more, even where another size is 0.
 _MAX_ITEMS = _MAX_SIZE // 8
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """What is known of a tensor before its values: the dtype's safetensors name and the shape."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-    @classmethod
-    def of(cls, tensor: Tensor) -> TensorSpec:
-        """Return the spec of a tensor."""
-        return cls(tensor.dtype, tensor.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """The length of the values in bytes."""
-        return math.prod(self.shape) * STORAGE[self.dtype].itemsize
-
-    def __str__(self) -> str:
-        return f"{self.dtype} {self.shape}"
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 
 from mlxport.converter.checkpoint.checkpoint import Checkpoint, printable
 from mlxport.converter.checkpoint.finite import non_finite
 from mlxport.converter.checkpoint.match import match_keys
 from mlxport.converter.errors import StateDictError
-from mlxport.converter.tensor import Tensor
+from mlxport.converter.tensor import same_bits
 from mlxport.converter.torch_tensor import TORCH_DTYPE, tensor_to_torch
 
 # The floating-point dtypes a model can run in.
@@ -147,7 +146,7 @@ def _check_ties(keys: Mapping[str, str], ties: Mapping[str, int], checkpoint: Ch
     problems = []
     for name, key in keys.items():
         other = first.setdefault(ties[name], key)
-        if checkpoint.storage[key] != checkpoint.storage[other] and not _same_bits(
+        if checkpoint.storage[key] != checkpoint.storage[other] and not same_bits(
             checkpoint.tensors[key], checkpoint.tensors[other]
         ):
             problems.append(f"{printable(other)} and {printable(key)}")
@@ -157,10 +156,3 @@ def _check_ties(keys: Mapping[str, str], ties: Mapping[str, int], checkpoint: Ch
             problems,
             "Build the model without tying them.",
         )
-
-
-def _same_bits(one: Tensor, other: Tensor) -> bool:
-    def raw(tensor: Tensor) -> bytes:
-        return np.ascontiguousarray(tensor.bits).tobytes()
-
-    return one.dtype == other.dtype and raw(one) == raw(other)

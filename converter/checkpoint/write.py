@@ -15,9 +15,9 @@ import numpy as np
 
 from mlxport.converter.checkpoint.atomic import atomic_file
 from mlxport.converter.checkpoint.checkpoint import printable
-from mlxport.converter.checkpoint.header import Header, TensorSpec, encode, lay_out
+from mlxport.converter.checkpoint.header import Header, encode, lay_out
 from mlxport.converter.errors import CheckpointError
-from mlxport.converter.tensor import Tensor
+from mlxport.converter.tensor import Tensor, TensorSpec
 
 # What mlx.core.save_safetensors and the ecosystem's loaders expect of MLX weights.
 MLX_METADATA: Mapping[str, str] = {"format": "mlx"}

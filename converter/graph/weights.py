@@ -10,7 +10,7 @@ from mlxport.converter.graph.body import Array, Lowered
 from mlxport.converter.graph.naming import Names
 from mlxport.converter.graph.value import identity
 from mlxport.converter.plan import Entry, WeightPlan
-from mlxport.converter.tensor import Tensor
+from mlxport.converter.tensor import Tensor, TensorSpec
 from mlxport.converter.torch_tensor import tensor_from_torch
 from mlxport.converter.transforms import Permute, Step
 
@@ -42,7 +42,13 @@ def weight_plan(lowered: Lowered, names: Names) -> WeightPlan:
             aliases[key] = shared
         else:
             ignored[key] = UNUSED
-    return WeightPlan(tuple(entries), ignored, aliases, constants)
+    specs = {key: TensorSpec.of(tensor) for key, tensor in state_tensors(names.model).items()}
+    ties = {
+        key: by_storage[identity_of(state[key])]
+        for key in sorted(used)
+        if by_storage[identity_of(state[key])] != key
+    }
+    return WeightPlan(tuple(entries), ignored, aliases, constants, specs, ties)
 
 
 def constants(lowered: Lowered, names: Names) -> dict[str, Tensor]:

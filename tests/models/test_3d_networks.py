@@ -242,3 +242,24 @@ def test_converts_to_the_same_again(case: Case) -> None:
     again = mlxport.convert(case.model, case.inputs, verify=False)
     assert again.source == case.converted.source
     assert again.conversion.modules == case.converted.conversion.modules
+
+
+def test_restores_the_checkpoint(case: Case, tmp_path: Path) -> None:
+    result = api.restore(case.folder, tmp_path / "back.pt")
+    assert result.warnings == ()
+    state, expected = torch.load(tmp_path / "back.pt"), case.model.state_dict()
+    assert {*state} == {*expected}
+    for key, tensor in expected.items():
+        assert state[key].dtype == tensor.dtype
+        assert torch.equal(state[key], tensor), key
+    if case.network.suffix != ".safetensors":  # which has no ties
+        assert memories(state) == memories(expected)
+    case.network.build().to(case.network.dtype).load_state_dict(state, strict=True)
+
+
+def memories(state: dict[str, torch.Tensor]) -> set[frozenset[str]]:
+    """The keys that share their memory, in groups."""
+    groups: dict[int, set[str]] = {}
+    for key, tensor in state.items():
+        groups.setdefault(tensor.data_ptr(), set()).add(key)
+    return {frozenset(group) for group in groups.values() if len(group) > 1}

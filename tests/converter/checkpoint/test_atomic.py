@@ -8,10 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from mlxport.converter.checkpoint.header import TensorSpec
 from mlxport.converter.checkpoint.read_safetensors import open_safetensors
 from mlxport.converter.checkpoint.write import write_safetensors
-from mlxport.converter.tensor import Tensor
+from mlxport.converter.tensor import Tensor, TensorSpec
 
 SPECS = {"a": TensorSpec("F32", (1,)), "b": TensorSpec("F32", (1,))}
 
@@ -40,7 +39,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from mlxport.converter.checkpoint.header import TensorSpec
+from mlxport.converter.tensor import TensorSpec
 from mlxport.converter.checkpoint.write import write_safetensors
 from mlxport.converter.tensor import Tensor
 def produce():

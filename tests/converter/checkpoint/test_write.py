@@ -10,11 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mlxport.converter.checkpoint.header import TensorSpec
 from mlxport.converter.checkpoint.read_safetensors import open_safetensors
 from mlxport.converter.checkpoint.write import write_safetensors
 from mlxport.converter.errors import CheckpointError
-from mlxport.converter.tensor import MLX_DTYPE, STORAGE, Tensor
+from mlxport.converter.tensor import MLX_DTYPE, STORAGE, Tensor, TensorSpec
 from mlxport.converter.torch_tensor import TORCH_DTYPE
 
 

@@ -1,0 +1,82 @@
+"""Fit a weight plan to one checkpoint: its keys, its dtypes, and what it holds besides.
+
+Needs no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from mlxport.converter.checkpoint.checkpoint import Checkpoint
+from mlxport.converter.plan import Entry, WeightPlan
+from mlxport.converter.tensor import Tensor, TensorSpec
+from mlxport.converter.transforms import Cast
+
+OUTSIDE = "not under the prefix that was asked for"
+_SURPLUS = "the model has no such tensor and needs none"
+
+
+def bind(
+    plan: WeightPlan, keys: Mapping[str, str], checkpoint: Checkpoint, *, prefix: str | None = None
+) -> WeightPlan:
+    """Return the plan that makes the same MLX parameters of a checkpoint's own tensors.
+
+    Where the checkpoint's dtype is not the one the plan computes with, the entry begins with a
+    cast. Keys the plan does not speak of are ignored, with the reason.
+
+    Args:
+        plan: its ``specs`` give the dtypes of its sources.
+        keys: source key of the plan -> key of the checkpoint.
+        checkpoint: the weights.
+        prefix: the part of the checkpoint's keys that was asked for.
+    """
+    bound = plan.renamed(keys)
+    specs = {key: TensorSpec.of(tensor) for key, tensor in checkpoint.tensors.items()}
+    known = set(bound.names()) | set(bound.ignored) | set(bound.aliases)
+    surplus = {
+        key: _SURPLUS if key.startswith(prefix or "") else OUTSIDE
+        for key in specs
+        if key not in known
+    }
+    return replace(
+        bound,
+        entries=tuple(
+            _cast(old, new, plan.specs, specs)
+            for old, new in zip(plan.entries, bound.entries, strict=True)
+        ),
+        ignored={**bound.ignored, **surplus},
+        specs=specs,
+    )
+
+
+def left_out(plan: WeightPlan, checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint that have no target, but for those not asked for."""
+    return {
+        key: checkpoint.tensors[key]
+        for key, reason in plan.ignored.items()
+        if reason != OUTSIDE and key in checkpoint.tensors
+    }
+
+
+def computed_dtypes(entry: Entry, specs: Mapping[str, TensorSpec]) -> tuple[str, ...]:
+    """Return the dtypes in which an entry's steps take its sources, after any cast."""
+    first = entry.steps[0] if entry.steps else None
+    if isinstance(first, Cast):
+        return first.target
+    return tuple(specs[key].dtype if key in specs else "" for key in entry.sources)
+
+
+def _cast(
+    old: Entry,
+    new: Entry,
+    expected: Mapping[str, TensorSpec],
+    given: Mapping[str, TensorSpec],
+) -> Entry:
+    target = computed_dtypes(old, expected)
+    source = tuple(
+        given[key].dtype if key in given and dtype else dtype
+        for key, dtype in zip(new.sources, target, strict=True)
+    )
+    steps = tuple(step for step in new.steps if not isinstance(step, Cast))
+    return replace(new, steps=steps if source == target else (Cast(source, target), *steps))
