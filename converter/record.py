@@ -12,6 +12,7 @@ from typing import Any
 
 from mlxport.converter.errors import ConversionError
 from mlxport.converter.plan import WeightPlan
+from mlxport.converter.structure import Signature
 
 FORMAT = "mlxport-conversion"
 VERSION = 1
@@ -70,6 +71,7 @@ class Conversion:
         plan: the weight plan.
         modules: in the order of their first call; the model itself (path ``""``) last.
         inputs: names of the model's arguments, in order.
+        signature: what the torch model takes and gives; None if its tensors stand side by side.
         layers: the files of ``mlxport.layers`` the model uses.
         transposes: how many transposes one call of the model executes.
         versions: package name -> version.
@@ -84,6 +86,7 @@ class Conversion:
     transposes: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
     source: Mapping[str, str] = field(default_factory=dict)
+    signature: Signature | None = None
     draws: tuple[DrawRecord, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -94,6 +97,7 @@ class Conversion:
             "versions": dict(self.versions),
             "source": dict(self.source),
             "inputs": list(self.inputs),
+            "signature": self.signature and self.signature.to_json(),
             "layers": list(self.layers),
             "transposes": self.transposes,
             "modules": [asdict(module) for module in self.modules],
@@ -117,6 +121,7 @@ class Conversion:
             plan=WeightPlan.from_json(data["plan"]),
             modules=tuple(_module_from_json(module) for module in data["modules"]),
             inputs=tuple(data["inputs"]),
+            signature=data.get("signature") and Signature.from_json(data["signature"]),
             layers=tuple(data["layers"]),
             transposes=data["transposes"],
             versions=dict(data["versions"]),

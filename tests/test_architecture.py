@@ -33,8 +33,10 @@ LEVELS: list[set[str]] = [
         "converter.loading",
         "converter.plan",
         "converter.record",
+        "converter.structure",
         "converter.tensor",
         "converter.torch_call",
+        "converter.torch_structure",
         "converter.torch_tensor",
         "converter.transforms",
         "layers",
@@ -48,7 +50,8 @@ SIDEWAYS: dict[str, set[str]] = {
     "converter.graph": {"converter.rules"},  # a leaf of a known class is lowered by its rule
     "converter.parity": {"converter.checkpoint"},  # the reference is a safetensors file
     "converter.restore": {"converter.folder"},
-    "converter.record": {"converter.plan"},  # the record carries the plan
+    "converter.record": {"converter.plan", "converter.structure"},  # the record carries both
+    "converter.torch_structure": {"converter.structure", "converter.torch_call"},
     "converter.plan": {"converter.transforms", "converter.tensor"},
     "converter.transforms": {"converter.tensor"},
     "converter.torch_tensor": {"converter.tensor"},

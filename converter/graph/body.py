@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 import torch
 
 from mlxport.converter.graph.context import Statement
+from mlxport.converter.graph.entrance import Formal
 from mlxport.converter.graph.own_files import OwnFile
 from mlxport.converter.graph.value import Order, Value
 from mlxport.converter.plan import Entry
 from mlxport.converter.record import ModuleRecord
 from mlxport.converter.rules.registry import LayerSpec
+from mlxport.converter.structure import Signature
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Body:
 
     Attributes:
         path: qualified name of the torch module.
-        inputs: the arguments, tensors only, in order.
+        inputs: the tensors it is given, in order.
+        formals: its parameters, where they are not just these tensors.
         outputs: what it returns, flattened.
         statements: what it computes, in order.
         result: the expression it returns.
@@ -66,10 +69,16 @@ class Body:
 
     path: str
     inputs: list[Value] = field(default_factory=list)
+    formals: list[Formal] | None = None
     outputs: list[Value] = field(default_factory=list)
     statements: list[Statement] = field(default_factory=list)
     result: ast.expr | None = None
     text: tuple[str, ...] = ()
+
+    @property
+    def parameters(self) -> list[Formal]:
+        """The parameters of ``__call__``."""
+        return [Formal.of(v) for v in self.inputs] if self.formals is None else self.formals
 
 
 @dataclass
@@ -77,6 +86,7 @@ class Lowered:
     """A whole model, lowered.
 
     Attributes:
+        signature: what it takes and gives.
         bodies: path -> body of every module that becomes a class with ``__call__``.
         leaves: path -> the layer of every leaf.
         arrays: path -> every parameter, buffer or constant read by a body.
@@ -87,6 +97,7 @@ class Lowered:
         transposes: transposes executed in one call of the model.
     """
 
+    signature: Signature = field(default_factory=Signature)
     bodies: dict[str, Body] = field(default_factory=dict)
     leaves: dict[str, Leaf] = field(default_factory=dict)
     arrays: dict[str, Array] = field(default_factory=dict)

@@ -21,8 +21,10 @@ from torch.export.graph_signature import OutputKind
 from mlxport.converter.errors import CaptureError
 from mlxport.converter.graph.arguments import Argument, Given, order_arguments, watch_calls
 from mlxport.converter.graph.leaves import find_leaves, plain_path
+from mlxport.converter.graph.signature import read_signature
 from mlxport.converter.rules.registry import Rule
-from mlxport.converter.torch_call import every_module_called
+from mlxport.converter.structure import Signature
+from mlxport.converter.torch_call import every_module_called, in_order
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Captured:
         program: the decomposed program, flat.
         leaves: path -> the rule of each module that does just what its torch.nn class stands for.
         arguments: path -> which argument of ``forward`` each input of a submodule is.
+        signature: what the model takes and gives.
     """
 
     model: torch.nn.Module
@@ -42,6 +45,7 @@ class Captured:
     program: ExportedProgram
     leaves: Mapping[str, Rule]
     arguments: Mapping[str, tuple[Argument, ...]]
+    signature: Signature
 
     def torch_module(self, path: str) -> torch.nn.Module:
         """Return the torch module of a path of the captured hierarchy."""
@@ -68,20 +72,22 @@ def capture(
     """
     with eval_mode(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        calls = _try_forward(model, args, kwargs or {})
+        args, kwargs = in_order(model, args, kwargs)
+        calls = _try_forward(model, args, kwargs)
         try:
-            captured = export(model, tuple(args), dict(kwargs or {}), strict=False)
+            captured = export(model, args, kwargs, strict=False)
             leaves = find_leaves(model, captured)
             program = captured.run_decompositions(_decompositions(handled))
             root = unflatten(_without_mutations(program))
-            arguments = order_arguments(calls, root, *_copied(args, kwargs or {}))
+            signature = read_signature(model, args, kwargs, program)
+            arguments = order_arguments(calls, root, *_copied(args, kwargs))
         except CaptureError:
             raise
         except Exception as error:
             raise CaptureError(
                 f"torch.export cannot capture {type(model).__name__}: {_reason(error)}"
             ) from error
-    return Captured(model, root, program, leaves, arguments)
+    return Captured(model, root, program, leaves, arguments, signature)
 
 
 @contextmanager

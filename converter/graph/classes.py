@@ -141,7 +141,7 @@ class _Finder:
 
 
 def _signature(body: Body) -> tuple[str, ...]:
-    return tuple(value.name for value in body.inputs)
+    return tuple(formal.name for formal in body.parameters)
 
 
 def _ancestors(paths: Iterable[str]) -> list[str]:

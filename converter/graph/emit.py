@@ -46,8 +46,8 @@ def emit(lowered: Lowered, names: Names) -> str:
 def _module_docstring(root: ClassGroup, lowered: Lowered, names: Names) -> str:
     body = lowered.bodies[""]
     torch_class = type(names.model)
-    takes = " and ".join(f"{v.name} {v.stored_shape}" for v in body.inputs)
-    gives = ", ".join(str(v.stored_shape) for v in body.outputs)
+    takes = _named_shapes(lowered.signature.tensors(), body.inputs)
+    gives = _named_shapes(lowered.signature.result.tensors(""), body.outputs)
     logical = all(value.is_logical for value in (*body.inputs, *body.outputs))
     axes = "in PyTorch's order" if logical else "channels-last"
     return "\n".join(
@@ -55,11 +55,26 @@ def _module_docstring(root: ClassGroup, lowered: Lowered, names: Names) -> str:
             f'"""{root.name} in MLX, converted from PyTorch.',
             "",
             f"Stands for ``{torch_class.__module__}.{torch_class.__qualname__}``.",
-            *textwrap.wrap(f"Takes {takes} and gives {gives}, axes {axes}.", WIDTH),
+            *textwrap.wrap(f"Takes {takes}; gives {gives}; axes {axes}.", WIDTH),
+            *_fixed(lowered),
             '"""',
             "",
         ]
     )
+
+
+def _named_shapes(names: Sequence[str], values: Sequence[Value]) -> str:
+    """Return names and shapes; a place in a tuple is no name."""
+    named = [re.sub(r"^(\[\d+\])+|^\.", "", name) for name in names]
+    pairs = zip(named, values, strict=True)
+    return ", ".join(f"{name} {value.stored_shape}".strip() for name, value in pairs)
+
+
+def _fixed(lowered: Lowered) -> list[str]:
+    """Say which arguments of ``forward`` are fixed, as they were when the model was captured."""
+    given = lowered.signature.constants().items()
+    fixed = [f"{name}={to_source(to_ast(value))}" for name, value in given if value is not None]
+    return textwrap.wrap(f"Fixed when converted: {', '.join(fixed)}.", WIDTH) if fixed else []
 
 
 def _imports(code: str, lowered: Lowered) -> str:
@@ -109,12 +124,15 @@ def _shapes(values: Sequence[Value]) -> str:
 
 
 def _method(body: Body) -> list[str]:
-    arguments = "".join(f", {value.name}: mx.array" for value in body.inputs)
-    head = f"    def __call__(self{arguments}) -> {_annotation(body.result)}:"
-    if len(head) > WIDTH:
-        inner = ", ".join(["self", *(f"{value.name}: mx.array" for value in body.inputs)])
-        head = f"    def __call__(\n        {inner}\n    ) -> {_annotation(body.result)}:"
-    return [head, *body.text]
+    arguments = ["self", *(f"{formal.name}: {formal.annotation}" for formal in body.parameters)]
+    tail = f") -> {_annotation(body.result)}:"
+    head = f"    def __call__({', '.join(arguments)}{tail}"
+    if len(head) <= WIDTH:
+        return [head, *body.text]
+    inner = [f"        {', '.join(arguments)}"]
+    if len(inner[0]) > WIDTH:
+        inner = [f"        {argument}," for argument in arguments]
+    return ["    def __call__(", *inner, f"    {tail}", *body.text]
 
 
 def _annotation(result: ast.expr | None) -> str:

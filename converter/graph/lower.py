@@ -18,6 +18,7 @@ from torch.fx import Node
 from mlxport.converter.graph.body import Array, Body, Lowered
 from mlxport.converter.graph.capture import Captured, plain_path
 from mlxport.converter.graph.context import Context, Statement, Unsupported
+from mlxport.converter.graph.entrance import enter
 from mlxport.converter.graph.leaf_lowering import call_of, lower_leaf, record_call
 from mlxport.converter.graph.naming import Names, is_inlined, variable_name
 from mlxport.converter.graph.nodes import (
@@ -25,7 +26,6 @@ from mlxport.converter.graph.nodes import (
     check_result,
     flat,
     graph_of,
-    model_input,
     name_of,
     results_of,
     stand_in,
@@ -77,13 +77,16 @@ class _Lowering:
 
     def model(self) -> Lowered:
         root = self.captured.root
-        inputs = [model_input(node) for node in graph_of(root).nodes if node.op == "placeholder"]
-        body = Body("", inputs)
+        signature = self.lowered.signature = self.captured.signature
+        placeholders = [node for node in graph_of(root).nodes if node.op == "placeholder"]
+        formals, inputs = enter(signature, placeholders)
+        body = Body("", flat(inputs), formals)
         cx = self._context(body)
-        arranged = [self._enter(cx, value) for value in inputs]
+        arranged = [self._enter(cx, v) if isinstance(v, Value) else v for v in inputs]
         outputs = self._run(root, "", "", cx, arranged)
-        body.outputs = [self._leave(cx, value) for value in flat(outputs)]
-        body.result = nested_result(self.captured.program, body.outputs)
+        leaving = [self._leave(cx, v) if isinstance(v, Value) else v for v in outputs]
+        body.outputs = flat(leaving)
+        body.result = nested_result(signature.result, leaving)
         body.text = write_body(body, self.names, self.lowered.imports)
         self._keep(body)
         raise_problems(type(self.captured.model).__name__, self.problems)

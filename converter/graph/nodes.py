@@ -11,7 +11,6 @@ from torch.fx import Graph, Node
 from torch.utils._pytree import tree_leaves
 
 from mlxport.converter.graph.context import Context, Unsupported
-from mlxport.converter.graph.naming import argument_name
 from mlxport.converter.graph.value import Value, identity
 from mlxport.converter.record import Layout
 
@@ -20,19 +19,6 @@ def graph_of(module: torch.nn.Module) -> Graph:
     """Return the graph of a captured module."""
     graph: Any = module.graph
     return graph  # type: ignore[no-any-return]
-
-
-def model_input(node: Node) -> Value:
-    """Return the value of a placeholder of the model itself.
-
-    Raises:
-        Unsupported: it is no tensor.
-    """
-    fake = node.meta["val"]
-    if not isinstance(fake, torch.Tensor):
-        raise Unsupported(f"input {node.name!r} is a {type(fake).__name__}; only tensors for now")
-    name = argument_name(str(node.target))
-    return Value(tuple(fake.shape), fake.dtype, identity(fake.ndim), name, f"input:{name}")
 
 
 def results_of(node: Node) -> tuple[tuple[tuple[Any, ...], torch.dtype], ...]:

@@ -16,6 +16,7 @@ import torch
 from mlxport.converter.graph.body import Body
 from mlxport.converter.graph.code import substitute, to_source
 from mlxport.converter.graph.context import Nesting, Statement
+from mlxport.converter.graph.entrance import Formal
 from mlxport.converter.graph.format import statement as lay_out
 from mlxport.converter.graph.naming import Kind, Names, children_of, kind_of, variable_name
 from mlxport.converter.graph.value import Value
@@ -45,7 +46,7 @@ def write_body(body: Body, names: Names, imported: Collection[str]) -> tuple[str
         raise AssertionError(f"the body of {body.path!r} returns nothing")
     items = _roll(_live(body.statements, body.result), names, body.path, _uses_of(body.result))
     items, result = _inline(items, body.result)
-    return tuple(_lines(items, result, body.inputs, imported))
+    return tuple(_lines(items, result, body.parameters, imported))
 
 
 def references(tree: ast.expr) -> list[str]:
@@ -230,7 +231,7 @@ def _length(tree: ast.expr, known: dict[str, str]) -> int:
 
 
 def _lines(
-    items: Sequence[Item], result: ast.expr, inputs: Sequence[Value], imported: Iterable[str]
+    items: Sequence[Item], result: ast.expr, inputs: Sequence[Formal], imported: Iterable[str]
 ) -> list[str]:
     reads = [*(_read_by(item) for item in items), references(result)]
     variables = Variables(inputs, reads, imported)

@@ -1,45 +1,71 @@
-"""How the results of the emitted model are nested."""
+"""What a captured model takes and gives, and how the results of the emitted model are nested."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument, OutputKind, TensorArgument
 
 from mlxport.converter.errors import CaptureError
-from mlxport.converter.graph.value import Value
+from mlxport.converter.graph.code import to_ast
+from mlxport.converter.structure import Signature, Structure
+from mlxport.converter.torch_call import spread_arguments
+from mlxport.converter.torch_structure import NUMBER, TENSOR, nested, structure_of
 
 
-def nested_result(program: ExportedProgram, values: Sequence[Value]) -> ast.expr:
-    """Return the expression of the model's result, nested as PyTorch's.
+def read_signature(
+    model: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    program: ExportedProgram,
+) -> Signature:
+    """Return what a model takes and gives, as captured on these inputs.
 
     Raises:
-        CaptureError: the result holds a container other than tuple, list and dict.
+        CaptureError: it takes or gives something without counterpart in MLX, or gives no tensor.
     """
-    spec = program.call_spec.out_spec
-    remaining = list(values)
-    tree = _nested(spec, remaining)
-    if remaining:
-        raise CaptureError(f"the model gives {len(values)} tensors, its structure names fewer")
-    return tree
+    given = spread_arguments(model, args, kwargs)
+    outputs = program.graph_signature.output_specs
+    leaves = [_leaf(spec.arg) for spec in outputs if spec.kind is OutputKind.USER_OUTPUT]
+    try:
+        arguments = {name: structure_of(value) for name, value in given.items()}
+    except CaptureError as error:
+        raise CaptureError(f"the model takes {error}") from error
+    try:
+        result = nested(program.call_spec.out_spec, leaves)
+    except CaptureError as error:
+        raise CaptureError(f"the model returns {error}") from error
+    if not result.tensors("output"):
+        raise CaptureError("the model returns no tensor: there is nothing to compute in MLX")
+    return Signature(arguments, result)
 
 
-def _nested(spec: Any, remaining: list[Value]) -> ast.expr:
-    if spec.is_leaf():
-        if not remaining:
-            raise CaptureError(
-                "the model returns something other than tensors; return tensors only"
-            )
-        return remaining.pop(0).to_ast()
-    children = [_nested(child, remaining) for child in spec.children()]
-    if spec.type is dict or spec.type.__name__ == "OrderedDict":
-        return ast.Dict([ast.Constant(key) for key in spec.context], children)
-    if spec.type is list:
-        return ast.List(children)
-    if issubclass(spec.type, tuple):
-        return ast.Tuple(children)
-    raise CaptureError(
-        f"the model returns a {spec.type.__name__}; return a tensor, tuple, list or dict of tensors"
-    )
+def nested_result(structure: Structure, leaves: Sequence[Any]) -> ast.expr:
+    """Return the expression of the model's result, nested as PyTorch's.
+
+    Args:
+        structure: of the result.
+        leaves: what the captured program returns, in order: values, numbers, constants.
+    """
+    return _nested(structure, iter(leaves))
+
+
+def _leaf(argument: Any) -> Structure:
+    if isinstance(argument, TensorArgument):
+        return TENSOR
+    if isinstance(argument, ConstantArgument):
+        return Structure("constant", value=argument.value)
+    return NUMBER
+
+
+def _nested(structure: Structure, leaves: Iterator[Any]) -> ast.expr:
+    if structure.kind in ("tensor", "number", "constant"):
+        return to_ast(next(leaves))
+    items = [_nested(item, leaves) for item in structure.items]
+    if structure.kind == "dict":
+        return ast.Dict([ast.Constant(key) for key in structure.keys], items)
+    return ast.List(items) if structure.kind == "list" else ast.Tuple(items)

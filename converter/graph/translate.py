@@ -63,7 +63,8 @@ def translate(
     conversion = Conversion(
         plan=weight_plan(lowered, names),
         modules=tuple(lowered.records),
-        inputs=tuple(value.name for value in lowered.bodies[""].inputs),
+        inputs=tuple(formal.name for formal in lowered.bodies[""].parameters),
+        signature=lowered.signature,
         layers=lowered.layer_files(),
         transposes=lowered.transposes,
         versions={name: version(name) for name in ("mlxport", "torch", "mlx")},

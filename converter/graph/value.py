@@ -14,6 +14,11 @@ Order = tuple[int, ...]
 _serial = count()
 
 
+def fresh_id() -> str:
+    """Return a name that expressions refer to a value by, which naming replaces later."""
+    return f"%{next(_serial)}"
+
+
 @dataclass(eq=False)
 class Value:
     """An array of the emitted model.
@@ -34,7 +39,7 @@ class Value:
     name: str = "x"
     origin: str | None = None
     code: ast.expr | None = None
-    id: str = field(default_factory=lambda: f"%{next(_serial)}")
+    id: str = field(default_factory=fresh_id)
 
     def to_ast(self) -> ast.expr:
         """Return the reference to this value; naming replaces it by a variable later."""

@@ -8,6 +8,7 @@ import keyword
 from collections.abc import Iterable, Sequence
 
 from mlxport.converter.graph.code import substitute
+from mlxport.converter.graph.entrance import Formal
 from mlxport.converter.graph.value import Value
 
 FLOW = ("x", "y", "z")
@@ -25,7 +26,7 @@ class Variables:
     """
 
     def __init__(
-        self, inputs: Sequence[Value], reads: Sequence[Sequence[str]], imported: Iterable[str]
+        self, inputs: Sequence[Formal], reads: Sequence[Sequence[str]], imported: Iterable[str]
     ) -> None:
         self._name = {value.id: value.name for value in inputs}
         self._last_read = {name: i for i, names in enumerate(reads) for name in names}

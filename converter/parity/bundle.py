@@ -19,6 +19,7 @@ from mlxport.converter.checkpoint.read_safetensors import SafetensorsFile
 from mlxport.converter.checkpoint.write import write_safetensors
 from mlxport.converter.errors import CheckpointError, ParityError
 from mlxport.converter.parity.recording import Array, Call, Draw, Reference, Value
+from mlxport.converter.structure import Signature
 from mlxport.converter.tensor import STORAGE, Tensor
 
 FORMAT = "mlxport-reference"
@@ -44,6 +45,7 @@ def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
         "version": VERSION,
         "inputs": [writer.tensor(f"input.{k}", x) for k, x in enumerate(reference.inputs)],
         "outputs": writer.values("output", reference.outputs),
+        "signature": reference.signature and reference.signature.to_json(),
         "calls": [
             {
                 "path": call.path,
@@ -161,6 +163,7 @@ def _reference(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Refere
     return Reference(
         inputs=tuple(Tensor(arrays[x["name"]], x["dtype"]) for x in header["inputs"]),
         outputs=values(header["outputs"]),
+        signature=header.get("signature") and Signature.from_json(header["signature"]),
         calls=tuple(
             Call(c["path"], c["number"], values(c["outputs"]), draws=tuple(c.get("draws", (0, 0))))
             for c in header["calls"]

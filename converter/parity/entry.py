@@ -26,6 +26,7 @@ class Entry:
         layer: name of the MLX class.
         verdicts: mode -> the verdict.
         skipped: mode -> why there is no verdict. A mode that is in neither does not apply.
+        name: of one of the model's outputs (``"output.logits"``); empty for a module's.
     """
 
     path: str
@@ -34,6 +35,7 @@ class Entry:
     layer: str = ""
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
+    name: str = ""
 
     @property
     def failing(self) -> tuple[str, ...]:
@@ -59,6 +61,7 @@ class Entry:
             "layer": self.layer,
             "verdicts": {mode: _verdict_to_json(v) for mode, v in self.verdicts.items()},
             "skipped": dict(self.skipped),
+            "name": self.name,
         }
 
     @classmethod
@@ -72,6 +75,7 @@ class Entry:
             data["layer"],
             verdicts,
             dict(data["skipped"]),
+            data.get("name", ""),
         )
 
 

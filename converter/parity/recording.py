@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlxport.converter.structure import Signature
 from mlxport.converter.tensor import Tensor
 
 Array = npt.NDArray[Any]
@@ -101,6 +102,7 @@ class Reference:
         sample: tensors larger than this are sampled, the model's outputs excepted.
         versions: package name -> version.
         draws: the random draws of the run, in the order of execution; the same in both dtypes.
+        signature: how its arguments and its result are nested; None if not known.
     """
 
     inputs: tuple[Tensor, ...]
@@ -114,6 +116,7 @@ class Reference:
     sample: int = 65536
     versions: Mapping[str, str] = field(default_factory=dict)
     draws: tuple[Draw, ...] = ()
+    signature: Signature | None = None
 
 
 @lru_cache(maxsize=64)  # a model has many tensors of few sizes, in two runs

@@ -18,7 +18,9 @@ from mlxport.converter.parity.float64 import in_float64, wide, widen
 from mlxport.converter.parity.kept import Kept, bits, dtype_name, joined, tensors
 from mlxport.converter.parity.recording import Call, Reference, sample_indices
 from mlxport.converter.parity.torch_draws import TorchDraws
-from mlxport.converter.torch_call import bound_arguments, every_module_called
+from mlxport.converter.structure import Signature
+from mlxport.converter.torch_call import bound_arguments, every_module_called, in_order
+from mlxport.converter.torch_structure import signature_of
 
 # positional and keyword arguments of a call
 Given = tuple[tuple[Any, ...], dict[str, Any]]
@@ -72,7 +74,7 @@ def record_reference(
             numbers by an op or in a way that cannot be repeated.
     """
     canonical = _canonical(module, paths)
-    recorder = _Recorder(module, (tuple(args), dict(kwargs or {})), canonical, sample, seed)
+    recorder = _Recorder(module, in_order(module, args, kwargs), canonical, sample, seed)
     recorder.run_own(keep_inputs)
     recorder.run_exact()
     return Reference(
@@ -86,6 +88,7 @@ def record_reference(
         seed=seed,
         sample=sample,
         draws=tuple(recorder.draws.made),
+        signature=recorder.signature,
         versions={
             "torch": torch.__version__,
             "numpy": np.__version__,
@@ -132,6 +135,7 @@ class _Recorder:
         self.inputs = tuple(bits(leaf) for leaf in tensors(given))
         self.draws = TorchDraws()
         self.own_outputs: list[Kept] = []
+        self.signature: Signature | None = None
         self.own_calls: list[_Made] = []
         self.fallback = ""
         self.exact: torch.nn.Module | None = None
@@ -142,6 +146,7 @@ class _Recorder:
         """Run in the model's own dtype; the random numbers are drawn in this run."""
         with self.draws.recorded():
             result = self._run(_copied(self.module), self.given, self.own_calls.append, keep_inputs)
+        self.signature = signature_of(self.module, self.given, result)
         self.own_outputs = [Kept(leaf) for leaf in tensors(result)]
 
     def run_exact(self) -> None:

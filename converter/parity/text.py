@@ -53,7 +53,9 @@ def render(
 
 
 def label(entry: Entry) -> str:
-    """Return how to speak of an entry: ``up2.conv``, ``act call 1``, ``lstm output 2``."""
+    """Return how to speak of an entry: ``up2.conv``, ``act call 1``, ``output.logits``."""
+    if entry.name not in ("", "output"):
+        return entry.name if entry.name.isprintable() else repr(entry.name)
     name = entry.path or ("the model" if not entry.output else "the model's")
     name = name if name.isprintable() else repr(name)
     call = f" call {entry.call}" if entry.call else ""

@@ -42,12 +42,12 @@ Observe = Callable[[TracedCall], None]
 
 def trace(
     model: nn.Module,
-    inputs: Sequence[mx.array],
+    inputs: Sequence[Any],
     targets: Sequence[str],
     observe: Observe,
     *,
     evaluate: bool = True,
-) -> tuple[mx.array, ...]:
+) -> Any:
     """Run a model and tell of every call of the modules at the given paths, when it returns.
 
     The model computes what it would have computed untraced; its modules are as before afterwards,
@@ -55,7 +55,7 @@ def trace(
 
     Args:
         model: the model.
-        inputs: its positional arguments.
+        inputs: its positional arguments: arrays, containers of them.
         targets: attribute paths (``"down.0.conv"``): digits index lists, keys dicts, names
             modules; ``""`` is the model itself.
         observe: told of every call. A module's calls come before the call of the one around it.
@@ -63,7 +63,7 @@ def trace(
             values; otherwise the graph stays lazy.
 
     Returns:
-        The arrays of the model's result, flattened and evaluated.
+        The model's result, evaluated.
 
     Raises:
         ParityError: paths that lead to no module, or the model fails.
@@ -78,24 +78,24 @@ def trace(
         return run(model, inputs)
 
 
-def run(model: nn.Module, inputs: Sequence[mx.array]) -> tuple[mx.array, ...]:
+def run(model: nn.Module, inputs: Sequence[Any]) -> Any:
     """Run a model as one lazy graph (*whole*): nothing is evaluated before its results are.
 
     Raises:
         ParityError: the model fails.
     """
     try:
-        outputs = tuple(arrays(model(*inputs)))
-        mx.eval(outputs)
+        result = model(*inputs)
+        mx.eval(tuple(arrays(result)))
     except ConversionError:
         raise
     except Exception as error:  # the model's code, whatever it raises
-        shapes = ", ".join(f"{dtype_name(x)} {tuple(x.shape)}" for x in inputs)
+        shapes = ", ".join(f"{dtype_name(x)} {tuple(x.shape)}" for x in arrays(inputs))
         raise ParityError(
             f"the MLX model {type(model).__name__} fails on inputs {shapes}: "
             f"{type(error).__name__}: {error}"
         ) from error
-    return outputs
+    return result
 
 
 def modules_at(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]:

@@ -8,20 +8,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from mlxport.converter.errors import ParityError
 from mlxport.converter.parity.alone import Recall
-from mlxport.converter.parity.boundary import logical, stored
+from mlxport.converter.parity.boundary import logical
 from mlxport.converter.parity.compare import NOISE_MULTIPLE, Verdict, judge
 from mlxport.converter.parity.entry import ALONE, IN_PLACE, WHOLE, Entry
 from mlxport.converter.parity.environment import environment
+from mlxport.converter.parity.interface import model_inputs, output_names
 from mlxport.converter.parity.recording import Call, Reference, Value
 from mlxport.converter.parity.replay import check_draws, replayed
 from mlxport.converter.parity.report import ParityReport
-from mlxport.converter.parity.trace import TracedCall, dtype_name, modules_at, run, trace
+from mlxport.converter.parity.trace import TracedCall, arrays, dtype_name, modules_at, run, trace
 from mlxport.converter.record import Conversion, Layout, ModuleRecord
 
 
@@ -92,7 +94,9 @@ class _Verification:
     ) -> None:
         self.model, self.reference, self.noise_multiple = model, reference, noise_multiple
         self.root, self.records = _by_module(model, conversion)
-        self.inputs = _model_inputs(self.root, reference)
+        self.inputs = model_inputs(self.root, conversion, reference)
+        self.names = output_names(conversion, reference)
+        self.signature = conversion.signature and (reference.signature or conversion.signature)
         self.calls = {(call.path, call.number): call for call in reference.calls}
         self.seen: Counter[str] = Counter()
         self.pairs: list[_Pair] = []
@@ -161,24 +165,22 @@ class _Verification:
         for entry, verdict in zip(pair.entries, verdicts, strict=True):
             yield replace(entry, verdicts={**entry.verdicts, ALONE: verdict})
 
-    def judge_outputs(
-        self, in_place: Sequence[mx.array], whole: Sequence[mx.array]
-    ) -> tuple[Entry, ...]:
-        """Judge the model's outputs."""
-        values, layouts = self.reference.outputs, self.root.outputs
-        if len(values) != len(layouts):
-            raise ParityError(
-                f"the model gives {len(values)} tensors in PyTorch, the conversion speaks of "
-                f"{len(layouts)}. Record the reference of the model that was converted."
-            )
-        verdicts = zip(
-            self.judge(in_place, layouts, values), self.judge(whole, layouts, values), strict=True
-        )
+    def judge_outputs(self, in_place: Any, whole: Any) -> tuple[Entry, ...]:
+        """Judge the model's outputs, from its result in place and as one graph."""
         layer = type(self.model).__name__
+        verdicts = zip(self.judge_result(in_place), self.judge_result(whole), strict=True)
         return tuple(
-            Entry("", 0, k, layer, {IN_PLACE: first, WHOLE: second})
+            Entry("", 0, k, layer, {IN_PLACE: first, WHOLE: second}, name=self.names[k])
             for k, (first, second) in enumerate(verdicts)
         )
+
+    def judge_result(self, result: Any) -> list[Verdict]:
+        """Judge one result of the model; one that is nested otherwise fails as a whole."""
+        values = self.reference.outputs
+        problems = self.signature.result.differences(result, "output") if self.signature else []
+        if problems:
+            return [Verdict(tuple(problems), value.shape, value.dtype) for value in values]
+        return self.judge(tuple(arrays(result)), self.root.outputs, values)
 
     def judge(
         self, outputs: Sequence[mx.array], layouts: Sequence[Layout], values: Sequence[Value]
@@ -261,14 +263,3 @@ def _by_module(
     for record in inner:
         records.setdefault(id(modules[record.target]), []).append(record)
     return roots[0], records
-
-
-def _model_inputs(root: ModuleRecord, reference: Reference) -> list[mx.array]:
-    given = [len(tensor.shape) for tensor in reference.inputs]
-    wanted = [len(layout.order) for layout in root.inputs]
-    if given != wanted:
-        raise ParityError(
-            f"the reference was recorded with inputs of {given} axes, the converted model takes "
-            f"{wanted}. Record it with the arguments the model was converted for."
-        )
-    return [stored(x, layout) for x, layout in zip(reference.inputs, root.inputs, strict=True)]

@@ -1,0 +1,163 @@
+"""How what a model takes and gives is nested, as data. Needs neither torch nor mlx."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+Constant: TypeAlias = "bool | int | float | str | None"
+Key: TypeAlias = "str | int"
+Kind: TypeAlias = Literal["tensor", "number", "constant", "tuple", "list", "dict"]
+
+_CONTAINERS: dict[str, type] = {"tuple": tuple, "list": list, "dict": dict}
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A tensor, a constant, or a container of such.
+
+    Attributes:
+        kind: what it is in the MLX model; ``"number"`` is one the model computes (a size, say).
+        items: of a container.
+        labels: of a container: how PyTorch reads each item (``".logits"``, ``"[0]"``,
+            ``'["mask"]'``).
+        keys: of a dict.
+        value: of a constant.
+    """
+
+    kind: Kind
+    items: tuple[Structure, ...] = ()
+    labels: tuple[str, ...] = ()
+    keys: tuple[Key, ...] = ()
+    value: Constant = None
+
+    def leaves(self, name: str) -> Iterator[tuple[str, Structure]]:
+        """Yield all that is no container with its name, in PyTorch's pytree order.
+
+        Args:
+            name: of the whole: ``"output"`` gives ``output.logits``, ``output[1]["mask"]``.
+        """
+        if self.kind not in _CONTAINERS:
+            yield name, self
+        for label, item in zip(self.labels, self.items, strict=True):
+            yield from item.leaves(name + label)
+
+    def tensors(self, name: str) -> list[str]:
+        """Return the names of the tensors."""
+        return [label for label, leaf in self.leaves(name) if leaf.kind == "tensor"]
+
+    def constants(self, name: str) -> dict[str, Constant]:
+        """Return the constants by name."""
+        return {label: leaf.value for label, leaf in self.leaves(name) if leaf.kind == "constant"}
+
+    def build(self, tensor: Callable[[], Any]) -> Any:
+        """Return a value so nested, with what ``tensor`` gives in place of each tensor."""
+        if self.kind == "tensor":
+            return tensor()
+        if self.kind not in _CONTAINERS:
+            return self.value
+        items = [item.build(tensor) for item in self.items]
+        if self.kind == "dict":
+            return dict(zip(self.keys, items, strict=True))
+        return tuple(items) if self.kind == "tuple" else items
+
+    def differences(self, value: Any, name: str) -> list[str]:
+        """Say where a value is nested otherwise, or holds another constant, one line each."""
+        if self.kind in ("tensor", "number"):
+            nested = isinstance(value, (tuple, list, dict, str)) or value is None
+            return [f"{name}: {_speak(value)} instead of a {self.kind}"] if nested else []
+        if self.kind == "constant":
+            same = type(value) is type(self.value) and _equal(value, self.value)
+            return [] if same else [f"{name}: {_speak(value)} instead of {self.value!r}"]
+        if not isinstance(value, _CONTAINERS[self.kind]) or len(value) != len(self.items):
+            return [f"{name}: {_speak(value)} instead of a {self.kind} of {len(self.items)}"]
+        if isinstance(value, dict) and tuple(value) != self.keys:
+            return [f"{name}: keys {list(value)} instead of {list(self.keys)}"]
+        given = value.values() if isinstance(value, dict) else value
+        trios = zip(self.items, given, self.labels, strict=True)
+        return [line for s, v, label in trios for line in s.differences(v, name + label)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the structure as JSON data, without NaN and infinity (they become strings)."""
+        if self.kind == "constant":
+            value = self.value
+            if isinstance(value, float) and not math.isfinite(value):
+                return {"kind": "constant", "float": str(value)}
+            return {"kind": "constant", "value": value}
+        data: dict[str, Any] = {"kind": self.kind}
+        if self.kind in _CONTAINERS:
+            data |= {"labels": list(self.labels), "items": [item.to_json() for item in self.items]}
+        if self.kind == "dict":
+            data["keys"] = list(self.keys)
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Structure:
+        """Build a structure from JSON data.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is no such data.
+        """
+        kind = data["kind"]
+        if kind == "constant":
+            value = float(data["float"]) if "float" in data else data["value"]
+            return cls("constant", value=value)
+        if kind not in ("tensor", "number", *_CONTAINERS):
+            raise ValueError(f"unknown kind {kind!r}")
+        items = tuple(cls.from_json(item) for item in data.get("items", ()))
+        return cls(kind, items, tuple(data.get("labels", ())), tuple(data.get("keys", ())))
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a model takes and gives.
+
+    Attributes:
+        arguments: name of the parameter of ``forward`` -> what it was given, in the order of
+            ``forward``; parameters left at their defaults are left out.
+        result: what it gives.
+    """
+
+    arguments: Mapping[str, Structure] = field(default_factory=dict)
+    result: Structure = field(default_factory=lambda: Structure("tensor"))
+
+    def taken(self) -> dict[str, Structure]:
+        """Return the arguments that hold tensors: those of the MLX model."""
+        return {name: s for name, s in self.arguments.items() if s.tensors(name)}
+
+    def tensors(self) -> list[str]:
+        """Return the names of the tensors it takes."""
+        return [n for name, s in self.arguments.items() for n in s.tensors(name)]
+
+    def constants(self) -> dict[str, Constant]:
+        """Return all else it was given, by name: fixed when the model was captured."""
+        every = (s.constants(name) for name, s in self.arguments.items())
+        return {name: value for constants in every for name, value in constants.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the signature as JSON data."""
+        arguments = {name: s.to_json() for name, s in self.arguments.items()}
+        return {"arguments": arguments, "result": self.result.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Signature:
+        """Build a signature from JSON data.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is no such data.
+        """
+        arguments = {name: Structure.from_json(s) for name, s in data["arguments"].items()}
+        return cls(arguments, Structure.from_json(data["result"]))
+
+
+def _equal(a: Constant, b: Constant) -> bool:
+    return a == b or (a != a and b != b)  # NaN is what it is
+
+
+def _speak(value: Any) -> str:
+    if isinstance(value, (tuple, list, dict)):
+        return f"a {type(value).__name__} of {len(value)}"
+    basic = value is None or isinstance(value, (bool, int, float, str))
+    return repr(value) if basic else f"a {type(value).__name__}"
