@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mlxport.converter.api import convert, convert_layer, load, restore, verify
     from mlxport.converter.errors import ConversionError
     from mlxport.converter.extension import register_op, register_rule
+    from mlxport.converter.plan import Entry
     from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal
 
 __version__ = "0.1.0"
@@ -19,6 +20,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Axes",
     "ConversionError",
+    "Entry",
     "LayerSpec",
     "Refusal",
     "__version__",
@@ -34,6 +36,7 @@ __all__ = [
 _HOME = {
     "Axes": "mlxport.converter.rules.registry",
     "ConversionError": "mlxport.converter.errors",
+    "Entry": "mlxport.converter.plan",
     "LayerSpec": "mlxport.converter.rules.registry",
     "Refusal": "mlxport.converter.rules.registry",
     "convert": "mlxport.converter.api",

@@ -173,8 +173,15 @@ def restore(folder: Path, output: Path, partial: bool, overwrite: bool) -> None:
 @click.argument("search", default="")
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
 @click.option("--markdown", is_flag=True, help="Print docs/supported.md.")
+@click.option(
+    "--import",
+    "imports",
+    multiple=True,
+    metavar="PKG.MOD",
+    help="Import this first: it registers rules and handlers of your own.",
+)
 @_exits
-def layers(search: str, as_json: bool, markdown: bool) -> None:
+def layers(search: str, as_json: bool, markdown: bool, imports: tuple[str, ...]) -> None:
     """List the torch.nn classes and ATen operations that are supported, and how.
 
     SEARCH shows only the rows that hold this text.
@@ -185,7 +192,7 @@ def layers(search: str, as_json: bool, markdown: bool) -> None:
     """
     form: Literal["text", "json", "markdown"]
     form = "json" if as_json else "markdown" if markdown else "text"
-    click.echo(api.support(search, form=form).rstrip("\n"))
+    click.echo(api.support(search, form=form, imports=imports).rstrip("\n"))
 
 
 def _show(report: ParityReport, as_json: bool) -> None:

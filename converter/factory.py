@@ -1,10 +1,11 @@
-"""Find the torch model a user names on the command line: ``pkg.mod:factory``."""
+"""Import what a user names on the command line: a model, ``pkg.mod:factory``, and extensions."""
 
 from __future__ import annotations
 
 import importlib
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -26,8 +27,7 @@ def make_model(name: str, arguments: dict[str, Any] | None = None) -> torch.nn.M
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
         raise OptionsError(f"--model {name}: expected pkg.mod:factory, e.g. nets.unet:UNet3d")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    _search_here()
     try:
         found: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
@@ -38,6 +38,28 @@ def make_model(name: str, arguments: dict[str, Any] | None = None) -> torch.nn.M
             f"{type(error).__name__}: {error}"
         ) from error
     return _built(name, found, arguments or {})
+
+
+def import_registrations(names: Iterable[str]) -> None:
+    """Import modules that register rules and handlers; the current folder is on the path.
+
+    Raises:
+        OptionsError: some cannot be imported; all of them are listed.
+    """
+    _search_here()
+    problems = []
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            problems.append(f"{name}: {type(error).__name__}: {error}")
+    if problems:
+        raise OptionsError.listing(f"--import: cannot be imported from {os.getcwd()}:", problems)
+
+
+def _search_here() -> None:
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
 
 
 def _built(name: str, found: Any, arguments: dict[str, Any]) -> torch.nn.Module:

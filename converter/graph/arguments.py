@@ -92,7 +92,7 @@ def order_arguments(
 
         def note(_: torch.nn.Module, args: Any, kwargs: Any, path: str = path) -> None:
             tensors = [t for t in (*args, *kwargs.values()) if isinstance(t, torch.Tensor)]
-            received.setdefault(path, [_sample(t) for t in tensors])
+            received.setdefault(path, [sample(t) for t in tensors])
 
         hooks.append(captured.register_forward_pre_hook(note, with_kwargs=True))
     if hooks:
@@ -122,11 +122,12 @@ def _named(module: torch.nn.Module, args: Any, kwargs: Any) -> list[Given]:
         for i, tensor in enumerate(leaves):
             own = "x" if name in ("input", "inputs", "args") and len(leaves) == 1 else name
             label = argument_name(own if len(leaves) == 1 else f"{own}{i}")
-            given.append(Given(Argument(len(given), label), _sample(tensor)))
+            given.append(Given(Argument(len(given), label), sample(tensor)))
     return given
 
 
-def _sample(tensor: torch.Tensor) -> torch.Tensor:
+def sample(tensor: torch.Tensor) -> torch.Tensor:
+    """Return some values of a tensor, by which it is told from others."""
     flat = tensor.detach().reshape(-1)
     step = max(flat.numel() // SAMPLES, 1)
     return flat[::step].to(torch.complex128).clone()
@@ -135,8 +136,8 @@ def _sample(tensor: torch.Tensor) -> torch.Tensor:
 def _match(samples: Sequence[torch.Tensor], given: Sequence[Given]) -> tuple[Argument, ...] | None:
     free = list(given)
     matched = []
-    for sample in samples:
-        found = next((g for g in free if _alike(sample, g.sample)), None)
+    for one in samples:
+        found = next((g for g in free if alike(one, g.sample)), None)
         if found is None:
             return None
         free.remove(found)
@@ -144,7 +145,8 @@ def _match(samples: Sequence[torch.Tensor], given: Sequence[Given]) -> tuple[Arg
     return tuple(matched)
 
 
-def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
+def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two samples are of one tensor, computed twice."""
     if a.shape != b.shape:
         return False
     scale = b.abs().nan_to_num().max() if b.numel() else torch.zeros(())

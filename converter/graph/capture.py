@@ -11,7 +11,7 @@ import itertools
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from torch.export.graph_signature import OutputKind
 from mlxport.converter.errors import CaptureError
 from mlxport.converter.graph.arguments import Argument, Given, order_arguments, watch_calls
 from mlxport.converter.graph.leaves import find_leaves, plain_path
+from mlxport.converter.graph.results import Results, order_results
 from mlxport.converter.graph.signature import read_signature
 from mlxport.converter.rules.registry import Rule
 from mlxport.converter.structure import Signature
@@ -38,6 +39,8 @@ class Captured:
         leaves: path -> the rule of each module that does just what its torch.nn class stands for.
         arguments: path -> which argument of ``forward`` each input of a submodule is.
         signature: what the model takes and gives.
+        results: captured path -> which result of ``forward`` each output is, for leaves whose
+            class the user registered.
     """
 
     model: torch.nn.Module
@@ -46,6 +49,7 @@ class Captured:
     leaves: Mapping[str, Rule]
     arguments: Mapping[str, tuple[Argument, ...]]
     signature: Signature
+    results: Mapping[str, Results] = field(default_factory=dict)
 
     def torch_module(self, path: str) -> torch.nn.Module:
         """Return the torch module of a path of the captured hierarchy."""
@@ -80,14 +84,17 @@ def capture(
             program = captured.run_decompositions(_decompositions(handled))
             root = unflatten(_without_mutations(program))
             signature = read_signature(model, args, kwargs, program)
-            arguments = order_arguments(calls, root, *_copied(args, kwargs))
+            with _seeded():
+                arguments = order_arguments(calls, root, *_copied(args, kwargs))
+                vouched = {path for path, rule in leaves.items() if rule.vouched}
+                results = order_results(model, root, vouched, *_copied(args, kwargs))
         except CaptureError:
             raise
         except Exception as error:
             raise CaptureError(
                 f"torch.export cannot capture {type(model).__name__}: {_reason(error)}"
             ) from error
-    return Captured(model, root, program, leaves, arguments, signature)
+    return Captured(model, root, program, leaves, arguments, signature, results)
 
 
 @contextmanager
@@ -109,7 +116,7 @@ def _try_forward(
     calls, hooks = watch_calls(model)
     copied_args, copied_kwargs = _copied(args, kwargs)
     try:
-        with torch.no_grad(), every_module_called():
+        with torch.no_grad(), every_module_called(), _seeded():
             model(*copied_args, **copied_kwargs)
     except CaptureError:
         raise
@@ -123,6 +130,14 @@ def _try_forward(
         for hook in hooks:
             hook.remove()
     return calls
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """Draw the same random numbers in every run, and leave the random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        yield
 
 
 def _copied(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -53,14 +53,13 @@ def lower_leaf(
     plain = plain_path(path)
     rule = captured.leaves[plain]
     module = captured.torch_module(path)
-    known = lowered.leaves.get(plain)
-    spec = known.spec if known else spec_by(rule, module)
+    earlier = lowered.leaves.get(plain)
+    spec = earlier.spec if earlier else spec_by(rule, module)
     check_batched(spec, inputs)
     gives: int | tuple[int, ...] = 0
     if rule.vouched:
-        known_arguments = captured.arguments.get(plain, ())
-        arguments, results = vouched_call(spec, cx, module, inputs, known_arguments)
-        gives = 0 if isinstance(spec.results, str) else tuple(range(len(results)))
+        known, given = captured.arguments.get(plain, ()), captured.results.get(path)
+        arguments, results, gives = vouched_call(spec, cx, module, inputs, known, given)
     elif rule.around:
         read = read_call(graph, rule, module, inputs)
         shapes = results_of(read.op)

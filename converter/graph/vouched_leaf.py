@@ -16,6 +16,7 @@ from mlxport.converter.graph.arguments import Argument
 from mlxport.converter.graph.context import Context, Unsupported
 from mlxport.converter.graph.layer_axes import arrange_for, order_after
 from mlxport.converter.graph.nodes import flat
+from mlxport.converter.graph.results import Results
 from mlxport.converter.graph.value import Value, identity
 from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal
 
@@ -26,8 +27,9 @@ def vouched_call(
     module: torch.nn.Module,
     inputs: Sequence[Any],
     known: Sequence[Argument],
-) -> tuple[tuple[Value, ...], list[Value]]:
-    """Return what the MLX layer is called with, and what it gives.
+    given: Results | None,
+) -> tuple[tuple[Value, ...], list[Value], int | tuple[int, ...]]:
+    """Return what the MLX layer is called with, what it gives, and what of it the graph gives.
 
     Args:
         spec: what the rule answered.
@@ -35,6 +37,7 @@ def vouched_call(
         module: the torch module.
         inputs: what stands for the placeholders of its captured graph.
         known: which argument of ``forward`` each of them is.
+        given: which result of ``forward`` each of its outputs is; None where that is not known.
 
     Raises:
         Unsupported: the call is not one that the rule's answer can stand for.
@@ -42,16 +45,22 @@ def vouched_call(
     _check_tensors(spec, module)
     arguments = tuple(_arranged(spec, cx, value) for value in _in_order(inputs, known))
     names = [str(name) for name in tree_leaves(spec.results)]
-    if len(names) != len(cx.results):
+    if given is None:
+        raise Unsupported("which of its results is which cannot be told on the example inputs")
+    if len(names) != len(given.shapes):
         raise Unsupported(
-            f"its rule says it gives {len(names)} results, the captured graph gives "
-            f"{len(cx.results)}: name them in LayerSpec.results; all of them have to be used"
+            f"its rule says it gives {len(names)} tensors, its forward gives {len(given.shapes)}: "
+            "name them all in LayerSpec.results"
         )
+    shapes = list(given.shapes)
+    for place, shape in zip(given.places, cx.results, strict=True):
+        shapes[place] = shape
     first = arguments[0] if arguments else None
-    return arguments, [
+    results = [
         Value(shape, dtype, _order(spec, first, len(shape)), name)
-        for (shape, dtype), name in zip(cx.results, names, strict=True)
+        for (shape, dtype), name in zip(shapes, names, strict=True)
     ]
+    return arguments, results, given.places if given.nested else given.places[0]
 
 
 def _in_order(inputs: Sequence[Any], known: Sequence[Argument]) -> list[Value]:

@@ -1,0 +1,113 @@
+"""Which result of ``forward`` each output of a captured module is.
+
+torch.export orders the outputs of a submodule as they are computed, and drops those nobody reads.
+Running the model and the captured program once on the example inputs tells them apart by value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from mlxport.converter.graph.arguments import alike, sample
+from mlxport.converter.graph.leaves import plain_path
+from mlxport.converter.torch_call import every_module_called
+
+Shapes = tuple[tuple[tuple[int, ...], torch.dtype], ...]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of one captured module.
+
+    Attributes:
+        shapes: shape and dtype of all tensors ``forward`` gives, in its order.
+        places: of each captured output, which of these it is.
+        nested: whether the captured module gives them in a tuple.
+    """
+
+    shapes: Shapes
+    places: tuple[int, ...]
+    nested: bool
+
+
+def order_results(
+    model: torch.nn.Module,
+    root: torch.nn.Module,
+    paths: Collection[str],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+) -> dict[str, Results]:
+    """Return, for some modules of a captured program, which result each output is.
+
+    Args:
+        model: the torch module, in eval mode.
+        root: the unflattened program.
+        paths: qualified names of the modules.
+        args: positional example inputs.
+        kwargs: keyword example inputs.
+
+    Returns:
+        captured path -> its results; paths that cannot be told are left out.
+    """
+    if not paths:
+        return {}
+    with _watched(model, paths) as given, torch.no_grad(), every_module_called():
+        model(*args, **kwargs)
+    with _watched(root, paths) as captured, torch.no_grad():
+        root(*args, **kwargs)
+    found: dict[str, Results] = {}
+    for path, (result, *_) in captured.items():
+        for expected in given.get(plain_path(path), []):
+            places = _places(_tensors(result), _tensors(expected))
+            if places is not None and path not in found:
+                shapes = tuple((tuple(t.shape), t.dtype) for t in _tensors(expected))
+                found[path] = Results(shapes, places, not isinstance(result, torch.Tensor))
+    return found
+
+
+@contextmanager
+def _watched(model: torch.nn.Module, paths: Collection[str]) -> Iterator[dict[str, list[Any]]]:
+    """Note what modules give, by path and call."""
+    calls: dict[str, list[Any]] = {}
+    hooks = []
+    for path, module in model.named_modules(remove_duplicate=False):
+        if plain_path(path) in paths:
+
+            def note(_: torch.nn.Module, args: Any, result: Any, path: str = path) -> None:
+                calls.setdefault(path, []).append(tree_map_only(torch.Tensor, torch.clone, result))
+
+            hooks.append(module.register_forward_hook(note))
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _tensors(result: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+
+
+def _places(
+    outputs: Sequence[torch.Tensor], tensors: Sequence[torch.Tensor]
+) -> tuple[int, ...] | None:
+    free = list(range(len(tensors)))
+    places = []
+    for output in outputs:
+        matches = (
+            i
+            for i in free
+            if output.shape == tensors[i].shape and alike(sample(output), sample(tensors[i]))
+        )
+        place = next(matches, None)
+        if place is None:
+            return None
+        free.remove(place)
+        places.append(place)
+    return tuple(places)
