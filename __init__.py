@@ -9,7 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mlxport.converter.api import convert, convert_layer, load, restore, verify
+    from mlxport.converter.api import (
+        convert,
+        convert_checkpoint,
+        convert_layer,
+        convert_state_dict,
+        load,
+        restore,
+        verify,
+    )
     from mlxport.converter.errors import ConversionError
     from mlxport.converter.extension import register_op, register_rule
     from mlxport.converter.plan import Entry
@@ -25,7 +33,9 @@ __all__ = [
     "Refusal",
     "__version__",
     "convert",
+    "convert_checkpoint",
     "convert_layer",
+    "convert_state_dict",
     "load",
     "register_op",
     "register_rule",
@@ -40,7 +50,9 @@ _HOME = {
     "LayerSpec": "mlxport.converter.rules.registry",
     "Refusal": "mlxport.converter.rules.registry",
     "convert": "mlxport.converter.api",
+    "convert_checkpoint": "mlxport.converter.api",
     "convert_layer": "mlxport.converter.api",
+    "convert_state_dict": "mlxport.converter.api",
     "load": "mlxport.converter.api",
     "register_op": "mlxport.converter.extension",
     "register_rule": "mlxport.converter.extension",

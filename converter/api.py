@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlxport.converter.environment import prepare
+from mlxport.converter.errors import OptionsError
 
 if TYPE_CHECKING:
+    import mlx.core as mx
     import mlx.nn
     import torch
 
-    from mlxport.converter.conversion import Converted
+    from mlxport.converter.converted import Converted
     from mlxport.converter.parity.report import ParityReport
+    from mlxport.converter.plan import WeightPlan
+    from mlxport.converter.record import Conversion
     from mlxport.converter.restore import Restored
 
 
@@ -69,8 +73,9 @@ def convert_checkpoint(
     source: str | Path,
     output: str | Path,
     *,
-    model: str | torch.nn.Module,
-    inputs: Sequence[str | torch.Tensor],
+    model: str | torch.nn.Module | None = None,
+    inputs: Sequence[str | torch.Tensor] = (),
+    plan: str | Path | None = None,
     model_args: Mapping[str, Any] | None = None,
     key: str | None = None,
     prefix: str | None = None,
@@ -87,6 +92,10 @@ def convert_checkpoint(
             ``conversion.json``, ``reference.safetensors``, ``parity.json``.
         model: the torch model, or ``pkg.mod:factory`` that gives it.
         inputs: example inputs: tensors, or shapes such as ``"1,1,32,48,40"`` (``"int64:1,16"``).
+        plan: instead of ``model`` and ``inputs``, the output folder of another checkpoint of the
+            same architecture, or its ``conversion.json``. Its ``model.py`` is copied; there is no
+            parity report, as its reference is of other weights. Needs no torch to read
+            ``.safetensors``.
         model_args: keyword arguments for the factory.
         key: where in a nested checkpoint the state dict lies.
         prefix: take the checkpoint's keys under this prefix alone.
@@ -102,6 +111,27 @@ def convert_checkpoint(
         ConversionError: anything that keeps the model from being converted; nothing is written.
     """
     prepare()
+    if (model is None) == (plan is None):
+        raise OptionsError("expected either --model with --input, or --plan")
+    if plan is not None:
+        if inputs or model_args or channels_last or noise_multiple is not None:
+            raise OptionsError(
+                "--plan takes the model as it is and judges no parity: leave out "
+                "--input, --model-args, --layout and --noise-multiple"
+            )
+        from mlxport.converter.transfer import convert_by_plan
+
+        return convert_by_plan(
+            source,
+            output,
+            plan,
+            key=key,
+            prefix=prefix,
+            allow_lossy_cast=allow_lossy_cast,
+            overwrite=overwrite,
+        )
+    if not inputs:
+        raise OptionsError("--model needs an example input: --input 1,1,32,48,40 (inputs=[…])")
     from mlxport.converter.conversion import convert_checkpoint
 
     return convert_checkpoint(
@@ -116,6 +146,37 @@ def convert_checkpoint(
         overwrite=overwrite,
         channels_last=channels_last,
         noise_multiple=noise_multiple,
+    )
+
+
+def convert_state_dict(
+    source: str | Path | Mapping[str, Any],
+    plan: str | Path | Conversion | WeightPlan,
+    *,
+    key: str | None = None,
+    prefix: str | None = None,
+    allow_lossy_cast: bool = False,
+) -> dict[str, mx.array]:
+    """Convert a state dict by the plan of a conversion of the same architecture, in memory.
+
+    Args:
+        source: a mapping from keys to torch tensors or numpy arrays, or a checkpoint's path.
+        plan: an output folder, its ``conversion.json``, or a ``convert`` result's ``.conversion``.
+        key: where in a nested checkpoint the state dict lies.
+        prefix: take the keys under this prefix alone.
+        allow_lossy_cast: round where the plan's dtypes cannot hold the values.
+
+    Returns:
+        MLX parameter name -> array, as ``mlx.nn.Module.load_weights`` takes it (``.items()``).
+
+    Raises:
+        StateDictError: keys, shapes or dtypes do not fit the plan; all problems are listed.
+    """
+    prepare()
+    from mlxport.converter.transfer import convert_state_dict
+
+    return convert_state_dict(
+        source, plan, key=key, prefix=prefix, allow_lossy_cast=allow_lossy_cast
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.load_model import load_into_model
 from mlxport.converter.checkpoint.output import OutputFolder
 from mlxport.converter.checkpoint.read import open_checkpoint
+from mlxport.converter.converted import Converted, remember
 from mlxport.converter.errors import ParityError
 from mlxport.converter.factory import make_model
 from mlxport.converter.folder import write_folder, write_left_out, write_report
@@ -31,27 +32,6 @@ from mlxport.converter.parity.report import ParityReport
 from mlxport.converter.parity.verify import verify_live
 from mlxport.converter.record import Conversion
 from mlxport.converter.tensor import Tensor, to_mlx
-
-
-@dataclass(frozen=True)
-class Converted:
-    """A converted model and the evidence for it.
-
-    Attributes:
-        model: the live MLX model, in eval mode.
-        source: the text of ``model.py``.
-        conversion: the record: weight plan, modules, layouts.
-        report: the parity report; None where it was not asked for.
-        notes: what was done with the checkpoint, one sentence each.
-        warnings: what the user should look into.
-    """
-
-    model: nn.Module
-    source: str
-    conversion: Conversion
-    report: ParityReport | None
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
 
 
 def convert_model(
@@ -147,11 +127,6 @@ def verify_model(
     return verify_live(
         model, conversion, reference, noise_multiple=noise_multiple or NOISE_MULTIPLE
     )
-
-
-def remember(model: nn.Module, conversion: Conversion) -> None:
-    """Let a live model know the conversion it comes from, so that it can be verified again."""
-    object.__setattr__(model, "_mlxport_conversion", conversion)
 
 
 def reference_of(

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlxport.converter.checkpoint.checkpoint import Checkpoint
+from mlxport.converter.checkpoint.read_index import open_index
+from mlxport.converter.checkpoint.read_safetensors import open_safetensors
 from mlxport.converter.checkpoint.write import write_safetensors
 from mlxport.converter.errors import ConversionError, DeviceError
 from mlxport.converter.graph.layer_files import layer_files
@@ -94,6 +97,18 @@ def verify_folder(
     return verify_bundle(
         live_model(path), conversion, reference, noise_multiple=noise_multiple or NOISE_MULTIPLE
     )
+
+
+def open_weights(folder: Path) -> Checkpoint:
+    """Open the MLX weights of an output folder, in one file or in shards.
+
+    Raises:
+        CheckpointError: they are missing or damaged.
+    """
+    index = folder / f"{WEIGHTS}.index.json"
+    if index.exists():
+        return open_index(index, open_safetensors)
+    return open_safetensors(folder / WEIGHTS)
 
 
 def read_conversion(folder: Path) -> Conversion:

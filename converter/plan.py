@@ -146,6 +146,18 @@ class WeightPlan:
             names[key].append(alias)
         return names
 
+    def target_specs(self, source: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
+        """Return target -> spec of what ``apply`` will yield, in its order; reads no values."""
+        return {
+            name: TensorSpec.of(tensor)
+            for entry in self.entries
+            for name, tensor in zip(
+                entry.targets,
+                entry.apply(tuple(source[key].outline() for key in entry.sources)),
+                strict=True,
+            )
+        }
+
     def check_keys(self, source: Mapping[str, Any]) -> None:
         """Check that the source has just the keys the plan speaks of."""
         used = {key for entry in self.entries for key in entry.sources}

@@ -10,13 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.output import MARK
-from mlxport.converter.checkpoint.read_index import open_index
 from mlxport.converter.checkpoint.read_safetensors import open_safetensors
 from mlxport.converter.checkpoint.write import write_safetensors
 from mlxport.converter.errors import ConversionError, OptionsError, StateDictError
-from mlxport.converter.folder import LEFT_OUT, WEIGHTS, read_conversion
+from mlxport.converter.folder import LEFT_OUT, open_weights, read_conversion
 from mlxport.converter.plan import WeightPlan
 from mlxport.converter.tensor import Tensor, TensorSpec, same_bits
 from mlxport.converter.transforms import Cast
@@ -59,7 +57,7 @@ def restore(
     path = _checked(Path(output), overwrite)
     folder = Path(source).parent if Path(source).name == MARK else Path(source)
     plan = read_conversion(folder).plan
-    weights = _weights(folder)
+    weights = open_weights(folder)
     kept = _kept(folder)
     found = {name: TensorSpec.of(tensor) for name, tensor in weights.tensors.items()}
     specs = _restored_specs(plan, found, folder)
@@ -92,13 +90,6 @@ def _checked(path: Path, overwrite: bool) -> Path:
     if not path.parent.is_dir():
         raise OptionsError(f"{path.parent}: there is no such folder")
     return path
-
-
-def _weights(folder: Path) -> Checkpoint:
-    index = folder / f"{WEIGHTS}.index.json"
-    if index.exists():
-        return open_index(index, open_safetensors)
-    return open_safetensors(folder / WEIGHTS)
 
 
 def _kept(folder: Path) -> Mapping[str, Tensor]:

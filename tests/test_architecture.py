@@ -21,10 +21,12 @@ LEVELS: list[set[str]] = [
     {"converter.api"},
     {
         "converter.conversion",
+        "converter.converted",
         "converter.extension",
         "converter.folder",
         "converter.restore",
         "converter.support",
+        "converter.transfer",
     },
     {"converter.checkpoint", "converter.graph", "converter.parity", "converter.rules"},
     {
@@ -46,10 +48,12 @@ LEVELS: list[set[str]] = [
 
 # Imports inside one level that are meant, and none of them goes back.
 SIDEWAYS: dict[str, set[str]] = {
-    "converter.conversion": {"converter.folder"},  # a conversion ends in a written folder
+    # a conversion ends in a written folder
+    "converter.conversion": {"converter.converted", "converter.folder"},
+    "converter.transfer": {"converter.converted", "converter.folder"},
+    "converter.restore": {"converter.folder"},
     "converter.graph": {"converter.rules"},  # a leaf of a known class is lowered by its rule
     "converter.parity": {"converter.checkpoint"},  # the reference is a safetensors file
-    "converter.restore": {"converter.folder"},
     "converter.record": {"converter.plan", "converter.structure"},  # the record carries both
     "converter.torch_structure": {"converter.structure", "converter.torch_call"},
     "converter.plan": {"converter.transforms", "converter.tensor"},
@@ -79,11 +83,12 @@ TORCH_FREE: set[str] = {
     "converter.parity.trace",
     "converter.plan",
     "converter.record",
-    "converter.tensor",
-    "converter.transforms",
-    "layers",
     "converter.restore",
     "converter.structure",
+    "converter.tensor",
+    "converter.transfer",
+    "converter.transforms",
+    "layers",
 }
 
 

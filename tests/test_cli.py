@@ -113,6 +113,7 @@ def test_convert_and_verify(invoke: Invoke) -> None:
         "model.py",
         "weights.safetensors",
         "conversion.json",
+        "left_out.safetensors",
         "parity.json",
         "reference.safetensors",
     }
@@ -397,3 +398,13 @@ def test_restore_gives_the_checkpoint_back(invoke: Invoke, tmp_path: Path) -> No
     }
     assert invoke("restore", "out", "-o", "back.pt").exit_code == 2
     assert invoke("restore", "out", "-o", "back.pt", "--overwrite").exit_code == 0
+
+
+def test_other_weights_go_through_the_plan(invoke: Invoke, tmp_path: Path) -> None:
+    assert invoke("convert", "unet.pt", *UNET).exit_code == 0
+    save(UNet3d(widths=WIDTHS), "other.pt")
+    result = invoke("convert", "other.pt", "--plan", "out", "-o", "others")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "Note: parity was not judged" in result.stderr
+    assert {"model.py", "layers"} <= {path.name for path in (tmp_path / "others").iterdir()}
+    assert not (tmp_path / "others/parity.json").exists()

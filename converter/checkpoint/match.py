@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Container, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 from mlxport.converter.checkpoint.checkpoint import printable
@@ -34,6 +34,7 @@ class _Sides:
         theirs: name -> checkpoint key.
         ours: name -> model key.
         ties: model key -> identity of its tensor.
+        optional: model keys that may be missing.
     """
 
     checkpoint: Shapes
@@ -41,6 +42,7 @@ class _Sides:
     theirs: dict[str, str]
     ours: dict[str, str]
     ties: Mapping[str, Hashable]
+    optional: Container[str]
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ def match_keys(
     *,
     prefix: str | None = None,
     ties: Mapping[str, Hashable] | None = None,
+    optional: Container[str] = (),
 ) -> dict[str, str]:
     """Return model key -> checkpoint key.
 
@@ -84,6 +87,7 @@ def match_keys(
         model: model key -> shape.
         prefix: take the keys under this prefix alone and leave the others out.
         ties: model key -> identity of its tensor; of keys with the same one, one is enough.
+        optional: model keys that may be missing.
 
     Raises:
         StateDictError: keys are missing or unexpected or shapes differ; all of them are listed.
@@ -91,7 +95,7 @@ def match_keys(
     dotted = f"{prefix}." if prefix and not prefix.endswith(".") else prefix or ""
     under = {key: shape for key, shape in checkpoint.items() if key.startswith(dotted)}
     theirs = _without_wrappers(under, dotted)
-    sides = _Sides(under, model, theirs, _without_wrappers(model), ties or {})
+    sides = _Sides(under, model, theirs, _without_wrappers(model), ties or {}, optional)
     pairs = [("", "")] if prefix is not None else [("", ""), *_prefixes(sides)]
     attempts = [_attempt(sides, strip, add) for strip, add in pairs]
     for attempt in attempts:
@@ -141,7 +145,9 @@ def _attempt(sides: _Sides, strip: str, add: str) -> _Attempt:
         strip,
         add,
         found,
-        missing=[k for k in sources if k not in found and not _is_counter(k)],
+        missing=[
+            k for k in sources if k not in found and not _is_counter(k) and k not in sides.optional
+        ],
         unexpected=[k for k in sides.checkpoint if k not in used and not _is_counter(k)],
         misshapen=[k for k, source in found.items() if sides.model[k] != sides.checkpoint[source]],
     )

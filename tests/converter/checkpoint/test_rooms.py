@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 ROOM = "mlxport.converter.checkpoint"
 TORCH_FREE = ["checkpoint", "header", "read", "read_safetensors", "read_index", "recognise"]
-TORCH_FREE += ["match", "finite", "write", "atomic", "output", "bind"]
+TORCH_FREE += ["match", "finite", "write", "atomic", "output", "bind", "in_memory"]
 SOURCES = sorted(
     path
     for folder in ("converter", "layers", "examples", "benchmarks")

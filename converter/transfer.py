@@ -1,0 +1,220 @@
+"""Other weights through a plan that is there already: no model code, no capture.
+
+Needs torch only to read what ``torch.save`` wrote.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mlxport.converter.checkpoint.bind import bind, left_out
+from mlxport.converter.checkpoint.checkpoint import Checkpoint
+from mlxport.converter.checkpoint.finite import is_finite
+from mlxport.converter.checkpoint.in_memory import checkpoint_of
+from mlxport.converter.checkpoint.match import match_keys
+from mlxport.converter.checkpoint.output import MARK, OutputFolder
+from mlxport.converter.checkpoint.read import open_checkpoint
+from mlxport.converter.checkpoint.write import write_safetensors
+from mlxport.converter.converted import Converted, remember
+from mlxport.converter.errors import ConversionError, StateDictError
+from mlxport.converter.folder import (
+    WEIGHTS,
+    open_weights,
+    read_conversion,
+    write_json,
+    write_left_out,
+)
+from mlxport.converter.loading import live_model
+from mlxport.converter.plan import WeightPlan
+from mlxport.converter.record import Conversion
+from mlxport.converter.tensor import Tensor, TensorSpec, is_float, same_bits, to_mlx
+from mlxport.converter.transforms import Cast
+
+
+def convert_by_plan(
+    source: str | Path,
+    output: str | Path,
+    plan: str | Path,
+    *,
+    key: str | None = None,
+    prefix: str | None = None,
+    allow_lossy_cast: bool = False,
+    overwrite: bool = False,
+) -> Converted:
+    """Convert a checkpoint by another's plan; see ``mlxport.convert_checkpoint``."""
+    other = Path(plan).parent if Path(plan).name == MARK else Path(plan)
+    sources = (Path(source), other)
+    with OutputFolder(Path(output), overwrite=overwrite, sources=sources) as folder:
+        old = read_conversion(other)
+        checkpoint = open_checkpoint(source, key)
+        fitted = fit(old.plan, checkpoint, prefix, allow_lossy_cast)
+        constants = _constants(old.plan, other)
+        conversion = replace(old, plan=fitted, source=_source(checkpoint, old))
+        given = {name: TensorSpec.of(tensor) for name, tensor in checkpoint.tensors.items()}
+        specs = fitted.target_specs(given)
+        specs |= {name: TensorSpec.of(tensor) for name, tensor in constants.items()}
+        not_finite: list[str] = []
+
+        def pairs() -> Iterator[tuple[str, Tensor]]:
+            for name, tensor in fitted.apply(checkpoint.tensors):
+                if not is_finite(tensor):
+                    not_finite.append(name)
+                yield name, tensor
+            yield from constants.items()
+
+        write_safetensors(folder / WEIGHTS, pairs(), specs=specs)
+        write_left_out(folder, left_out(fitted, checkpoint))
+        write_json(folder / MARK, conversion.to_json())
+        text = _copy_model(other, folder)
+        model = live_model(folder) if text else None
+        if model is not None:
+            remember(model, conversion)
+    warnings = (f"these weights hold NaN or infinity: {', '.join(not_finite)}",) * bool(not_finite)
+    notes = (*checkpoint.notes, _unverified(other, bool(text)))
+    return Converted(model, text, conversion, None, notes, warnings)
+
+
+def convert_state_dict(
+    source: str | Path | Mapping[str, Any],
+    plan: str | Path | Conversion | WeightPlan,
+    *,
+    key: str | None = None,
+    prefix: str | None = None,
+    allow_lossy_cast: bool = False,
+) -> dict[str, Any]:
+    """Return MLX parameter -> array; see ``mlxport.convert_state_dict``."""
+    checkpoint = checkpoint_of(source, key)
+    constants: Mapping[str, Tensor] = {}
+    if isinstance(plan, (str, Path)):
+        folder = Path(plan).parent if Path(plan).name == MARK else Path(plan)
+        plan = read_conversion(folder).plan
+        constants = _constants(plan, folder)
+    elif isinstance(plan, Conversion):
+        plan = plan.plan
+    if missing := sorted(set(plan.constants) - set(constants)):
+        raise ConversionError.listing(
+            "the plan leaves these to the model, and a plan alone does not hold them:",
+            missing,
+            "Give the output folder the plan lies in.",
+        )
+    fitted = fit(plan, checkpoint, prefix, allow_lossy_cast)
+    converted = {name: to_mlx(tensor) for name, tensor in fitted.apply(checkpoint.tensors)}
+    return {**converted, **{name: to_mlx(tensor) for name, tensor in constants.items()}}
+
+
+def fit(
+    plan: WeightPlan, checkpoint: Checkpoint, prefix: str | None, allow_lossy_cast: bool
+) -> WeightPlan:
+    """Return the plan with the keys and dtypes of a checkpoint of the same architecture.
+
+    Raises:
+        StateDictError: keys are missing or unexpected, shapes differ, dtypes are of another kind,
+            a cast would round, or tied tensors differ; all problems of a kind are listed.
+    """
+    if not plan.specs:
+        raise StateDictError(
+            "the plan does not say which tensors it expects: it was made for one layer, or by an "
+            "older mlxport. Convert with --model to make a plan for this checkpoint."
+        )
+    ties = {**plan.ties, **plan.aliases}
+    keys = match_keys(
+        {key: tensor.shape for key, tensor in checkpoint.tensors.items()},
+        {key: spec.shape for key, spec in plan.specs.items()},
+        prefix=prefix,
+        ties={key: ties.get(key, key) for key in plan.specs},
+        optional=set(plan.ignored),
+    )
+    _check_ties(ties, keys, checkpoint)
+    fitted = bind(plan, keys, checkpoint, prefix=prefix)
+    _check_casts(fitted, allow_lossy_cast)
+    return fitted
+
+
+def _check_ties(ties: Mapping[str, str], keys: Mapping[str, str], checkpoint: Checkpoint) -> None:
+    problems = [
+        f"{keys[one]} and {keys[other]}"
+        for one, other in ties.items()
+        if one in keys
+        and other in keys
+        and checkpoint.storage[keys[one]] != checkpoint.storage[keys[other]]
+        and not same_bits(checkpoint.tensors[keys[one]], checkpoint.tensors[keys[other]])
+    ]
+    if problems:
+        raise StateDictError.listing(
+            "the plan's model has one tensor where the checkpoint has two that differ:",
+            problems,
+            "The checkpoint belongs to a model that does not tie them: convert it with --model.",
+        )
+
+
+def _check_casts(plan: WeightPlan, allow_lossy_cast: bool) -> None:
+    kinds, lossy = [], []
+    for entry in plan.entries:
+        for step in entry.steps:
+            if not isinstance(step, Cast):
+                continue
+            for key, theirs, ours in zip(entry.sources, step.source, step.target, strict=True):
+                line = f"{key}: {theirs} to {ours}"
+                if is_float(theirs) != is_float(ours):
+                    kinds.append(line)
+                elif Cast((theirs,), (ours,)).rounds:
+                    lossy.append(line)
+    if kinds:
+        raise StateDictError.listing(
+            "these tensors have dtypes of another kind than the plan's:",
+            kinds,
+            "The checkpoint belongs to another model, or to a quantised form of it.",
+        )
+    if lossy and not allow_lossy_cast:
+        raise StateDictError.listing(
+            f"{len(lossy)} tensors could be rounded when cast to the plan's dtypes:",
+            lossy,
+            "Pass --allow-lossy-cast (allow_lossy_cast=True), or convert with --model to keep "
+            "their dtypes.",
+        )
+
+
+def _constants(plan: WeightPlan, folder: Path) -> dict[str, Tensor]:
+    """Return the arrays that come with the model, from the weights beside its plan."""
+    if not plan.constants:
+        return {}
+    try:
+        weights = open_weights(folder).tensors
+        return {name: weights[name] for name in plan.constants}
+    except (ConversionError, KeyError) as error:
+        raise ConversionError.listing(
+            f"{folder}: the plan leaves these to the model, and its weights do not hold them:",
+            plan.constants,
+            f"Keep {WEIGHTS} beside {MARK} ({error}).",
+        ) from error
+
+
+def _source(checkpoint: Checkpoint, old: Conversion) -> dict[str, str]:
+    source = {"path": checkpoint.path.name, "sha256": checkpoint.digest()}
+    source |= {name: old.source[name] for name in ("model",) if name in old.source}
+    return source | ({"key": checkpoint.key} if checkpoint.key else {})
+
+
+def _copy_model(other: Path, folder: Path) -> str:
+    """Copy ``model.py`` and ``layers/`` and return the former's text; empty where there is none."""
+    if not (other / "model.py").is_file():
+        return ""
+    shutil.copyfile(other / "model.py", folder / "model.py")
+    if (other / "layers").is_dir():
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(other / "layers", folder / "layers", ignore=ignored)
+    return (folder / "model.py").read_text(encoding="utf-8")
+
+
+def _unverified(other: Path, runs: bool) -> str:
+    if not runs:
+        return f"there is no model.py beside the plan in {other}: weights alone were converted"
+    return (
+        f"parity was not judged: the reference in {other} is of other weights. To hold these to "
+        "PyTorch, convert them with --model, or call mlxport.verify(result.model, torch_model, "
+        "inputs)"
+    )
