@@ -118,10 +118,13 @@ class Signature:
         arguments: name of the parameter of ``forward`` -> what it was given, in the order of
             ``forward``; parameters left at their defaults are left out.
         result: what it gives.
+        keywords: arguments the MLX model takes by name only, as their place in ``forward`` is
+            another.
     """
 
     arguments: Mapping[str, Structure] = field(default_factory=dict)
     result: Structure = field(default_factory=lambda: Structure("tensor"))
+    keywords: tuple[str, ...] = ()
 
     def taken(self) -> dict[str, Structure]:
         """Return the arguments that hold tensors: those of the MLX model."""
@@ -139,7 +142,8 @@ class Signature:
     def to_json(self) -> dict[str, Any]:
         """Return the signature as JSON data."""
         arguments = {name: s.to_json() for name, s in self.arguments.items()}
-        return {"arguments": arguments, "result": self.result.to_json()}
+        keywords = list(self.keywords)
+        return {"arguments": arguments, "result": self.result.to_json(), "keywords": keywords}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Signature:
@@ -149,7 +153,7 @@ class Signature:
             KeyError, TypeError, ValueError: it is no such data.
         """
         arguments = {name: Structure.from_json(s) for name, s in data["arguments"].items()}
-        return cls(arguments, Structure.from_json(data["result"]))
+        return cls(arguments, Structure.from_json(data["result"]), tuple(data["keywords"]))
 
 
 def _equal(a: Constant, b: Constant) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,10 +33,7 @@ def spread_arguments(
 
     In the order of ``forward``, which is that of their tensors in the call `in_order` gives.
     """
-    try:
-        parameters = inspect.signature(module.forward).parameters
-    except (TypeError, ValueError):
-        parameters = {}
+    parameters = _parameters(module)
     spread: dict[str, Any] = {}
     for name, value in bound_arguments(module, args, kwargs).items():
         kind = parameters[name].kind if name in parameters else None
@@ -52,12 +51,36 @@ def in_order(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return a call with its keyword arguments in the order of ``forward``."""
     given = dict(kwargs or {})
-    try:
-        order = list(inspect.signature(module.forward).parameters)
-    except (TypeError, ValueError):
-        order = []
-    known = {name: given.pop(name) for name in order if name in given}
+    known = {name: given.pop(name) for name in _parameters(module) if name in given}
     return tuple(args), known | given
+
+
+def keyword_only(module: torch.nn.Module, names: Collection[str]) -> tuple[str, ...]:
+    """Return which arguments a function of these alone has to take by name.
+
+    Those ``forward`` takes by name only, and those that would stand in another place than in
+    ``forward`` because one before them is missing.
+
+    Args:
+        module: the module.
+        names: some of its arguments, as `spread_arguments` names them.
+    """
+    positions: list[str] = []
+    for name, parameter in _parameters(module).items():
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            positions += [n for n in names if re.fullmatch(rf"{name}_\d+", n)]
+        elif parameter.kind not in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD):
+            positions.append(name)
+    placed = set(itertools.takewhile(names.__contains__, positions))
+    return tuple(name for name in names if name not in placed) if _parameters(module) else ()
+
+
+def _parameters(module: torch.nn.Module) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters of ``forward``; none where it hides its signature."""
+    try:
+        return inspect.signature(module.forward).parameters
+    except (TypeError, ValueError):
+        return {}
 
 
 @contextmanager

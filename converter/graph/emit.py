@@ -125,6 +125,9 @@ def _shapes(values: Sequence[Value]) -> str:
 
 def _method(body: Body) -> list[str]:
     arguments = ["self", *(f"{formal.name}: {formal.annotation}" for formal in body.parameters)]
+    named = [formal.keyword for formal in body.parameters]
+    if any(named):
+        arguments.insert(1 + named.index(True), "*")
     tail = f") -> {_annotation(body.result)}:"
     head = f"    def __call__({', '.join(arguments)}{tail}"
     if len(head) <= WIDTH:

@@ -24,11 +24,13 @@ class Formal:
         id: by which expressions refer to it.
         name: what it is called.
         annotation: its type.
+        keyword: whether it is given by name only.
     """
 
     id: str
     name: str
     annotation: str = "mx.array"
+    keyword: bool = False
 
     @classmethod
     def of(cls, value: Value) -> Formal:
@@ -61,7 +63,7 @@ def enter(signature: Signature, placeholders: Sequence[Node]) -> tuple[list[Form
     formals: list[Formal] = []
     places: list[_Place] = []
     for name, structure in signature.arguments.items():
-        formal = _formal(name, structure, formals)
+        formal = _formal(name, structure, formals, name in signature.keywords)
         if structure.tensors(name):
             formals.append(formal)
         places += _places(_Place(structure, name, formal.name, ast.Name(formal.id)))
@@ -74,12 +76,12 @@ def enter(signature: Signature, placeholders: Sequence[Node]) -> tuple[list[Form
     return formals, [_given(node, place) for place, node in pairs]
 
 
-def _formal(name: str, structure: Structure, others: Sequence[Formal]) -> Formal:
+def _formal(name: str, structure: Structure, others: Sequence[Formal], keyword: bool) -> Formal:
     wanted, taken = argument_name(name), {formal.name for formal in others}
     while wanted in taken:
         wanted += "_"
     plain = structure.kind == "tensor"
-    return Formal(fresh_id(), wanted, "mx.array" if plain else structure.kind)
+    return Formal(fresh_id(), wanted, "mx.array" if plain else structure.kind, keyword)
 
 
 def _places(place: _Place) -> Iterator[_Place]:

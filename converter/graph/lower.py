@@ -219,7 +219,9 @@ class _Lowering:
         places = self._places(plain, len(values))
         values = [values[i] for i in places]
         if known is not None:
-            pairs = zip(values, known.inputs, strict=True)
+            pairs = list(zip(values, known.inputs, strict=True))
+            if any(value.ndim != formal.ndim for value, formal in pairs):
+                return self._run(module, path, owner, cx, inputs)
             values = [cx.arrange(value, formal.order) for value, formal in pairs]
         calls = len(self.lowered.records)
         body, result = self._body(module, path, values, places)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.export.graph_signature import ConstantArgument, OutputKind, TensorArg
 from mlxport.converter.errors import CaptureError
 from mlxport.converter.graph.code import to_ast
 from mlxport.converter.structure import Signature, Structure
-from mlxport.converter.torch_call import spread_arguments
+from mlxport.converter.torch_call import keyword_only, spread_arguments
 from mlxport.converter.torch_structure import NUMBER, TENSOR, nested, structure_of
 
 
@@ -41,7 +42,8 @@ def read_signature(
         raise CaptureError(f"the model returns {error}") from error
     if not result.tensors("output"):
         raise CaptureError("the model returns no tensor: there is nothing to compute in MLX")
-    return Signature(arguments, result)
+    signature = Signature(arguments, result)
+    return replace(signature, keywords=keyword_only(model, list(signature.taken())))
 
 
 def nested_result(structure: Structure, leaves: Sequence[Any]) -> ast.expr:

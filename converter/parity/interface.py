@@ -12,8 +12,12 @@ from mlxport.converter.structure import Signature
 from mlxport.converter.tensor import Tensor
 
 
-def model_inputs(root: ModuleRecord, conversion: Conversion, reference: Reference) -> list[Any]:
-    """Return the positional arguments of the MLX model: the reference's inputs, as MLX stores them.
+def model_inputs(
+    root: ModuleRecord, conversion: Conversion, reference: Reference
+) -> tuple[list[Any], dict[str, Any]]:
+    """Return the arguments of the MLX model: the reference's inputs, as MLX stores them.
+
+    Positional ones and those it takes by name only.
 
     Raises:
         ParityError: the reference was recorded with other arguments than the model was converted
@@ -28,8 +32,16 @@ def model_inputs(root: ModuleRecord, conversion: Conversion, reference: Referenc
         )
     arrays = iter([stored(x, layout) for x, layout in zip(inputs, root.inputs, strict=True)])
     if conversion.signature is None:
-        return list(arrays)
-    return [s.build(lambda: next(arrays)) for s in conversion.signature.taken().values()]
+        return list(arrays), {}
+    signature, positional, named = conversion.signature, [], {}
+    pairs = zip(signature.taken().items(), conversion.inputs, strict=True)
+    for (name, structure), parameter in pairs:
+        value = structure.build(lambda: next(arrays))
+        if name in signature.keywords:
+            named[parameter] = value
+        else:
+            positional.append(value)
+    return positional, named
 
 
 def output_names(conversion: Conversion, reference: Reference) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +46,7 @@ def trace(
     targets: Sequence[str],
     observe: Observe,
     *,
+    named: Mapping[str, Any] | None = None,
     evaluate: bool = True,
 ) -> Any:
     """Run a model and tell of every call of the modules at the given paths, when it returns.
@@ -59,6 +60,7 @@ def trace(
         targets: attribute paths (``"down.0.conv"``): digits index lists, keys dicts, names
             modules; ``""`` is the model itself.
         observe: told of every call. A module's calls come before the call of the one around it.
+        named: its keyword arguments.
         evaluate: evaluate every result as it comes (*in place*), so that each call starts from
             values; otherwise the graph stays lazy.
 
@@ -75,22 +77,23 @@ def trace(
             names[id(module)] = target
             modules[target] = module
     with _recorded(modules, observe, evaluate):
-        return run(model, inputs)
+        return run(model, inputs, named)
 
 
-def run(model: nn.Module, inputs: Sequence[Any]) -> Any:
+def run(model: nn.Module, inputs: Sequence[Any], named: Mapping[str, Any] | None = None) -> Any:
     """Run a model as one lazy graph (*whole*): nothing is evaluated before its results are.
 
     Raises:
         ParityError: the model fails.
     """
     try:
-        result = model(*inputs)
+        result = model(*inputs, **(named or {}))
         mx.eval(tuple(arrays(result)))
     except ConversionError:
         raise
     except Exception as error:  # the model's code, whatever it raises
-        shapes = ", ".join(f"{dtype_name(x)} {tuple(x.shape)}" for x in arrays(inputs))
+        given = arrays((inputs, dict(named or {})))
+        shapes = ", ".join(f"{dtype_name(x)} {tuple(x.shape)}" for x in given)
         raise ParityError(
             f"the MLX model {type(model).__name__} fails on inputs {shapes}: "
             f"{type(error).__name__}: {error}"

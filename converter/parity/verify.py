@@ -42,7 +42,7 @@ def verify_live(
     be judged is an entry with the reason, and never counts as passed.
 
     Args:
-        model: the MLX model, in eval mode; called with the reference's inputs, positionally.
+        model: the MLX model, in eval mode; called with the reference's inputs.
         conversion: says which MLX module stands for which PyTorch module, in which axis order.
         reference: what PyTorch computed.
         noise_multiple: how many times PyTorch's own noise passes.
@@ -94,7 +94,7 @@ class _Verification:
     ) -> None:
         self.model, self.reference, self.noise_multiple = model, reference, noise_multiple
         self.root, self.records = _by_module(model, conversion)
-        self.inputs = model_inputs(self.root, conversion, reference)
+        self.inputs, self.named = model_inputs(self.root, conversion, reference)
         self.names = output_names(conversion, reference)
         self.signature = conversion.signature and (reference.signature or conversion.signature)
         self.calls = {(call.path, call.number): call for call in reference.calls}
@@ -108,10 +108,10 @@ class _Verification:
         targets = [records[0].target for records in self.records.values()]
         reference = self.reference
         with replayed(reference.draws, self.draws):
-            in_place = trace(self.model, self.inputs, targets, self.observe)
+            in_place = trace(self.model, self.inputs, targets, self.observe, named=self.named)
         entries = [entry for pair in self.pairs for entry in self.judge_alone(pair)]
         with replayed(reference.draws, self.draws):
-            whole = run(self.model, self.inputs)
+            whole = run(self.model, self.inputs, self.named)
         return ParityReport(
             entries=(*self.without_miscounted(entries), *self.never_called()),
             outputs=self.judge_outputs(in_place, whole),

@@ -124,7 +124,8 @@ def test_nan_does_not_differ_from_nan():
 
 def test_a_signature_parts_tensors_from_what_is_fixed():
     batch = keyed({"image": T, "size": constant(4)})
-    signature = Signature({"x": T, "mode": constant("a"), "batch": batch, "mask": constant(None)})
+    given = {"x": T, "mode": constant("a"), "batch": batch, "mask": constant(None)}
+    signature = Signature(given, NESTED, keywords=("batch",))
     assert list(signature.taken()) == ["x", "batch"]
     assert signature.tensors() == ["x", 'batch["image"]']
     assert signature.constants() == {"mode": "a", 'batch["size"]': 4, "mask": None}

@@ -115,6 +115,21 @@ def test_run_evaluates_once(model, x, monkeypatch):
     assert len(evaluated) == 1
 
 
+def test_keyword_arguments_are_given_by_name(model, x):
+    class Doubled(type(model)):
+        def __call__(self, x, *, times):
+            return super().__call__(x * times["n"])
+
+    expected = run(model, [x * 2])
+    object.__setattr__(model, "__class__", Doubled)
+    named = {"times": {"n": mx.array(2.0)}}
+    assert same(arrays(run(model, [x], named)), arrays(expected))
+    traced = trace(model, [x], PATHS, lambda call: None, named=named)
+    assert same(arrays(traced), arrays(expected))
+    with pytest.raises(ParityError, match=r"fails on inputs float32 \(2, 2, 6, 5\), float32 \(\)"):
+        run(model, [x], {"time": mx.array(2.0)})
+
+
 def test_an_error_of_the_observer_is_its_own(model, x):
     def observe(call):
         raise ParityError("mine")
