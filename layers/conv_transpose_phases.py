@@ -16,6 +16,8 @@ import math
 import mlx.core as mx
 
 from mlxport.layers.conv_geometry import Axis
+from mlxport.layers.conv_transpose_axes import interleave, phases_of, window
+from mlxport.layers.conv_transpose_depthwise import compute_depthwise
 
 # The matrix products of a slab: small beside memory, large beside a kernel's launch. On the CPU
 # smaller ones than the whole are also faster, since their memory is used again.
@@ -46,8 +48,11 @@ def compute(
     native = x.dtype != mx.float64 and (groups == 1 or len(axes) < 3)
     if not blocks and native and all(axis.stride == 1 for axis in axes):
         y = _convolve(x, weight, axes, groups)
+    elif groups == x.shape[-1] > 1:
+        dtype = _summing_dtype(x, blocks)
+        y = compute_depthwise(x.astype(dtype), weight.astype(dtype), axes)
     else:
-        dtype = x.dtype if blocks or x.dtype == mx.float64 else mx.float32
+        dtype = _summing_dtype(x, blocks)
         inputs = mx.unflatten(x, -1, (groups, x.shape[-1] // groups)).astype(dtype)
         taps = mx.unflatten(weight, 0, (groups, weight.shape[0] // groups)).astype(dtype)
         place = _place_blocks if blocks else _interleave_slabs
@@ -55,6 +60,16 @@ def compute(
     if bias is not None:
         y = y + bias.astype(y.dtype)
     return y.astype(x.dtype)
+
+
+def _summing_dtype(x: mx.array, blocks: bool) -> mx.Dtype:
+    """The dtype of the products: float32 for half precision whose products are summed here.
+
+    Within a matrix product a GPU sums in float32 by itself; the CPU does, too, but several times
+    slower than it multiplies float32.
+    """
+    on_gpu = mx.default_device().type == mx.gpu
+    return x.dtype if x.dtype == mx.float64 or (blocks and on_gpu) else mx.float32
 
 
 def _taps_stay_apart(axis: Axis) -> bool:
@@ -91,9 +106,9 @@ def _place_blocks(x: mx.array, weight: mx.array, axes: list[Axis]) -> mx.array:
     order = [position for axis in range(rank) for position in (2 + axis, 2 + rank + axis)]
     y = _multiply(x, weight).transpose(0, 1, *order, 2 + 2 * rank)
     for index, axis in enumerate(axes):
-        y = _window(y, 3 + 2 * index, 0, axis.stride)
+        y = window(y, 3 + 2 * index, 0, axis.stride)
     for index, axis in enumerate(axes):
-        y = _window(y.flatten(2 + index, 3 + index), 2 + index, axis.offset, axis.output)
+        y = window(y.flatten(2 + index, 3 + index), 2 + index, axis.offset, axis.output)
     return y
 
 
@@ -120,7 +135,7 @@ def _slabs(x: mx.array, axis: Axis, row_bytes: int) -> list[tuple[mx.array, Axis
         last = (axis.offset + stop - 1) // axis.stride
         size = min(max(last, first), axis.size - 1) + 1 - first
         half = axis._replace(size=size, offset=offset - first * axis.stride, output=stop - start)
-        halves += _slabs(_window(x, 1, first, size), half, row_bytes)
+        halves += _slabs(window(x, 1, first, size), half, row_bytes)
     return halves
 
 
@@ -134,13 +149,13 @@ def _row_bytes(x: mx.array, weight: mx.array, axis: Axis) -> int:
 def _interleave_leading(x: mx.array, weight: mx.array, axes: list[Axis]) -> mx.array:
     """Each phase of the leading axis by a matrix product of its own; ``(G, N, *O, C)``."""
     leading, *others = axes
-    length, meetings = _phases(leading)
+    length, meetings = phases_of(leading)
     # Splitting once, not slicing per tap, makes the gradient one concatenation.
     taps = [tap.squeeze(2) for tap in mx.split(weight, leading.kernel, 2)]
     phases = []
     for meeting in meetings:
         if meeting:
-            rows = mx.concatenate([_window(x, 1, shift, length) for _, shift in meeting], -1)
+            rows = mx.concatenate([window(x, 1, shift, length) for _, shift in meeting], -1)
             y = _multiply(rows, mx.concatenate([taps[tap] for tap, _ in meeting], -1))
             for index, axis in enumerate(others, start=3):
                 y = _sum_trailing(y, axis, index, 3 + len(others))
@@ -148,7 +163,7 @@ def _interleave_leading(x: mx.array, weight: mx.array, axes: list[Axis]) -> mx.a
             outputs = (length, *(axis.output for axis in others))
             y = mx.zeros((weight.shape[0], x.shape[0], *outputs, weight.shape[1]), x.dtype)
         phases.append(y)
-    return _interleave(phases, 2, leading.output)
+    return interleave(phases, 2, leading.output)
 
 
 def _sum_trailing(taps: mx.array, axis: Axis, index: int, tap_index: int) -> mx.array:
@@ -156,63 +171,15 @@ def _sum_trailing(taps: mx.array, axis: Axis, index: int, tap_index: int) -> mx.
 
     Turns axis ``index`` from ``size`` to ``output`` and removes the tap axis ``tap_index``.
     """
-    length, meetings = _phases(axis)
+    length, meetings = phases_of(axis)
     parts = [part.squeeze(tap_index) for part in mx.split(taps, axis.kernel, tap_index)]
     phases = []
     for meeting in meetings:
-        terms = [_window(parts[tap], index, shift, length) for tap, shift in meeting]
+        terms = [window(parts[tap], index, shift, length) for tap, shift in meeting]
         # A window that starts behind the last row is all zeros.
-        terms = terms or [_window(parts[0], index, axis.size, length)]
+        terms = terms or [window(parts[0], index, axis.size, length)]
         phases.append(sum(terms[1:], start=terms[0]))
-    return _interleave(phases, index, axis.output)
-
-
-def _phases(axis: Axis) -> tuple[int, list[list[tuple[int, int]]]]:
-    """The rows of each phase, and what meets in it: ``(tap, shift)``.
-
-    Phase ``r`` holds the outputs ``r``, ``r + stride``, ...; its row ``j`` is the sum of the rows
-    ``j + shift`` of its taps, where there is such a row.
-    """
-    count = min(axis.stride, axis.output)
-    length = -(-axis.output // count)
-    meetings = []
-    for phase in range(count):
-        landings = [
-            (tap, *divmod(phase + axis.offset - tap * axis.dilation, axis.stride))
-            for tap in range(axis.kernel)
-        ]
-        meetings.append(
-            [
-                (tap, shift)
-                for tap, shift, remainder in landings
-                if remainder == 0 and -length < shift < axis.size
-            ]
-        )
-    return length, meetings
-
-
-def _interleave(phases: list[mx.array], index: int, output: int) -> mx.array:
-    """One array of ``output`` rows from those of each phase in turn."""
-    if len(phases) == 1:
-        return phases[0]
-    y = mx.stack(phases, index + 1).flatten(index, index + 1)
-    return _window(y, index, 0, output)
-
-
-def _window(y: mx.array, index: int, start: int, length: int) -> mx.array:
-    """Positions ``start`` to ``start + length`` of an axis, zero outside it."""
-    size = y.shape[index]
-    first = min(max(start, 0), size)
-    last = max(min(start + length, size), first)
-    if (first, last) != (0, size):
-        y = y[(slice(None),) * index + (slice(first, last),)]
-    before = min(max(-start, 0), length)
-    after = length - before - (last - first)
-    if before or after:
-        widths = [(0, 0)] * y.ndim
-        widths[index] = (before, after)
-        y = mx.pad(y, widths)
-    return y
+    return interleave(phases, index, axis.output)
 
 
 def _join_groups(y: mx.array) -> mx.array:
