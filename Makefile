@@ -12,7 +12,7 @@ TYPES := build/types
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install test lint format types pytest layers-report demo clean
+.PHONY: help install test lint format types pytest layers-report bench demo clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -20,15 +20,10 @@ help: ## List the targets
 install: $(STAMP) ## Make .venv and install mlxport in it, editable, with everything the tests need
 
 # Again only when what is to be installed has changed.
-#
-# dynamic_network_architectures (the networks of nnU-Net) comes without its dependencies: the
-# tests use its plain convolutional networks, which need torch and numpy alone, while its
-# requirements bring timm and with it a torchvision that does not fit a CPU build of torch.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet -c constraints.txt setuptools
 	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[dev,models]'
-	$(PIP) install --quiet -c constraints.txt --no-deps dynamic_network_architectures
 	touch $@
 
 test: lint types pytest ## Everything a change has to pass: lint, types, tests
@@ -53,6 +48,9 @@ pytest: $(STAMP) ## Run the tests
 
 layers-report: $(STAMP) ## Tally PyTorch's own samples of its layers: converted, right, rejected
 	$(BIN)/pytest -q tests/samples -n $(WORKERS)
+
+bench: $(STAMP) ## Measure it beside MLX's own layers and PyTorch; writes benchmarks/results.md
+	$(BIN)/python benchmarks/run.py
 
 demo: $(STAMP) ## Convert a 3-D U-Net and show that it computes what PyTorch's does
 	$(BIN)/python examples/demo.py
