@@ -82,4 +82,4 @@ def test_memory_holds_the_output_twice_and_slabs(kernel: int, arguments: dict[st
     output, most = peak(x, weight, **arguments)
     assert most <= 2 * output + 6 * conv_transpose_phases.SLAB_BYTES
     every_tap = (kernel * size) ** 3 * outputs * x.itemsize
-    assert most <= output + every_tap
+    assert most <= output + every_tap + 4 * weight.nbytes
