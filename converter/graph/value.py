@@ -4,19 +4,41 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
 import torch
 
 Order = tuple[int, ...]
+
+# Kinds of origins. The parts of an array taken apart are stored as it is: that one is computed, so
+# another order costs a transpose, where all others cost none.
+INPUT, ARRAY, MADE, PARTS = "input:", "array:", "made:", "parts:"
 _serial = count()
 
 
 def fresh_id() -> str:
     """Return a name that expressions refer to a value by, which naming replaces later."""
     return f"%{next(_serial)}"
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """How the axes of a value come of those of its origin.
+
+    Attributes:
+        axes: of each logical axis, the axes of the origin it is made of, in sequence.
+        ndim: number of axes of the origin.
+    """
+
+    axes: tuple[Order, ...]
+    ndim: int
+
+    @classmethod
+    def unchanged(cls, ndim: int) -> Lineage:
+        """Return the lineage of the origin itself."""
+        return cls(tuple((axis,) for axis in range(ndim)), ndim)
 
 
 @dataclass(eq=False)
@@ -28,8 +50,9 @@ class Value:
         dtype: the dtype PyTorch gives it.
         order: ``order[i]`` is the logical axis stored at physical axis ``i``.
         name: what to call it where it needs a name of its own.
-        origin: the model input or parameter it is, so that the order it should be stored in can
-            be chosen; None for computed values.
+        origin: what it is, but for its shape, of that whose order can be chosen: an input of the
+            model, a parameter, an array made of numbers …; None for all other values.
+        lineage: how its axes come of the origin's; None where they are the origin's.
         code: the expression that reads it where it has no variable (``self.scale``).
     """
 
@@ -38,6 +61,7 @@ class Value:
     order: Order
     name: str = "x"
     origin: str | None = None
+    lineage: Lineage | None = None
     code: ast.expr | None = None
     id: str = field(default_factory=fresh_id)
 
@@ -58,6 +82,11 @@ class Value:
     def axis(self, dim: int) -> int:
         """Return where logical axis ``dim`` (may be negative) is stored."""
         return self.order.index(dim % self.ndim)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether its order is what it is, not what its consumers are free to ask for."""
+        return self.origin is None or self.origin.startswith(PARTS)
 
     @property
     def is_logical(self) -> bool:
@@ -108,6 +137,38 @@ def without_axes(order: Order, removed: Iterable[int]) -> Order:
 def permutation(source: Order, target: Order) -> Order:
     """Return the axes argument that brings an array stored in ``source`` order to ``target``."""
     return tuple(source.index(axis) for axis in target)
+
+
+def inherit(value: Value, source: Value, axes: Sequence[Sequence[int]]) -> Value:
+    """Return a value with the origin of the one it is made of.
+
+    Args:
+        value: holds the elements of ``source``, in another shape or some of them.
+        source: what it is made of.
+        axes: of each logical axis of ``value``, the logical axes of ``source`` it is made of.
+    """
+    if source.origin is None:
+        return replace(value, origin=None, lineage=None)
+    before = source.lineage or Lineage.unchanged(source.ndim)
+    after = tuple(tuple(b for axis in made_of for b in before.axes[axis]) for made_of in axes)
+    return replace(value, origin=source.origin, lineage=Lineage(after, before.ndim))
+
+
+def order_of_origin(value: Value, order: Order) -> Order | None:
+    """Return in which order a value's origin has to be stored for the value to be in ``order``.
+
+    Axes that the value no longer has come first. None where one axis of the origin became several
+    that would not lie side by side.
+    """
+    lineage = value.lineage or Lineage.unchanged(value.ndim)
+    wanted: list[int] = []
+    for axis in order:
+        for source in lineage.axes[axis]:
+            if wanted[-1:] != [source]:
+                wanted.append(source)
+    if len(set(wanted)) != len(wanted):
+        return None
+    return (*(axis for axis in range(lineage.ndim) if axis not in wanted), *wanted)
 
 
 def normalise_dims(dims: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:

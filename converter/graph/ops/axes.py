@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mlxport.converter.graph.code import OMIT, Omit, call
 from mlxport.converter.graph.context import Context
-from mlxport.converter.graph.value import Order, Value
+from mlxport.converter.graph.value import Order, Value, without_axes
 
 
 def stored_axis(value: Value, dim: int) -> int:
@@ -64,6 +65,30 @@ def expand_dims(
     result = cx.compute(call("mx.expand_dims", base, axis), shape, value.dtype, order)
     cx.expanded[result.id] = base, axes
     return result
+
+
+def squeezed(cx: Context, value: Value, dims: Sequence[int], shape: Sequence[Any]) -> Value:
+    """Emit an array without some logical axes of length one; those just put in go unsaid.
+
+    Args:
+        cx: the lowering context.
+        value: the array.
+        dims: the logical axes, at least one.
+        shape: the result's logical shape.
+    """
+    order = without_axes(value.order, dims)
+    axes = sorted(value.axis(dim) for dim in dims)
+    base, added = cx.expanded.get(value.id, (value, ()))
+    if not set(axes) <= set(added):
+        axis = axes[0] if len(axes) == 1 else axes
+        result = cx.compute(call("mx.squeeze", value, axis), shape, value.dtype, order)
+        cx.viewed[result.id] = value
+        return result
+    if len(axes) == len(added):
+        return replace(base, shape=tuple(shape), order=order)
+    kept = [position for position in added if position not in axes]
+    positions = [position - sum(axis < position for axis in axes) for position in kept]
+    return expand_dims(cx, base, positions, shape, order)
 
 
 def subscript(places: Sequence[Any]) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from mlxport.converter.graph.context import Context
-from mlxport.converter.graph.ops.axes import expand_dims
+from mlxport.converter.graph.ops.axes import expand_dims, squeezed
 from mlxport.converter.graph.value import Order, Value, identity
 
 # A symbolic size weighs more than a parameter's and less than a volume's.
@@ -31,16 +31,20 @@ def align(cx: Context, *operands: Any) -> tuple[list[Any], Order]:
     values = [v for v in operands if isinstance(v, Value)]
     rank = max((v.ndim for v in values), default=0)
     full = [v for v in values if v.ndim == rank]
-    computed = [v for v in full if v.origin is None] or full
+    computed = [v for v in full if v.is_settled] or full
     largest = max((_weight(v) for v in computed), default=0)
     order = choose_order([v for v in computed if _weight(v) == largest], rank)
     fitted = [_fit(cx, v, order) if isinstance(v, Value) else v for v in operands]
-    return fitted, order
+    whole = next((v for v in full if v.id not in cx.expanded), full[0] if full else None)
+    return [
+        _without_leading_ones(cx, new) if isinstance(old, Value) and old is not whole else new
+        for old, new in zip(operands, fitted, strict=True)
+    ], order
 
 
 def common_order(cx: Context, values: Sequence[Value]) -> tuple[list[Value], Order]:
     """Bring values of one rank to one stored order (those that are joined, not broadcast)."""
-    order = choose_order([v for v in values if v.origin is None] or values, values[0].ndim)
+    order = choose_order([v for v in values if v.is_settled] or values, values[0].ndim)
     return [rearrange(cx, v, order) for v in values], order
 
 
@@ -59,7 +63,7 @@ def choose_order(values: Iterable[Value], rank: int) -> Order:
 def rearrange(cx: Context, value: Value, order: Order) -> Value:
     """Return the value stored in the order; nothing is emitted where only axes of one move."""
     if value.order != order and _same_layout(value, order):
-        return replace(value, order=order, origin=None)
+        return replace(value, order=order)
     return cx.arrange(value, order)
 
 
@@ -74,6 +78,17 @@ def _same_layout(value: Value, order: Order) -> bool:
     """Whether only axes of length one move, the batch left aside: it may be larger later."""
     moved = [a for a, b in zip(value.order, order, strict=True) if a != b]
     return 0 not in moved and all(value.shape[axis] == 1 for axis in moved)
+
+
+def _without_leading_ones(cx: Context, value: Value) -> Value:
+    """Leave out axes just put in front of all others: broadcasting puts them there by itself."""
+    _, added = cx.expanded.get(value.id, (value, ()))
+    leading = next((i for i, position in enumerate(added) if i != position), len(added))
+    if not leading:
+        return value
+    dims = value.order[:leading]
+    shape = [size for axis, size in enumerate(value.shape) if axis not in dims]
+    return squeezed(cx, value, dims, shape)
 
 
 def _fit(cx: Context, value: Value, order: Order) -> Value:

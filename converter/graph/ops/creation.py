@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,12 @@ from mlxport.converter.graph.ops.registry import op
 from mlxport.converter.graph.value import Order, Scalar, Value
 
 
-def filled(cx: Context, value: Number | Scalar, shape: Any, order: Order | None = None) -> Value:
+def filled(cx: Context, value: Number | Scalar, size: Sequence[Any]) -> Value:
+    """Emit an array of one number of a logical shape, stored as its consumers want it."""
+    return cx.chosen(lambda order: _filled(cx, value, [size[axis] for axis in order], order))
+
+
+def _filled(cx: Context, value: Number | Scalar, shape: Sequence[Any], order: Order) -> Value:
     """Emit an array of one number, ``shape`` as stored, in the node's dtype."""
     dtype = mlx_dtype(cx.dtype)
     shape = tuple(shape)
@@ -74,7 +80,7 @@ def new_ones(cx: Context, x: Value, size: Any, **_: Any) -> Value:
 def full_like(cx: Context, x: Value, value: Number | Scalar, **_: Any) -> Value:
     """One number everywhere, in the shape of another array."""
     if isinstance(value, Scalar) or value not in (0, 1):
-        return filled(cx, value, x.stored_shape, x.order)
+        return _filled(cx, value, x.stored_shape, x.order)
     function = "mx.ones_like" if value else "mx.zeros_like"
     if cx.dtype == x.dtype:
         return cx.call(function, x, order=x.order)

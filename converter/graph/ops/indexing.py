@@ -14,7 +14,7 @@ from mlxport.converter.graph.ops.broadcast import align, common_order
 from mlxport.converter.graph.ops.comparison import select
 from mlxport.converter.graph.ops.registry import op
 from mlxport.converter.graph.ops.view import reshaped
-from mlxport.converter.graph.value import Value
+from mlxport.converter.graph.value import Value, inherit
 
 Indices = Sequence[Value | None]
 
@@ -41,7 +41,9 @@ def take_along(cx: Context, x: Value, axis: int, places: Value) -> Value:
         else:
             order.append(stored + more if stored > axis else stored)
     physical = stored_axis(x, axis)
-    return cx.call("mx.take", x, cx.logical(places), axis=physical, order=tuple(order))
+    result = cx.call("mx.take", x, cx.logical(places), axis=physical, order=tuple(order))
+    old = tuple((a,) for a in range(x.ndim))
+    return inherit(result, x, (*old[:axis], *(old[axis],) * places.ndim, *old[axis + 1 :]))
 
 
 def _refuse_masks(cx: Context, indices: Indices) -> None:

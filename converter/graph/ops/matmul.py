@@ -74,7 +74,7 @@ def addmm(
 
 @op("aten.einsum.default", restrictions=FLOATING_ONLY)
 def einsum(cx: Context, equation: str, operands: Sequence[Value], *, path: Any = None) -> Value:
-    """``torch.einsum``; the letters of an operand follow its axes to where they are stored."""
+    """``torch.einsum``; the letters follow the axes to where they are stored."""
     require_floating(cx, "matrix product", *operands)
     inputs, output = _subscripts(equation, [x.ndim for x in operands])
     stored = [
@@ -82,8 +82,13 @@ def einsum(cx: Context, equation: str, operands: Sequence[Value], *, path: Any =
         for letters, x in zip(inputs, operands, strict=True)
     ]
     names: dict[str, Any] = {f"x{i}": x for i, x in enumerate(operands)}
-    text = f"{','.join(stored)}->{output}"
-    return cx.emit(f"mx.einsum(equation, {', '.join(names)})", equation=text, **names)
+    call = f"mx.einsum(equation, {', '.join(names)})"
+
+    def ordered(order: Order) -> Value:
+        text = f"{','.join(stored)}->{''.join(output[axis] for axis in order)}"
+        return cx.emit(call, equation=text, order=order, **names)
+
+    return cx.chosen(ordered)
 
 
 @op("aten.bilinear.default", restrictions=FLOATING_ONLY)
@@ -118,10 +123,18 @@ def _aligned(cx: Context, a: Value, b: Value) -> tuple[Value, Value, Order]:
     if b.ndim == 2:
         a = cx.last(a)
         return a, cx.logical(b), a.order
-    a, b = cx.last(a, 2), cx.last(b, 2)
-    if a.order != b.order:
-        a, b = cx.logical(a), cx.logical(b)
-    return a, b, a.order if a.ndim == b.ndim else identity(max(a.ndim, b.ndim))
+    if a.ndim != b.ndim:
+        return cx.logical(a), cx.logical(b), identity(max(a.ndim, b.ndim))
+    order = _batched(a, b)
+    return cx.arrange(a, order), cx.arrange(b, order), order
+
+
+def _batched(a: Value, b: Value) -> Order:
+    """Return the order that moves the fewest of two operands: batch axes first, matrices last."""
+    matrix = (a.ndim - 2, a.ndim - 1)
+    orders = [identity(a.ndim)]
+    orders += [(*(axis for axis in x.order if axis not in matrix), *matrix) for x in (a, b)]
+    return min(orders, key=lambda order: sum(x.order != order for x in (a, b) if x.is_settled))
 
 
 def _subscripts(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:

@@ -20,7 +20,7 @@ from mlxport.converter.graph.dtypes import (
 )
 from mlxport.converter.graph.ops.broadcast import align
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Scalar, Value
+from mlxport.converter.graph.value import Scalar, Value, inherit
 
 
 def pointwise(
@@ -41,7 +41,11 @@ def pointwise(
         # Cast before the operation: a sum of int32 overflows where PyTorch's int64 does not.
         operands = [cast(x, cx.dtype) if isinstance(x, Value) else x for x in operands]
         gives = cx.dtype
-    return emit(cx, template, gives, order, **dict(zip(named, operands, strict=True)))
+    result = emit(cx, template, gives, order, **dict(zip(named, operands, strict=True)))
+    arrays = [x for x in named.values() if isinstance(x, Value)]
+    if len(arrays) == 1:
+        return inherit(result, arrays[0], tuple((axis,) for axis in range(result.ndim)))
+    return result
 
 
 def _operand(cx: Context, operand: Any) -> Operand:

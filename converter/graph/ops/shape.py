@@ -10,11 +10,12 @@ from typing import Any
 from mlxport.converter.graph.code import OMIT
 from mlxport.converter.graph.context import Context
 from mlxport.converter.graph.dtypes import emit, mlx_promoted
-from mlxport.converter.graph.ops.axes import expand_dims, stored_axis, with_new_axis
+from mlxport.converter.graph.ops.axes import expand_dims, squeezed, stored_axis, with_new_axis
 from mlxport.converter.graph.ops.broadcast import common_order
 from mlxport.converter.graph.ops.conversion import in_dtype
+from mlxport.converter.graph.ops.parts import part_of, to_take_apart
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Value, without_axes
+from mlxport.converter.graph.value import Value, inherit, without_axes
 
 # -- axes moved: the order changes, nothing is emitted -------------------------------------------
 
@@ -24,7 +25,7 @@ def permute(cx: Context, x: Value, dims: Sequence[int]) -> Value:
     """Logical axes in another sequence."""
     moved = [dim % x.ndim for dim in dims]
     order = tuple(moved.index(axis) for axis in x.order)
-    return replace(x, shape=cx.shape, order=order, origin=None)
+    return inherit(replace(x, shape=cx.shape, order=order), x, tuple((axis,) for axis in moved))
 
 
 @op("aten.transpose.int")
@@ -54,9 +55,8 @@ def squeeze(cx: Context, x: Value, dims: int | Sequence[int] | None = None) -> V
     ]
     if not gone:
         return x
-    axes = sorted(x.axis(d) for d in gone)
-    axis = axes[0] if len(axes) == 1 else axes
-    return cx.emit("mx.squeeze(x, axis)", order=without_axes(x.order, gone), x=x, axis=axis)
+    y = squeezed(cx, x, gone, cx.shape)
+    return inherit(y, x, tuple((d,) for d in range(x.ndim) if d not in gone))
 
 
 @op("aten.unsqueeze.default")
@@ -64,7 +64,9 @@ def unsqueeze(cx: Context, x: Value, dim: int) -> Value:
     """A new axis of length one."""
     dim %= x.ndim + 1
     order = with_new_axis(x.order, dim)
-    return expand_dims(cx, x, [order.index(dim)], cx.shape, order)
+    y = expand_dims(cx, x, [order.index(dim)], cx.shape, order)
+    old = tuple((d,) for d in range(x.ndim))
+    return inherit(y, x, (*old[:dim], (), *old[dim:]))
 
 
 # -- repetition ----------------------------------------------------------------------------------
@@ -114,14 +116,20 @@ def repeat_interleave(
 @op("aten.cat.default")
 def cat(cx: Context, tensors: Sequence[Value], dim: int = 0) -> Value:
     """Arrays joined along an axis; empty 1-D ones are left out, as PyTorch does."""
-    parts = [x for x in tensors if x.shape != (0,) or cx.shape == (0,)]
+    parts = [x for x in tensors if not _is_empty(x)]
+    if not parts:
+        parts = [x for x in tensors if x.shape != (0,)] or list(tensors[:1])
     gives = mlx_promoted(*parts)
-    if len(parts) == 1 or cx.shape == (0,):
+    if len(parts) == 1:
         return in_dtype(cx, parts[0])
     arranged, order = common_order(cx, parts)
     axis = stored_axis(arranged[0], dim) or OMIT
     template = "mx.concatenate(parts, axis=axis)"
     return emit(cx, template, gives, order, parts=arranged, axis=axis)
+
+
+def _is_empty(x: Value) -> bool:
+    return any(isinstance(size, int) and size == 0 for size in x.shape)
 
 
 @op("aten.stack.default")
@@ -164,9 +172,11 @@ def split(cx: Context, x: Value, size: Any, dim: int = 0) -> tuple[Value, ...]:
 @op("aten.unbind.int", "aten.unbind_copy.int")
 def unbind(cx: Context, x: Value, dim: int = 0) -> tuple[Value, ...]:
     """The slices along an axis, without that axis."""
-    order = without_axes(x.order, [dim % x.ndim])
+    dim %= x.ndim
     if len(cx.results) == 1:
-        return (cx.emit("mx.squeeze(x, axis)", order=order, x=x, axis=x.axis(dim)),)
+        return (squeezed(cx, x, [dim], cx.shape),)
+    x = to_take_apart(cx, x, dim)
     axis = stored_axis(x, dim) or OMIT
-    orders = [order] * len(cx.results)
-    return cx.emit_many("mx.unstack(x, axis=axis)", orders=orders, x=x, axis=axis)
+    orders = [without_axes(x.order, [dim])] * len(cx.results)
+    parts = cx.emit_many("mx.unstack(x, axis=axis)", orders=orders, x=x, axis=axis)
+    return tuple(part_of(part, x, dim) for part in parts)

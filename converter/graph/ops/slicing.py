@@ -11,8 +11,9 @@ from mlxport.converter.graph.ops.axes import (
     stored_axis,
     subscript,
 )
+from mlxport.converter.graph.ops.parts import part_of, to_take_apart
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Scalar, Value, normalise_dims, without_axes
+from mlxport.converter.graph.value import Scalar, Value, inherit, normalise_dims, without_axes
 
 
 @op("aten.slice.Tensor", "aten.slice_copy.Tensor")
@@ -40,7 +41,12 @@ def _indexed(cx: Context, x: Value, dim: int, index: Any) -> Value:
     places = (*places[:position], index, *places[position + 1 :])
     result = cx.emit("x[index]", order=order, x=base, index=subscript(places))
     cx.sliced[result.id] = base, places
-    return result
+    kept = (
+        range(x.ndim)
+        if isinstance(index, slice)
+        else [a for a in range(x.ndim) if a != dim % x.ndim]
+    )
+    return inherit(result, x, tuple((a,) for a in kept))
 
 
 def _slice(size: Any, start: Any, end: Any, step: Any) -> slice:
@@ -60,6 +66,9 @@ def _slice(size: Any, start: Any, end: Any, step: Any) -> slice:
 @op("aten.select.int", "aten.select_copy.int")
 def select(cx: Context, x: Value, dim: int, index: Any) -> Value:
     """``x[index]`` along an axis, which goes."""
+    if isinstance(index, int) and x.ndim > 2:
+        x = to_take_apart(cx, x, dim % x.ndim)
+        return part_of(_indexed(cx, x, dim, index), x, dim % x.ndim)
     return _indexed(cx, x, dim, index)
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from mlxport.converter.graph.code import call, to_ast
 from mlxport.converter.graph.context import Context
-from mlxport.converter.graph.ops.axes import insert_axis
+from mlxport.converter.graph.ops.axes import expand_dims, insert_axis
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Order, Value, identity
+from mlxport.converter.graph.value import Order, Value, identity, inherit
 
 Sizes = Sequence[int]
 Group = tuple[list[int], list[int]]
@@ -35,10 +35,42 @@ def reshaped(cx: Context, x: Value, shape: Sizes) -> Value:
     if order is None:
         x = cx.logical(x)
         order = order_after_view(x, shape) or identity(len(shape))
+    return inherit(_stored_as(cx, x, shape, order), x, _made_of(x.shape, shape))
+
+
+def _stored_as(cx: Context, x: Value, shape: Sizes, order: Order) -> Value:
+    """Emit the array in another stored shape; of views in a row, the last one only."""
+    base = _unviewed(cx, x)
     stored = tuple(shape[axis] for axis in order)
-    if stored == x.stored_shape:
-        return replace(x, shape=tuple(shape), order=order, origin=None)
-    return cx.compute(reshape_source(x, stored), shape, x.dtype, order)
+    before = base.stored_shape
+    if stored == before:
+        return replace(base, shape=tuple(shape), order=order)
+    front, back = matching_ends(before, stored)
+    if front + back == len(before) and set(stored[front : len(stored) - back]) == {1}:
+        positions = range(front, len(stored) - back)
+        return expand_dims(cx, base, positions, shape, order)
+    result = cx.compute(reshape_source(base, stored), shape, x.dtype, order)
+    cx.viewed[result.id] = base
+    return result
+
+
+def _unviewed(cx: Context, x: Value) -> Value:
+    """Return the array that others are but in another shape."""
+    while True:
+        base, _ = cx.expanded.get(x.id, (None, ()))
+        base = base or cx.viewed.get(x.id)
+        if base is None:
+            return x
+        x = base
+
+
+def _made_of(source: Sizes, target: Sizes) -> tuple[Order, ...]:
+    """Return of each axis of a view the axes it is made of."""
+    made_of: dict[int, tuple[int, ...]] = {}
+    if 0 not in source:
+        for sources, targets in view_groups(source, target):
+            made_of.update(dict.fromkeys(targets, tuple(sources)))
+    return tuple(made_of.get(axis, ()) for axis in range(len(target)))
 
 
 def order_after_view(x: Value, target: Sizes) -> Order | None:
@@ -54,6 +86,20 @@ def order_after_view(x: Value, target: Sizes) -> Order | None:
     if 0 in x.shape:
         return identity(len(target)) if x.is_logical else None
     groups = view_groups(x.shape, target)
+    order = _order_of_groups(x, groups)
+    if order is None:  # axes of length one may stand in the way
+        order = _order_of_groups(x, [g for g in groups if not _is_unit(x, g)])
+    return None if order is None else _with_units(order, len(target))
+
+
+def _is_unit(x: Value, group: Group) -> bool:
+    """Whether a group is one axis of length one that stays; not the first, which may be larger."""
+    sources, targets = group
+    return len(sources) == len(targets) == 1 and sources[0] > 0 and x.shape[sources[0]] == 1
+
+
+def _order_of_groups(x: Value, groups: Sequence[Group]) -> Order | None:
+    """Return the order of what groups of axes become; None where they do not lie side by side."""
     kept = {axis for sources, _ in groups for axis in sources}
     physical = [axis for axis in x.order if axis in kept]
     starting = {sources[0]: (sources, targets) for sources, targets in groups if sources}
@@ -65,7 +111,7 @@ def order_after_view(x: Value, target: Sizes) -> Order | None:
             return None
         order += targets
         position += len(sources)
-    return _with_units(tuple(order), len(target))
+    return tuple(order)
 
 
 def _with_units(order: Order, ndim: int) -> Order:

@@ -82,7 +82,7 @@ def select_scatter(cx: Context, x: Value, source: Value, dim: int, index: Any) -
 
 def _updated(cx: Context, x: Value, source: Value, starts: dict[int, int]) -> Value:
     """Emit the update, in the order of what was computed."""
-    order = choose_order([v for v in (x, source) if v.origin is None], x.ndim)
+    order = choose_order([v for v in (x, source) if v.is_settled], x.ndim)
     target, put = rearrange(cx, x, order), rearrange(cx, source, order)
     placed = sorted((target.axis(dim), first) for dim, first in starts.items())
     result = cx.emit(
@@ -98,7 +98,7 @@ def _updated(cx: Context, x: Value, source: Value, starts: dict[int, int]) -> Va
 
 
 def _written_in_steps(cx: Context, x: Value, source: Value, dim: int, taken: slice) -> Value:
-    order = choose_order([v for v in (x, source) if v.origin is None], x.ndim)
+    order = choose_order([v for v in (x, source) if v.is_settled], x.ndim)
     target, put = rearrange(cx, x, order), rearrange(cx, source, order)
     axis = stored_axis(target, dim)
     ends = {"start": taken.start, "stop": taken.stop, "step": taken.step}

@@ -99,4 +99,4 @@ def test_what_is_aligned_twice_is_transposed_once() -> None:
     align(cx, big, small)
     align(cx, big, small)
     assert len(cx.statements) == 1
-    assert cx.demands["p"] == [(0, 2, 3, 1)] * 2
+    assert cx.demands["p"] == [(0, 2, 3, 1)]

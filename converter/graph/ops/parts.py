@@ -1,0 +1,33 @@
+"""Arrays taken apart along an axis: queries, keys and values of one projection, most of all.
+
+Where the parts are wanted in another order, one transpose of the whole serves all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.value import PARTS, Value, inherit
+
+
+def to_take_apart(cx: Context, x: Value, dim: int) -> Value:
+    """Return an array as it is to be taken apart: in the order most of its parts are wanted in.
+
+    Args:
+        cx: the lowering context; ``x`` is the first operand of its node.
+        x: the array.
+        dim: the logical axis along which it is taken apart.
+    """
+    if not x.is_settled or not cx.source:
+        return x
+    origin = f"{PARTS}{cx.source}:{dim}"
+    if origin in cx.preferences:
+        x = cx.arrange(x, (dim, *(axis for axis in cx.preferences[origin] if axis != dim)))
+    return replace(x, origin=origin, lineage=None)
+
+
+def part_of(part: Value, whole: Value, dim: int) -> Value:
+    """Return a part with the origin of the whole."""
+    rest = tuple((axis,) for axis in range(whole.ndim) if axis != dim)
+    return inherit(part, whole, rest)
