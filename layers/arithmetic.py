@@ -46,3 +46,71 @@ def truncated_divide(x: mx.array, y: mx.array | int | float) -> mx.array:
     """
     whole = x // y
     return mx.where((whole < 0) & (whole * y != x), whole + 1, whole)
+
+
+def greatest_common_divisor(x: mx.array, y: mx.array) -> mx.array:
+    """Return the greatest common divisor, not negative, as ``torch.gcd``.
+
+    Args:
+        x: any shape and integer dtype.
+        y: broadcast against ``x``, of the same dtype.
+    """
+    a, b = mx.broadcast_arrays(mx.abs(x), mx.abs(y))
+    # Two neighbouring Fibonacci numbers need the most steps: 92 of them fit 63 bits.
+    for _ in range(3 * x.dtype.size * 8 // 2):
+        rest = mx.where(b == 0, a, mx.remainder(a, mx.where(b == 0, 1, b)))
+        a, b = mx.where(b == 0, a, b), mx.where(b == 0, b, rest)
+    return a
+
+
+def least_common_multiple(x: mx.array, y: mx.array) -> mx.array:
+    """Return the least common multiple, not negative, as ``torch.lcm``; 0 where both are 0."""
+    divisor = greatest_common_divisor(x, y)
+    return mx.abs(x // mx.where(divisor == 0, 1, divisor) * y)
+
+
+def fmax(x: mx.array, y: mx.array) -> mx.array:
+    """Return the larger of two, of a number and NaN the number, as ``torch.fmax``."""
+    return mx.where(mx.isnan(x), y, mx.where(mx.isnan(y), x, mx.maximum(x, y)))
+
+
+def fmin(x: mx.array, y: mx.array) -> mx.array:
+    """Return the smaller of two, of a number and NaN the number, as ``torch.fmin``."""
+    return mx.where(mx.isnan(x), y, mx.where(mx.isnan(y), x, mx.minimum(x, y)))
+
+
+def signbit(x: mx.array) -> mx.array:
+    """Return whether the sign is negative, that of -0 and NaN too, as ``torch.signbit``.
+
+    Args:
+        x: any shape, not complex.
+    """
+    bits = {mx.float32: mx.int32, mx.float16: mx.int16, mx.bfloat16: mx.int16}
+    return (x.view(bits[x.dtype]) if x.dtype in bits else x) < 0
+
+
+def copysign(x: mx.array, y: mx.array | float) -> mx.array:
+    """Return ``|x|`` with the sign of ``y``, as ``torch.copysign`` of floating values.
+
+    Args:
+        x: any shape, floating.
+        y: broadcast against ``x``.
+    """
+    negative = signbit(mx.array(y, dtype=x.dtype) if not isinstance(y, mx.array) else y)
+    return mx.where(negative, -mx.abs(x), mx.abs(x))
+
+
+def nextafter(x: mx.array, y: mx.array) -> mx.array:
+    """Return the float32 number next to ``x`` on the way to ``y``, as ``torch.nextafter``.
+
+    Args:
+        x: any shape, float32.
+        y: the same shape.
+    """
+    bits = x.view(mx.int32)
+    away = (x > 0) == (y > x)
+    stepped = mx.where(away, bits + 1, bits - 1).view(mx.float32)
+    least = mx.full(x.shape, 1, dtype=mx.int32).view(mx.float32)
+    stepped = mx.where(x == 0, mx.where(y > 0, least, -least), stepped)
+    missing = mx.isnan(x) | mx.isnan(y)
+    return mx.where(missing, mx.nan, mx.where(x == y, y, stepped))

@@ -45,6 +45,24 @@ def cdist(x: mx.array, y: mx.array, p: float = 2.0) -> mx.array:
     return (difference**p).sum(axis=-1) ** (1 / p)
 
 
+def pdist(x: mx.array, p: float = 2.0) -> mx.array:
+    """Distances between every two rows, each pair once; matches ``torch.nn.functional.pdist``.
+
+    Args:
+        x: ``(P, M)``, floating.
+        p: the norm, as of :func:`cdist`.
+
+    Returns:
+        ``(P·(P - 1)/2,)``: first with the first row, then with the second, and so on.
+    """
+    count = x.shape[0]
+    if count < 2:
+        return mx.zeros((0,), dtype=x.dtype)
+    first = mx.array([i for i in range(count) for _ in range(i + 1, count)])
+    second = mx.array([j for i in range(count) for j in range(i + 1, count)])
+    return cdist(x[first][:, None], x[second][:, None], p)[:, 0, 0]
+
+
 def pairwise_distance(
     x1: mx.array, x2: mx.array, p: float = 2.0, eps: float = 1e-6, keepdims: bool = False
 ) -> mx.array:

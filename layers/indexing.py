@@ -68,6 +68,28 @@ def scatter_add(x: mx.array, indices: mx.array, source: mx.array, axis: int) -> 
     return x.at[tuple(places)].add(added)
 
 
+def diagonal_scatter(
+    x: mx.array, source: mx.array, offset: int = 0, axis1: int = 0, axis2: int = 1
+) -> mx.array:
+    """Return ``x`` with a diagonal of two axes replaced, as ``torch.diagonal_scatter``.
+
+    Args:
+        x: any shape of at least two axes.
+        source: the shape of that diagonal, which is its last axis.
+        offset: how far above the main diagonal, below where negative.
+        axis1: the axis that counts the rows.
+        axis2: the axis that counts the columns.
+    """
+    count = source.shape[-1]
+    if source.size == 0:
+        return x
+    order = [axis1, axis2, *(a for a in range(x.ndim) if a not in (axis1, axis2))]
+    moved = mx.array(x.transpose(order))
+    places = mx.arange(count)
+    moved[places + max(-offset, 0), places + max(offset, 0)] = mx.moveaxis(source, -1, 0)
+    return moved.transpose([order.index(a) for a in range(x.ndim)])
+
+
 def _overlap(
     x: mx.array, indices: mx.array, source: mx.array | float, axis: int
 ) -> tuple[mx.array, mx.array | float]:

@@ -1,5 +1,6 @@
 """Layers that move elements between axes, as PyTorch orders them, channels last; MLX has none."""
 
+import math
 from collections.abc import Sequence
 
 import mlx.core as mx
@@ -26,7 +27,8 @@ def pixel_shuffle(x: mx.array, upscale_factor: int) -> mx.array:
         raise ValueError(
             f"[pixel_shuffle] {channels} channels are no multiple of upscale_factor² = {r * r}."
         )
-    split = x.reshape(-1, height, width, channels // (r * r), r, r)
+    count = math.prod(leading)
+    split = x.reshape(count, height, width, channels // (r * r), r, r)
     y = split.transpose(0, 1, 4, 2, 5, 3)
     return y.reshape(*leading, height * r, width * r, channels // (r * r))
 
@@ -52,7 +54,8 @@ def pixel_unshuffle(x: mx.array, downscale_factor: int) -> mx.array:
             f"[pixel_unshuffle] height {height} and width {width} must be multiples of "
             f"downscale_factor={r}."
         )
-    split = x.reshape(-1, height // r, r, width // r, r, channels)
+    count = math.prod(leading)
+    split = x.reshape(count, height // r, r, width // r, r, channels)
     y = split.transpose(0, 1, 3, 5, 2, 4)
     return y.reshape(*leading, height // r, width // r, channels * r * r)
 

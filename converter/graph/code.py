@@ -8,6 +8,7 @@ from a checkpoint ever reaches the source unquoted.
 from __future__ import annotations
 
 import ast
+import cmath
 import json
 import math
 from collections.abc import Mapping
@@ -73,6 +74,8 @@ def to_ast(value: Any) -> ast.expr:
         return ast.Slice(*parts)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return _number(value)
+    if isinstance(value, complex) and cmath.isfinite(value):
+        return ast.Constant(value)
     if value is None or value is Ellipsis or isinstance(value, (bool, str)):
         return ast.Constant(value)
     raise TypeError(f"cannot write {value!r} of type {type(value).__name__} into source")

@@ -117,9 +117,15 @@ def to_floating(dtype: torch.dtype) -> torch.dtype:
 
 
 def cast(operand: Value | Typed, dtype: torch.dtype) -> Value | Typed:
-    """Return the operand in the dtype; itself where it has it already."""
+    """Return the operand in the dtype; itself where it has it already.
+
+    Raises:
+        Unsupported: complex values would lose their imaginary parts.
+    """
     if operand.dtype == dtype:
         return operand
+    if operand.dtype.is_complex and not dtype.is_complex:
+        raise Unsupported(f"complex values in {dtype}: take their real part or their size first")
     code = expression("x.astype(dtype)", {"x": operand, "dtype": mlx_dtype(dtype)})
     return Typed(code, dtype)
 
@@ -141,7 +147,7 @@ def number(value: Number | Scalar, dtype: torch.dtype) -> Operand:
     Raises:
         Unsupported: an integer that an integer dtype cannot hold.
     """
-    if isinstance(value, (Scalar, bool)):
+    if isinstance(value, (Scalar, bool, complex)):
         return value
     if not is_inexact(dtype) and isinstance(value, int) and dtype != torch.bool:
         limits = torch.iinfo(dtype)
@@ -165,6 +171,8 @@ def literal(value: Number, dtype: torch.dtype) -> Number:
     """Return a Python number of the kind that stands for a dtype (``True`` for bool, …)."""
     if dtype == torch.bool:
         return bool(value)
+    if isinstance(value, complex):
+        return value
     return float(value) if is_inexact(dtype) else int(value)
 
 

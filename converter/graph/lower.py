@@ -31,11 +31,10 @@ from mlxport.converter.graph.nodes import (
     stand_in,
 )
 from mlxport.converter.graph.ops.registry import OPS
-from mlxport.converter.graph.preferences import of_parts, place_of, unanimous
 from mlxport.converter.graph.problems import Problem, raise_problems
 from mlxport.converter.graph.schedule import write_body
 from mlxport.converter.graph.signature import nested_result
-from mlxport.converter.graph.value import ARRAY, Order, Value, channels_last, identity
+from mlxport.converter.graph.value import Order, Value, channels_last, identity
 from mlxport.converter.rules.registry import Refusal
 
 Preferences = Mapping[str, Order]
@@ -44,8 +43,8 @@ Preferences = Mapping[str, Order]
 def lower(captured: Captured, *, channels_last_ends: bool = False) -> Lowered:
     """Lower a captured model.
 
-    Lowered several times: the first pass shows in which axis order the consumers of each input
-    and parameter want it; later ones store it that way, and are kept where it saves transposes.
+    Lowered twice: the first pass shows in which axis order the consumers of each input and
+    parameter want it; the second stores it that way where they agree.
 
     Args:
         captured: the model.
@@ -54,15 +53,12 @@ def lower(captured: Captured, *, channels_last_ends: bool = False) -> Lowered:
     Raises:
         UnsupportedError: modules or ops without support, all of them listed.
     """
-    preferences: dict[str, Order] = {}
-    best = _Lowering(captured, preferences, channels_last_ends).model()
-    for more in (unanimous, of_parts, unanimous):
-        for added in more(best.demands, preferences):
-            tried = _Lowering(captured, preferences | added, channels_last_ends).model()
-            if tried.transposes < best.transposes + (more is unanimous):
-                best, preferences = tried, preferences | added
-                break
-    return best
+    first = _Lowering(captured, {}, channels_last_ends).model()
+    agreed = {
+        origin: orders[0] for origin, orders in first.demands.items() if len(set(orders)) == 1
+    }
+    second = _Lowering(captured, agreed, channels_last_ends).model()
+    return second if second.transposes <= first.transposes else first
 
 
 class _Lowering:
@@ -100,7 +96,7 @@ class _Lowering:
     def _enter(self, cx: Context, value: Value) -> Value:
         if self.channels_last_ends and value.ndim > 2:
             value.order = channels_last(value.ndim)
-        order = cx.preferred(value.origin or "", value.order)
+        order = self.preferences.get(value.origin or "", value.order)
         entered = cx.arrange(replace(value, origin=None), order)
         return replace(entered, origin=value.origin)
 
@@ -118,7 +114,6 @@ class _Lowering:
             imports=self.lowered.imports,
             demands=self.lowered.demands,
             own=self.lowered.own,
-            preferences=self.preferences,
         )
 
     def _run(
@@ -147,11 +142,9 @@ class _Lowering:
     ) -> Any:
         arguments: Any = torch.fx.node.map_arg((node.args, node.kwargs), env.__getitem__)
         args, kwargs = arguments
-        cx.results, cx.name = results_of(node), name_of(node)
-        cx.place = place_of(node, path)
-        cx.source = place_of(next(iter(node.all_input_nodes), node), path)
+        cx.results, cx.name, cx.node = results_of(node), name_of(node), node
         if node.op == "get_attr":
-            return self._array(str(node.target), module, path, owner, cx)
+            return self._array(str(node.target), module, path, owner)
         if node.op == "call_module":
             return self._module(node, module, path, owner, cx, args, kwargs)
         if node.target is operator.getitem:
@@ -230,16 +223,14 @@ class _Lowering:
             if any(value.ndim != formal.ndim for value, formal in pairs):
                 return self._run(module, path, owner, cx, inputs)
             values = [cx.arrange(value, formal.order) for value, formal in pairs]
-        calls, transposes = len(self.lowered.records), self.lowered.transposes
+        calls = len(self.lowered.records)
         body, result = self._body(module, path, values, places)
         if known is not None and known.text != body.text:
             del self.lowered.records[calls:]
-            self.lowered.transposes = transposes
             return self._run(module, path, owner, cx, inputs)
         self._keep(body)
         outputs = tuple(
-            Value(v.shape, v.dtype, v.order, variable_name(plain, cx.name), v.origin, v.lineage)
-            for v in body.outputs
+            Value(v.shape, v.dtype, v.order, variable_name(plain, cx.name)) for v in body.outputs
         )
         cx.statements.append(Statement(outputs, call_of(self.names, owner, plain, values), plain))
         record_call(self.lowered, self.names, plain, values, outputs)
@@ -269,7 +260,7 @@ class _Lowering:
         if len(known) == len(values):
             names = [known[i].name for i in places]
         formal = [
-            Value(v.shape, v.dtype, v.order, name, v.origin, v.lineage)
+            Value(v.shape, v.dtype, v.order, name, v.origin)
             for v, name in zip(values, names, strict=True)
         ]
         body = Body(plain, formal)
@@ -292,16 +283,14 @@ class _Lowering:
 
     # -- parameters ------------------------------------------------------------------------------
 
-    def _array(
-        self, target: str, module: torch.nn.Module, path: str, owner: str, cx: Context
-    ) -> Value:
+    def _array(self, target: str, module: torch.nn.Module, path: str, owner: str) -> Value:
         full = plain_path(f"{path}.{target}" if path else target)
         tensor, trainable = self._tensor(full, target, module)
-        origin = f"{ARRAY}{full}"
-        order = cx.preferred(origin, identity(tensor.ndim))
+        origin = f"array:{full}"
+        order = self.preferences.get(origin, identity(tensor.ndim))
         self.lowered.arrays[full] = Array(full, tensor, order, trainable)
         name, code = target.split(".")[-1], self.names.reference(owner, full)
-        return Value(tuple(tensor.shape), tensor.dtype, order, name, origin, code=code)
+        return Value(tuple(tensor.shape), tensor.dtype, order, name, origin, code)
 
     def _tensor(self, path: str, target: str, module: torch.nn.Module) -> tuple[torch.Tensor, bool]:
         if path in self.parameters:

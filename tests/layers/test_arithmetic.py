@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from mlxport.layers.arithmetic import floor_divide, fmod, truncated_divide
+from mlxport.layers.arithmetic import (
+    copysign,
+    floor_divide,
+    fmax,
+    fmin,
+    fmod,
+    greatest_common_divisor,
+    least_common_multiple,
+    nextafter,
+    signbit,
+    truncated_divide,
+)
 
 SPECIAL = [0.0, -0.0, 0.1, 1.0, -1.0, 5.5, -5.5, 1e30, float("inf"), -float("inf"), float("nan")]
 INTEGERS = [-7, -6, -1, 1, 2, 3, 7]
@@ -50,3 +61,52 @@ def test_the_quotient_is_not_rounded_first() -> None:
     one, tenth = mx.array(1.0), mx.array(0.1)
     assert floor_divide(one, tenth).item() == 9
     assert mx.floor(one / tenth).item() == 10
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.int64])
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(greatest_common_divisor, torch.gcd), (least_common_multiple, torch.lcm)],
+    ids=["gcd", "lcm"],
+)
+def test_divisors_and_multiples(
+    ours: Callable[..., Any], theirs: Callable[..., Any], dtype: type
+) -> None:
+    lowest = 0 if dtype == np.uint8 else -11
+    x = np.arange(lowest, 11, dtype=dtype)
+    got = ours(mx.array(x)[:, None], mx.array(x))
+    assert same(got, theirs(torch.tensor(x)[:, None], torch.tensor(x)))
+
+
+def test_the_divisor_that_takes_most_steps() -> None:
+    a, b = 7540113804746346429, 4660046610375530309  # neighbouring Fibonacci numbers
+    assert greatest_common_divisor(mx.array([a]), mx.array([b])).item() == 1
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (fmax, torch.fmax),
+        (fmin, torch.fmin),
+        (copysign, torch.copysign),
+        (nextafter, torch.nextafter),
+    ],
+    ids=["fmax", "fmin", "copysign", "nextafter"],
+)
+def test_two_special_values(ours: Callable[..., Any], theirs: Callable[..., Any]) -> None:
+    x = np.array(SPECIAL, dtype=np.float32)
+    y = np.array([v for v in SPECIAL if not np.isnan(v)], dtype=np.float32)
+    first, second = np.broadcast_arrays(x[:, None], y)
+    got = ours(mx.array(first.copy()), mx.array(second.copy()))
+    want = theirs(torch.tensor(first.copy()), torch.tensor(second.copy()))
+    assert same(got, want)
+    if ours is copysign:
+        assert np.array_equal(np.signbit(np.array(got)), want.signbit().numpy())
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16, mx.int32], ids=str)
+def test_signbit(dtype: mx.Dtype) -> None:
+    x = mx.array([0.0, 1.0, -1.0]).astype(dtype)
+    assert signbit(x).tolist() == [False, False, True]
+    if dtype != mx.int32:
+        assert signbit(mx.array([-0.0, -float("inf")]).astype(dtype)).tolist() == [True, True]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlxport.layers.distance import cdist, cosine_similarity, pairwise_distance
+from mlxport.layers.distance import cdist, cosine_similarity, pairwise_distance, pdist
 
 
 @pytest.mark.parametrize("p", [0.0, 0.5, 1.0, 2.0, 3.0, math.inf])
@@ -57,3 +57,13 @@ def test_cosine_never_leaves_its_range() -> None:
     x = torch.randn(1000, 3) * 1e-3
     got = np.array(cosine_similarity(mx.array(x.numpy()), mx.array(x.numpy())))
     assert np.abs(got - 1).max() < 1e-6
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0, 2.0, 3.0, math.inf])
+@pytest.mark.parametrize("shape", [(5, 3), (2, 1), (1, 3), (0, 3)], ids=str)
+def test_each_pair_once(shape: tuple[int, ...], p: float) -> None:
+    x = torch.randn(shape)
+    got = np.array(pdist(mx.array(x.numpy()), p))
+    want = torch.nn.functional.pdist(x.double(), p)
+    assert got.shape == tuple(want.shape)
+    np.testing.assert_allclose(got, want.numpy(), rtol=1e-5, atol=0)

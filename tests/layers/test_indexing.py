@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from mlxport.layers.indexing import index_put, scatter, scatter_add, slice_scatter
+from mlxport.layers.indexing import (
+    diagonal_scatter,
+    index_put,
+    scatter,
+    scatter_add,
+    slice_scatter,
+)
 
 X, S = torch.randn(4, 5, 6), torch.randn(4, 5, 6)
 I = torch.rand(4, 5, 6).argsort(1)  # noqa: E741
@@ -71,3 +77,16 @@ def test_values_and_gradients(name: str) -> None:
     for mine, other in zip(mx.grad(loss, argnums=(0, 1))(*arrays), gradients, strict=True):
         expected = np.zeros(X.shape) if other is None else other.numpy()
         assert np.allclose(np.array(mine), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("axes", [(0, 1), (2, 0), (1, 2)], ids=str)
+@pytest.mark.parametrize("offset", [0, 2, -1, 9])
+def test_diagonal(offset: int, axes: tuple[int, int]) -> None:
+    if offset == 9:  # where no diagonal is, PyTorch takes a slice of none
+        offset = X.shape[axes[1]]
+    source = torch.randn_like(torch.diagonal(X, offset, *axes))
+    arrays = [mx.array(t.numpy()) if t.numel() else mx.zeros(tuple(t.shape)) for t in (X, source)]
+    got = diagonal_scatter(*arrays, offset, *axes)
+    want = torch.diagonal_scatter(X, source, offset, *axes)
+    assert np.array_equal(np.array(got), want.numpy())
+    assert np.array_equal(np.array(arrays[0]), X.numpy())

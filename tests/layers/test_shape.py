@@ -34,6 +34,11 @@ def test_pixel_shuffle(leading: tuple[int, ...], factor: int) -> None:
     assert_equal(pixel_shuffle(to_mlx(x), factor), F.pixel_shuffle(x, factor).movedim(-3, -1))
 
 
+def test_pixels_of_no_images() -> None:
+    assert pixel_shuffle(mx.zeros((0, 4, 5, 36)), 3).shape == (0, 12, 15, 4)
+    assert pixel_unshuffle(mx.zeros((0, 4, 6, 3)), 2).shape == (0, 2, 3, 12)
+
+
 @LEADING
 @pytest.mark.parametrize("factor", [1, 2, 3])
 def test_pixel_unshuffle(leading: tuple[int, ...], factor: int) -> None:

@@ -120,6 +120,8 @@ def softplus(cx: Context, x: Value, beta: Number = 1, threshold: Number = 20) ->
 def prelu(cx: Context, x: Value, weight: Value) -> Value:
     """A learned slope below zero, one for all or one per channel (logical axis 1)."""
     require_floating(cx, "prelu", x, weight)
+    if x.ndim == 0:
+        weight = reshaped(cx, weight, ())
     per_channel = weight.ndim == 1 and weight.shape[0] != 1
     if per_channel and x.axis(1) != x.ndim - 1:
         weight = reshaped(cx, weight, (weight.shape[0], *(1,) * (x.ndim - 2)))

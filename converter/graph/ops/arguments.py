@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
 from mlxport.converter.graph.code import OMIT
 from mlxport.converter.graph.context import Context
-from mlxport.converter.graph.value import Value
+from mlxport.converter.graph.value import Value, identity
 
 FLOATING_ONLY = "floating-point dtypes only"
 
@@ -36,3 +37,28 @@ def per_axis(value: int | Sequence[int], default: int | None = None) -> Any:
     if len(set(value)) == 1:
         return per_axis(value[0], default)
     return tuple(value)
+
+
+def unread(cx: Context, first: int, doing: str) -> tuple[Value, ...]:
+    """Return stand-ins for results that PyTorch keeps for the gradient and nobody may read.
+
+    Args:
+        cx: the lowering.
+        first: the number of the first of them.
+        doing: the op, for the message (``"a determinant"``).
+
+    Raises:
+        Unsupported: one of them is read.
+    """
+    if any(_reads(user, first) for user in cx.node.users):
+        raise cx.refuse(f"{doing} of which more than the first {first} results are read")
+    return tuple(Value(s, d, identity(len(s)), cx.name) for s, d in cx.results[first:])
+
+
+def _reads(user: Any, first: int) -> bool:
+    """Whether the user of a node with several results reads one behind the first ones."""
+    if user.target is not operator.getitem:
+        return True
+    readers = (str(reader.target) for reader in user.users)
+    checks = "aten._linalg_check_errors.default"  # which stays out
+    return bool(user.args[1] >= first) and any(reader != checks for reader in readers)

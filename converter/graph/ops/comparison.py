@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from mlxport.converter.graph.context import Context, Handler
-from mlxport.converter.graph.dtypes import Number, cast, emit, literal, torch_promoted
+from mlxport.converter.graph.dtypes import Number, cast, emit, is_inexact, literal, torch_promoted
 from mlxport.converter.graph.ops.broadcast import align
 from mlxport.converter.graph.ops.pointwise import pointwise
 from mlxport.converter.graph.ops.registry import op
@@ -37,7 +37,7 @@ def _compared(cx: Context, operand: Any, dtype: torch.dtype) -> Any:
     """Return an operand as PyTorch compares it: a 0-d array takes the other's dtype first."""
     if isinstance(operand, Value):
         return cast(operand, dtype) if operand.ndim == 0 else operand
-    if not dtype.is_floating_point and isinstance(operand, int) and dtype != torch.bool:
+    if not is_inexact(dtype) and isinstance(operand, int) and dtype != torch.bool:
         limits = torch.iinfo(dtype)
         if not limits.min <= operand <= limits.max:
             raise cx.refuse(f"{operand} does not fit {str(dtype).removeprefix('torch.')}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from mlxport.converter.graph.code import OMIT
 from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.ops.arguments import unread
 from mlxport.converter.graph.ops.registry import op
 from mlxport.converter.graph.value import Value
 
@@ -23,3 +25,41 @@ def embedding(
     """``torch.nn.functional.embedding``; the other arguments concern its gradient only."""
     order = (*indices.order, indices.ndim)
     return cx.emit("weight[indices]", weight=cx.logical(weight), indices=indices, order=order)
+
+
+MODES = ("sum", "mean", "max")
+
+
+@op(
+    "aten._embedding_bag.default",
+    "aten._embedding_bag_forward_only.default",
+    restrictions="indices must lie in the table and bags begin at 0; the reduced rows only",
+)
+def embedding_bag(
+    cx: Context,
+    weight: Value,
+    indices: Value,
+    offsets: Value,
+    scale_grad_by_freq: bool = False,
+    mode: int = 0,
+    sparse: bool = False,
+    per_sample_weights: Value | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int = -1,
+) -> tuple[Value, ...]:
+    """``torch.nn.functional.embedding_bag``."""
+    cx.imports["embedding_bag"] = "embedding_bag"
+    rows = cx.step(
+        "embedding_bag(weight, indices, offsets, mode=mode, per_sample_weights=factors, "
+        "include_last_offset=last, padding_idx=padding)",
+        weight,
+        shape=cx.shape,
+        weight=cx.logical(weight),
+        indices=cx.logical(indices),
+        offsets=offsets,
+        mode=OMIT if MODES[mode] == "mean" else MODES[mode],
+        factors=OMIT if per_sample_weights is None else per_sample_weights,
+        last=include_last_offset or OMIT,
+        padding=OMIT if padding_idx < 0 else padding_idx,
+    )
+    return rows, *unread(cx, 1, "embedding_bag")

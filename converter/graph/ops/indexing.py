@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from mlxport.converter.graph.context import Context
-from mlxport.converter.graph.dtypes import Number, emit, mlx_promoted
+from mlxport.converter.graph.dtypes import Number, emit, literal, mlx_promoted, typed
 from mlxport.converter.graph.ops.axes import stored_axis, subscript
 from mlxport.converter.graph.ops.broadcast import align, common_order
 from mlxport.converter.graph.ops.comparison import select
+from mlxport.converter.graph.ops.creation import filled
 from mlxport.converter.graph.ops.registry import op
 from mlxport.converter.graph.ops.view import reshaped
 from mlxport.converter.graph.value import Value, inherit
@@ -71,6 +71,8 @@ def take(cx: Context, x: Value, places: Value) -> Value:
 @op("aten.gather.default")
 def gather(cx: Context, x: Value, dim: int, places: Value, *, sparse_grad: bool = False) -> Value:
     """From each line along an axis the elements at the places that the same line has."""
+    if 0 in cx.shape:
+        return filled(cx, 0, cx.shape)
     if x.ndim == 0 or places.ndim == 0:
         raise cx.refuse("a gather from or by a 0-d array")
     (x, places), order = common_order(cx, [x, places])
@@ -99,6 +101,8 @@ def scatter_add(cx: Context, x: Value, dim: int, places: Value, source: Value) -
 def _scattered(
     cx: Context, function: str, x: Value, dim: int, places: Value, source: Value | Number
 ) -> Value:
+    if 0 in places.shape:
+        return x
     if x.ndim == 0 or places.ndim == 0:
         raise cx.refuse("a scatter to or by a 0-d array")
     values = [x, places, source] if isinstance(source, Value) else [x, places]
@@ -115,12 +119,18 @@ def index_add(
     cx: Context, x: Value, dim: int, places: Value, source: Value, *, alpha: Number = 1
 ) -> Value:
     """The array with slices added at some places of an axis."""
-    if x.ndim == 0 or alpha != 1:
-        raise cx.refuse(f"index_add of a 0-d array or with alpha={alpha}")
+    if 0 in places.shape:
+        return x
+    if x.ndim == 0:
+        raise cx.refuse("an index_add to a 0-d array: reshape it to (1,)")
     (x, source), order = common_order(cx, [x, source])
+    places = reshaped(cx, places, (1,)) if places.ndim == 0 else places
     axes = [slice(None)] * x.ndim
     where = subscript([*axes[: x.axis(dim)], places, *axes[x.axis(dim) + 1 :]])
-    return cx.emit("x.at[where].add(source)", order=order, x=x, where=where, source=source)
+    if alpha == 1:
+        return cx.emit("x.at[where].add(source)", order=order, x=x, where=where, source=source)
+    scaled = typed("alpha * source", x.dtype, alpha=literal(alpha, x.dtype), source=source)
+    return cx.emit("x.at[where].add(source)", order=order, x=x, where=where, source=scaled)
 
 
 @op(
@@ -182,13 +192,3 @@ def triu(cx: Context, x: Value, diagonal: int = 0) -> Value:
     """The upper triangle of the last two axes, zeros below."""
     x = cx.last(x, 2)
     return cx.call("mx.triu", x, *([diagonal] if diagonal else []), order=x.order)
-
-
-@op(
-    "aten.masked_select.default",
-    "aten.nonzero.default",
-    restrictions="always refused: the result's size depends on the data",
-)
-def data_dependent(cx: Context, *_: Any, **__: Any) -> Value:
-    """Refuse: the result's size is known only at run time."""
-    raise cx.refuse("the result's size depends on the data. Use torch.where with a fixed size")

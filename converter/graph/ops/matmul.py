@@ -11,7 +11,9 @@ from typing import Any
 
 from mlxport.converter.graph.code import OMIT
 from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.dtypes import emit, mlx_promoted
 from mlxport.converter.graph.ops.arguments import FLOATING_ONLY, require_floating
+from mlxport.converter.graph.ops.broadcast import align
 from mlxport.converter.graph.ops.registry import op
 from mlxport.converter.graph.value import Order, Value, identity, without_axes
 
@@ -70,6 +72,40 @@ def addmm(
         alpha=OMIT if alpha == 1 else float(alpha),
         beta=OMIT if beta == 1 else float(beta),
     )
+
+
+@op("aten.addbmm.default", restrictions=FLOATING_ONLY)
+def addbmm(
+    cx: Context, bias: Value, a: Value, b: Value, *, beta: float = 1, alpha: float = 1
+) -> Value:
+    """``beta * bias`` and ``alpha`` times the products of a batch, summed over it."""
+    require_floating(cx, "matrix product", bias, a, b)
+    operands: dict[str, Any] = {"a": cx.logical(a), "b": cx.logical(b), **_scale(alpha)}
+    product = 'mx.einsum("bij,bjk->ik", a, b)'
+    product = product if alpha == 1 else f"alpha * {product}"
+    if beta == 0:
+        return cx.emit(product, **operands)
+    left = "bias" if beta == 1 else "beta * bias"
+    operands |= {"bias": cx.logical(bias), **_scale(beta, "beta")}
+    return cx.emit(f"{left} + {product}", **operands)
+
+
+@op("aten.dist.default", restrictions=FLOATING_ONLY)
+def dist(cx: Context, x: Value, y: Value, p: float = 2) -> Value:
+    """``torch.dist``: the norm of the difference of two arrays, broadcast together."""
+    require_floating(cx, "a distance", x, y)
+    (x, y), _ = align(cx, x, y)
+    cx.imports["norm"] = "reduction"
+    gives = mlx_promoted(x, y)
+    return emit(cx, "norm(x - y, p)", gives, None, x=x, y=y, p=float(p))
+
+
+@op("aten._pdist_forward.default", restrictions=FLOATING_ONLY)
+def pdist(cx: Context, x: Value, p: float = 2) -> Value:
+    """``torch.nn.functional.pdist``: distances between every two rows, each pair once."""
+    require_floating(cx, "a distance", x)
+    power = OMIT if p == 2 else float(p)
+    return cx.layer_function("distance", "pdist", cx.logical(x), p=power)
 
 
 @op("aten.einsum.default", restrictions=FLOATING_ONLY)

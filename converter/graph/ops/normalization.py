@@ -10,6 +10,7 @@ import torch
 from mlxport.converter.graph.code import OMIT, call, expression
 from mlxport.converter.graph.context import Context
 from mlxport.converter.graph.dtypes import cast, mlx_dtype
+from mlxport.converter.graph.ops.arguments import require_floating, unread
 from mlxport.converter.graph.ops.registry import op
 from mlxport.converter.graph.value import Value
 
@@ -163,6 +164,37 @@ def layer_norm(
     )
 
 
+@op("aten.native_layer_norm.default", restrictions="the normalised values only")
+def native_layer_norm(
+    cx: Context,
+    x: Value,
+    normalized_shape: Sequence[int],
+    weight: Value | None,
+    bias: Value | None,
+    eps: float,
+) -> tuple[Value, ...]:
+    """``layer_norm`` with the statistics that PyTorch keeps for the gradient."""
+    rest = unread(cx, 1, "native_layer_norm")
+    return layer_norm(cx, x, normalized_shape, weight, bias, eps), *rest
+
+
+@op("aten.native_group_norm.default", restrictions="the normalised values only")
+def native_group_norm(
+    cx: Context,
+    x: Value,
+    weight: Value | None,
+    bias: Value | None,
+    samples: Any,
+    channels: Any,
+    pixels: Any,
+    num_groups: int,
+    eps: float,
+) -> tuple[Value, ...]:
+    """``group_norm`` with the statistics that PyTorch keeps for the gradient."""
+    rest = unread(cx, 1, "native_group_norm")
+    return group_norm(cx, x, num_groups, weight, bias, eps), *rest
+
+
 @op("aten.rms_norm.default")
 def rms_norm(
     cx: Context,
@@ -172,6 +204,7 @@ def rms_norm(
     eps: float | None = None,
 ) -> Value:
     """``torch.nn.functional.rms_norm``; ``eps`` is float32's where none is given."""
+    require_floating(cx, "rms_norm", x)
     x = cx.last(x, len(normalized_shape))
     if len(normalized_shape) == 1:
         eps = torch.finfo(torch.float32).eps if eps is None else eps

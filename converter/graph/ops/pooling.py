@@ -119,6 +119,25 @@ def adaptive_max_pool(cx: Context, x: Value, output_size: Sizes) -> tuple[Value,
     return maxima, cx.compute(code, *cx.results[1], x.order)
 
 
+@op("aten.fractional_max_pool2d.default", restrictions=FLOATING_ONLY)
+@op("aten.fractional_max_pool3d.default", restrictions=FLOATING_ONLY)
+def fractional_max_pool(
+    cx: Context, x: Value, kernel_size: Sizes, output_size: Sizes, random_samples: Value
+) -> tuple[Value, ...]:
+    """``torch.nn.functional.fractional_max_pool{2,3}d`` by random samples that are given."""
+    require_floating(cx, "pooling", x)
+    x = _channels_last(cx, x, output_size)
+    cx.imports["fractional_max_pool"] = "fractional_pooling"
+    return cx.emit_many(
+        "fractional_max_pool(x, kernel, size, samples)",
+        orders=[x.order, x.order],
+        x=x,
+        kernel=tuple(kernel_size),
+        size=tuple(output_size),
+        samples=cx.logical(random_samples),
+    )
+
+
 def _channels_last(cx: Context, x: Value, per_axis: Sizes) -> Value:
     rank = len(per_axis)
     if x.ndim - rank not in (1, 2):

@@ -50,7 +50,7 @@ def reduce(
     """
     axes = normalise_dims(dims, of.ndim) if of.ndim else ()
     order = of.order if keepdim else without_axes(of.order, axes)
-    keep = True if keepdim else OMIT
+    keep = True if keepdim and of.ndim else OMIT
     return emit(cx, template, gives, order, x=x, axis=stored_axes(of, axes), keep=keep, **operands)
 
 
@@ -139,6 +139,8 @@ def _correction(unbiased: bool, correction: Number | None) -> Number:
 def _spread(
     cx: Context, names: tuple[str, str], x: Value, dim: Dims, keepdim: bool, correction: Number
 ) -> Value:
+    if x.dtype.is_complex:
+        raise cx.refuse("the variance of complex values")
     if correction != int(correction):
         raise cx.refuse(f"a correction of {correction}: MLX takes whole numbers")
     ddof = int(correction) or OMIT

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlxport.converter.graph.code import OMIT
+from mlxport.converter.graph.code import OMIT, expression
 from mlxport.converter.graph.context import Context
 from mlxport.converter.graph.ops.axes import stored_axis
 from mlxport.converter.graph.ops.registry import op
@@ -12,7 +12,8 @@ from mlxport.converter.graph.value import Scalar, Value
 @op("aten.sort.default")
 def sort(cx: Context, x: Value, dim: int = -1, descending: bool = False) -> tuple[Value, ...]:
     """Values in order along an axis and their places; equal ones keep their sequence."""
-    _require_axis(cx, x)
+    if x.ndim == 0:
+        return of_scalar(cx, x)
     cx.imports["sort"] = "sorting"
     return cx.emit_many(
         "sort(x, axis=axis, descending=descending)",
@@ -34,7 +35,8 @@ def sort_stable(
 @op("aten.argsort.default")
 def argsort(cx: Context, x: Value, dim: int = -1, descending: bool = False) -> Value:
     """The places of the values in order along an axis."""
-    _require_axis(cx, x)
+    if x.ndim == 0:
+        return cx.emit("mx.zeros_like(x).astype(mx.int64)", x=x)
     return cx.layer_function(
         "sorting",
         "argsort",
@@ -63,7 +65,10 @@ def topk(
     sorted_: bool = True,
 ) -> tuple[Value, ...]:
     """The largest or smallest values along an axis, in order, and their places."""
-    _require_axis(cx, x)
+    if x.ndim == 0:
+        if k != 1:
+            raise cx.refuse(f"the {k} largest of a 0-d array")
+        return of_scalar(cx, x)
     cx.imports["topk"] = "sorting"
     return cx.emit_many(
         "topk(x, k, axis=axis, largest=largest)",
@@ -80,6 +85,7 @@ def _axis(x: Value, dim: int) -> object:
     return OMIT if axis in (-1, x.ndim - 1) else axis
 
 
-def _require_axis(cx: Context, x: Value) -> None:
-    if x.ndim == 0:
-        raise cx.refuse("a 0-d array has nothing to sort")
+def of_scalar(cx: Context, x: Value) -> tuple[Value, Value]:
+    """Return a 0-d array as its own only value, and its place, 0."""
+    place = expression("mx.zeros_like(x).astype(mx.int64)", {"x": x})
+    return x, cx.compute(place, *cx.results[1])

@@ -20,6 +20,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 import torch
+from torch.export._remove_effect_tokens_pass import _remove_effect_tokens
 from torch.utils._pytree import tree_leaves, tree_map
 
 from mlxport.converter.graph.code import expression, to_source
@@ -130,7 +131,7 @@ def _export(fn: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> Any:
         program = torch.export.export(_Function(fn), tuple(inputs), strict=False)
         if _is_handled(program.graph):
             return program  # decomposing would change nothing, and takes most of the time
-        return program.run_decompositions(dict(_decompositions()))
+        return _remove_effect_tokens(program.run_decompositions(dict(_decompositions())))
 
 
 def _is_handled(graph: torch.fx.Graph) -> bool:
@@ -180,7 +181,7 @@ def _call(cx: Context, node: Any, env: dict[Any, Any]) -> Any:
         return args[0][args[1]]
     assert str(node.target) in OPS, f"{node.target} has no handler"
     metas = [m for m in tree_leaves(node.meta.get("val")) if isinstance(m, torch.Tensor)]
-    cx.results = tuple((tuple(m.shape), m.dtype) for m in metas)
+    cx.results, cx.node = tuple((tuple(m.shape), m.dtype) for m in metas), node
     result = OPS[str(node.target)].handler(cx, *args, **kwargs)
     values = [v for v in tree_leaves(result) if isinstance(v, Value)]
     assert len(values) == len(metas), f"{node.target}: {len(values)} results, not {len(metas)}"
@@ -261,6 +262,8 @@ def _orders(inputs: Sequence[torch.Tensor]) -> Iterator[list[Order | None]]:
 
 
 def _cast(x: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+    if x.is_complex():
+        return x.to(torch.complex128) if dtype == torch.float64 else x
     return x if dtype is None or not x.is_floating_point() else x.to(dtype)
 
 
@@ -285,7 +288,8 @@ def _compare(name: str, got: torch.Tensor, own: torch.Tensor, want: torch.Tensor
     if not own.is_floating_point() and not own.is_complex():
         assert torch.equal(got, own), f"{name}: {got}, torch has {own}"
         return
-    for kind in (torch.isnan, torch.isposinf, torch.isneginf):
+    infinite = (torch.isinf,) if own.is_complex() else (torch.isposinf, torch.isneginf)
+    for kind in (torch.isnan, *infinite):
         assert torch.equal(kind(got), kind(own)), f"{name}: {kind.__name__} differs"
     finite = torch.isfinite(own) & torch.isfinite(want)
     error, noise = (_error(x[finite], want[finite]) for x in (got, own))
@@ -294,6 +298,7 @@ def _compare(name: str, got: torch.Tensor, own: torch.Tensor, want: torch.Tensor
 
 
 def _error(x: torch.Tensor, reference: torch.Tensor) -> float:
-    difference = torch.linalg.vector_norm(x.double() - reference.double())
-    scale = torch.linalg.vector_norm(reference.double())
+    exact = torch.complex128 if x.is_complex() else torch.float64
+    difference = torch.linalg.vector_norm(x.to(exact) - reference.to(exact))
+    scale = torch.linalg.vector_norm(reference.to(exact))
     return float(difference / scale) if scale > 0 else float(difference)

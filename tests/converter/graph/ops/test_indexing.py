@@ -147,7 +147,6 @@ REFUSED: dict[str, tuple[str, Fn, tuple[int, ...]]] = {
     "mask among others": ("among other", put(A, lambda x: x[0, :2, 0, 0] > 0), (2, 4, 6)),
     "0-d gather": ("0-d array", lambda x, v: v.gather(0, v.long()), ()),
     "0-d scatter": ("0-d array", lambda x, v: v.scatter(0, v.long(), 1.0), ()),
-    "index_add alpha": ("alpha=2", lambda x, v: v.index_add(0, A, v, alpha=2), (2,)),
 }
 
 
@@ -165,3 +164,15 @@ def test_a_mask_that_picks_is_refused(lower_op: Fn) -> None:
         lower_op(lambda x: x.nonzero(), X)
     with pytest.raises(Unsupported, match="size depends on the data"):
         lower_op(lambda x: x.masked_select(x > 0), X)
+
+
+@pytest.mark.parametrize("alpha", [0, 2, -1.5])
+def test_index_add_scaled(alpha: float, assert_op_parity: Fn) -> None:
+    x, source = torch.randn(3, 4, 5), torch.randn(3, 2, 5)
+    assert_op_parity(lambda x, s: x.index_add(1, A, s, alpha=alpha), x, source)
+
+
+def test_no_places_at_all(assert_op_parity: Fn) -> None:
+    x, none = torch.randn(3, 4), torch.zeros(0, dtype=torch.int64)
+    assert_op_parity(lambda x: (x.gather(0, none), x.scatter(0, none, 1.0)), x)
+    assert_op_parity(lambda x: x.index_add(0, none, x[:0]), x)

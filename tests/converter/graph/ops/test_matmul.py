@@ -214,3 +214,16 @@ def test_cdist(assert_op_parity, a, b, p):
         return torch.cdist(x, y, p=p)
 
     assert_op_parity(fn, torch.randn(a), torch.randn(b))
+
+
+@pytest.mark.parametrize(("beta", "alpha"), [(1, 1), (0, 1), (2.0, 0.5)])
+def test_addbmm(assert_op_parity, beta, alpha):
+    a, b, bias = torch.randn(3, 4, 5), torch.randn(3, 5, 6), torch.randn(4, 6)
+    assert_op_parity(lambda c, a, b: torch.addbmm(c, a, b, beta=beta, alpha=alpha), bias, a, b)
+
+
+@pytest.mark.parametrize("p", [0, 1, 2, 3.5, torch.inf])
+def test_distances(assert_op_parity, p):
+    x, y = torch.randn(2, 3, 4), torch.randn(3, 4)
+    assert_op_parity(lambda x, y: torch.dist(x, y, p), x, y)
+    assert_op_parity(lambda x: torch.nn.functional.pdist(x, p), y)

@@ -172,3 +172,13 @@ def test_rms_norm_without_eps_takes_that_of_float32(lower_op, dims, dtype):
     assert torch.equal(rms_norm(dims)(x), rms_norm(dims, eps=eps)(x))
     native, ours = "mx.fast.rms_norm(a, None, 1.1920928955078125e-7)", "rms_norm(a, (4, 5))"
     assert lower_op(rms_norm(dims), x).source == (native if dims == 1 else ours)
+
+
+def test_with_statistics_that_nobody_reads(assert_op_parity, lower_op):
+    x, w = torch.randn(2, 4, 3, 3), torch.randn(4)
+    layer = torch.ops.aten.native_layer_norm
+    assert_op_parity(lambda x: layer(x, [3, 3], None, None, 1e-5)[0], x)
+    group = torch.ops.aten.native_group_norm
+    assert_op_parity(lambda x, w: group(x, w, w, 2, 4, 9, 2, 1e-5)[0], x, w)
+    with pytest.raises(Unsupported, match="first 1 results"):
+        lower_op(lambda x: layer(x, [3, 3], None, None, 1e-5)[1], x)

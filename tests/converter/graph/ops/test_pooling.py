@@ -123,3 +123,13 @@ def test_averages_of_integers_are_refused(lower_op):
 def test_fewer_sizes_than_axes_are_refused(lower_op):
     with pytest.raises(Unsupported, match="one per spatial axis"):
         lower_op(lambda x: torch.ops.aten.max_pool3d(x, [2]), volume(3))
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+def test_fractional(assert_op_parity, rank):
+    pool = (
+        torch.ops.aten.fractional_max_pool2d if rank == 2 else torch.ops.aten.fractional_max_pool3d
+    )
+    samples = torch.rand(2, 3, rank)
+    x = torch.randn(2, 3, *(9,) * rank)
+    assert_op_parity(lambda x, s: pool(x, [2] * rank, [4] * rank, s), x, samples)

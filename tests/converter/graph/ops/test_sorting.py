@@ -47,6 +47,10 @@ def test_nan_is_the_largest(descending: bool, assert_op_parity: Fn) -> None:
     assert_op_parity(lambda x: torch.topk(x, 3, largest=descending), x)
 
 
-def test_0d_is_refused(lower_op: Fn) -> None:
-    with pytest.raises(Unsupported, match="nothing to sort"):
-        lower_op(torch.sort, torch.tensor(1.0))
+def test_0d(assert_op_parity: Fn, lower_op: Fn) -> None:
+    x = torch.tensor(1.0)
+    assert_op_parity(lambda x: torch.sort(x, 0), x)
+    assert_op_parity(lambda x: torch.argsort(x), x)
+    assert_op_parity(lambda x: torch.topk(x, 1), x)
+    with pytest.raises(Unsupported, match="0-d"):
+        lower_op(lambda x: torch.topk(x, 0), x)

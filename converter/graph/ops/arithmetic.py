@@ -1,0 +1,89 @@
+"""Elementwise arithmetic that MLX has no function for: ``layers/arithmetic.py``."""
+
+from __future__ import annotations
+
+import torch
+
+from mlxport.converter.graph.context import Context, Handler
+from mlxport.converter.graph.dtypes import Number, cast, emit, is_inexact, number
+from mlxport.converter.graph.ops.broadcast import align
+from mlxport.converter.graph.ops.pointwise import maximum, minimum
+from mlxport.converter.graph.ops.registry import op
+from mlxport.converter.graph.value import Value
+
+
+def _in_one_dtype(cx: Context, function: str, x: Value, y: Value | Number) -> Value:
+    """Emit a function of two operands that are first brought to the node's dtype."""
+    aligned, order = align(cx, x, y)
+    a, b = (cast(v, cx.dtype) if isinstance(v, Value) else number(v, cx.dtype) for v in aligned)
+    cx.imports[function] = "arithmetic"
+    return emit(cx, f"{function}(x, y)", cx.dtype, order, x=a, y=b)
+
+
+def _passing_nan(function: str, plain: Handler) -> Handler:
+    def extreme(cx: Context, x: Value, y: Value) -> Value:
+        if not is_inexact(cx.dtype):
+            return plain(cx, x, y)  # type: ignore[return-value]
+        return _in_one_dtype(cx, function, x, y)
+
+    return extreme
+
+
+op("aten.fmax.default")(_passing_nan("fmax", maximum))
+op("aten.fmin.default")(_passing_nan("fmin", minimum))
+
+
+@op("aten.copysign.Tensor", "aten.copysign.Scalar")
+def copysign(cx: Context, x: Value, y: Value | Number) -> Value:
+    """The size of one with the sign of another, which may be that of -0."""
+    return _in_one_dtype(cx, "copysign", x, float(y) if isinstance(y, (int, float)) else y)
+
+
+@op("aten.nextafter.default", restrictions="float32")
+def nextafter(cx: Context, x: Value, y: Value) -> Value:
+    """The next number on the way to another."""
+    if cx.dtype != torch.float32:
+        raise cx.refuse(f"nextafter of {cx.dtype}")
+    return _in_one_dtype(cx, "nextafter", x, y)
+
+
+@op("aten.gcd.default")
+def gcd(cx: Context, x: Value, y: Value) -> Value:
+    """The greatest common divisor."""
+    return _in_one_dtype(cx, "greatest_common_divisor", x, y)
+
+
+@op("aten.lcm.default")
+def lcm(cx: Context, x: Value, y: Value) -> Value:
+    """The least common multiple."""
+    return _in_one_dtype(cx, "least_common_multiple", x, y)
+
+
+@op("aten.ldexp.Tensor", restrictions="powers that float32 holds")
+def ldexp(cx: Context, x: Value, exponent: Value) -> Value:
+    """``x * 2**exponent``."""
+    (x, exponent), order = align(cx, x, exponent)
+    wide = torch.promote_types(cx.dtype, torch.float32)
+    a, b = cast(x, wide), cast(exponent, wide)
+    return emit(cx, "x * 2.0**y", wide, order, x=a, y=b)
+
+
+@op("aten.signbit.default")
+def signbit(cx: Context, x: Value) -> Value:
+    """Whether the sign is negative, that of -0 too."""
+    cx.imports["signbit"] = "arithmetic"
+    if x.dtype in (torch.bool, torch.uint8):
+        return emit(cx, "mx.zeros_like(x).astype(mx.bool_)", torch.bool, x.order, x=x)
+    return emit(cx, "signbit(x)", torch.bool, x.order, x=x)
+
+
+@op("aten.round.decimals")
+def round_decimals(cx: Context, x: Value, *, decimals: int = 0) -> Value:
+    """Rounded to some decimals, as PyTorch does: multiplied by a power of ten, rounded, divided."""
+    if not is_inexact(x.dtype):
+        raise cx.refuse(f"integers rounded to {decimals} decimals")
+    if decimals == 0:
+        return emit(cx, "mx.round(x)", x.dtype, x.order, x=x)
+    wide = cast(x, torch.float32)
+    template = "mx.round(x * n) / n" if decimals > 0 else "mx.round(x / n) * n"
+    return emit(cx, template, torch.float32, x.order, x=wide, n=10.0 ** abs(decimals))

@@ -1,0 +1,143 @@
+"""Values of a given rank, commonest values, running extremes, and places in sorted sequences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from mlxport.converter.graph.code import OMIT
+from mlxport.converter.graph.context import Context, Handler
+from mlxport.converter.graph.dtypes import (
+    Number,
+    cast,
+    emit,
+    mlx_dtype,
+    number,
+    torch_promoted,
+    typed,
+)
+from mlxport.converter.graph.ops.axes import stored_axis
+from mlxport.converter.graph.ops.registry import op
+from mlxport.converter.graph.ops.sorting import of_scalar
+from mlxport.converter.graph.value import Value, without_axes
+
+WHICH = "which of equal values' places is given, PyTorch leaves open"
+
+
+def _pair(
+    cx: Context, function: str, x: Value, dim: int, keepdim: bool, **given: Any
+) -> tuple[Value, ...]:
+    """Emit a function of ``layers/order_statistics.py`` that gives values and places."""
+    if x.ndim == 0:
+        return of_scalar(cx, x)
+    cx.imports[function] = "order_statistics"
+    axis = stored_axis(x, dim)
+    order = x.order if keepdim else without_axes(x.order, [dim % x.ndim])
+    settings = {**given, "axis": OMIT if axis == -1 else axis, "keepdims": keepdim or OMIT}
+    named = ", ".join(f"{name}={name}" for name in settings)
+    return cx.emit_many(f"{function}(x, {named})", orders=[order, order], x=x, **settings)
+
+
+@op("aten.kthvalue.default", restrictions=WHICH)
+def kthvalue(
+    cx: Context, x: Value, k: int, dim: int = -1, keepdim: bool = False
+) -> tuple[Value, ...]:
+    """The ``k``-th smallest values along an axis and their places."""
+    return _pair(cx, "kth_value", x, dim, keepdim, k=k)
+
+
+def _median(function: str) -> Handler:
+    def along(cx: Context, x: Value, dim: int, keepdim: bool = False) -> tuple[Value, ...]:
+        return _pair(cx, function, x, dim, keepdim)
+
+    return along
+
+
+def _median_of_all(function: str) -> Handler:
+    def of_all(cx: Context, x: Value) -> Value:
+        if 0 in x.shape:
+            raise cx.refuse("a median of no values")
+        cx.imports[function] = "order_statistics"
+        return cx.emit(f"{function}(x.reshape(-1))[0]", x=x)
+
+    return of_all
+
+
+for _name in ("median", "nanmedian"):
+    op(f"aten.{_name}.dim", restrictions=WHICH)(_median(_name))
+    op(f"aten.{_name}.default")(_median_of_all(_name))
+
+
+@op("aten.mode.default", restrictions=WHICH)
+def mode(cx: Context, x: Value, dim: int = -1, keepdim: bool = False) -> tuple[Value, ...]:
+    """The commonest values along an axis and their places."""
+    return _pair(cx, "mode", x, dim, keepdim)
+
+
+def _running(function: str) -> Handler:
+    def running(cx: Context, x: Value, dim: int) -> tuple[Value, ...]:
+        if x.ndim == 0:
+            return of_scalar(cx, x)
+        cx.imports[function] = "order_statistics"
+        axis = stored_axis(x, dim)
+        return cx.emit_many(
+            f"{function}(x, axis=axis)",
+            orders=[x.order, x.order],
+            x=x,
+            axis=OMIT if axis == -1 else axis,
+        )
+
+    return running
+
+
+op("aten.cummax.default")(_running("cumulative_max"))
+op("aten.cummin.default")(_running("cumulative_min"))
+
+
+# -- places in sorted sequences ------------------------------------------------------------------
+
+
+@op("aten.searchsorted.Tensor", "aten.searchsorted.Scalar", restrictions="without a sorter")
+def searchsorted(
+    cx: Context,
+    sequence: Value,
+    values: Value | Number,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+    sorter: Value | None = None,
+) -> Value:
+    """Where values belong in sequences sorted along the last axis."""
+    if sorter is not None:
+        raise cx.refuse("searchsorted with a sorter: gather the sequence by it first")
+    dtype = torch_promoted(sequence, values)
+    if isinstance(values, Value):
+        sought = cast(cx.logical(values), dtype)
+    else:
+        made = {"v": number(values, dtype), "dtype": mlx_dtype(dtype)}
+        sought = typed("mx.array(v, dtype=dtype)", dtype, **made)
+    cx.imports["searchsorted"] = "searching"
+    return emit(
+        cx,
+        "searchsorted(a, v, right=right)",
+        torch.int64,
+        None,
+        a=cast(cx.logical(sequence), dtype),
+        v=sought,
+        right=(right or side == "right") or OMIT,
+    )
+
+
+@op("aten.bucketize.Tensor", "aten.bucketize.Scalar")
+def bucketize(
+    cx: Context,
+    values: Value | Number,
+    boundaries: Value,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+) -> Value:
+    """The bucket that each value falls in."""
+    return searchsorted(cx, boundaries, values, right=right)

@@ -1,0 +1,129 @@
+"""Ops that are refused on purpose, and why: the one place where that stands.
+
+An op named here is never decomposed further, so that the refusal names what the model calls.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.ops.registry import op
+from mlxport.converter.graph.value import Value
+
+DATA_DEPENDENT = (
+    "the result's size depends on the data, so nothing after it could have a static size. Use "
+    "torch.where or a mask of fixed size"
+)
+GRADIENT = "it computes a gradient; MLX differentiates the converted forward pass by itself"
+TRAINING = (
+    "batch norm at training updates its running statistics; pass training=self.training to "
+    "torch.nn.functional.batch_norm, or use torch.nn.BatchNorm, which eval() stops"
+)
+NO_COUNTERPART = "MLX has no such function, and neither have the layers of mlxport"
+NOT_UNIQUE = (
+    "the result is not unique, and MLX gives another one than PyTorch, if any. Use what is unique "
+    "(linalg.solve, linalg.qr, linalg.eigh)"
+)
+SPARSE = "MLX has no sparse arrays"
+IN_PLACE = "it changes its argument's memory, which MLX arrays do not allow"
+HOST = "a value leaves the graph for Python, which a static model cannot follow"
+STRIDES = "how an array is stored is no property of an MLX array"
+UNREPLAYED = "MLX cannot draw these numbers, nor replay PyTorch's"
+
+_BY_REASON: dict[str, tuple[str, ...]] = {
+    DATA_DEPENDENT: (
+        "_unique2.default",
+        "bincount.default",
+        "masked_select.default",
+        "nonzero.default",
+        "nonzero_static.default",
+        "repeat_interleave.Tensor",
+        "unique_consecutive.default",
+        "unique_dim.default",
+        "unique_dim_consecutive.default",
+    ),
+    GRADIENT: (
+        "_adaptive_avg_pool2d_backward.default",
+        "avg_pool2d_backward.default",
+        "convolution_backward.default",
+        "embedding_dense_backward.default",
+        "max_pool2d_with_indices_backward.default",
+        "native_group_norm_backward.default",
+        "native_layer_norm_backward.default",
+    ),
+    TRAINING: (
+        "_batch_norm_with_update_functional.default",
+        "_native_batch_norm_legit.default",
+        "native_batch_norm.default",
+    ),
+    NO_COUNTERPART: (
+        "frexp.Tensor",
+        "hash_tensor.default",
+        "igamma.default",
+        "igammac.default",
+        "special_airy_ai.default",
+        "special_bessel_j0.default",
+        "special_bessel_j1.default",
+        "special_bessel_y0.default",
+        "special_bessel_y1.default",
+        "special_chebyshev_polynomial_t.default",
+        "special_chebyshev_polynomial_u.default",
+        "special_chebyshev_polynomial_v.default",
+        "special_chebyshev_polynomial_w.default",
+        "special_hermite_polynomial_h.default",
+        "special_hermite_polynomial_he.default",
+        "special_laguerre_polynomial_l.default",
+        "special_legendre_polynomial_p.default",
+        "special_modified_bessel_k0.default",
+        "special_modified_bessel_k1.default",
+        "special_ndtri.default",
+        "special_scaled_modified_bessel_k0.default",
+        "special_scaled_modified_bessel_k1.default",
+        "special_shifted_chebyshev_polynomial_t.default",
+        "special_shifted_chebyshev_polynomial_u.default",
+        "special_shifted_chebyshev_polynomial_v.default",
+        "special_shifted_chebyshev_polynomial_w.default",
+        "special_spherical_bessel_j0.default",
+        "special_zeta.default",
+        "linalg_ldl_factor_ex.default",
+        "linalg_ldl_solve.default",
+        "linalg_lu.default",
+        "linalg_lu_solve.default",
+        "lu_unpack.default",
+        "ormqr.default",
+        "triangular_solve.default",
+    ),
+    NOT_UNIQUE: (
+        "_linalg_eigvals.default",
+        "geqrf.default",
+        "linalg_eig.default",
+        "linalg_eigvals.default",
+        "linalg_lstsq.default",
+    ),
+    SPARSE: (
+        "_to_dense.default",
+        "_to_sparse.default",
+        "_to_sparse.sparse_dim",
+        "sparse_sampled_addmm.default",
+    ),
+    IN_PLACE: ("as_strided_scatter.default", "atan2.out", "resize.default", "resize_.default"),
+    HOST: ("_local_scalar_dense.default", "equal.default"),
+    STRIDES: ("sym_storage_offset.default", "sym_stride.int", "sym_is_contiguous.default"),
+    UNREPLAYED: ("cauchy.default", "geometric.default", "log_normal.default"),
+}
+
+REFUSED: dict[str, str] = {
+    f"aten.{name}": reason for reason, names in _BY_REASON.items() for name in names
+}
+
+
+def _refuse(reason: str) -> Any:
+    def refused(cx: Context, *_: Any, **__: Any) -> Value:
+        raise cx.refuse(reason)
+
+    return refused
+
+
+for _name, _reason in REFUSED.items():
+    op(_name, restrictions=_reason)(_refuse(_reason))

@@ -1,0 +1,230 @@
+"""Decompositions, inverses and determinants of matrices, in float32.
+
+MLX computes them on the CPU only, so that is named with each; its arrays are shared, not copied.
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+
+def inverse(x: mx.array) -> mx.array:
+    """Return the inverses of matrices, as ``torch.linalg.inv``.
+
+    Args:
+        x: ``(*B, N, N)``, float32.
+
+    Raises:
+        RuntimeError: one is singular, when MLX computes it.
+    """
+    return x if x.size == 0 else mx.linalg.inv(x, stream=mx.cpu)
+
+
+def solve(a: mx.array, b: mx.array) -> mx.array:
+    """Return ``x`` where ``a @ x = b``, as ``torch.linalg.solve``.
+
+    Args:
+        a: ``(*B, N, N)``, float32.
+        b: ``(*B, N, K)``, or ``(*B, N)`` where that is ``a`` without its last axis.
+
+    Raises:
+        RuntimeError: a matrix is singular, when MLX computes it.
+    """
+    vectors = b.ndim == 1 or (a.ndim - 1 == b.ndim and b.shape == a.shape[:-1])
+    columns, back = b[..., None] if vectors else b, inverse(a)
+    y = back @ columns
+    y = y + back @ (columns - a @ y)  # one step of refinement
+    return y[..., 0] if vectors else y
+
+
+def determinant(x: mx.array) -> mx.array:
+    """Return the determinants of matrices ``(*B, N, N)``, as ``torch.linalg.det``."""
+    return mx.ones(x.shape[:-2]) if x.size == 0 else mx.linalg.det(x, stream=mx.cpu)
+
+
+def log_determinant(x: mx.array) -> tuple[mx.array, mx.array]:
+    """Return the sign of determinants and the logarithm of their size, as ``torch.slogdet``."""
+    if x.size == 0:
+        return mx.ones(x.shape[:-2]), mx.zeros(x.shape[:-2])
+    sign, size = mx.linalg.slogdet(x, stream=mx.cpu)
+    return sign, size
+
+
+def cholesky(x: mx.array, upper: bool = False) -> mx.array:
+    """Return the Cholesky factors of matrices ``(*B, N, N)``, as ``torch.linalg.cholesky``.
+
+    NaN where PyTorch raises: a matrix that is not positive-definite.
+    """
+    if x.size == 0:
+        return x
+    factor = mx.linalg.cholesky(x, upper=upper, stream=mx.cpu)
+    pivots = mx.diagonal(factor, 0, -2, -1)
+    return mx.where(mx.all(pivots > 0, axis=-1)[..., None, None], factor, mx.nan)
+
+
+def cholesky_inverse(factor: mx.array, upper: bool = False) -> mx.array:
+    """Return the inverses of the matrices whose Cholesky factors are given."""
+    return cholesky_solve(mx.eye(factor.shape[-1]), factor, upper)
+
+
+def cholesky_solve(b: mx.array, factor: mx.array, upper: bool = False) -> mx.array:
+    """Return ``x`` where ``A @ x = b``, from the Cholesky factor of ``A``.
+
+    Args:
+        b: ``(*B, N, K)``, float32.
+        factor: ``(*B, N, N)``; the other triangle is not read.
+        upper: which triangle it is.
+    """
+    lower = mx.swapaxes(mx.triu(factor), -1, -2) if upper else mx.tril(factor)
+    back = inverse(lower)
+    return mx.swapaxes(back, -1, -2) @ (back @ b)
+
+
+def solve_triangular(
+    a: mx.array, b: mx.array, upper: bool, left: bool = True, unitriangular: bool = False
+) -> mx.array:
+    """Return ``x`` where ``a @ x = b``, or ``x @ a = b``, as ``torch.linalg.solve_triangular``.
+
+    Args:
+        a: ``(*B, N, N)``, float32; the other triangle is not read.
+        b: ``(*B, N, K)``, or ``(*B, K, N)`` where ``a`` stands right.
+        upper: which triangle is meant.
+        left: whether ``a`` stands left of ``x``.
+        unitriangular: whether the diagonal counts as ones.
+    """
+    triangle = mx.triu(a) if upper else mx.tril(a)
+    if unitriangular:
+        one = mx.eye(a.shape[-1])
+        triangle = mx.where(one == 1, one, triangle)
+    back = inverse(triangle)
+    return back @ b if left else b @ back
+
+
+def qr(x: mx.array) -> tuple[mx.array, mx.array]:
+    """Return orthogonal and upper triangular factors, as ``torch.linalg.qr(x, "reduced")``.
+
+    Args:
+        x: ``(*B, M, N)``, float32.
+
+    Returns:
+        ``(*B, M, K)`` and ``(*B, K, N)``, ``K`` the smaller of ``M`` and ``N``.
+    """
+    *batch, rows, columns = x.shape
+    least = min(rows, columns)
+    if x.size == 0:
+        return mx.zeros((*batch, rows, least)), mx.zeros((*batch, least, columns))
+    q, r = mx.linalg.qr(x, stream=mx.cpu)
+    return q, r
+
+
+def svd(x: mx.array, full_matrices: bool = True) -> tuple[mx.array, mx.array, mx.array]:
+    """Return the singular value decomposition, as ``torch.linalg.svd``.
+
+    Args:
+        x: ``(*B, M, N)``, float32, with elements.
+        full_matrices: whether both outer factors are square.
+
+    Returns:
+        ``U`` ``(*B, M, M or K)``, the singular values ``(*B, K)``, largest first, and ``Vh``
+        ``(*B, N or K, N)``; ``K`` is the smaller of ``M`` and ``N``. Signs are LAPACK's choice.
+    """
+    u, s, vh = mx.linalg.svd(x, stream=mx.cpu)
+    if full_matrices:
+        return u, s, vh
+    least = min(x.shape[-2:])
+    return u[..., :least], s, vh[..., :least, :]
+
+
+def singular_values(x: mx.array) -> mx.array:
+    """Return the singular values of matrices, largest first, as ``torch.linalg.svdvals``."""
+    return mx.linalg.svd(x, compute_uv=False, stream=mx.cpu)
+
+
+def pseudo_inverse(
+    x: mx.array,
+    absolute: mx.array | None = None,
+    relative: mx.array | None = None,
+) -> mx.array:
+    """Return the pseudo-inverses of matrices, as ``torch.linalg.pinv``.
+
+    Args:
+        x: ``(*B, M, N)``, float32.
+        absolute: singular values up to it count as zero, ``(*B,)`` or a number; 0 by default.
+        relative: so do those up to it times the largest; by default, unless ``absolute`` is given
+            and positive, the larger size of the matrix times float32's precision.
+
+    Returns:
+        ``(*B, N, M)``.
+    """
+    if x.size == 0:
+        return mx.swapaxes(x, -1, -2)
+    u, s, vh = svd(x, full_matrices=False)
+    least = mx.array(0.0) if absolute is None else absolute
+    if relative is None:
+        default = max(x.shape[-2:]) * mx.finfo(mx.float32).eps
+        relative = mx.where(least > 0, 0.0, default)
+    bound = mx.maximum(least, relative * s.max(axis=-1))[..., None]
+    inverted = mx.where(s > bound, 1 / s, 0)
+    return mx.swapaxes(vh, -1, -2) @ (inverted[..., None] * mx.swapaxes(u, -1, -2))
+
+
+def eigh(x: mx.array, triangle: str = "L") -> tuple[mx.array, mx.array]:
+    """Return eigenvalues, ascending, and eigenvectors of symmetric matrices.
+
+    Matches ``torch.linalg.eigh``; signs are LAPACK's choice.
+
+    Args:
+        x: ``(*B, N, N)``, float32.
+        triangle: ``"L"`` or ``"U"``, the one that is read.
+    """
+    if x.size == 0:
+        return mx.zeros(x.shape[:-1]), x
+    values, vectors = mx.linalg.eigh(x, UPLO=triangle, stream=mx.cpu)
+    return values, vectors
+
+
+def lu_factor(x: mx.array) -> tuple[mx.array, mx.array]:
+    """Return both triangles of the LU decomposition in one, and the pivots counted from 1.
+
+    Matches ``torch.linalg.lu_factor`` of ``(*B, M, N)`` in float32, with elements.
+    """
+    packed, pivots = mx.linalg.lu_factor(x, stream=mx.cpu)
+    return packed, pivots.astype(mx.int32) + 1
+
+
+def matrix_exponential(x: mx.array) -> mx.array:
+    """Return the exponentials of matrices ``(*B, N, N)``, as ``torch.linalg.matrix_exp``.
+
+    A Taylor polynomial of degree 16 of the matrix halved until its norm is below 2, then squared.
+    """
+    if x.size == 0:
+        return x
+    norm = mx.max(mx.sum(mx.abs(x), axis=-2, keepdims=True), axis=-1, keepdims=True)
+    halvings = mx.maximum(mx.ceil(mx.log2(mx.maximum(norm, 1e-30))) - 1, 0)
+    small = x * mx.power(mx.array(2.0), -halvings)
+    one = mx.eye(x.shape[-1])
+    y = one + small / 16
+    for degree in range(15, 0, -1):
+        y = one + (small @ y) / degree
+    for step in range(12):
+        y = mx.where(step < halvings, y @ y, y)
+    return mx.where(halvings > 12, mx.nan, y)
+
+
+def householder_product(x: mx.array, scales: mx.array) -> mx.array:
+    """Return the first columns of a product of reflections.
+
+    Matches ``torch.linalg.householder_product``.
+
+    Args:
+        x: ``(*B, M, N)``, float32: a reflection's vector below the diagonal of each column.
+        scales: ``(*B, K)``, ``K`` at most ``N``.
+    """
+    *_, rows, columns = x.shape
+    y = mx.broadcast_to(mx.eye(rows, columns), x.shape)
+    below = mx.tril(x, -1) + mx.eye(rows, columns)
+    for k in range(scales.shape[-1] - 1, -1, -1):
+        vector = below[..., k : k + 1]
+        product = mx.swapaxes(vector, -1, -2) @ y
+        y = y - scales[..., k, None, None] * (vector @ product)
+    return y
