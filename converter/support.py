@@ -49,10 +49,12 @@ def layer_support() -> list[Support]:
 
 
 def op_support() -> list[Support]:
-    """Return a row for every ATen op with a handler, in alphabetical order."""
+    """Return a row for every ATen op with a handler or a refusal, in alphabetical order."""
     return sorted(
         (
-            Support(op.name, "expression", op.restrictions, _test_of(op.handler.__module__))
+            Support(op.name, "", op.restrictions, "")
+            if op.name in ops.refusals.REFUSED
+            else Support(op.name, "expression", op.restrictions, _test_of(op.handler.__module__))
             for op in ops.registry.OPS.values()
         ),
         key=lambda row: row.source,
@@ -70,11 +72,14 @@ def as_json() -> dict[str, list[dict[str, str]]]:
 def as_markdown() -> str:
     """Return the text of ``docs/supported.md``."""
     layers = _table(["torch.nn", "MLX", "restrictions", "tested by"], layer_support())
-    names = [[row.source, row.restrictions, row.tested] for row in op_support()]
+    rows = op_support()
+    names = [[row.source, row.restrictions, row.tested] for row in rows if row.target]
     handled = _rows(["ATen op", "restrictions", "tested by"], names)
+    refused = _rows(["ATen op", "why"], [[r.source, r.restrictions] for r in rows if not r.target])
     return (
         f"{TITLE}\n## Layers\n\n{layers}\n\n## Operations\n\nWhole models: everything outside of "
-        f"the layers above goes op by op.\n\n{handled}\n"
+        "the layers above goes op by op. Ops that are not listed are taken apart into those that "
+        f"are, where PyTorch can.\n\n{handled}\n\n## Refused operations\n\n{refused}\n"
     )
 
 
