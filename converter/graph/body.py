@@ -13,7 +13,7 @@ from mlxport.converter.graph.entrance import Formal
 from mlxport.converter.graph.own_files import OwnFile
 from mlxport.converter.graph.value import Order, Value
 from mlxport.converter.plan import Entry
-from mlxport.converter.record import ModuleRecord
+from mlxport.converter.record import DrawRecord, ModuleRecord
 from mlxport.converter.rules.registry import LayerSpec
 from mlxport.converter.structure import Signature
 
@@ -95,6 +95,7 @@ class Lowered:
         own: file of the user's own in ``layers/`` -> what it holds.
         demands: origin of an input or array -> the orders its consumers asked for.
         transposes: transposes executed in one call of the model.
+        draws: random draws made in one call of the model, in order.
     """
 
     signature: Signature = field(default_factory=Signature)
@@ -105,12 +106,21 @@ class Lowered:
     imports: dict[str, str] = field(default_factory=dict)
     demands: dict[str, list[Order]] = field(default_factory=dict)
     transposes: int = 0
+    draws: list[DrawRecord] = field(default_factory=list)
     own: dict[str, OwnFile] = field(default_factory=dict)
 
     def layer_files(self) -> tuple[str, ...]:
         """Return the files of ``mlxport.layers`` that the source and the user's own files need."""
         needed = {layer for file in self.own.values() for layer in file.layers}
         return tuple(sorted({*self.imports.values(), *needed} - {*self.own}))
+
+    def own_arrays(self) -> dict[str, Array]:
+        """Return the arrays that no layer holds."""
+        return {
+            path: array
+            for path, array in self.arrays.items()
+            if path.rpartition(".")[0] not in self.leaves
+        }
 
     def entries(self) -> list[tuple[str, Entry, Mapping[str, str]]]:
         """Return ``(module path, relative entry, ignored)`` of every leaf."""

@@ -22,6 +22,7 @@ from mlxport.converter.errors import CaptureError
 from mlxport.converter.graph.arguments import Argument, Given, order_arguments, watch_calls
 from mlxport.converter.graph.leaves import find_leaves, plain_path
 from mlxport.converter.graph.results import Results, order_results
+from mlxport.converter.graph.sharing import Sharing
 from mlxport.converter.graph.signature import read_signature
 from mlxport.converter.rules.registry import Rule
 from mlxport.converter.structure import Signature
@@ -41,6 +42,7 @@ class Captured:
         signature: what the model takes and gives.
         results: captured path -> which result of ``forward`` each output is, for leaves whose
             class the user registered.
+        sharing: where the modules and parameters stand that bear several names.
     """
 
     model: torch.nn.Module
@@ -49,11 +51,16 @@ class Captured:
     leaves: Mapping[str, Rule]
     arguments: Mapping[str, tuple[Argument, ...]]
     signature: Signature
+    sharing: Sharing
     results: Mapping[str, Results] = field(default_factory=dict)
 
     def torch_module(self, path: str) -> torch.nn.Module:
         """Return the torch module of a path of the captured hierarchy."""
         return self.model.get_submodule(plain_path(path))
+
+    def place(self, path: str) -> str:
+        """Return where the torch module of a path of the captured hierarchy stands."""
+        return self.sharing.module(plain_path(path))
 
 
 def capture(
@@ -80,7 +87,7 @@ def capture(
         calls = _try_forward(model, args, kwargs)
         try:
             captured = export(model, args, kwargs, strict=False)
-            leaves = find_leaves(model, captured)
+            leaves, sharing = find_leaves(model, captured)
             program = captured.run_decompositions(_decompositions(handled))
             root = unflatten(_without_mutations(program))
             signature = read_signature(model, args, kwargs, program)
@@ -94,7 +101,7 @@ def capture(
             raise CaptureError(
                 f"torch.export cannot capture {type(model).__name__}: {_reason(error)}"
             ) from error
-    return Captured(model, root, program, leaves, arguments, signature, results)
+    return Captured(model, root, program, leaves, arguments, signature, sharing, results)
 
 
 @contextmanager

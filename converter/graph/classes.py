@@ -34,7 +34,7 @@ class _Finder:
         self.names = names
         self.groups: dict[Hashable, ClassGroup] = {}
         self.taken = {*lowered.imports, "Path", "Model", "load"}
-        self.used = _ancestors([*lowered.bodies, *lowered.leaves, *lowered.arrays])
+        self.used = _ancestors([*lowered.bodies, *lowered.leaves, *lowered.own_arrays()])
 
     def run(self) -> list[ClassGroup]:
         pending = self._class_paths()

@@ -10,7 +10,7 @@ from torch.fx import Graph
 from torch.utils._pytree import tree_leaves, tree_map
 
 from mlxport.converter.graph.body import Leaf, Lowered
-from mlxport.converter.graph.capture import Captured, plain_path
+from mlxport.converter.graph.capture import Captured
 from mlxport.converter.graph.code import to_ast
 from mlxport.converter.graph.context import Context, Statement
 from mlxport.converter.graph.layer_axes import arrange_for, check_batched, order_after
@@ -50,7 +50,7 @@ def lower_leaf(
         Refusal: the rule does not serve it; nothing was written.
         Unsupported: the layer cannot stand in a converted model, or its call not for the module's.
     """
-    plain = plain_path(path)
+    plain = captured.place(path)
     rule = captured.leaves[plain]
     module = captured.torch_module(path)
     earlier = lowered.leaves.get(plain)
@@ -82,6 +82,20 @@ def lower_leaf(
     cx.statements.append(Statement(tuple(results), code, plain, spec.results))
     record_call(lowered, names, plain, flat(arguments), results)
     return results[gives] if isinstance(gives, int) else tuple(results[i] for i in gives)
+
+
+def as_linear(
+    cx: Context, table: ast.expr, x: Value, weight: Value, bias: Value | None = None
+) -> Value:
+    """Write the product with the table of an embedding, which is the weight of a linear layer.
+
+    The embedding's own method stays right when the embedding is quantised.
+    """
+    x = cx.last(x)
+    method = ast.Attribute(table, "as_linear")
+    if bias is None:
+        return cx.emit("method(x)", method=method, x=x, order=x.order)
+    return cx.emit("method(x) + bias", method=method, x=x, bias=bias, order=x.order)
 
 
 def call_of(names: Names, owner: str, path: str, values: Sequence[Any]) -> ast.Call:

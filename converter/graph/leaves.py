@@ -10,8 +10,10 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.nn.utils import parametrize
 
-from mlxport.converter.rules.parametrization import folds_of, plain, unfoldable
-from mlxport.converter.rules.registry import Rule, rule_for
+from mlxport.converter.graph.sharing import Sharing, find_sharing, shared_modules
+from mlxport.converter.rules.parametrization import folds_of, plain, spec_by, unfoldable
+from mlxport.converter.rules.registry import LayerSpec, Refusal, Rule, rule_for
+from mlxport.converter.transforms import Permute, TransposedConvWeight
 
 Calls = dict[str, list[Node]]  # call -> the ops it makes
 
@@ -21,30 +23,84 @@ def plain_path(path: str) -> str:
     return re.sub(r"@\d+", "", path)
 
 
-def find_leaves(model: torch.nn.Module, program: ExportedProgram) -> dict[str, Rule]:
+def find_leaves(
+    model: torch.nn.Module, program: ExportedProgram
+) -> tuple[dict[str, Rule], Sharing]:
     """Return the rule of every module that does, at every call, just what its class stands for.
 
     That is the one op of the class's rule. What the class does around it in any case is left aside,
     and so is what makes a tensor that is folded (a weight norm, say), as long as nothing else reads
     what it is made of. A class whose rule the user registered stands whatever it does.
 
+    A module is no leaf where a tensor of it stands in another module, or where other modules read
+    one that the MLX layer keeps in a form of its own.
+
     Args:
         model: the torch module, in the mode it was captured in.
         program: what torch.export captured of it, not decomposed.
+
+    Returns:
+        path -> rule, and what stands where of the things that bear several names.
     """
-    tensors = _placeholders(model, program)
-    leaves = dict(_vouched(model))
+    nodes = _placeholders(model, program)
+    found: dict[str, Rule] = {}
     for path, calls in _calls(model, program).items():
         module = model.get_submodule(path)
         rule = _rule(module)
-        if rule is not None and rule.leaf:
-            sources = {id(tensor) for tensor in _folded(module)}
-            given = {node for node, tensor in tensors.items() if id(tensor) in sources}
-            own = {op for ops in calls.values() for op in ops}
-            kept = own.issuperset(user for node in given for user in node.users)
-            if kept and all(_only(_unmade(ops, given), rule) for ops in calls.values()):
-                leaves[path] = rule
-    return leaves
+        if rule is None or not rule.leaf:
+            continue
+        own = {op for ops in calls.values() for op in ops}
+        given = {node for tensor in _folded(module) for node in nodes.get(id(tensor), ())}
+        read = {
+            name
+            for name, tensor in _tensors(module)
+            for node in nodes.get(id(tensor), ())
+            if not own.issuperset(node.users)
+        }
+        only = all(_only(_unmade(ops, given), rule) for ops in calls.values())
+        if only and (not read or _shows(rule, module, read)):
+            found[path] = rule
+    sharing = find_sharing(model, found)
+    elsewhere = {path.rpartition(".")[0] for path in sharing.tensors}
+    leaves = {path: rule for path, rule in found.items() if path not in elsewhere}
+    return {**leaves, **dict(_vouched(model))}, sharing
+
+
+def stored_as(spec: LayerSpec, name: str, ndim: int) -> tuple[str, tuple[int, ...]] | None:
+    """Return the parameter of an MLX layer that is a tensor of the torch module, and its axes.
+
+    Args:
+        spec: what is built for the module.
+        name: the tensor, relative to the module.
+        ndim: its number of axes.
+
+    Returns:
+        the parameter's name and which PyTorch axis each of its axes is; None where the layer keeps
+        something else than the tensor with its axes in another order.
+    """
+    for entry in spec.entries:
+        if entry.sources != (name,) or len(entry.targets) != 1:
+            continue
+        order = tuple(range(ndim))
+        for step in entry.steps:
+            if isinstance(step, Permute):
+                order = tuple(order[axis] for axis in step.axes)
+            elif isinstance(step, TransposedConvWeight) and step.groups == 1:
+                order = (*order[1:], order[0])
+            else:
+                return None
+        return entry.targets[0], order
+    return None
+
+
+def _shows(rule: Rule, module: torch.nn.Module, names: Iterable[str]) -> bool:
+    """Whether a module's layer has these tensors as they are, but for the order of axes."""
+    try:
+        spec = spec_by(rule, module)
+    except Refusal:
+        return False
+    tensors = dict(_tensors(module))
+    return all(stored_as(spec, name, tensors[name].ndim) is not None for name in names)
 
 
 def _vouched(model: torch.nn.Module) -> Iterator[tuple[str, Rule]]:
@@ -54,14 +110,21 @@ def _vouched(model: torch.nn.Module) -> Iterator[tuple[str, Rule]]:
             yield path, rule
 
 
-def _placeholders(model: torch.nn.Module, program: ExportedProgram) -> dict[Node, torch.Tensor]:
-    """Return the tensors of the model that the placeholders of a program stand for."""
+def _placeholders(model: torch.nn.Module, program: ExportedProgram) -> dict[int, list[Node]]:
+    """Return the placeholders that stand for each tensor of the model, by its identity."""
     signature = program.graph_signature
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    held: dict[str, torch.Tensor] = dict(model.named_parameters(remove_duplicate=False))
-    held.update(model.named_buffers(remove_duplicate=False))
-    nodes = (node for node in program.graph.nodes if node.op == "placeholder")
-    return {node: held[names[node.name]] for node in nodes if names.get(node.name) in held}
+    held = dict(_tensors(model))
+    nodes: dict[int, list[Node]] = {}
+    for node in program.graph.nodes:
+        if node.op == "placeholder" and names.get(node.name) in held:
+            nodes.setdefault(id(held[names[node.name]]), []).append(node)
+    return nodes
+
+
+def _tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
 
 
 def _calls(model: torch.nn.Module, program: ExportedProgram) -> dict[str, Calls]:
@@ -69,13 +132,15 @@ def _calls(model: torch.nn.Module, program: ExportedProgram) -> dict[str, Calls]
 
     The parts of a parametrisation are no modules below, but the parametrised module itself.
     """
+    stands = shared_modules(model)
     done: dict[str, Calls] = {}
     parents = {""}
     for node in program.graph.nodes:
         stack = list((node.meta.get("nn_module_stack") or {}).items())
         if node.op != "call_function" or not stack:
             continue
-        entries = [(call, plain_path(path)) for call, (path, _) in stack]
+        paths = [(call, plain_path(path)) for call, (path, _) in stack]
+        entries = [(call, stands.get(path, path)) for call, path in paths]
         *above, (call, path) = list(_up_to_parametrised(model, entries))
         parents.update(outer for _, outer in above)
         done.setdefault(path, {}).setdefault(call, []).append(node)

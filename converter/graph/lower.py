@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from mlxport.converter.graph.body import Array, Body, Lowered
-from mlxport.converter.graph.capture import Captured, plain_path
+from mlxport.converter.graph.arrays import Arrays
+from mlxport.converter.graph.body import Body, Lowered
+from mlxport.converter.graph.capture import Captured
 from mlxport.converter.graph.context import Context, Statement, Unsupported
 from mlxport.converter.graph.entrance import enter
-from mlxport.converter.graph.leaf_lowering import call_of, lower_leaf, record_call
+from mlxport.converter.graph.leaf_lowering import as_linear, call_of, lower_leaf, record_call
 from mlxport.converter.graph.naming import Names, is_inlined, variable_name
 from mlxport.converter.graph.nodes import (
     bound,
@@ -69,8 +70,8 @@ class _Lowering:
         self.preferences = preferences
         self.channels_last_ends = last
         self.names = Names(captured.model)
-        self.parameters = dict(captured.model.named_parameters(remove_duplicate=False))
         self.lowered = Lowered()
+        self.arrays = Arrays(captured, self.names, self.lowered, preferences)
         self.problems: list[Problem] = []
 
     # -- the model itself ------------------------------------------------------------------------
@@ -144,11 +145,15 @@ class _Lowering:
         args, kwargs = arguments
         cx.results, cx.name, cx.node = results_of(node), name_of(node), node
         if node.op == "get_attr":
-            return self._array(str(node.target), module, path, owner)
+            return self._array(node, module, path, owner, cx)
         if node.op == "call_module":
             return self._module(node, module, path, owner, cx, args, kwargs)
         if node.target is operator.getitem:
             return args[0][args[1]]
+        if str(node.target) == "aten.linear.default":
+            table = self.arrays.table(args[1], owner)
+            if table is not None:
+                return as_linear(cx, table, *args)
         return self._op(node, path, cx, args, kwargs)
 
     def _op(
@@ -165,6 +170,16 @@ class _Lowering:
             return stand_in(node, cx)
         return result
 
+    def _array(
+        self, node: Node, module: torch.nn.Module, path: str, owner: str, cx: Context
+    ) -> Value:
+        try:
+            return self.arrays.read(str(node.target), module, path, owner)
+        except Unsupported as reason:
+            self.problems.append(Problem.at(node, str(node.target), path, str(reason)))
+            value: Value = stand_in(node, cx)
+            return value
+
     # -- modules ---------------------------------------------------------------------------------
 
     def _module(
@@ -178,9 +193,10 @@ class _Lowering:
         kwargs: dict[str, Any],
     ) -> Any:
         path = f"{parent_path}.{node.target}" if parent_path else str(node.target)
+        place = self.captured.place(path)
         child = parent.get_submodule(str(node.target))
         inputs = bound(graph_of(child), args, kwargs)
-        if plain_path(path) in self.captured.leaves:
+        if place in self.captured.leaves:
             try:
                 return lower_leaf(
                     self.captured,
@@ -198,7 +214,7 @@ class _Lowering:
                 name = type(self.captured.torch_module(path)).__name__
                 self.problems.append(Problem.at(node, name, path, str(reason)))
                 return stand_in(node, cx)
-        if is_inlined(self.captured.torch_module(path)):
+        if is_inlined(self.captured.torch_module(path)) or place in self.captured.sharing.opened:
             return self._run(child, path, owner, cx, inputs)
         return self._class(child, path, owner, cx, inputs)
 
@@ -211,7 +227,7 @@ class _Lowering:
         inputs: Sequence[Any],
     ) -> Any:
         """Lower a module that becomes a class; a second call must have the same body."""
-        plain = plain_path(path)
+        plain = self.captured.place(path)
         known = self.lowered.bodies.get(plain)
         values = flat(inputs)
         if len(values) != len(inputs) or (known and len(known.inputs) != len(values)):
@@ -254,7 +270,7 @@ class _Lowering:
             values: what it is called with, in the order of ``forward``.
             places: of each of them, where it stands among the captured inputs.
         """
-        plain = plain_path(path)
+        plain = self.captured.place(path)
         known = self.captured.arguments.get(plain, ())
         names = [f"x{i}" if len(values) > 1 else "x" for i in range(len(values))]
         if len(known) == len(values):
@@ -280,24 +296,3 @@ class _Lowering:
         """Keep the body of a class; each call of it counts."""
         self.lowered.bodies.setdefault(body.path, body)
         self.lowered.transposes += sum(line.count(".transpose(") for line in body.text)
-
-    # -- parameters ------------------------------------------------------------------------------
-
-    def _array(self, target: str, module: torch.nn.Module, path: str, owner: str) -> Value:
-        full = plain_path(f"{path}.{target}" if path else target)
-        tensor, trainable = self._tensor(full, target, module)
-        origin = f"array:{full}"
-        order = self.preferences.get(origin, identity(tensor.ndim))
-        self.lowered.arrays[full] = Array(full, tensor, order, trainable)
-        name, code = target.split(".")[-1], self.names.reference(owner, full)
-        return Value(tuple(tensor.shape), tensor.dtype, order, name, origin, code)
-
-    def _tensor(self, path: str, target: str, module: torch.nn.Module) -> tuple[torch.Tensor, bool]:
-        if path in self.parameters:
-            return self.parameters[path].detach(), True
-        parent, _, name = path.rpartition(".")
-        try:
-            found = getattr(self.captured.model.get_submodule(parent), name)
-        except AttributeError:
-            found = operator.attrgetter(target)(module)
-        return found.detach(), False

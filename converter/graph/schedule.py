@@ -1,7 +1,8 @@
 """Turn the statements of a body into lines that read as if written by hand.
 
 Dead statements go, calls of consecutive list elements become a loop, a value used once is written
-where it is used as long as the line stays short, and variables get names.
+where it is used as long as the line stays short, and variables get names. What draws random numbers
+stays, in its order.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from mlxport.converter.graph.variables import Variables
 
 LONGEST_INLINE = 64
 DEEPEST_INLINE = 4
+_DRAW = "%draw"  # in place of a module's path: what draws random numbers keeps its order too
 
 
 @dataclass
@@ -72,7 +74,7 @@ def _live(statements: Sequence[Statement], result: ast.expr) -> list[Statement]:
     needed = set(references(result))
     kept = []
     for statement in reversed(statements):
-        if any(target.id in needed for target in statement.targets):
+        if statement.draws or any(target.id in needed for target in statement.targets):
             kept.append(statement)
             needed.update(references(statement.code))
     return kept[::-1]
@@ -139,7 +141,7 @@ def _loop(chain: Sequence[Statement], names: Names, owner: str) -> Loop:
     start, *others = _arguments(chain[0])
     if container:
         chain[-1].targets[0].name = variable_name(container)
-    modules = frozenset(statement.module for statement in chain)
+    modules = frozenset[str | None]().union(*map(_called, chain))
     return Loop(chain[-1].targets[0], whole, start, others, modules)
 
 
@@ -179,7 +181,7 @@ def _is_identity(names: Names, path: str) -> bool:
 def _inline(items: Sequence[Item], result: ast.expr) -> tuple[list[Item], ast.expr]:
     """Write values that are used once where they are used, while lines stay short.
 
-    The calls of one module keep their order, so that the first call stays the first.
+    The calls of one module keep their order, so that the first call stays the first; so do draws.
     """
     uses = _uses_of(result) + Counter(name for item in items for name in _read_by(item))
     known = {t.id: t.name for item in items for t in _targets(item)}
@@ -204,7 +206,7 @@ def _inline(items: Sequence[Item], result: ast.expr) -> tuple[list[Item], ast.ex
             called = item.modules
         else:
             item.code, called = absorb(item.code)
-            called |= {item.module} - {None}
+            called |= _called(item)
         for name in [name for name in waiting if calls[name] & called]:
             del waiting[name]  # absorbed already, or it stays before this call
         if isinstance(item, Statement) and len(item.targets) == 1:
@@ -213,6 +215,11 @@ def _inline(items: Sequence[Item], result: ast.expr) -> tuple[list[Item], ast.ex
                 waiting[value], calls[value] = item.code, called
     result, _ = absorb(result)
     return [item for item in items if _targets(item)[0].id not in absorbed], result
+
+
+def _called(statement: Statement) -> frozenset[str | None]:
+    drawing = {_DRAW} if statement.draws else set()
+    return frozenset({statement.module, *drawing} - {None})
 
 
 def _depth(tree: ast.AST) -> int:

@@ -67,6 +67,7 @@ def translate(
         signature=lowered.signature,
         layers=lowered.layer_files(),
         transposes=lowered.transposes,
+        draws=tuple(lowered.draws),
         versions={name: version(name) for name in ("mlxport", "torch", "mlx")},
     )
     own = {name: file.text for name, file in lowered.own.items()}

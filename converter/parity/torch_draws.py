@@ -113,7 +113,7 @@ class _Sampling(TorchDispatchMode):
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **kwargs)
         sample = _SAMPLES.get(func.overloadpacket.__name__.removesuffix("_"))
-        if sample is None or func._schema.name.endswith("out"):
+        if sample is None:
             return _undrawn(func, args, kwargs)
         given = _arguments(func, args, kwargs)
         held = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in given.items()}

@@ -140,14 +140,37 @@ def test_a_tensor_that_stands_once_comes_back_once(tmp_path: Path) -> None:
     )
 
 
+def test_tied_tensors_are_trained_as_one(tmp_path: Path) -> None:
+    out = converted(trained(Tied), tmp_path, Tied, "int64:1,5")
+    weights = mx.load(str(out / "weights.safetensors"))
+    assert "out.weight" not in weights
+    weights["table.weight"] = weights["table.weight"] + 1
+    mx.save_safetensors(str(out / "weights.safetensors"), weights)
+    api.restore(out, tmp_path / "back.pt")
+    state = torch.load(tmp_path / "back.pt")
+    assert torch.equal(state["table.weight"], trained(Tied)["table.weight"] + 1)
+    assert torch.equal(state["out.weight"], state["table.weight"])
+
+
+def give_each_its_own(out: Path, source: str) -> None:
+    """Let the plan say that MLX has two tensors where PyTorch has one (a user's rule may)."""
+    record = json.loads((out / "conversion.json").read_text())
+    plan = record["plan"]
+    plan["entries"].append({"sources": [source], "targets": ["out.weight"], "steps": []})
+    plan["aliases"] = {}
+    plan["ties"] = {"out.weight": "table.weight"} if source == "out.weight" else {}
+    (out / "conversion.json").write_text(json.dumps(record))
+
+
 @pytest.mark.parametrize("once", [False, True], ids=["under two names", "under one name"])
 def test_tied_tensors_that_were_trained_apart_are_refused(tmp_path: Path, once: bool) -> None:
     state = trained(Tied)
     if once:
         del state["out.weight"]
     out = converted(state, tmp_path, Tied, "int64:1,5")
+    give_each_its_own(out, "table.weight" if once else "out.weight")
     weights = mx.load(str(out / "weights.safetensors"))
-    weights["out.weight"] = weights["out.weight"] + 1
+    weights["out.weight"] = weights["table.weight"] + 1
     mx.save_safetensors(str(out / "weights.safetensors"), weights)
     with pytest.raises(StateDictError, match=r"table\.weight differs|out\.weight differs"):
         api.restore(out, tmp_path / "back.pt")

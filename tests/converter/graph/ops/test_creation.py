@@ -92,22 +92,6 @@ def test_source(source: str, lower_op: Fn) -> None:
     assert lower_op(lambda x: (x, SOURCES[source]()), X).source == source
 
 
-RANDOM: dict[str, Fn] = {
-    "rand": lambda x: torch.rand(2),
-    "randn": lambda x: torch.randn(2),
-    "randn_like": torch.randn_like,
-    "randint": lambda x: torch.randint(0, 3, (2,)),
-    "bernoulli": torch.bernoulli,
-    "randperm": lambda x: torch.randperm(3),
-}
-
-
-@pytest.mark.parametrize("name", RANDOM)
-def test_random_numbers_are_refused(name: str, lower_op: Fn) -> None:
-    with pytest.raises(Unsupported, match="MLX draws others than PyTorch"):
-        lower_op(RANDOM[name], X)
-
-
 def test_linspace_of_integers_is_refused(lower_op: Fn) -> None:
     with pytest.raises(Unsupported, match="make them floating"):
         lower_op(lambda x: torch.linspace(0, 4, 3, dtype=torch.int64), X)

@@ -1,0 +1,219 @@
+"""Random numbers in a range, from MLX's own generator: PyTorch's distributions, other numbers.
+
+Every draw is recorded with the order its array is stored in, so that parity can put PyTorch's
+numbers in its place (``parity/replay.py``).
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mlxport.converter.graph.code import OMIT, call
+from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.dtypes import HALF, emit, mlx_dtype
+from mlxport.converter.graph.nodes import layouts
+from mlxport.converter.graph.ops.broadcast import align
+from mlxport.converter.graph.ops.registry import op
+from mlxport.converter.graph.value import Order, Value, identity
+from mlxport.converter.record import DrawRecord
+
+DRAWN = "drawn by MLX's generator; replayed in parity"
+FLOATING = f"{DRAWN}; floating-point dtypes only"
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a draw fills.
+
+    Attributes:
+        shape: the logical shape.
+        stored: how the shape as stored is written.
+        order: the order it is stored in.
+        origin: under which its consumers ask for another order; None if it is bound to this one.
+    """
+
+    shape: tuple[Any, ...]
+    stored: Any
+    order: Order
+    origin: str | None = None
+
+
+def place_of_own(cx: Context, size: Sequence[Any]) -> Place:
+    """Return a place of its own, stored as its consumers want it."""
+    shape = tuple(size)
+    origin = f"draw:{len(cx.draws)}"
+    order = cx.preferences.get(origin, identity(len(shape)))
+    return Place(shape, tuple(shape[axis] for axis in order), order, origin)
+
+
+def place_of(x: Value) -> Place:
+    """Return the place of another array whose values the draw depends on."""
+    return Place(x.shape, ast.Attribute(x.to_ast(), "shape"), x.order)
+
+
+def place_like(cx: Context, x: Value) -> Place:
+    """Return the place of another array, past arrays that were made for their shape alone."""
+    made = next((s.code for s in reversed(cx.statements) if s.targets[0].id == x.id), None)
+    while isinstance(made, ast.Call) and _function(made).endswith(".astype"):
+        made = made.func.value if isinstance(made.func, ast.Attribute) else None
+    if not isinstance(made, ast.Call) or x.code is not None:
+        return place_of(x)
+    if _function(made) in ("mx.zeros_like", "mx.ones_like"):
+        return Place(x.shape, ast.Attribute(made.args[0], "shape"), x.order)
+    if _function(made) in ("mx.zeros", "mx.ones", "mx.full"):
+        if x.is_logical and all(isinstance(size, int) for size in x.shape):
+            return place_of_own(cx, x.shape)
+        return Place(x.shape, made.args[0], x.order)
+    return place_of(x)
+
+
+def _function(code: ast.Call) -> str:
+    return ast.unparse(code.func)
+
+
+def draw(cx: Context, kind: str, code: ast.expr, place: Place, dtype: torch.dtype) -> Value:
+    """Emit a draw and record it.
+
+    Args:
+        cx: the lowering.
+        kind: the function of ``mx.random`` that makes it.
+        code: the call of it.
+        place: what it fills.
+        dtype: what MLX gives.
+    """
+    value = cx.compute(code, place.shape, dtype, place.order, place.origin)
+    cx.statements[-1].draws = True
+    cx.draws.append(DrawRecord(kind, layouts([value])[0]))
+    return value
+
+
+def _unless_default(dtype: torch.dtype) -> Any:
+    mlx = mlx_dtype(dtype)
+    return OMIT if dtype == torch.float32 else mlx
+
+
+def require_global(cx: Context, generator: Any) -> None:
+    """Refuse a draw from a generator of its own.
+
+    Raises:
+        Unsupported: there is one.
+    """
+    if generator is not None:
+        raise cx.refuse("numbers from a torch.Generator of its own: MLX has one for all")
+
+
+def _floating(cx: Context, generator: Any = None) -> None:
+    require_global(cx, generator)
+    if not cx.dtype.is_floating_point:
+        raise cx.refuse(f"random numbers of {cx.dtype}: only floating-point dtypes are supported")
+
+
+# -- normal --------------------------------------------------------------------------------------
+
+
+def _normal(cx: Context, place: Place, mean: Any = 0, std: Any = 1, generator: Any = None) -> Value:
+    _floating(cx, generator)
+    loc = OMIT if not isinstance(mean, Value) and mean == 0 else mean
+    scale = OMIT if not isinstance(std, Value) and std == 1 else std
+    dtype = _unless_default(cx.dtype)
+    code = call("mx.random.normal", place.stored, dtype=dtype, loc=loc, scale=scale)
+    return draw(cx, "normal", code, place, cx.dtype)
+
+
+@op("aten.randn.default", "aten.randn.generator", restrictions=FLOATING)
+def randn(cx: Context, size: Sequence[Any], *, generator: Any = None, **_: Any) -> Value:
+    """Numbers of mean 0 and deviation 1."""
+    return _normal(cx, place_of_own(cx, size), generator=generator)
+
+
+@op("aten.randn_like.default", "aten.randn_like.generator", restrictions=FLOATING)
+def randn_like(cx: Context, x: Value, *, generator: Any = None, **_: Any) -> Value:
+    """Numbers of mean 0 and deviation 1, in the shape of another array."""
+    return _normal(cx, place_like(cx, x), generator=generator)
+
+
+@op("aten.normal_functional.default", restrictions=FLOATING)
+def normal_functional(
+    cx: Context, x: Value, mean: float = 0.0, std: float = 1.0, *, generator: Any = None
+) -> Value:
+    """``x.normal_(mean, std)``."""
+    return _normal(cx, place_like(cx, x), mean, std, generator)
+
+
+@op("aten.normal.float_float", restrictions=FLOATING)
+def normal_numbers(
+    cx: Context, mean: float, std: float, size: Sequence[Any], *, generator: Any = None, **_: Any
+) -> Value:
+    """Numbers of one mean and one deviation."""
+    return _normal(cx, place_of_own(cx, size), mean, std, generator)
+
+
+@op("aten.normal.Tensor_float", restrictions=FLOATING)
+def normal_means(cx: Context, mean: Value, std: float = 1.0, *, generator: Any = None) -> Value:
+    """Numbers with a mean of their own."""
+    return _normal(cx, place_of(mean), mean, std, generator)
+
+
+@op("aten.normal.float_Tensor", restrictions=FLOATING)
+def normal_deviations(cx: Context, mean: float, std: Value, *, generator: Any = None) -> Value:
+    """Numbers with a deviation of their own."""
+    return _normal(cx, place_of(std), mean, std, generator)
+
+
+@op("aten.normal.Tensor_Tensor", restrictions=FLOATING)
+def normal(cx: Context, mean: Value, std: Value, *, generator: Any = None) -> Value:
+    """Numbers with a mean and a deviation of their own."""
+    (loc, scale), order = align(cx, mean, std)
+    whole = next((v for v in (loc, scale) if v.shape == cx.shape), None)
+    stored = tuple(cx.shape[axis] for axis in order)
+    place = Place(cx.shape, stored, order) if whole is None else place_of(whole)
+    return _normal(cx, place, loc, scale, generator)
+
+
+# -- uniform -------------------------------------------------------------------------------------
+
+
+def _uniform(
+    cx: Context, place: Place, low: Any = 0, high: Any = 1, dtype: torch.dtype | None = None
+) -> Value:
+    dtype = dtype or cx.dtype
+    bounds = () if (low, high) == (0, 1) else (low, high)
+    code = call("mx.random.uniform", *bounds, shape=place.stored, dtype=_unless_default(dtype))
+    return draw(cx, "uniform", code, place, dtype)
+
+
+@op("aten.rand.default", "aten.rand.generator", restrictions=FLOATING)
+def rand(cx: Context, size: Sequence[Any], *, generator: Any = None, **_: Any) -> Value:
+    """Numbers from 0 up to but without 1."""
+    _floating(cx, generator)
+    return _uniform(cx, place_of_own(cx, size))
+
+
+@op("aten.rand_like.default", "aten.rand_like.generator", restrictions=FLOATING)
+def rand_like(cx: Context, x: Value, *, generator: Any = None, **_: Any) -> Value:
+    """Numbers from 0 up to but without 1, in the shape of another array."""
+    _floating(cx, generator)
+    return _uniform(cx, place_like(cx, x))
+
+
+@op("aten.uniform.default", restrictions=FLOATING)
+def uniform(cx: Context, x: Value, low: float = 0.0, high: float = 1.0, **kw: Any) -> Value:
+    """``x.uniform_(low, high)``."""
+    _floating(cx, kw.get("generator"))
+    return _uniform(cx, place_like(cx, x), kw.get("from", low), kw.get("to", high))
+
+
+@op("aten.exponential.default", restrictions=FLOATING)
+def exponential(cx: Context, x: Value, lambd: float = 1.0, *, generator: Any = None) -> Value:
+    """``x.exponential_(lambd)``, from uniform numbers: MLX has no such generator."""
+    _floating(cx, generator)
+    dtype = torch.float32 if cx.dtype in HALF else cx.dtype
+    drawn = _uniform(cx, place_like(cx, x), dtype=dtype)
+    if lambd == 1:
+        return emit(cx, "-mx.log1p(-u)", dtype, drawn.order, u=drawn)
+    return emit(cx, "-mx.log1p(-u) / rate", dtype, drawn.order, u=drawn, rate=float(lambd))

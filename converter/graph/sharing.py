@@ -1,0 +1,95 @@
+"""What a model holds under several names: in the emitted model it stands in one place.
+
+A module that reaches beyond itself for what stands elsewhere has no class of its own: its calls are
+written where both can be seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from mlxport.converter.rules.registry import Rule
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Where the modules and parameters stand that bear several names.
+
+    Attributes:
+        modules: other path of a module -> the one it stands at.
+        tensors: other name of a parameter -> the one it stands under.
+        opened: paths of the modules that use something outside of themselves.
+    """
+
+    modules: Mapping[str, str] = field(default_factory=dict)
+    tensors: Mapping[str, str] = field(default_factory=dict)
+    opened: frozenset[str] = frozenset()
+
+    def module(self, path: str) -> str:
+        """Return the path a module stands at."""
+        return self.modules.get(path, path)
+
+    def tensor(self, path: str) -> str:
+        """Return the name a tensor stands under."""
+        parent, dot, name = path.rpartition(".")
+        path = f"{self.module(parent)}{dot}{name}"
+        return self.tensors.get(path, path)
+
+
+def shared_modules(model: torch.nn.Module) -> dict[str, str]:
+    """Return other path -> first path of the modules that bear several names.
+
+    Modules that hold no tensors are not among them: two of them do what one does.
+    """
+    first = {id(module): path for path, module in model.named_modules()}
+    return {
+        path: first[id(module)]
+        for path, module in model.named_modules(remove_duplicate=False)
+        if first[id(module)] != path and module.state_dict()
+    }
+
+
+def find_sharing(model: torch.nn.Module, leaves: Mapping[str, Rule]) -> Sharing:
+    """Return what stands where.
+
+    A parameter of several modules stands in an embedding if one of them is, or else in one that
+    becomes a layer, or else where it was registered first.
+
+    Args:
+        model: the torch module.
+        leaves: path -> the rule of the modules that may become layers.
+    """
+    modules = shared_modules(model)
+    names: dict[int, list[str]] = {}
+    for path, parameter in model.named_parameters(remove_duplicate=False):
+        if path.rpartition(".")[0] not in modules:
+            names.setdefault(id(parameter), []).append(path)
+    tensors = {}
+    for several in names.values():
+        stands = min(several, key=lambda path: _rank(leaves.get(path.rpartition(".")[0])))
+        tensors.update({path: stands for path in several if path != stands})
+    opened = {
+        outer
+        for aliases in (modules, tensors)
+        for path, stands in aliases.items()
+        for outer in _ancestors(path, modules)
+        if not stands.startswith(f"{outer}.")
+    }
+    return Sharing(modules, tensors, frozenset(opened))
+
+
+def _rank(rule: Rule | None) -> int:
+    if rule is None:
+        return 2
+    return 0 if rule.source is torch.nn.Embedding else 1
+
+
+def _ancestors(path: str, modules: Collection[str]) -> Iterator[str]:
+    """Yield what lies around a path, unless that stands elsewhere itself."""
+    segments = path.split(".")[:-1]
+    outer = [".".join(segments[: i + 1]) for i in range(len(segments))]
+    if not any(ancestor in modules for ancestor in outer):
+        yield from outer
