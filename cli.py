@@ -67,8 +67,22 @@ def main() -> None:
     "--input",
     "inputs",
     multiple=True,
-    metavar="SHAPE",
-    help="Shape of an example input, in PyTorch's axes; once per input. [dtype:]sizes.",
+    metavar="[NAME=][DTYPE:]SIZES[:LOW..HIGH]",
+    help="An example input with random values, in PyTorch's axes; once per input. Integers are 0 "
+    "or 1 without a range, floats normal.",
+)
+@click.option(
+    "--input-file",
+    "input_files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Example inputs of your own: .npy for a positional one (after those of --input), .npz "
+    "or .safetensors for inputs by name.",
+)
+@click.option(
+    "--kwargs",
+    metavar="JSON",
+    help="Keyword arguments of the model that are no tensors: '{\"use_cache\": false}'.",
 )
 @click.option("--key", help="Where in a nested checkpoint the state dict lies.")
 @click.option("--prefix", help="Take the checkpoint's keys under this prefix alone.")
@@ -91,7 +105,13 @@ def main() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the parity report as JSON.")
 @_exits
 def convert(
-    source: Path, output: Path, inputs: tuple[str, ...], layout: str, as_json: bool, **options: Any
+    source: Path,
+    output: Path,
+    inputs: tuple[str, ...],
+    input_files: tuple[Path, ...],
+    layout: str,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Convert the checkpoint SOURCE into a folder with a verified MLX model.
 
@@ -103,10 +123,13 @@ def convert(
     \b
     Example:
       mlxport convert unet3d.pt --model examples.unet3d:UNet3d --input 1,1,32,48,40 -o out/
+      mlxport convert bert.pt --model my.models:bert --input int64:1,16:0..29999 \\
+                      --input attention_mask=int64:1,16:1..1 -o out/
     """
-    options["model_args"] = _json_object(options["model_args"])
+    options["model_args"] = _json_object(options["model_args"], "--model-args")
+    options["kwargs"] = _json_object(options["kwargs"], "--kwargs")
     result = api.convert_checkpoint(
-        source, output, inputs=inputs, channels_last=layout == "channels_last", **options
+        source, output, inputs=(*inputs, *input_files), channels_last=layout == "channels_last", **options
     )
     for note in result.notes:
         click.echo(f"Note: {note}", err=True)
@@ -213,15 +236,15 @@ def _require(report: ParityReport) -> None:
         raise ParityError(report.verdict)
 
 
-def _json_object(text: str | None) -> dict[str, Any]:
+def _json_object(text: str | None, option: str) -> dict[str, Any]:
     if text is None:
         return {}
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise click.BadParameter(f"not JSON: {error}", param_hint="--model-args") from error
+        raise click.BadParameter(f"not JSON: {error}", param_hint=option) from error
     if not isinstance(value, dict):
-        raise click.BadParameter("expected a JSON object", param_hint="--model-args")
+        raise click.BadParameter("expected a JSON object", param_hint=option)
     return value
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def convert(
     module: torch.nn.Module,
-    example_inputs: torch.Tensor | Sequence[Any],
+    example_inputs: torch.Tensor | Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     *,
     channels_last: bool = False,
@@ -38,6 +38,14 @@ def convert(
     """Convert a torch model into a live, verified MLX model.
 
     The model is captured by ``torch.export`` in eval mode; its modes are left as they are.
+
+    Inputs may be tensors of any dtype, None, booleans, numbers and strings, and tuples, lists,
+    dicts and dataclasses of them (those of your own registered by
+    ``torch.export.register_dataclass``). The MLX model takes the arguments that hold tensors,
+    under PyTorch's names; by name only, where an argument before them is missing. All others are
+    fixed at the values given here; its docstring says which. It gives what the torch model gives:
+    tuples (named ones too), lists, dicts; dataclasses and the outputs of transformers and
+    diffusers as dicts of their fields, without those that are None.
 
     Args:
         module: the torch model.
@@ -74,7 +82,8 @@ def convert_checkpoint(
     output: str | Path,
     *,
     model: str | torch.nn.Module | None = None,
-    inputs: Sequence[str | torch.Tensor] = (),
+    inputs: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
     plan: str | Path | None = None,
     model_args: Mapping[str, Any] | None = None,
     key: str | None = None,
@@ -91,7 +100,13 @@ def convert_checkpoint(
         output: the folder to write: ``model.py``, ``layers/``, ``weights.safetensors``,
             ``conversion.json``, ``reference.safetensors``, ``parity.json``.
         model: the torch model, or ``pkg.mod:factory`` that gives it.
-        inputs: example inputs: tensors, or shapes such as ``"1,1,32,48,40"`` (``"int64:1,16"``).
+        inputs: example inputs in order. Texts stand for random values,
+            ``[name=][dtype:]sizes[:low..high]``: ``"1,1,32,48,40"``, ``"int64:1,16:0..29999"``,
+            ``"mask=bool:1,16"`` for a keyword argument, ``"int64::0..999"`` without axes. Integers
+            are 0 or 1 without a range, floats normal. ``Path``s are files of values: ``.npy`` a
+            positional input, ``.npz`` and ``.safetensors`` inputs by name. All else as for
+            ``convert``.
+        kwargs: further keyword inputs, as for ``convert``.
         plan: instead of ``model`` and ``inputs``, the output folder of another checkpoint of the
             same architecture, or its ``conversion.json``. Its ``model.py`` is copied; there is no
             parity report, as its reference is of other weights. Needs no torch to read
@@ -114,10 +129,10 @@ def convert_checkpoint(
     if (model is None) == (plan is None):
         raise OptionsError("expected either --model with --input, or --plan")
     if plan is not None:
-        if inputs or model_args or channels_last or noise_multiple is not None:
+        if inputs or kwargs or model_args or channels_last or noise_multiple is not None:
             raise OptionsError(
                 "--plan takes the model as it is and judges no parity: leave out "
-                "--input, --model-args, --layout and --noise-multiple"
+                "--input, --input-file, --kwargs, --model-args, --layout and --noise-multiple"
             )
         from mlxport.converter.transfer import convert_by_plan
 
@@ -130,7 +145,7 @@ def convert_checkpoint(
             allow_lossy_cast=allow_lossy_cast,
             overwrite=overwrite,
         )
-    if not inputs:
+    if not (inputs or kwargs):
         raise OptionsError("--model needs an example input: --input 1,1,32,48,40 (inputs=[…])")
     from mlxport.converter.conversion import convert_checkpoint
 
@@ -139,6 +154,7 @@ def convert_checkpoint(
         output,
         model=model,
         inputs=inputs,
+        kwargs=kwargs,
         model_args=model_args,
         key=key,
         prefix=prefix,
@@ -199,7 +215,7 @@ def convert_layer(module: torch.nn.Module) -> Any:
 def verify(
     model: mlx.nn.Module,
     module: torch.nn.Module,
-    example_inputs: torch.Tensor | Sequence[Any],
+    example_inputs: torch.Tensor | Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     *,
     noise_multiple: float | None = None,

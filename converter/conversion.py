@@ -23,7 +23,7 @@ from mlxport.converter.factory import make_model
 from mlxport.converter.folder import write_folder, write_left_out, write_report
 from mlxport.converter.graph.translate import Translation, translate
 from mlxport.converter.graph.weights import state_tensors
-from mlxport.converter.inputs import example_inputs
+from mlxport.converter.inputs import example_call
 from mlxport.converter.loading import live_model, load_source
 from mlxport.converter.parity.compare import NOISE_MULTIPLE
 from mlxport.converter.parity.recording import Reference
@@ -68,7 +68,8 @@ def convert_checkpoint(
     output: str | Path,
     *,
     model: str | torch.nn.Module,
-    inputs: Sequence[str | torch.Tensor],
+    inputs: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
     model_args: Mapping[str, Any] | None = None,
     key: str | None = None,
     prefix: str | None = None,
@@ -88,14 +89,14 @@ def convert_checkpoint(
                 torch_model, checkpoint, prefix=prefix, allow_lossy_cast=allow_lossy_cast
             )
         found = tuple(str(warning.message) for warning in caught)
-        args = _examples(inputs, torch_model)
-        translation = translate(torch_model, args, channels_last=channels_last)
+        args, named = example_call(torch_model, inputs, kwargs)
+        translation = translate(torch_model, args, named, channels_last=channels_last)
         conversion = _recorded(translation.conversion, checkpoint, keys, model, prefix)
         # what the plan uses and the checkpoint lacks (a counter) the model has
         state = ChainMap(dict(checkpoint.tensors), _renamed(state_tensors(torch_model), keys))
         weights = _weights(translation, conversion, state)
         write_left_out(folder, left_out(conversion.plan, checkpoint))
-        reference = reference_of(torch_model, args, None, conversion, keep_inputs=True)
+        reference = reference_of(torch_model, args, named, conversion, keep_inputs=True)
         write_folder(
             folder, translation.source, conversion, weights, reference, translation.own
         )
@@ -140,16 +141,6 @@ def reference_of(
     """Run the torch model and record what its MLX counterpart will be held to."""
     paths = [record.path for record in conversion.modules if record.path]
     return record_reference(model, args, kwargs, paths=paths, keep_inputs=keep_inputs)
-
-
-def _examples(
-    inputs: Sequence[str | torch.Tensor], model: torch.nn.Module
-) -> tuple[torch.Tensor, ...]:
-    floating = (p.dtype for p in model.parameters() if p.dtype.is_floating_point)
-    dtype = next(floating, torch.float32)
-    given = [i for i in inputs if isinstance(i, str)]
-    made = iter(example_inputs(given, dtype=dtype))
-    return tuple(next(made) if isinstance(i, str) else i for i in inputs)
 
 
 def _weights(

@@ -33,7 +33,7 @@ def spread_arguments(
 
     In the order of ``forward``, which is that of their tensors in the call `in_order` gives.
     """
-    parameters = _parameters(module)
+    parameters = parameters_of(module)
     spread: dict[str, Any] = {}
     for name, value in bound_arguments(module, args, kwargs).items():
         kind = parameters[name].kind if name in parameters else None
@@ -51,7 +51,7 @@ def in_order(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return a call with its keyword arguments in the order of ``forward``."""
     given = dict(kwargs or {})
-    known = {name: given.pop(name) for name in _parameters(module) if name in given}
+    known = {name: given.pop(name) for name in parameters_of(module) if name in given}
     return tuple(args), known | given
 
 
@@ -66,16 +66,16 @@ def keyword_only(module: torch.nn.Module, names: Collection[str]) -> tuple[str, 
         names: some of its arguments, as `spread_arguments` names them.
     """
     positions: list[str] = []
-    for name, parameter in _parameters(module).items():
+    for name, parameter in parameters_of(module).items():
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
             positions += [n for n in names if re.fullmatch(rf"{name}_\d+", n)]
         elif parameter.kind not in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD):
             positions.append(name)
     placed = set(itertools.takewhile(names.__contains__, positions))
-    return tuple(name for name in names if name not in placed) if _parameters(module) else ()
+    return tuple(name for name in names if name not in placed) if parameters_of(module) else ()
 
 
-def _parameters(module: torch.nn.Module) -> Mapping[str, inspect.Parameter]:
+def parameters_of(module: torch.nn.Module) -> Mapping[str, inspect.Parameter]:
     """Return the parameters of ``forward``; none where it hides its signature."""
     try:
         return inspect.signature(module.forward).parameters
