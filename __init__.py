@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         convert_layer,
         convert_state_dict,
         load,
+        load_weights,
         restore,
         verify,
     )
@@ -37,6 +38,7 @@ __all__ = [
     "convert_layer",
     "convert_state_dict",
     "load",
+    "load_weights",
     "register_op",
     "register_rule",
     "restore",
@@ -54,6 +56,7 @@ _HOME = {
     "convert_layer": "mlxport.converter.api",
     "convert_state_dict": "mlxport.converter.api",
     "load": "mlxport.converter.api",
+    "load_weights": "mlxport.converter.api",
     "register_op": "mlxport.converter.extension",
     "register_rule": "mlxport.converter.extension",
     "restore": "mlxport.converter.api",

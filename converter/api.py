@@ -7,6 +7,7 @@ verifying a converted model needs no torch.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from mlxport.converter.converted import Converted
+    from mlxport.converter.load_weights import Loaded
     from mlxport.converter.parity.report import ParityReport
     from mlxport.converter.plan import WeightPlan
     from mlxport.converter.record import Conversion
@@ -260,6 +262,47 @@ def verify_folder(
     from mlxport.converter.folder import verify_folder
 
     return verify_folder(folder, device=device, noise_multiple=noise_multiple)
+
+
+def load_weights(
+    model: mlx.nn.Module,
+    source: str | Path | Mapping[str, Any],
+    *,
+    rename: Mapping[str | re.Pattern[str], str] | None = None,
+    key: str | None = None,
+    prefix: str | None = None,
+    strict: bool = True,
+) -> Loaded:
+    r"""Load PyTorch's weights into an MLX model written by hand; its layers say the layout.
+
+    A tensor goes to the parameter of its name, else to the one ``rename`` sends it to, else by
+    structure: a layer whose parameters' names and shapes only one layer of the checkpoint has. What
+    was matched by structure is in the result. An MLX ``Sequential`` may add its ``layers`` to
+    names. Weight norm is folded. All or nothing, unless ``strict=False``.
+
+    Args:
+        model: changed in place; its modes and dtypes do not matter.
+        source: a checkpoint's path, or a mapping from keys to torch tensors or numpy arrays.
+        rename: old name -> new name: ``*`` stands for text without a dot, ``**`` for any; a
+            compiled regular expression, or text after ``re:``, fits the whole key.
+        key: where in a nested checkpoint the state dict lies.
+        prefix: take the keys under this prefix alone, without it.
+        strict: load nothing unless everything fits; otherwise what fits.
+
+    Returns:
+        What was loaded from where, and what was not.
+
+    Raises:
+        StateDictError: tensors are missing, unexpected or misshapen, or a layer does not say its
+            layout; all of them are listed and the model is as it was.
+
+    Warns:
+        UserWarning: float64 became float32, as MLX computes in that.
+    """
+    prepare()
+    from mlxport.converter.load_weights import load_weights
+
+    return load_weights(model, source, rename=rename, key=key, prefix=prefix, strict=strict)
 
 
 def restore(

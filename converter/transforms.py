@@ -246,6 +246,11 @@ def conv_transpose_weight(groups: int = 1) -> tuple[Step, ...]:
     return (TransposedConvWeight(groups),)
 
 
+def bilinear_weight() -> tuple[Step, ...]:
+    """``(out, in1, in2)`` of ``torch.nn.Bilinear`` to MLX's ``(out, in2, in1)``."""
+    return (Permute((0, 2, 1)),)
+
+
 def step_to_json(step: Step) -> dict[str, Any]:
     """Return a step as JSON data: its kind and its fields."""
     values = {f.name: getattr(step, f.name) for f in fields(step)}  # type: ignore[arg-type]

@@ -24,11 +24,18 @@ LEVELS: list[set[str]] = [
         "converter.converted",
         "converter.extension",
         "converter.folder",
+        "converter.load_weights",
         "converter.restore",
         "converter.support",
         "converter.transfer",
     },
-    {"converter.checkpoint", "converter.graph", "converter.parity", "converter.rules"},
+    {
+        "converter.checkpoint",
+        "converter.graph",
+        "converter.layer_weights",
+        "converter.parity",
+        "converter.rules",
+    },
     {
         "converter.factory",
         "converter.inputs",
@@ -77,6 +84,8 @@ KEPT_TO: dict[str, str] = {"click": "cli"}
 TORCH_FREE: set[str] = {
     "converter.checkpoint.write",
     "converter.folder",
+    "converter.layer_weights",
+    "converter.load_weights",
     "converter.loading",
     "converter.parity.compare",
     "converter.parity.report",

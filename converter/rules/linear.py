@@ -7,7 +7,7 @@ import torch
 
 from mlxport.converter.rules.entries import kept, one
 from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal, changed, rule
-from mlxport.converter.transforms import Permute
+from mlxport.converter.transforms import bilinear_weight
 
 
 @rule(torch.nn.Linear, ops=["aten.linear.default"], target="mlx.nn.Linear")
@@ -31,7 +31,7 @@ def bilinear(module: torch.nn.Bilinear) -> LayerSpec:
         nn.Bilinear,
         (module.in1_features, module.in2_features, module.out_features),
         changed({"bias": True}, bias=module.bias is not None),
-        (one("weight", Permute((0, 2, 1))), *kept(module, "bias")),
+        (one("weight", *bilinear_weight()), *kept(module, "bias")),
         axes=Axes.FEATURES_LAST,
     )
 

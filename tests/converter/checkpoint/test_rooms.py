@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[3]
 ROOM = "mlxport.converter.checkpoint"
 TORCH_FREE = ["checkpoint", "header", "read", "read_safetensors", "read_index", "recognise"]
-TORCH_FREE += ["match", "finite", "write", "atomic", "output", "bind", "in_memory"]
+TORCH_FREE += ["match", "finite", "write", "atomic", "output", "bind", "in_memory", "rename"]
+TORCH_FREE += ["folds"]
 SOURCES = sorted(
     path
     for folder in ("converter", "layers", "examples", "benchmarks")

@@ -1,0 +1,110 @@
+"""Give the keys of a checkpoint other names, by patterns.
+
+Needs no torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from mlxport.converter.checkpoint.checkpoint import Checkpoint, printable
+from mlxport.converter.errors import OptionsError
+
+_REGEX = "re:"
+_STARS = re.compile(r"\*\*|\*")
+
+Patterns = Mapping["str | re.Pattern[str]", str]
+
+
+def parse_renames(options: Sequence[str]) -> dict[str | re.Pattern[str], str]:
+    """Return the patterns of ``--rename OLD=NEW`` options.
+
+    Raises:
+        OptionsError: an option has no ``=``.
+    """
+    if problems := [option for option in options if "=" not in option]:
+        raise OptionsError(f"--rename {', '.join(problems)}: expected OLD=NEW")
+    pairs = (option.rpartition("=")[::2] for option in options)
+    return dict(pairs)
+
+
+def rename_keys(keys: Iterable[str], patterns: Patterns) -> dict[str, str]:
+    r"""Return key -> its new name, for every key; the first pattern that fits counts.
+
+    A pattern fits a key, or the modules it begins with: ``{"backbone": "encoder"}`` makes
+    ``encoder.0.weight`` of ``backbone.0.weight``. ``*`` stands for text without a dot, ``**`` for
+    any, and those of the new name repeat those of the old in order. A compiled regular expression,
+    or text after ``re:``, has to fit the whole key; the new name may say ``\1`` or ``\g<name>``.
+
+    Raises:
+        OptionsError: a pattern is not valid or fits no key, or two keys get one name.
+    """
+    found: dict[str, str] = {key: key for key in keys}
+    compiled = [(_compile(old), _template(old, new)) for old, new in patterns.items()]
+    used: set[int] = set()
+    for key in found:
+        for number, (pattern, template) in enumerate(compiled):
+            if match := pattern.fullmatch(key):
+                found[key] = match.expand(template)
+                used.add(number)
+                break
+    if idle := [_text(old) for i, old in enumerate(patterns) if i not in used]:
+        raise OptionsError.listing("these patterns rename no key of the checkpoint:", idle)
+    named: defaultdict[str, list[str]] = defaultdict(list)
+    for key, name in found.items():
+        named[name].append(key)
+    if clashes := {name: old for name, old in named.items() if len(old) > 1}:
+        raise OptionsError.listing(
+            "renaming gives several keys one name:",
+            (
+                f"{printable(name)}: {', '.join(map(printable, old))}"
+                for name, old in clashes.items()
+            ),
+        )
+    return found
+
+
+def renamed(checkpoint: Checkpoint, patterns: Patterns) -> tuple[Checkpoint, dict[str, str]]:
+    """Return the checkpoint under its new names, and new name -> its own key."""
+    names = rename_keys(checkpoint.tensors, patterns)
+    tensors = {name: checkpoint.tensors[key] for key, name in names.items()}
+    storage = {name: checkpoint.storage[key] for key, name in names.items()}
+    original = {name: key for key, name in names.items()}
+    return replace(checkpoint, tensors=tensors, storage=storage), original
+
+
+def _compile(old: str | re.Pattern[str]) -> re.Pattern[str]:
+    if isinstance(old, re.Pattern):
+        return old
+    if not old.startswith(_REGEX):
+        parts = _STARS.split(old)
+        stars = [r"(.*)" if star == "**" else r"([^.]*)" for star in _STARS.findall(old)]
+        text = "".join(
+            re.escape(part) + star for part, star in zip(parts, [*stars, ""], strict=True)
+        )
+        return re.compile(rf"{text}((?:\..*)?)")
+    try:
+        return re.compile(old.removeprefix(_REGEX))
+    except re.error as error:
+        raise OptionsError(f"{old!r} is not a regular expression: {error}") from error
+
+
+def _template(old: str | re.Pattern[str], new: str) -> str:
+    if isinstance(old, re.Pattern) or old.startswith(_REGEX):
+        groups = _compile(old).groups
+        if any(int(number) > groups for number in re.findall(r"\\(\d+)", new)):
+            raise OptionsError(f"{_text(old)} has {groups} groups, but its new name is {new!r}")
+        return new
+    count, wanted = len(_STARS.findall(old)), len(_STARS.findall(new))
+    if wanted > count:
+        raise OptionsError(f"{old!r} has {count} stars, but its new name {new!r} has {wanted}")
+    numbers = iter(range(1, wanted + 1))
+    text = _STARS.sub(lambda _: f"\\g<{next(numbers)}>", new.replace("\\", r"\\"))
+    return rf"{text}\g<{count + 1}>"
+
+
+def _text(old: str | re.Pattern[str]) -> str:
+    return f"{_REGEX}{old.pattern}" if isinstance(old, re.Pattern) else old
