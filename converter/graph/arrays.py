@@ -15,7 +15,7 @@ from mlxport.converter.graph.capture import Captured
 from mlxport.converter.graph.context import Unsupported
 from mlxport.converter.graph.leaves import plain_path, stored_as
 from mlxport.converter.graph.naming import Names
-from mlxport.converter.graph.value import Order, Value, identity
+from mlxport.converter.graph.value import ARRAY, Order, Value, identity
 from mlxport.converter.rules.parametrization import spec_by
 from mlxport.converter.rules.registry import LayerSpec, Refusal
 
@@ -57,7 +57,7 @@ class Arrays:
         full = plain_path(f"{path}.{target}" if path else target)
         full = self.captured.sharing.tensor(full)
         tensor, trainable = self._tensor(full, target, module)
-        origin = f"array:{full}"
+        origin = f"{ARRAY}{full}"
         held = self._held(full, tensor.ndim)
         if held is None:
             order = self.preferences.get(origin, identity(tensor.ndim))
@@ -69,12 +69,13 @@ class Arrays:
                 code = ast.Attribute(code, segment)
         self.lowered.arrays[full] = Array(full, tensor, order, trainable)
         name = target.split(".")[-1]
-        return Value(tuple(tensor.shape), tensor.dtype, order, name, origin, code)
+        return Value(tuple(tensor.shape), tensor.dtype, order, name, origin, code=code)
 
     def table(self, value: Any, owner: str) -> ast.expr | None:
         """Return the embedding whose table a value is, as the class of ``owner`` speaks of it."""
-        origin = value.origin if isinstance(value, Value) else None
-        path = (origin or "").removeprefix("array:").rpartition(".")[0]
+        if not isinstance(value, Value) or value.code is None or not value.is_logical:
+            return None
+        path = (value.origin or "").removeprefix(ARRAY).rpartition(".")[0]
         spec = self.layer_spec(path)
         if spec is None or spec.target is not mlx.nn.Embedding:
             return None
