@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -13,13 +13,16 @@ from mlxport.converter.errors import ConversionError
 from mlxport.converter.graph.code import call, expression
 from mlxport.converter.graph.own_files import NotPortable, OwnFile, is_ours, own_file
 from mlxport.converter.graph.value import (
+    MADE,
     Order,
     Scalar,
     Value,
     channels_last,
     identity,
+    order_of_origin,
     permutation,
 )
+from mlxport.converter.record import DrawRecord
 
 Nesting: TypeAlias = "str | tuple[Nesting, ...]"
 
@@ -37,12 +40,14 @@ class Statement:
         code: the expression.
         module: qualified name of the module it calls, None if it calls none.
         nesting: how the tuple is nested, with a string for every value; None where it is flat.
+        draws: whether it draws random numbers; such statements stay, in their order.
     """
 
     targets: tuple[Value, ...]
     code: ast.expr
     module: str | None = None
     nesting: Nesting | None = None
+    draws: bool = False
 
 
 @dataclass
@@ -54,24 +59,36 @@ class Context:
         imports: name of a function or class -> the file of ``layers/`` it comes from.
         own: file of the user's own in ``layers/`` -> what it holds.
         demands: origin of an input or parameter -> the orders that consumers asked it in.
+        preferences: origin of an input, parameter or draw -> the order it should be stored in.
+        draws: the random draws of the whole model so far.
         results: what PyTorch says the node gives, as ``(shape, dtype)`` of every tensor.
         name: what to call the node's result where it needs a name of its own.
         node: the node itself, for what its values do not tell: strides, and which results are read.
-        arranged: transposes already made in this body, by value and order.
+        place: what tells the node from all others of the model.
+        source: the same of its first operand.
+        arranged: transposes already made in this body, by value and axes.
+        moved: transposed array -> the one it was made of, and the axes of that.
         sliced: slice of another value -> that value and the index of each of its stored axes.
         updated: array with a slice replaced -> how it came about (see ``ops/writing.py``).
+        viewed: array in another shape -> the one it was made of.
         expanded: value with new axes of length one -> the one without, and where they are stored.
     """
 
     statements: list[Statement] = field(default_factory=list)
     imports: dict[str, str] = field(default_factory=dict)
     demands: dict[str, list[Order]] = field(default_factory=dict)
+    preferences: Mapping[str, Order] = field(default_factory=dict)
+    draws: list[DrawRecord] = field(default_factory=list)
     results: tuple[tuple[tuple[Any, ...], torch.dtype], ...] = ()
     name: str = "x"
     node: Any = None
-    arranged: dict[tuple[str, Order, Order], Value] = field(default_factory=dict)
+    place: str = ""
+    source: str = ""
+    arranged: dict[tuple[str, Order], Value] = field(default_factory=dict)
+    moved: dict[str, tuple[Value, Order]] = field(default_factory=dict)
     sliced: dict[str, tuple[Value, tuple[Any, ...]]] = field(default_factory=dict)
     updated: dict[str, Any] = field(default_factory=dict)
+    viewed: dict[str, Value] = field(default_factory=dict)
     expanded: dict[str, tuple[Value, tuple[int, ...]]] = field(default_factory=dict)
     own: dict[str, OwnFile] = field(default_factory=dict)
 
@@ -202,18 +219,58 @@ class Context:
         """Return the value stored in the given order, transposing only where that is needed."""
         if value.order == order:
             return value
-        if value.origin is not None:
-            self.demands.setdefault(value.origin, []).append(order)
-        key = (value.id, value.order, order)
+        key = (value.id, permutation(value.order, order))
         if key not in self.arranged:
-            axes = permutation(value.order, order)
-            code = ast.Call(
-                ast.Attribute(value.to_ast(), "transpose"), [ast.Constant(a) for a in axes], []
-            )
             name, self.name = self.name, value.name
-            self.arranged[key] = self.compute(code, value.shape, value.dtype, order)
+            self.arranged[key] = self._expanded_elsewhere(value, order) or self._moved(value, order)
             self.name = name
-        return self.arranged[key]
+        return replace(self.arranged[key], shape=value.shape, order=order)
+
+    def _moved(self, value: Value, order: Order) -> Value:
+        """Emit a transpose; where the value comes of one itself, both in one or neither."""
+        wanted = order_of_origin(value, order)
+        if value.origin is not None and wanted is not None:
+            self.demands.setdefault(value.origin, []).append(wanted)
+        axes = permutation(value.order, order)
+        base, before = self.moved.get(value.id, (value, identity(value.ndim)))
+        axes = tuple(before[axis] for axis in axes)
+        if axes == identity(value.ndim):
+            return replace(base, shape=value.shape, order=order, origin=None, lineage=None)
+        code = ast.Call(
+            ast.Attribute(base.to_ast(), "transpose"), [ast.Constant(a) for a in axes], []
+        )
+        result = self.compute(code, value.shape, value.dtype, order)
+        self.moved[result.id] = base, axes
+        return result
+
+    def _expanded_elsewhere(self, value: Value, order: Order) -> Value | None:
+        """Emit the array without its new axes of length one again, with them where they are wanted.
+
+        None where others than those would move.
+        """
+        base, positions = self.expanded.get(value.id, (value, ()))
+        new = {value.order[position] for position in positions}
+        if [a for a in value.order if a not in new] != [a for a in order if a not in new]:
+            return None
+        places = tuple(order.index(axis) for axis in sorted(new, key=order.index))
+        axis = places if len(places) > 1 else -1 if places[0] == value.ndim - 1 else places[0]
+        result = self.compute(call("mx.expand_dims", base, axis), value.shape, value.dtype, order)
+        self.expanded[result.id] = base, places
+        return result
+
+    def chosen(self, value_of: Callable[[Order], Value]) -> Value:
+        """Return the node's result in the order its consumers want, which any would do for.
+
+        Args:
+            value_of: emits it in a given order.
+        """
+        origin = f"{MADE}{self.place}" if self.place else None
+        value = value_of(self.preferred(origin or "", identity(len(self.shape))))
+        return replace(value, origin=origin, lineage=None)
+
+    def preferred(self, key: str, order: Order) -> Order:
+        """Return the order in which the consumers of an origin want it; the given one if any."""
+        return self.preferences.get(key, order)
 
     def logical(self, value: Value) -> Value:
         """Return the value stored in PyTorch's own order."""

@@ -15,12 +15,11 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from mlxport.converter.graph.arrays import Arrays
-from mlxport.converter.graph.body import Body, Lowered
-from mlxport.converter.graph.capture import Captured
+from mlxport.converter.graph.body import Array, Body, Lowered
+from mlxport.converter.graph.capture import Captured, plain_path
 from mlxport.converter.graph.context import Context, Statement, Unsupported
 from mlxport.converter.graph.entrance import enter
-from mlxport.converter.graph.leaf_lowering import as_linear, call_of, lower_leaf, record_call
+from mlxport.converter.graph.leaf_lowering import call_of, lower_leaf, record_call
 from mlxport.converter.graph.naming import Names, is_inlined, variable_name
 from mlxport.converter.graph.nodes import (
     bound,
@@ -32,10 +31,11 @@ from mlxport.converter.graph.nodes import (
     stand_in,
 )
 from mlxport.converter.graph.ops.registry import OPS
+from mlxport.converter.graph.preferences import of_parts, place_of, unanimous
 from mlxport.converter.graph.problems import Problem, raise_problems
 from mlxport.converter.graph.schedule import write_body
 from mlxport.converter.graph.signature import nested_result
-from mlxport.converter.graph.value import Order, Value, channels_last, identity
+from mlxport.converter.graph.value import ARRAY, Order, Value, channels_last, identity
 from mlxport.converter.rules.registry import Refusal
 
 Preferences = Mapping[str, Order]
@@ -44,8 +44,8 @@ Preferences = Mapping[str, Order]
 def lower(captured: Captured, *, channels_last_ends: bool = False) -> Lowered:
     """Lower a captured model.
 
-    Lowered twice: the first pass shows in which axis order the consumers of each input and
-    parameter want it; the second stores it that way where they agree.
+    Lowered several times: the first pass shows in which axis order the consumers of each input
+    and parameter want it; later ones store it that way, and are kept where it saves transposes.
 
     Args:
         captured: the model.
@@ -54,12 +54,15 @@ def lower(captured: Captured, *, channels_last_ends: bool = False) -> Lowered:
     Raises:
         UnsupportedError: modules or ops without support, all of them listed.
     """
-    first = _Lowering(captured, {}, channels_last_ends).model()
-    agreed = {
-        origin: orders[0] for origin, orders in first.demands.items() if len(set(orders)) == 1
-    }
-    second = _Lowering(captured, agreed, channels_last_ends).model()
-    return second if second.transposes <= first.transposes else first
+    preferences: dict[str, Order] = {}
+    best = _Lowering(captured, preferences, channels_last_ends).model()
+    for more in (unanimous, of_parts, unanimous):
+        for added in more(best.demands, preferences):
+            tried = _Lowering(captured, preferences | added, channels_last_ends).model()
+            if tried.transposes < best.transposes + (more is unanimous):
+                best, preferences = tried, preferences | added
+                break
+    return best
 
 
 class _Lowering:
@@ -70,8 +73,8 @@ class _Lowering:
         self.preferences = preferences
         self.channels_last_ends = last
         self.names = Names(captured.model)
+        self.parameters = dict(captured.model.named_parameters(remove_duplicate=False))
         self.lowered = Lowered()
-        self.arrays = Arrays(captured, self.names, self.lowered, preferences)
         self.problems: list[Problem] = []
 
     # -- the model itself ------------------------------------------------------------------------
@@ -97,7 +100,7 @@ class _Lowering:
     def _enter(self, cx: Context, value: Value) -> Value:
         if self.channels_last_ends and value.ndim > 2:
             value.order = channels_last(value.ndim)
-        order = self.preferences.get(value.origin or "", value.order)
+        order = cx.preferred(value.origin or "", value.order)
         entered = cx.arrange(replace(value, origin=None), order)
         return replace(entered, origin=value.origin)
 
@@ -115,6 +118,8 @@ class _Lowering:
             imports=self.lowered.imports,
             demands=self.lowered.demands,
             own=self.lowered.own,
+            preferences=self.preferences,
+            draws=self.lowered.draws,
         )
 
     def _run(
@@ -144,16 +149,14 @@ class _Lowering:
         arguments: Any = torch.fx.node.map_arg((node.args, node.kwargs), env.__getitem__)
         args, kwargs = arguments
         cx.results, cx.name, cx.node = results_of(node), name_of(node), node
+        cx.place = place_of(node, path)
+        cx.source = place_of(next(iter(node.all_input_nodes), node), path)
         if node.op == "get_attr":
-            return self._array(node, module, path, owner, cx)
+            return self._array(str(node.target), module, path, owner, cx)
         if node.op == "call_module":
             return self._module(node, module, path, owner, cx, args, kwargs)
         if node.target is operator.getitem:
             return args[0][args[1]]
-        if str(node.target) == "aten.linear.default":
-            table = self.arrays.table(args[1], owner)
-            if table is not None:
-                return as_linear(cx, table, *args)
         return self._op(node, path, cx, args, kwargs)
 
     def _op(
@@ -170,16 +173,6 @@ class _Lowering:
             return stand_in(node, cx)
         return result
 
-    def _array(
-        self, node: Node, module: torch.nn.Module, path: str, owner: str, cx: Context
-    ) -> Value:
-        try:
-            return self.arrays.read(str(node.target), module, path, owner)
-        except Unsupported as reason:
-            self.problems.append(Problem.at(node, str(node.target), path, str(reason)))
-            value: Value = stand_in(node, cx)
-            return value
-
     # -- modules ---------------------------------------------------------------------------------
 
     def _module(
@@ -193,10 +186,9 @@ class _Lowering:
         kwargs: dict[str, Any],
     ) -> Any:
         path = f"{parent_path}.{node.target}" if parent_path else str(node.target)
-        place = self.captured.place(path)
         child = parent.get_submodule(str(node.target))
         inputs = bound(graph_of(child), args, kwargs)
-        if place in self.captured.leaves:
+        if plain_path(path) in self.captured.leaves:
             try:
                 return lower_leaf(
                     self.captured,
@@ -214,7 +206,7 @@ class _Lowering:
                 name = type(self.captured.torch_module(path)).__name__
                 self.problems.append(Problem.at(node, name, path, str(reason)))
                 return stand_in(node, cx)
-        if is_inlined(self.captured.torch_module(path)) or place in self.captured.sharing.opened:
+        if is_inlined(self.captured.torch_module(path)):
             return self._run(child, path, owner, cx, inputs)
         return self._class(child, path, owner, cx, inputs)
 
@@ -227,7 +219,7 @@ class _Lowering:
         inputs: Sequence[Any],
     ) -> Any:
         """Lower a module that becomes a class; a second call must have the same body."""
-        plain = self.captured.place(path)
+        plain = plain_path(path)
         known = self.lowered.bodies.get(plain)
         values = flat(inputs)
         if len(values) != len(inputs) or (known and len(known.inputs) != len(values)):
@@ -239,16 +231,20 @@ class _Lowering:
             if any(value.ndim != formal.ndim for value, formal in pairs):
                 return self._run(module, path, owner, cx, inputs)
             values = [cx.arrange(value, formal.order) for value, formal in pairs]
-        calls = len(self.lowered.records)
+        calls, transposes = len(self.lowered.records), self.lowered.transposes
+        draws = len(self.lowered.draws)
         body, result = self._body(module, path, values, places)
         if known is not None and known.text != body.text:
-            del self.lowered.records[calls:]
+            del self.lowered.records[calls:], self.lowered.draws[draws:]
+            self.lowered.transposes = transposes
             return self._run(module, path, owner, cx, inputs)
         self._keep(body)
         outputs = tuple(
-            Value(v.shape, v.dtype, v.order, variable_name(plain, cx.name)) for v in body.outputs
+            Value(v.shape, v.dtype, v.order, variable_name(plain, cx.name), v.origin, v.lineage)
+            for v in body.outputs
         )
-        cx.statements.append(Statement(outputs, call_of(self.names, owner, plain, values), plain))
+        code, drawing = call_of(self.names, owner, plain, values), len(self.lowered.draws) > draws
+        cx.statements.append(Statement(outputs, code, plain, draws=drawing))
         record_call(self.lowered, self.names, plain, values, outputs)
         return outputs[0] if isinstance(result, Value) else outputs
 
@@ -270,13 +266,13 @@ class _Lowering:
             values: what it is called with, in the order of ``forward``.
             places: of each of them, where it stands among the captured inputs.
         """
-        plain = self.captured.place(path)
+        plain = plain_path(path)
         known = self.captured.arguments.get(plain, ())
         names = [f"x{i}" if len(values) > 1 else "x" for i in range(len(values))]
         if len(known) == len(values):
             names = [known[i].name for i in places]
         formal = [
-            Value(v.shape, v.dtype, v.order, name, v.origin)
+            Value(v.shape, v.dtype, v.order, name, v.origin, v.lineage)
             for v, name in zip(values, names, strict=True)
         ]
         body = Body(plain, formal)
@@ -296,3 +292,26 @@ class _Lowering:
         """Keep the body of a class; each call of it counts."""
         self.lowered.bodies.setdefault(body.path, body)
         self.lowered.transposes += sum(line.count(".transpose(") for line in body.text)
+
+    # -- parameters ------------------------------------------------------------------------------
+
+    def _array(
+        self, target: str, module: torch.nn.Module, path: str, owner: str, cx: Context
+    ) -> Value:
+        full = plain_path(f"{path}.{target}" if path else target)
+        tensor, trainable = self._tensor(full, target, module)
+        origin = f"{ARRAY}{full}"
+        order = cx.preferred(origin, identity(tensor.ndim))
+        self.lowered.arrays[full] = Array(full, tensor, order, trainable)
+        name, code = target.split(".")[-1], self.names.reference(owner, full)
+        return Value(tuple(tensor.shape), tensor.dtype, order, name, origin, code=code)
+
+    def _tensor(self, path: str, target: str, module: torch.nn.Module) -> tuple[torch.Tensor, bool]:
+        if path in self.parameters:
+            return self.parameters[path].detach(), True
+        parent, _, name = path.rpartition(".")
+        try:
+            found = getattr(self.captured.model.get_submodule(parent), name)
+        except AttributeError:
+            found = operator.attrgetter(target)(module)
+        return found.detach(), False

@@ -151,27 +151,3 @@ def eye(cx: Context, n: int | Scalar, m: int | Scalar | None = None, **_: Any) -
     dtype = mlx_dtype(cx.dtype)
     shape = (n,) if m is None or m == n else (n, m)
     return cx.call("mx.eye", *shape, dtype=OMIT if cx.dtype == torch.float32 else dtype)
-
-
-@op(
-    "aten.bernoulli.default",
-    "aten.bernoulli.p",
-    "aten.multinomial.default",
-    "aten.normal_functional.default",
-    "aten.rand.default",
-    "aten.rand_like.default",
-    "aten.randint.default",
-    "aten.randint.low",
-    "aten.randint_like.default",
-    "aten.randint_like.low_dtype",
-    "aten.randn.default",
-    "aten.randn_like.default",
-    "aten.randperm.default",
-    restrictions="always refused: MLX draws other random numbers than PyTorch",
-)
-def random(cx: Context, *_: Any, **__: Any) -> Value:
-    """Refuse: the result could not be compared with PyTorch's."""
-    raise cx.refuse(
-        "random numbers: MLX draws others than PyTorch, so nothing after them could be verified. "
-        "Pass them to forward() as an input"
-    )

@@ -7,7 +7,7 @@ numbers in its place (``parity/replay.py``).
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from mlxport.converter.graph.dtypes import HALF, emit, mlx_dtype
 from mlxport.converter.graph.nodes import layouts
 from mlxport.converter.graph.ops.broadcast import align
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Order, Value, identity
+from mlxport.converter.graph.value import Order, Value
 from mlxport.converter.record import DrawRecord
 
 DRAWN = "drawn by MLX's generator; replayed in parity"
@@ -34,21 +34,11 @@ class Place:
         shape: the logical shape.
         stored: how the shape as stored is written.
         order: the order it is stored in.
-        origin: under which its consumers ask for another order; None if it is bound to this one.
     """
 
     shape: tuple[Any, ...]
     stored: Any
     order: Order
-    origin: str | None = None
-
-
-def place_of_own(cx: Context, size: Sequence[Any]) -> Place:
-    """Return a place of its own, stored as its consumers want it."""
-    shape = tuple(size)
-    origin = f"draw:{len(cx.draws)}"
-    order = cx.preferences.get(origin, identity(len(shape)))
-    return Place(shape, tuple(shape[axis] for axis in order), order, origin)
 
 
 def place_of(x: Value) -> Place:
@@ -56,20 +46,41 @@ def place_of(x: Value) -> Place:
     return Place(x.shape, ast.Attribute(x.to_ast(), "shape"), x.order)
 
 
-def place_like(cx: Context, x: Value) -> Place:
-    """Return the place of another array, past arrays that were made for their shape alone."""
+def fill(cx: Context, size: Sequence[Any], make: Callable[[Place], Value]) -> Value:
+    """Draw an array of a size, stored as its consumers want it.
+
+    Args:
+        cx: the lowering.
+        size: the logical shape.
+        make: emits the draw into a place.
+    """
+
+    def stored(order: Order) -> Value:
+        return make(Place(tuple(size), tuple(size[axis] for axis in order), order))
+
+    return cx.chosen(stored)
+
+
+def fill_like(cx: Context, x: Value, make: Callable[[Place], Value]) -> Value:
+    """Draw an array of another's shape, past arrays that were made for their shape alone.
+
+    Args:
+        cx: the lowering.
+        x: the other array.
+        make: emits the draw into a place.
+    """
     made = next((s.code for s in reversed(cx.statements) if s.targets[0].id == x.id), None)
     while isinstance(made, ast.Call) and _function(made).endswith(".astype"):
         made = made.func.value if isinstance(made.func, ast.Attribute) else None
     if not isinstance(made, ast.Call) or x.code is not None:
-        return place_of(x)
+        return make(place_of(x))
     if _function(made) in ("mx.zeros_like", "mx.ones_like"):
-        return Place(x.shape, ast.Attribute(made.args[0], "shape"), x.order)
+        return make(Place(x.shape, ast.Attribute(made.args[0], "shape"), x.order))
     if _function(made) in ("mx.zeros", "mx.ones", "mx.full"):
-        if x.is_logical and all(isinstance(size, int) for size in x.shape):
-            return place_of_own(cx, x.shape)
-        return Place(x.shape, made.args[0], x.order)
-    return place_of(x)
+        if all(isinstance(size, int) for size in x.shape):
+            return fill(cx, x.shape, make)
+        return make(Place(x.shape, made.args[0], x.order))
+    return make(place_of(x))
 
 
 def _function(code: ast.Call) -> str:
@@ -86,7 +97,7 @@ def draw(cx: Context, kind: str, code: ast.expr, place: Place, dtype: torch.dtyp
         place: what it fills.
         dtype: what MLX gives.
     """
-    value = cx.compute(code, place.shape, dtype, place.order, place.origin)
+    value = cx.compute(code, place.shape, dtype, place.order)
     cx.statements[-1].draws = True
     cx.draws.append(DrawRecord(kind, layouts([value])[0]))
     return value
@@ -107,7 +118,7 @@ def require_global(cx: Context, generator: Any) -> None:
         raise cx.refuse("numbers from a torch.Generator of its own: MLX has one for all")
 
 
-def _floating(cx: Context, generator: Any = None) -> None:
+def _require_floating(cx: Context, generator: Any) -> None:
     require_global(cx, generator)
     if not cx.dtype.is_floating_point:
         raise cx.refuse(f"random numbers of {cx.dtype}: only floating-point dtypes are supported")
@@ -116,8 +127,7 @@ def _floating(cx: Context, generator: Any = None) -> None:
 # -- normal --------------------------------------------------------------------------------------
 
 
-def _normal(cx: Context, place: Place, mean: Any = 0, std: Any = 1, generator: Any = None) -> Value:
-    _floating(cx, generator)
+def _normal(cx: Context, place: Place, mean: Any = 0, std: Any = 1) -> Value:
     loc = OMIT if not isinstance(mean, Value) and mean == 0 else mean
     scale = OMIT if not isinstance(std, Value) and std == 1 else std
     dtype = _unless_default(cx.dtype)
@@ -128,13 +138,15 @@ def _normal(cx: Context, place: Place, mean: Any = 0, std: Any = 1, generator: A
 @op("aten.randn.default", "aten.randn.generator", restrictions=FLOATING)
 def randn(cx: Context, size: Sequence[Any], *, generator: Any = None, **_: Any) -> Value:
     """Numbers of mean 0 and deviation 1."""
-    return _normal(cx, place_of_own(cx, size), generator=generator)
+    _require_floating(cx, generator)
+    return fill(cx, size, lambda place: _normal(cx, place))
 
 
 @op("aten.randn_like.default", "aten.randn_like.generator", restrictions=FLOATING)
 def randn_like(cx: Context, x: Value, *, generator: Any = None, **_: Any) -> Value:
     """Numbers of mean 0 and deviation 1, in the shape of another array."""
-    return _normal(cx, place_like(cx, x), generator=generator)
+    _require_floating(cx, generator)
+    return fill_like(cx, x, lambda place: _normal(cx, place))
 
 
 @op("aten.normal_functional.default", restrictions=FLOATING)
@@ -142,7 +154,8 @@ def normal_functional(
     cx: Context, x: Value, mean: float = 0.0, std: float = 1.0, *, generator: Any = None
 ) -> Value:
     """``x.normal_(mean, std)``."""
-    return _normal(cx, place_like(cx, x), mean, std, generator)
+    _require_floating(cx, generator)
+    return fill_like(cx, x, lambda place: _normal(cx, place, mean, std))
 
 
 @op("aten.normal.float_float", restrictions=FLOATING)
@@ -150,29 +163,33 @@ def normal_numbers(
     cx: Context, mean: float, std: float, size: Sequence[Any], *, generator: Any = None, **_: Any
 ) -> Value:
     """Numbers of one mean and one deviation."""
-    return _normal(cx, place_of_own(cx, size), mean, std, generator)
+    _require_floating(cx, generator)
+    return fill(cx, size, lambda place: _normal(cx, place, mean, std))
 
 
 @op("aten.normal.Tensor_float", restrictions=FLOATING)
 def normal_means(cx: Context, mean: Value, std: float = 1.0, *, generator: Any = None) -> Value:
     """Numbers with a mean of their own."""
-    return _normal(cx, place_of(mean), mean, std, generator)
+    _require_floating(cx, generator)
+    return _normal(cx, place_of(mean), mean, std)
 
 
 @op("aten.normal.float_Tensor", restrictions=FLOATING)
 def normal_deviations(cx: Context, mean: float, std: Value, *, generator: Any = None) -> Value:
     """Numbers with a deviation of their own."""
-    return _normal(cx, place_of(std), mean, std, generator)
+    _require_floating(cx, generator)
+    return _normal(cx, place_of(std), mean, std)
 
 
 @op("aten.normal.Tensor_Tensor", restrictions=FLOATING)
 def normal(cx: Context, mean: Value, std: Value, *, generator: Any = None) -> Value:
     """Numbers with a mean and a deviation of their own."""
+    _require_floating(cx, generator)
     (loc, scale), order = align(cx, mean, std)
     whole = next((v for v in (loc, scale) if v.shape == cx.shape), None)
     stored = tuple(cx.shape[axis] for axis in order)
     place = Place(cx.shape, stored, order) if whole is None else place_of(whole)
-    return _normal(cx, place, loc, scale, generator)
+    return _normal(cx, place, loc, scale)
 
 
 # -- uniform -------------------------------------------------------------------------------------
@@ -190,30 +207,35 @@ def _uniform(
 @op("aten.rand.default", "aten.rand.generator", restrictions=FLOATING)
 def rand(cx: Context, size: Sequence[Any], *, generator: Any = None, **_: Any) -> Value:
     """Numbers from 0 up to but without 1."""
-    _floating(cx, generator)
-    return _uniform(cx, place_of_own(cx, size))
+    _require_floating(cx, generator)
+    return fill(cx, size, lambda place: _uniform(cx, place))
 
 
 @op("aten.rand_like.default", "aten.rand_like.generator", restrictions=FLOATING)
 def rand_like(cx: Context, x: Value, *, generator: Any = None, **_: Any) -> Value:
     """Numbers from 0 up to but without 1, in the shape of another array."""
-    _floating(cx, generator)
-    return _uniform(cx, place_like(cx, x))
+    _require_floating(cx, generator)
+    return fill_like(cx, x, lambda place: _uniform(cx, place))
 
 
 @op("aten.uniform.default", restrictions=FLOATING)
 def uniform(cx: Context, x: Value, low: float = 0.0, high: float = 1.0, **kw: Any) -> Value:
     """``x.uniform_(low, high)``."""
-    _floating(cx, kw.get("generator"))
-    return _uniform(cx, place_like(cx, x), kw.get("from", low), kw.get("to", high))
+    _require_floating(cx, kw.get("generator"))
+    bounds = kw.get("from", low), kw.get("to", high)
+    return fill_like(cx, x, lambda place: _uniform(cx, place, *bounds))
 
 
 @op("aten.exponential.default", restrictions=FLOATING)
 def exponential(cx: Context, x: Value, lambd: float = 1.0, *, generator: Any = None) -> Value:
     """``x.exponential_(lambd)``, from uniform numbers: MLX has no such generator."""
-    _floating(cx, generator)
+    _require_floating(cx, generator)
     dtype = torch.float32 if cx.dtype in HALF else cx.dtype
-    drawn = _uniform(cx, place_like(cx, x), dtype=dtype)
-    if lambd == 1:
-        return emit(cx, "-mx.log1p(-u)", dtype, drawn.order, u=drawn)
-    return emit(cx, "-mx.log1p(-u) / rate", dtype, drawn.order, u=drawn, rate=float(lambd))
+
+    def made(place: Place) -> Value:
+        drawn = _uniform(cx, place, dtype=dtype)
+        if lambd == 1:
+            return emit(cx, "-mx.log1p(-u)", dtype, drawn.order, u=drawn)
+        return emit(cx, "-mx.log1p(-u) / rate", dtype, drawn.order, u=drawn, rate=float(lambd))
+
+    return fill_like(cx, x, made)

@@ -18,9 +18,9 @@ from mlxport.converter.graph.ops.random import (
     DRAWN,
     Place,
     draw,
-    place_like,
+    fill,
+    fill_like,
     place_of,
-    place_of_own,
     require_global,
 )
 from mlxport.converter.graph.ops.registry import op
@@ -53,7 +53,7 @@ def randint(
     cx: Context, high: int | Scalar, size: Sequence[Any], *, generator: Any = None, **_: Any
 ) -> Value:
     """Integers from 0 up to but without ``high``."""
-    return _randint(cx, place_of_own(cx, size), 0, high, generator)
+    return fill(cx, size, lambda place: _randint(cx, place, 0, high, generator))
 
 
 @op("aten.randint.low", "aten.randint.low_generator", restrictions=BOUNDED)
@@ -67,7 +67,7 @@ def randint_low(
     **_: Any,
 ) -> Value:
     """Integers from ``low`` up to but without ``high``."""
-    return _randint(cx, place_of_own(cx, size), low, high, generator)
+    return fill(cx, size, lambda place: _randint(cx, place, low, high, generator))
 
 
 @op("aten.randint_like.default", "aten.random.to", restrictions=BOUNDED)
@@ -75,7 +75,7 @@ def randint_like(
     cx: Context, x: Value, high: int | Scalar, *, generator: Any = None, **_: Any
 ) -> Value:
     """Integers from 0 up to but without ``high``, in the shape of another array."""
-    return _randint(cx, place_like(cx, x), 0, high, generator)
+    return fill_like(cx, x, lambda place: _randint(cx, place, 0, high, generator))
 
 
 @op("aten.randint_like.low_dtype", restrictions=BOUNDED)
@@ -83,7 +83,7 @@ def randint_like_low(
     cx: Context, x: Value, low: int | Scalar, high: int | Scalar, **_: Any
 ) -> Value:
     """Integers from ``low`` up to but without ``high``, in the shape of another array."""
-    return _randint(cx, place_like(cx, x), low, high)
+    return fill_like(cx, x, lambda place: _randint(cx, place, low, high))
 
 
 @op("aten.randperm.default", restrictions=DRAWN)
@@ -120,8 +120,11 @@ def bernoulli_number(cx: Context, x: Value, p: Number = 0.5, *, generator: Any =
     """1 with one probability for all, else 0, in the shape of another array."""
     if _from_dropout(cx):
         raise active(cx, 1 - p)
-    place = place_like(cx, x)
-    return _bernoulli(cx, call("mx.random.bernoulli", p, place.stored), place, generator)
+
+    def made(place: Place) -> Value:
+        return _bernoulli(cx, call("mx.random.bernoulli", p, place.stored), place, generator)
+
+    return fill_like(cx, x, made)
 
 
 @op("aten.bernoulli.Tensor", restrictions=DRAWN)
