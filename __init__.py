@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mlxport.converter.api import (
+        analyze,
         convert,
         convert_checkpoint,
         convert_layer,
@@ -33,6 +34,7 @@ __all__ = [
     "LayerSpec",
     "Refusal",
     "__version__",
+    "analyze",
     "convert",
     "convert_checkpoint",
     "convert_layer",
@@ -51,6 +53,7 @@ _HOME = {
     "Entry": "mlxport.converter.plan",
     "LayerSpec": "mlxport.converter.rules.registry",
     "Refusal": "mlxport.converter.rules.registry",
+    "analyze": "mlxport.converter.api",
     "convert": "mlxport.converter.api",
     "convert_checkpoint": "mlxport.converter.api",
     "convert_layer": "mlxport.converter.api",

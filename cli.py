@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from mlxport.converter import api
-from mlxport.converter.errors import ConversionError, ParityError
+from mlxport.converter.errors import ConversionError, OptionsError, ParityError
 
 if TYPE_CHECKING:
     from mlxport.converter.parity.report import ParityReport
@@ -50,8 +50,11 @@ def main() -> None:
 
 @main.command()
 @click.argument("source", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to write.")
 @click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write."
+    "--dry-run",
+    is_flag=True,
+    help="Write nothing: print what would become of the model, and what cannot be converted.",
 )
 @click.option("--model", metavar="PKG.MOD:FACTORY", help="What gives the torch model.")
 @click.option(
@@ -106,7 +109,8 @@ def main() -> None:
 @_exits
 def convert(
     source: Path,
-    output: Path,
+    output: Path | None,
+    dry_run: bool,
     inputs: tuple[str, ...],
     input_files: tuple[Path, ...],
     layout: str,
@@ -118,7 +122,8 @@ def convert(
     With --plan other weights of an architecture that was converted before, unverified.
 
     Prints the parity table; exits 0 only where parity holds, 3 where it does not (the folder is
-    written all the same, with the evidence in parity.json).
+    written all the same, with the evidence in parity.json). --dry-run exits 0 where everything in
+    the model has an MLX counterpart, 1 where something has none.
 
     \b
     Example:
@@ -128,9 +133,14 @@ def convert(
     """
     options["model_args"] = _json_object(options["model_args"], "--model-args")
     options["kwargs"] = _json_object(options["kwargs"], "--kwargs")
-    result = api.convert_checkpoint(
-        source, output, inputs=(*inputs, *input_files), channels_last=layout == "channels_last", **options
-    )
+    given = (*inputs, *input_files)
+    options |= {"inputs": given, "channels_last": layout == "channels_last"}
+    if dry_run:
+        _analyze(source, as_json, **options)
+        return
+    if output is None:
+        raise click.UsageError("Missing option '-o' / '--output'.")
+    result = api.convert_checkpoint(source, output, **options)
     for note in result.notes:
         click.echo(f"Note: {note}", err=True)
     for warning in result.warnings:
@@ -221,6 +231,20 @@ def layers(search: str, as_json: bool, markdown: bool, imports: tuple[str, ...])
     form: Literal["text", "json", "markdown"]
     form = "json" if as_json else "markdown" if markdown else "text"
     click.echo(api.support(search, form=form, imports=imports).rstrip("\n"))
+
+
+def _analyze(source: Path, as_json: bool, **options: Any) -> None:
+    """Print the analysis of a conversion; exit 1 where it would fail."""
+    if options.pop("plan") is not None:
+        raise OptionsError("--dry-run analyzes a model: give --model and --input, not --plan")
+    unused = ("overwrite", "noise_multiple")
+    analysis = api.analyze_checkpoint(
+        source, **{name: value for name, value in options.items() if name not in unused}
+    )
+    text = json.dumps(analysis.to_json(), indent=1, allow_nan=False) if as_json else str(analysis)
+    click.echo(text)
+    if not analysis.covered:
+        sys.exit(ConversionError.exit_code)
 
 
 def _show(report: ParityReport, as_json: bool) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import mlx.nn
     import torch
 
+    from mlxport.converter.analysis import Analysis
     from mlxport.converter.converted import Converted
     from mlxport.converter.load_weights import Loaded
     from mlxport.converter.parity.report import ParityReport
@@ -76,6 +77,72 @@ def convert(
         channels_last=channels_last,
         verify=verify,
         noise_multiple=noise_multiple,
+    )
+
+
+def analyze(
+    module: torch.nn.Module,
+    example_inputs: torch.Tensor | Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    channels_last: bool = False,
+) -> Analysis:
+    """Tell what ``convert`` would make of a torch model, and what has no MLX counterpart.
+
+    The model is captured and lowered as for a conversion, so that the two give the same answers;
+    no weight becomes an MLX array and nothing is written. The torch model runs on the inputs.
+
+    Args:
+        module: the torch model.
+        example_inputs: a tensor, or the positional inputs in a tuple or list.
+        kwargs: keyword inputs.
+        channels_last: as in ``convert``.
+
+    Returns:
+        Modules by class, ops, shares that are covered, everything unsupported; ``str()`` gives it
+        for reading, ``.to_json()`` as data.
+
+    Raises:
+        CaptureError: torch.export cannot capture the model.
+    """
+    prepare()
+    from mlxport.converter.analyze import analyze_model
+
+    return analyze_model(module, _positional(example_inputs), kwargs, channels_last=channels_last)
+
+
+def analyze_checkpoint(
+    source: str | Path,
+    *,
+    model: str | torch.nn.Module | None,
+    inputs: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    key: str | None = None,
+    prefix: str | None = None,
+    allow_lossy_cast: bool = False,
+    channels_last: bool = False,
+) -> Analysis:
+    """Tell what ``convert_checkpoint`` would do with the same arguments; write nothing.
+
+    Raises:
+        ConversionError: the checkpoint does not fit the model, or the model cannot be captured.
+    """
+    prepare()
+    if model is None or not (inputs or kwargs):
+        raise OptionsError("an analysis needs the model and its inputs: --model and --input")
+    from mlxport.converter.analyze import analyze_checkpoint
+
+    return analyze_checkpoint(
+        source,
+        model=model,
+        inputs=inputs,
+        kwargs=kwargs,
+        model_args=model_args,
+        key=key,
+        prefix=prefix,
+        allow_lossy_cast=allow_lossy_cast,
+        channels_last=channels_last,
     )
 
 

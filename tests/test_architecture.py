@@ -22,6 +22,8 @@ LEVELS: list[set[str]] = [
     {
         "converter.conversion",
         "converter.converted",
+        "converter.analysis",
+        "converter.analyze",
         "converter.extension",
         "converter.folder",
         "converter.load_weights",
@@ -56,6 +58,7 @@ LEVELS: list[set[str]] = [
 # Imports inside one level that are meant, and none of them goes back.
 SIDEWAYS: dict[str, set[str]] = {
     # a conversion ends in a written folder
+    "converter.analyze": {"converter.analysis"},  # what it fills in
     "converter.conversion": {"converter.converted", "converter.folder"},
     "converter.transfer": {"converter.converted", "converter.folder"},
     "converter.restore": {"converter.folder"},

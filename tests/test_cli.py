@@ -45,7 +45,7 @@ class Unsupported(nn.Module):
 
 class Inner(nn.Module):
     def forward(self, x):
-        return torch.lgamma(x)
+        return torch.special.bessel_j1(x)
 
 
 not_callable = 3
@@ -244,12 +244,12 @@ def test_operations_without_support_are_all_listed(invoke: Invoke) -> None:
     message = assert_fails(invoke, 1, "convert", "unet.pt", *arguments)
     lines = NETS.splitlines()
     twice = next(n for n, line in enumerate(lines, 1) if "bessel_j0" in line)
-    once = next(n for n, line in enumerate(lines, 1) if "lgamma" in line)
+    once = next(n for n, line in enumerate(lines, 1) if "bessel_j1" in line)
     assert "2 kinds of operation" in message
     assert message.count(f"nets.py:{twice})") == message.count(f"nets.py:{once})") == 1
     row = next(line for line in message.splitlines() if "bessel_j0" in line)
     assert "x2" in row
-    row = next(line for line in message.splitlines() if "lgamma" in line)
+    row = next(line for line in message.splitlines() if "bessel_j1" in line)
     assert "x1" in row
     assert "inner" in row
 
@@ -284,6 +284,50 @@ def test_model_args_that_are_no_json_object(invoke: Invoke, text: str) -> None:
 def test_verify_a_folder_that_is_no_output(invoke: Invoke) -> None:
     message = assert_fails(invoke, 1, "verify", ".")
     assert "mlxport convert" in message
+
+
+# -- dry runs -----------------------------------------------------------------------------------
+
+DRY = ("convert", "unet.pt", "--model", "nets:unet", "--input", "1,1,8,6,7", "--dry-run")
+
+
+def test_a_dry_run_writes_nothing(invoke: Invoke) -> None:
+    before = everything()
+    result = invoke(*DRY)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("UNet3d: everything has an MLX counterpart")
+    assert everything() == before
+
+
+def test_a_dry_run_prints_json(invoke: Invoke) -> None:
+    data = json.loads(invoke(*DRY, "--json").stdout)
+    assert data["covered"] is True
+    assert data["parameters_covered"]["covered"] == data["parameters_covered"]["total"] > 0
+
+
+def test_a_dry_run_exits_1_where_something_is_unsupported(invoke: Invoke) -> None:
+    torch.save({"weight": torch.ones(4)}, "unet.pt")
+    arguments = ["convert", "unet.pt", "--model", "nets:Unsupported", "--input", "2,4"]
+    result = invoke(*arguments, "--dry-run")
+    assert result.exit_code == 1
+    assert "bessel_j0" in result.stdout
+    assert json.loads(invoke(*arguments, "--dry-run", "--json").stdout)["covered"] is False
+
+
+def test_a_dry_run_finds_weights_that_do_not_fit(invoke: Invoke) -> None:
+    save(UNet3d(3, widths=WIDTHS))
+    assert "stem.0.weight" in assert_fails(invoke, 1, *DRY)
+
+
+def test_a_conversion_needs_somewhere_to_go(invoke: Invoke) -> None:
+    result = invoke(*DRY[:-1])
+    assert result.exit_code == 2
+    assert "Missing option '-o'" in result.stderr
+
+
+def test_a_dry_run_takes_no_plan(invoke: Invoke) -> None:
+    message = assert_fails(invoke, 2, "convert", "unet.pt", "--plan", "out", "--dry-run")
+    assert "--dry-run analyzes a model" in message
 
 
 # -- parity and devices --------------------------------------------------------------------------

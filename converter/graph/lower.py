@@ -15,11 +15,13 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from mlxport.converter.graph.body import Array, Body, Lowered
-from mlxport.converter.graph.capture import Captured, plain_path
+from mlxport.converter.graph.arrays import Arrays
+from mlxport.converter.graph.body import Body, Lowered
+from mlxport.converter.graph.capture import Captured
 from mlxport.converter.graph.context import Context, Statement, Unsupported
 from mlxport.converter.graph.entrance import enter
-from mlxport.converter.graph.leaf_lowering import call_of, lower_leaf, record_call
+from mlxport.converter.graph.leaf_lowering import as_linear, call_of, lower_leaf, record_call
+from mlxport.converter.graph.leaves import plain_path
 from mlxport.converter.graph.naming import Names, is_inlined, variable_name
 from mlxport.converter.graph.nodes import (
     bound,
@@ -32,10 +34,10 @@ from mlxport.converter.graph.nodes import (
 )
 from mlxport.converter.graph.ops.registry import OPS
 from mlxport.converter.graph.preferences import of_parts, place_of, unanimous
-from mlxport.converter.graph.problems import Problem, raise_problems
+from mlxport.converter.graph.problems import Problem, Tally, raise_gaps
 from mlxport.converter.graph.schedule import write_body
 from mlxport.converter.graph.signature import nested_result
-from mlxport.converter.graph.value import ARRAY, Order, Value, channels_last, identity
+from mlxport.converter.graph.value import Order, Value, channels_last, identity
 from mlxport.converter.rules.registry import Refusal
 
 Preferences = Mapping[str, Order]
@@ -54,28 +56,41 @@ def lower(captured: Captured, *, channels_last_ends: bool = False) -> Lowered:
     Raises:
         UnsupportedError: modules or ops without support, all of them listed.
     """
+    lowered, tally = attempt(captured, channels_last_ends=channels_last_ends)
+    raise_gaps(type(captured.model).__name__, tally.gaps())
+    return lowered
+
+
+def attempt(captured: Captured, *, channels_last_ends: bool = False) -> tuple[Lowered, Tally]:
+    """Lower a captured model as far as it goes, and tell what was met on the way.
+
+    Where there are problems, the lowered model goes on with what PyTorch says, and cannot run.
+    """
+    tally = Tally()
     preferences: dict[str, Order] = {}
-    best = _Lowering(captured, preferences, channels_last_ends).model()
+    best = _Lowering(captured, preferences, channels_last_ends, tally).model()
     for more in (unanimous, of_parts, unanimous):
         for added in more(best.demands, preferences):
-            tried = _Lowering(captured, preferences | added, channels_last_ends).model()
+            tried = _Lowering(captured, preferences | added, channels_last_ends, tally).model()
             if tried.transposes < best.transposes + (more is unanimous):
                 best, preferences = tried, preferences | added
                 break
-    return best
+    return best, tally
 
 
 class _Lowering:
     """One pass over the captured hierarchy."""
 
-    def __init__(self, captured: Captured, preferences: Preferences, last: bool) -> None:
+    def __init__(
+        self, captured: Captured, preferences: Preferences, last: bool, tally: Tally
+    ) -> None:
         self.captured = captured
         self.preferences = preferences
         self.channels_last_ends = last
         self.names = Names(captured.model)
-        self.parameters = dict(captured.model.named_parameters(remove_duplicate=False))
         self.lowered = Lowered()
-        self.problems: list[Problem] = []
+        self.arrays = Arrays(captured, self.names, self.lowered, preferences)
+        self.tally = tally
 
     # -- the model itself ------------------------------------------------------------------------
 
@@ -93,7 +108,6 @@ class _Lowering:
         body.result = nested_result(signature.result, leaving)
         body.text = write_body(body, self.names, self.lowered.imports)
         self._keep(body)
-        raise_problems(type(self.captured.model).__name__, self.problems)
         record_call(self.lowered, self.names, "", body.inputs, body.outputs)
         return self.lowered
 
@@ -126,6 +140,7 @@ class _Lowering:
         self, module: torch.nn.Module, path: str, owner: str, cx: Context, inputs: Sequence[Any]
     ) -> Any:
         """Lower the graph of the module at ``path`` into the body of the class ``owner``."""
+        self.tally.walked.add(plain_path(path))
         waiting = iter(inputs)
         env: dict[Node, Any] = {}
         for node in graph_of(module).nodes:
@@ -152,26 +167,40 @@ class _Lowering:
         cx.place = place_of(node, path)
         cx.source = place_of(next(iter(node.all_input_nodes), node), path)
         if node.op == "get_attr":
-            return self._array(str(node.target), module, path, owner, cx)
+            return self._array(node, module, path, owner, cx)
         if node.op == "call_module":
             return self._module(node, module, path, owner, cx, args, kwargs)
         if node.target is operator.getitem:
             return args[0][args[1]]
+        if str(node.target) == "aten.linear.default":
+            table = self.arrays.table(args[1], owner)
+            if table is not None:
+                return as_linear(cx, table, *args)
         return self._op(node, path, cx, args, kwargs)
 
     def _op(
         self, node: Node, path: str, cx: Context, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        name = str(node.target)
+        name = self.tally.ops[node] = str(node.target)
         try:
             if name not in OPS:
                 raise Unsupported("no MLX handler")
             result = OPS[name].handler(cx, *args, **kwargs)
             check_result(node, result)
         except Unsupported as reason:
-            self.problems.append(Problem.at(node, name, path, str(reason)))
+            self.tally.problems[node] = Problem.at(node, name, path, str(reason))
             return stand_in(node, cx)
         return result
+
+    def _array(
+        self, node: Node, module: torch.nn.Module, path: str, owner: str, cx: Context
+    ) -> Value:
+        try:
+            return self.arrays.read(str(node.target), module, path, owner)
+        except Unsupported as reason:
+            self.tally.problems[node] = Problem.at(node, str(node.target), path, str(reason))
+            value: Value = stand_in(node, cx)
+            return value
 
     # -- modules ---------------------------------------------------------------------------------
 
@@ -186,9 +215,10 @@ class _Lowering:
         kwargs: dict[str, Any],
     ) -> Any:
         path = f"{parent_path}.{node.target}" if parent_path else str(node.target)
+        place = self.captured.place(path)
         child = parent.get_submodule(str(node.target))
         inputs = bound(graph_of(child), args, kwargs)
-        if plain_path(path) in self.captured.leaves:
+        if place in self.captured.leaves:
             try:
                 return lower_leaf(
                     self.captured,
@@ -200,13 +230,13 @@ class _Lowering:
                     owner,
                     inputs,
                 )
-            except Refusal:
-                pass  # the ops it is made of may still be supported
+            except Refusal as reason:  # the ops it is made of may still be supported
+                self.tally.refusals[plain_path(path)] = str(reason)
             except Unsupported as reason:
                 name = type(self.captured.torch_module(path)).__name__
-                self.problems.append(Problem.at(node, name, path, str(reason)))
+                self.tally.problems[node] = Problem.at(node, name, path, str(reason))
                 return stand_in(node, cx)
-        if is_inlined(self.captured.torch_module(path)):
+        if is_inlined(self.captured.torch_module(path)) or place in self.captured.sharing.opened:
             return self._run(child, path, owner, cx, inputs)
         return self._class(child, path, owner, cx, inputs)
 
@@ -219,7 +249,7 @@ class _Lowering:
         inputs: Sequence[Any],
     ) -> Any:
         """Lower a module that becomes a class; a second call must have the same body."""
-        plain = plain_path(path)
+        plain = self.captured.place(path)
         known = self.lowered.bodies.get(plain)
         values = flat(inputs)
         if len(values) != len(inputs) or (known and len(known.inputs) != len(values)):
@@ -231,8 +261,8 @@ class _Lowering:
             if any(value.ndim != formal.ndim for value, formal in pairs):
                 return self._run(module, path, owner, cx, inputs)
             values = [cx.arrange(value, formal.order) for value, formal in pairs]
-        calls, transposes = len(self.lowered.records), self.lowered.transposes
-        draws = len(self.lowered.draws)
+        calls, draws = len(self.lowered.records), len(self.lowered.draws)
+        transposes = self.lowered.transposes
         body, result = self._body(module, path, values, places)
         if known is not None and known.text != body.text:
             del self.lowered.records[calls:], self.lowered.draws[draws:]
@@ -266,7 +296,7 @@ class _Lowering:
             values: what it is called with, in the order of ``forward``.
             places: of each of them, where it stands among the captured inputs.
         """
-        plain = plain_path(path)
+        plain = self.captured.place(path)
         known = self.captured.arguments.get(plain, ())
         names = [f"x{i}" if len(values) > 1 else "x" for i in range(len(values))]
         if len(known) == len(values):
@@ -292,26 +322,3 @@ class _Lowering:
         """Keep the body of a class; each call of it counts."""
         self.lowered.bodies.setdefault(body.path, body)
         self.lowered.transposes += sum(line.count(".transpose(") for line in body.text)
-
-    # -- parameters ------------------------------------------------------------------------------
-
-    def _array(
-        self, target: str, module: torch.nn.Module, path: str, owner: str, cx: Context
-    ) -> Value:
-        full = plain_path(f"{path}.{target}" if path else target)
-        tensor, trainable = self._tensor(full, target, module)
-        origin = f"{ARRAY}{full}"
-        order = cx.preferred(origin, identity(tensor.ndim))
-        self.lowered.arrays[full] = Array(full, tensor, order, trainable)
-        name, code = target.split(".")[-1], self.names.reference(owner, full)
-        return Value(tuple(tensor.shape), tensor.dtype, order, name, origin, code=code)
-
-    def _tensor(self, path: str, target: str, module: torch.nn.Module) -> tuple[torch.Tensor, bool]:
-        if path in self.parameters:
-            return self.parameters[path].detach(), True
-        parent, _, name = path.rpartition(".")
-        try:
-            found = getattr(self.captured.model.get_submodule(parent), name)
-        except AttributeError:
-            found = operator.attrgetter(target)(module)
-        return found.detach(), False

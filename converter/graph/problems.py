@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch.fx import Node
 
 from mlxport.converter.errors import UnsupportedError
+
+THE_MODEL = "the model itself"
 
 
 @dataclass(frozen=True)
@@ -33,27 +35,70 @@ class Problem:
         frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
         own = [frame for frame in frames if "/torch/nn/" not in frame[0]] or frames
         line = "{}:{}".format(*own[-1]) if own else ""
-        return cls(op, module or "the model itself", line, reason)
+        return cls(op, module or THE_MODEL, line, reason)
 
 
-def raise_problems(model: str, problems: Sequence[Problem]) -> None:
-    """Raise one error that lists every distinct problem with its count and first place.
+@dataclass(frozen=True)
+class Gap:
+    """What has no MLX counterpart, wherever it stands.
+
+    Attributes:
+        op: the ATen op or module class.
+        reason: why, in one line.
+        count: in how many places it stands.
+        module: qualified name of the module where it stands first.
+        line: source line of that place, ``file:line``, or empty.
+    """
+
+    op: str
+    reason: str
+    count: int
+    module: str
+    line: str
+
+    def to_text(self, width: int = 0) -> str:
+        """Return it in one line, the op's name padded to ``width``."""
+        at = f" ({self.line})" if self.line else ""
+        return f"{self.op:<{width}}  x{self.count:<3} first in {self.module}{at}: {self.reason}"
+
+
+@dataclass
+class Tally:
+    """What a pass of the lowering met on its way.
+
+    Attributes:
+        problems: node -> why it cannot be lowered.
+        ops: node -> the op, of all that were lowered one by one.
+        walked: paths of the modules whose graphs were walked.
+        refusals: path -> why the rule of its class does not serve a module, lowered op by op.
+    """
+
+    problems: dict[Node, Problem] = field(default_factory=dict)
+    ops: dict[Node, str] = field(default_factory=dict)
+    walked: set[str] = field(default_factory=set)
+    refusals: dict[str, str] = field(default_factory=dict)
+
+    def gaps(self) -> list[Gap]:
+        """Return the problems, those of one op and one reason together."""
+        groups: dict[tuple[str, str], list[Problem]] = {}
+        for problem in self.problems.values():
+            groups.setdefault((problem.op, problem.reason), []).append(problem)
+        return [
+            Gap(op, reason, len(found), found[0].module, found[0].line)
+            for (op, reason), found in groups.items()
+        ]
+
+
+def raise_gaps(model: str, gaps: Sequence[Gap]) -> None:
+    """Raise one error that lists all gaps.
 
     Raises:
         UnsupportedError: there is any.
     """
-    if not problems:
-        return
-    groups: dict[tuple[str, str], list[Problem]] = {}
-    for problem in problems:
-        groups.setdefault((problem.op, problem.reason), []).append(problem)
-    width = max(len(op) for op, _ in groups)
-    rows = []
-    for (op, reason), found in groups.items():
-        line = f" ({found[0].line})" if found[0].line else ""
-        rows.append(f"{op:<{width}}  x{len(found):<3} first in {found[0].module}{line}: {reason}")
-    raise UnsupportedError.listing(
-        f"{model}: {len(groups)} kinds of operation have no MLX counterpart yet:",
-        rows,
-        "`mlxport layers` lists what is supported.",
-    )
+    if gaps:
+        width = max(len(gap.op) for gap in gaps)
+        raise UnsupportedError.listing(
+            f"{model}: {len(gaps)} kinds of operation have no MLX counterpart yet:",
+            [gap.to_text(width) for gap in gaps],
+            "`mlxport layers` lists what is supported, docs/extending.md says how to add to it.",
+        )
