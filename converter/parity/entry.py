@@ -10,9 +10,10 @@ from typing import Any
 from mlxport.converter.parity.compare import Verdict
 
 # How MLX's value came about, in each mode: from what MLX computed so far, each layer evaluated;
-# from what PyTorch computed, layer by layer; and from the whole model as one lazy graph.
-IN_PLACE, ALONE, WHOLE = "in_place", "alone", "whole"
-MODES = (IN_PLACE, ALONE, WHOLE)
+# from what PyTorch computed, layer by layer; from the whole model as one lazy graph; and from that
+# compiled by mx.compile.
+IN_PLACE, ALONE, WHOLE, COMPILED = "in_place", "alone", "whole", "compiled"
+MODES = (IN_PLACE, ALONE, WHOLE, COMPILED)
 
 
 @dataclass(frozen=True)

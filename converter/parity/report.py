@@ -8,7 +8,7 @@ from typing import Any
 
 from mlxport.converter.errors import ParityError
 from mlxport.converter.parity.compare import NOISE_MULTIPLE, Verdict
-from mlxport.converter.parity.entry import ALONE, IN_PLACE, WHOLE, Entry
+from mlxport.converter.parity.entry import ALONE, COMPILED, IN_PLACE, WHOLE, Entry
 from mlxport.converter.parity.text import label, render
 
 FORMAT = "mlxport-parity"
@@ -184,6 +184,8 @@ class ParityReport:
             return "It differs on PyTorch's own input: the layer or its weights are wrong."
         if mode == WHOLE:
             return "Evaluated step by step it is right, as one lazy graph it is not."
+        if mode == COMPILED:
+            return "It is right as it is, compiled by mx.compile it is not."
         if entry in self.outputs:
             return "No layer judged fails: what comes between or after the layers is wrong."
         if alone is not None:

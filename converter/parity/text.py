@@ -12,7 +12,7 @@ from rich.text import Text
 from mlxport.converter.parity.compare import Verdict
 from mlxport.converter.parity.entry import MODES, Entry
 
-_TITLES = {"in_place": "in place", "alone": "alone", "whole": "whole"}
+_TITLES = {mode: mode.replace("_", " ") for mode in MODES}
 _PROBLEMS = 8
 _NUMBERS = ("error", "noise", "max_abs")
 

@@ -80,14 +80,27 @@ def trace(
         return run(model, inputs, named)
 
 
-def run(model: nn.Module, inputs: Sequence[Any], named: Mapping[str, Any] | None = None) -> Any:
+def run(
+    model: nn.Module,
+    inputs: Sequence[Any],
+    named: Mapping[str, Any] | None = None,
+    *,
+    compiled: bool = False,
+) -> Any:
     """Run a model as one lazy graph (*whole*): nothing is evaluated before its results are.
+
+    Args:
+        model: the MLX model.
+        inputs: its positional inputs.
+        named: its keyword inputs.
+        compiled: let ``mx.compile`` transform the graph first (*compiled*).
 
     Raises:
         ParityError: the model fails.
     """
     try:
-        result = model(*inputs, **(named or {}))
+        call = mx.compile(model) if compiled else model
+        result = call(*inputs, **(named or {}))
         mx.eval(tuple(arrays(result)))
     except ConversionError:
         raise

@@ -17,7 +17,7 @@ from mlxport.converter.errors import ParityError
 from mlxport.converter.parity.alone import Recall
 from mlxport.converter.parity.boundary import logical
 from mlxport.converter.parity.compare import NOISE_MULTIPLE, Verdict, judge
-from mlxport.converter.parity.entry import ALONE, IN_PLACE, WHOLE, Entry
+from mlxport.converter.parity.entry import ALONE, COMPILED, IN_PLACE, WHOLE, Entry
 from mlxport.converter.parity.environment import environment
 from mlxport.converter.parity.interface import model_inputs, output_names
 from mlxport.converter.parity.recording import Call, Reference, Value
@@ -112,9 +112,10 @@ class _Verification:
         entries = [entry for pair in self.pairs for entry in self.judge_alone(pair)]
         with replayed(reference.draws, self.draws):
             whole = run(self.model, self.inputs, self.named)
+        compiled, reason = self.run_compiled()
         return ParityReport(
             entries=(*self.without_miscounted(entries), *self.never_called()),
-            outputs=self.judge_outputs(in_place, whole),
+            outputs=self.judge_outputs(in_place, whole, compiled, reason),
             dtype=reference.dtype,
             reference_dtype=reference.reference_dtype,
             fallback=reference.fallback,
@@ -165,14 +166,29 @@ class _Verification:
         for entry, verdict in zip(pair.entries, verdicts, strict=True):
             yield replace(entry, verdicts={**entry.verdicts, ALONE: verdict})
 
-    def judge_outputs(self, in_place: Any, whole: Any) -> tuple[Entry, ...]:
-        """Judge the model's outputs, from its result in place and as one graph."""
+    def run_compiled(self) -> tuple[Any, str]:
+        """Return the compiled model's result, or why there is none.
+
+        Not every model compiles: one that gives back a flag, say.
+        """
+        try:
+            with replayed(self.reference.draws, self.draws):
+                return run(self.model, self.inputs, self.named, compiled=True), ""
+        except ParityError as error:
+            return None, f"mx.compile cannot run it ({str(error).splitlines()[0]})"
+
+    def judge_outputs(
+        self, in_place: Any, whole: Any, compiled: Any, reason: str
+    ) -> tuple[Entry, ...]:
+        """Judge the model's outputs, from its results in place, as one graph, and compiled."""
         layer = type(self.model).__name__
-        verdicts = zip(self.judge_result(in_place), self.judge_result(whole), strict=True)
-        return tuple(
-            Entry("", 0, k, layer, {IN_PLACE: first, WHOLE: second}, name=self.names[k])
-            for k, (first, second) in enumerate(verdicts)
-        )
+        results = {IN_PLACE: in_place, WHOLE: whole} | ({} if reason else {COMPILED: compiled})
+        verdicts = {mode: self.judge_result(result) for mode, result in results.items()}
+        entries = [
+            Entry("", 0, k, layer, {mode: v[k] for mode, v in verdicts.items()}, name=name)
+            for k, name in enumerate(self.names)
+        ]
+        return tuple(_skipped(e, reason, COMPILED) if reason else e for e in entries)
 
     def judge_result(self, result: Any) -> list[Verdict]:
         """Judge one result of the model; one that is nested otherwise fails as a whole."""

@@ -6,9 +6,10 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 import torch
+from mlx.utils import tree_map
 
 from mlxport.converter.errors import ParityError
-from mlxport.converter.parity.entry import ALONE, IN_PLACE, WHOLE
+from mlxport.converter.parity.entry import ALONE, COMPILED, IN_PLACE, WHOLE
 from mlxport.converter.parity.reference import record_reference
 from mlxport.converter.parity.verify import verify_bundle, verify_live
 from mlxport.converter.record import Layout
@@ -61,7 +62,7 @@ class TestARightModel:
         report = check()
         assert [(entry.path, entry.call) for entry in report.entries] == ORDER
         assert all(set(entry.verdicts) == {IN_PLACE, ALONE} for entry in report.entries)
-        assert all(set(entry.verdicts) == {IN_PLACE, WHOLE} for entry in report.outputs)
+        assert all(set(entry.verdicts) == {IN_PLACE, WHOLE, COMPILED} for entry in report.outputs)
         assert [entry.output for entry in report.outputs] == [0, 1, 2]
         assert [e.output for e in report.entries if e.path == "split"] == [0, 1]
         assert all(v.compared for e in report.entries for v in e.verdicts.values())
@@ -169,7 +170,11 @@ class TestAFault:
         report = check(cls=After)
         assert not report.passed
         assert report.culprit == ""
-        assert [output.failing for output in report.outputs] == [(IN_PLACE, WHOLE), (), ()]
+        assert [output.failing for output in report.outputs] == [
+            (IN_PLACE, WHOLE, COMPILED),
+            (),
+            (),
+        ]
         assert "after the layers" in report.verdict
 
     def test_of_the_lazy_graph_alone_is_seen_whole(self, check, twin):
@@ -180,9 +185,33 @@ class TestAFault:
         report = check(cls=Lazy)
         assert not report.passed
         assert failing(report, ALONE) == failing(report, IN_PLACE) == set()
-        assert [output.failing for output in report.outputs[:2]] == [(WHOLE,), (WHOLE,)]
+        assert [output.failing for output in report.outputs[:2]] == [(WHOLE, COMPILED)] * 2
         assert report.culprit == ""
         assert "as one lazy graph it is not" in report.verdict
+
+    def test_of_the_compiled_graph_alone_is_seen_compiled(self, check, monkeypatch):
+        def compile_wrongly(model):
+            return lambda *inputs, **named: tree_map(
+                lambda x: x * 1.001 if mx.issubdtype(x.dtype, mx.floating) else x,
+                model(*inputs, **named),
+            )
+
+        monkeypatch.setattr(mx, "compile", compile_wrongly)
+        report = check()
+        assert not report.passed
+        assert failing(report, ALONE) == failing(report, IN_PLACE) == set()
+        assert [output.failing for output in report.outputs[:2]] == [(COMPILED,)] * 2
+        assert "compiled by mx.compile it is not" in report.verdict
+
+    def test_what_does_not_compile_is_told_and_not_judged(self, check, monkeypatch):
+        def refuse(model):
+            raise ValueError("outputs must be arrays")
+
+        monkeypatch.setattr(mx, "compile", refuse)
+        report = check()
+        assert report.passed
+        reasons = {output.skipped[COMPILED] for output in report.outputs}
+        assert [*reasons] == [reason for reason in reasons if "outputs must be arrays" in reason]
 
     def test_of_shape(self, check, twin):
         class Cropped(twin.Twin):
