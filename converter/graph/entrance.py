@@ -105,4 +105,4 @@ def _given(node: Node, place: _Place) -> Any:
     shape, order, origin = tuple(fake.shape), identity(fake.ndim), f"input:{place.label}"
     if isinstance(place.code, ast.Name):
         return Value(shape, fake.dtype, order, place.name, origin, id=place.code.id)
-    return Value(shape, fake.dtype, order, place.name, origin, place.code)
+    return Value(shape, fake.dtype, order, place.name, origin, code=place.code)
