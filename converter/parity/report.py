@@ -9,6 +9,8 @@ from typing import Any
 from mlxport.converter.errors import ParityError
 from mlxport.converter.parity.compare import NOISE_MULTIPLE, Verdict
 from mlxport.converter.parity.entry import ALONE, COMPILED, IN_PLACE, WHOLE, Entry
+from mlxport.converter.parity.html import html
+from mlxport.converter.parity.markdown import markdown
 from mlxport.converter.parity.text import label, render
 
 FORMAT = "mlxport-parity"
@@ -134,6 +136,14 @@ class ParityReport:
         notes = [] if len(shown) == len(entries) else [f"{len(entries) - len(shown)} more layers"]
         notes += [f"{key} {value}" for key, value in self.environment.items()]
         return render(self.verdict, shown, self.outputs, notes, width=width, color=color)
+
+    def to_markdown(self) -> str:
+        """Return the report as a page in Markdown."""
+        return markdown({"parity": self})
+
+    def to_html(self) -> str:
+        """Return the report as a self-contained page in HTML."""
+        return html({"parity": self})
 
     def _all(self) -> Iterator[Entry]:
         yield from self.entries
