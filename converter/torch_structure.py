@@ -62,6 +62,10 @@ def nested(spec: TreeSpec, leaves: Iterable[Structure]) -> Structure:
 
 def _leaf(value: Any) -> Structure:
     if isinstance(value, torch.Tensor):
+        if value.is_nested or value.layout is not torch.strided:
+            raise CaptureError(
+                "a nested or sparse tensor; MLX has dense ones only."
+            )
         return TENSOR
     if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
         return NUMBER
@@ -130,9 +134,16 @@ def _refusal(cls: type) -> str:
     if cls.__name__.endswith("Cache"):
         return (
             f"a {cls.__name__}, which holds keys and values from one call to the next. An MLX "
-            "model made here keeps no such state: pass use_cache=False (kwargs or the config)."
+            'model made here keeps no such state: pass use_cache=False (kwargs={"use_cache": False}'
+            ", --kwargs '{\"use_cache\": false}', or the model's config)."
         )
+    if dataclasses.is_dataclass(cls):
+        return (
+            f"the dataclass {cls.__name__}, which is not registered with PyTorch: call "
+            f"torch.export.register_dataclass({cls.__name__}) first."
+        )
+    arrays = " Make a tensor of it: torch.from_numpy." if cls.__module__ == "numpy" else ""
     return (
-        f"a {cls.__name__}, which has no counterpart in MLX. Give and return tensors, None, "
-        "booleans, numbers, strings, and tuples, lists, dicts and dataclasses of them."
+        f"a {cls.__name__}, which has no counterpart in MLX.{arrays} Give and return tensors, "
+        "None, booleans, numbers, strings, and tuples, lists, dicts and dataclasses of them."
     )

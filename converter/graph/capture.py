@@ -19,14 +19,16 @@ from torch.export import ExportedProgram, default_decompositions, export, unflat
 from torch.export.graph_signature import OutputKind
 
 from mlxport.converter.errors import CaptureError
-from mlxport.converter.graph.arguments import Argument, Given, order_arguments, watch_calls
+from mlxport.converter.graph.arguments import Argument, order_arguments
+from mlxport.converter.graph.complaints import uncapturable
 from mlxport.converter.graph.leaves import find_leaves, plain_path
 from mlxport.converter.graph.results import Results, order_results
 from mlxport.converter.graph.sharing import Sharing
 from mlxport.converter.graph.signature import read_signature
+from mlxport.converter.graph.trial import copied, seeded, try_forward
 from mlxport.converter.rules.registry import Rule
 from mlxport.converter.structure import Signature
-from mlxport.converter.torch_call import every_module_called, in_order
+from mlxport.converter.torch_call import in_order
 
 
 @dataclass(frozen=True)
@@ -84,23 +86,21 @@ def capture(
     with eval_mode(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         args, kwargs = in_order(model, args, kwargs)
-        calls = _try_forward(model, args, kwargs)
+        calls = try_forward(model, args, kwargs)
         try:
             captured = export(model, args, kwargs, strict=False)
             leaves, sharing = find_leaves(model, captured)
             program = captured.run_decompositions(_decompositions(handled))
             root = unflatten(_without_mutations(program))
             signature = read_signature(model, args, kwargs, program)
-            with _seeded():
-                arguments = order_arguments(calls, root, *_copied(args, kwargs))
+            with seeded():
+                arguments = order_arguments(calls, root, *copied(args, kwargs))
                 vouched = {path for path, rule in leaves.items() if rule.vouched}
-                results = order_results(model, root, vouched, *_copied(args, kwargs))
+                results = order_results(model, root, vouched, *copied(args, kwargs))
         except CaptureError:
             raise
         except Exception as error:
-            raise CaptureError(
-                f"torch.export cannot capture {type(model).__name__}: {_reason(error)}"
-            ) from error
+            raise CaptureError(uncapturable(type(model).__name__, error)) from error
     return Captured(model, root, program, leaves, arguments, signature, sharing, results)
 
 
@@ -114,48 +114,6 @@ def eval_mode(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for module, mode in training.items():
             module.training = mode
-
-
-def _try_forward(
-    model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> Mapping[str, Sequence[Given]]:
-    """Run the model once; return what its submodules were given."""
-    calls, hooks = watch_calls(model)
-    copied_args, copied_kwargs = _copied(args, kwargs)
-    try:
-        with torch.no_grad(), every_module_called(), _seeded():
-            model(*copied_args, **copied_kwargs)
-    except CaptureError:
-        raise
-    except Exception as error:
-        shapes = ", ".join(str(tuple(a.shape)) for a in args if isinstance(a, torch.Tensor))
-        raise CaptureError(
-            f"{type(model).__name__} itself rejects the example input {shapes}: "
-            f"{_reason(error)}\nGive shapes the model accepts (--input)."
-        ) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return calls
-
-
-@contextmanager
-def _seeded() -> Iterator[None]:
-    """Draw the same random numbers in every run, and leave the random state as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        yield
-
-
-def _copied(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Copy the inputs, as a model may write into them."""
-    copy = torch.utils._pytree.tree_map_only(torch.Tensor, torch.clone, (tuple(args), dict(kwargs)))
-    return copy[0], copy[1]
-
-
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: " + " ".join(lines[:6]) if lines else type(error).__name__
 
 
 def _decompositions(handled: Collection[str]) -> Any:

@@ -34,6 +34,11 @@ class TinyCache:
     pass
 
 
+@dataclass
+class Unregistered:
+    x: Any
+
+
 torch.export.register_dataclass(Output, serialized_type_name="mlxport.tests.Output")
 pytree.register_pytree_node(
     Attributes,
@@ -76,6 +81,9 @@ REFUSED = {
     "an object": ((X, Odd(X)), "a Odd, which has no counterpart"),
     "a key": ({(1, 2): X}, r"key \(1, 2\) \(tuple\)"),
     "a cache": ([TinyCache()], "a TinyCache.*pass use_cache=False"),
+    "a dataclass": (Unregistered(X), r"register_dataclass\(Unregistered\) first"),
+    "an array": (X.numpy(), "a ndarray.*torch.from_numpy"),
+    "a sparse tensor": (X.to_sparse(), "a nested or sparse tensor"),
 }
 
 

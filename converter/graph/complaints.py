@@ -1,0 +1,193 @@
+"""Say in words of the model's author why torch cannot capture or run it, where, and what to do."""
+
+from __future__ import annotations
+
+import linecache
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import torch
+
+_TORCH = Path(torch.__file__).parent
+_HERE = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A line of source that ran when something went wrong.
+
+    Attributes:
+        file: its file.
+        line: its number.
+        function: what it stands in.
+    """
+
+    file: str
+    line: int
+    function: str
+
+    @property
+    def source(self) -> str:
+        """The text of the line; empty where the file cannot be read."""
+        return linecache.getline(self.file, self.line).strip()
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A complaint of torch's: when it is meant, what it says of the model, what to do."""
+
+    meant: Callable[[Exception, list[Place]], bool]
+    what: str
+    advice: str
+
+
+def uncapturable(model: str, error: Exception) -> str:
+    """Return why torch.export cannot capture a model.
+
+    Args:
+        model: its class.
+        error: what torch.export raised.
+    """
+    places = list(_places(error))
+    own = _own(places)
+    for kind in _KINDS:
+        if kind.meant(error, places):
+            what, advice = kind.what, kind.advice
+            return f"torch.export cannot capture {model}: it {what}{_at(own)}. {advice}"
+    return f"torch.export cannot capture {model}{_at(own)}: {reason(error)}"
+
+
+def rejected(model: str, inputs: str, error: Exception) -> str:
+    """Return why a model does not run on its example inputs.
+
+    Args:
+        model: its class.
+        inputs: the inputs in words.
+        error: what the model raised.
+    """
+    advice = "Give shapes the model accepts (--input)."
+    for pattern, better in _REJECTIONS:
+        if re.search(pattern, str(error)):
+            advice = better
+    place = _at(_own(list(_places(error))))
+    return f"{model} itself rejects the example input {inputs}{place}: {reason(error)}\n{advice}"
+
+
+def reason(error: Exception) -> str:
+    """Return an error in one line, without torch's remarks on debugging."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    kept = [line for line in lines if line and not re.match(_REMARKS, line)]
+    return f"{type(error).__name__}: " + " ".join(kept[:6]) if kept else type(error).__name__
+
+
+_REMARKS = (
+    r"For (more|extended|C\+\+)|If you suspect|The error above|consider using|The following call|"
+    r"Caused by|File \""
+)
+
+
+def _places(error: BaseException | None) -> Iterator[Place]:
+    """Yield the lines an error came through, the innermost last; those of its causes follow."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        trace: TracebackType | None = error.__traceback__
+        while trace is not None:
+            code = trace.tb_frame.f_code
+            yield Place(code.co_filename, trace.tb_lineno, code.co_name)
+            trace = trace.tb_next
+        error = error.__cause__ or error.__context__
+
+
+def _own(places: list[Place]) -> Place | None:
+    """Return the innermost line that is neither torch's nor ours: the model's."""
+    found = [
+        place
+        for place in places
+        if Path(place.file).is_file()
+        and not {_TORCH, _HERE} & set(Path(place.file).parents)
+        and "contextlib" not in place.file
+    ]
+    return found[-1] if found else None
+
+
+def _at(place: Place | None) -> str:
+    if place is None:
+        return ""
+    source = f" (`{place.source}`)" if place.source else ""
+    return f", at {place.file}:{place.line}{source}"
+
+
+def _by_values(error: Exception) -> bool:
+    return type(error).__name__.startswith("GuardOnDataDependent")
+
+
+def _branching(error: Exception, places: list[Place]) -> bool:
+    own = _own(places)
+    source = own.source if own else ""
+    return _by_values(error) and bool(re.search(r"\b(if|elif|while|assert|_assert)\b", source))
+
+
+def _called(name: str) -> Callable[[Exception, list[Place]], bool]:
+    return lambda error, places: _by_values(error) and any(p.function == name for p in places)
+
+
+def _says(pattern: str) -> Callable[[Exception, list[Place]], bool]:
+    return lambda error, places: bool(re.search(pattern, str(error)))
+
+
+_KINDS = (
+    _Kind(
+        _called("_detect_is_causal_mask"),
+        "hands nn.TransformerEncoder or nn.TransformerDecoder a mask without saying whether it is "
+        "causal, and they look at its values to find out",
+        "Say it: pass is_causal=False (right for every mask) or, for a causal one, is_causal=True.",
+    ),
+    _Kind(
+        _branching,
+        "decides by the values of a tensor what to compute",
+        "A converted model computes the same for all values: use torch.where or a mask in place of "
+        "the branch, drop the check, or decide before the call and pass a Python argument (it is "
+        "fixed by the conversion).",
+    ),
+    _Kind(
+        lambda error, places: _by_values(error),
+        "makes a Python number or a size of the values of a tensor",
+        "Sizes of a converted model do not depend on values: keep the value a tensor (0-d tensors "
+        "take part in arithmetic; no .item(), int(), float(), .tolist()), or pass a Python "
+        "argument (it is fixed by the conversion).",
+    ),
+    _Kind(
+        _says(r"\.numpy\(\) is not supported"),
+        "leaves PyTorch for NumPy",
+        "Compute with torch's own functions in forward(), or do this before or after the model.",
+    ),
+    _Kind(
+        _says(r"Constant \S+ is mutated in the forward method"),
+        "writes into a tensor it keeps as a plain attribute",
+        "Keep such state outside of forward(): an MLX model made here has none.",
+    ),
+)
+
+_REJECTIONS = (
+    (
+        r"index out of range",
+        "Integers go beyond an embedding or an axis: set their range, --input int64:1,16:0..99.",
+    ),
+    (r"scalar types: Long, Int", "Indices are integers: --input int64:1,16:0..99."),
+    (
+        r"have the same dtype|expected scalar type|expected m1 and m2",
+        "Give floating inputs in the model's own dtype.",
+    ),
+    (
+        r"unexpected keyword argument|missing \d+ required|positional arguments? but",
+        "Give the arguments of its forward() (--input, by name --input mask=bool:1,16).",
+    ),
+    (
+        r"Need attn_mask if specifying the is_causal hint",
+        "is_causal only says what attn_mask is: pass the mask with it, or leave both out.",
+    ),
+)

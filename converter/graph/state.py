@@ -1,0 +1,101 @@
+"""What a model's forward() leaves behind in the model itself: found, and put back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+# torch.nn.Module's own; what a forward() changes in them it changes in their items
+_OWN = ("_parameters", "_buffers", "_modules", "training")
+_CONTAINERS = (list, dict, set)
+
+
+class State:
+    """The attributes and buffers of all modules of a model, as they are now.
+
+    Args:
+        model: the model.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._model = model
+        self._before = {
+            module: {place: (value, _copy(value)) for place, value in _held_by(module)}
+            for module in model.modules()
+        }
+
+    def changes(self) -> list[str]:
+        """Name the attributes and buffers that are others than before, or hold other things."""
+        found = []
+        for path, module in self._model.named_modules():
+            before = self._before.get(module, {})
+            for place, value in _held_by(module):
+                if place not in before or not _is_as_before(value, *before[place]):
+                    found.append(f"{path}.{place[1]}" if path else place[1])
+        return found
+
+    def put_back(self) -> None:
+        """Make the model what it was; containers within containers stay as they are."""
+        for module, before in self._before.items():
+            for place in [place for place, _ in _held_by(module) if place not in before]:
+                del _owner(module, place)[place[1]]
+            for place, (value, copy) in before.items():
+                _owner(module, place)[place[1]] = value
+                _refill(value, copy)
+
+
+_Place = tuple[bool, str]  # whether it is a buffer, and its name
+
+
+def _held_by(module: torch.nn.Module) -> Iterator[tuple[_Place, Any]]:
+    for name, value in vars(module).items():
+        if name not in _OWN:
+            yield (False, name), value
+    for name, value in module._buffers.items():
+        yield (True, name), value
+
+
+def _owner(module: torch.nn.Module, place: _Place) -> dict[str, Any]:
+    return module._buffers if place[0] else vars(module)
+
+
+def _copy(value: Any) -> Any:
+    if type(value) in _CONTAINERS:
+        return value.copy()
+    return value.detach().clone() if isinstance(value, torch.Tensor) else None
+
+
+def _is_as_before(now: Any, before: Any, copy: Any) -> bool:
+    plain = isinstance(now, (bool, int, float, str)) and type(now) is type(before)
+    if now is not before:
+        return plain and bool(now == before)
+    return _holds(now, copy)
+
+
+def _holds(value: Any, copy: Any) -> bool:
+    """Whether a tensor has the very values, a container the very items it had."""
+    if type(value) in _CONTAINERS:
+        return _items(value) == _items(copy)
+    if isinstance(value, torch.Tensor):
+        same = value.shape == copy.shape
+        return same and torch.allclose(value, copy, rtol=0, atol=0, equal_nan=True)
+    return True
+
+
+def _items(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [(key, id(item)) for key, item in value.items()]
+    return [id(item) for item in value]
+
+
+def _refill(value: Any, copy: Any) -> None:
+    if _holds(value, copy):
+        return
+    if isinstance(value, torch.Tensor):
+        with torch.no_grad():
+            value.set_(copy) if value.shape != copy.shape else value.copy_(copy)
+        return
+    value.clear()
+    value.extend(copy) if isinstance(value, list) else value.update(copy)
