@@ -12,7 +12,8 @@ import torch
 
 from mlxport.converter.graph.body import Array, Leaf, Lowered
 from mlxport.converter.graph.capture import Captured
-from mlxport.converter.graph.context import Unsupported
+from mlxport.converter.graph.constants import array_of, is_short, number_of
+from mlxport.converter.graph.context import Context, Statement, Unsupported
 from mlxport.converter.graph.leaves import plain_path, stored_as
 from mlxport.converter.graph.naming import Names
 from mlxport.converter.graph.value import ARRAY, Order, Value, identity
@@ -41,11 +42,15 @@ class Arrays:
         self.preferences = preferences
         self.parameters = dict(captured.model.named_parameters(remove_duplicate=False))
         self.specs: dict[str, LayerSpec | None] = {}
+        self.numbers: dict[str, torch.Tensor] = {}
 
-    def read(self, target: str, module: torch.nn.Module, path: str, owner: str) -> Value:
+    def read(
+        self, cx: Context, target: str, module: torch.nn.Module, path: str, owner: str
+    ) -> Value:
         """Return the tensor ``target`` of the captured module at ``path``.
 
         Args:
+            cx: the body that reads it.
             target: its name in the captured module.
             module: the captured module.
             path: where that stands in the torch model.
@@ -56,8 +61,14 @@ class Arrays:
         """
         full = plain_path(f"{path}.{target}" if path else target)
         full = self.captured.sharing.tensor(full)
-        tensor, trainable = self._tensor(full, target, module)
+        found = self._tensor(full)
         origin = f"{ARRAY}{full}"
+        if found is None:
+            constant = operator.attrgetter(target)(module).detach()
+            if is_short(constant):
+                return self._written(cx, constant, origin)
+            found = constant, False
+        tensor, trainable = found
         held = self._held(full, tensor.ndim)
         if held is None:
             order = self.preferences.get(origin, identity(tensor.ndim))
@@ -81,6 +92,22 @@ class Arrays:
             return None
         self.lowered.leaves.setdefault(path, Leaf(path, spec))
         return self.names.reference(owner, path)
+
+    def with_number(self, op: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the arguments of an op, a second one that is a constant number as that number.
+
+        Only where PyTorch would compute the same with the number itself: an array without axes and
+        a number of Python take part alike in the choice of a dtype only beside one with axes.
+        """
+        if len(args) < 2 or not isinstance(args[0], Value) or not isinstance(args[1], Value):
+            return args
+        constant = self.numbers.get(args[1].id)
+        if constant is None or op._overloadname != "Tensor":
+            return args
+        if "Scalar" not in op.overloadpacket.overloads():
+            return args
+        number = number_of(constant, args[0])
+        return args if number is None else (args[0], number, *args[2:])
 
     def layer_spec(self, path: str) -> LayerSpec | None:
         """Return what is built for the leaf at a path; None where there is no leaf."""
@@ -106,12 +133,23 @@ class Arrays:
             )
         return held
 
-    def _tensor(self, path: str, target: str, module: torch.nn.Module) -> tuple[torch.Tensor, bool]:
+    def _written(self, cx: Context, constant: torch.Tensor, origin: str) -> Value:
+        """Write a constant where it is read."""
+        order = self.preferences.get(origin, identity(constant.ndim))
+        shape, dtype = tuple(constant.shape), constant.dtype
+        value = Value(shape, dtype, order, "constant", origin)
+        cx.statements.append(Statement((value,), array_of(constant.permute(order))))
+        if constant.ndim == 0:
+            self.numbers[value.id] = constant
+        return value
+
+    def _tensor(self, path: str) -> tuple[torch.Tensor, bool] | None:
+        """Return a tensor of the model and whether it is trained; None for a mere constant."""
         if path in self.parameters:
             return self.parameters[path].detach(), True
         parent, _, name = path.rpartition(".")
         try:
             found = getattr(self.captured.model.get_submodule(parent), name)
         except AttributeError:
-            found = operator.attrgetter(target)(module)
+            return None
         return found.detach(), False

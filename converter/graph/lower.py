@@ -185,6 +185,7 @@ class _Lowering:
         try:
             if name not in OPS:
                 raise Unsupported("no MLX handler")
+            args = self.arrays.with_number(node.target, args)
             result = OPS[name].handler(cx, *args, **kwargs)
             check_result(node, result)
         except Unsupported as reason:
@@ -196,7 +197,7 @@ class _Lowering:
         self, node: Node, module: torch.nn.Module, path: str, owner: str, cx: Context
     ) -> Value:
         try:
-            return self.arrays.read(str(node.target), module, path, owner)
+            return self.arrays.read(cx, str(node.target), module, path, owner)
         except Unsupported as reason:
             self.tally.problems[node] = Problem.at(node, str(node.target), path, str(reason))
             value: Value = stand_in(node, cx)
