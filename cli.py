@@ -36,6 +36,29 @@ def _exits(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def _selection(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say what of a checkpoint is meant."""
+    for option in (
+        click.option(
+            "--layer",
+            "layers",
+            multiple=True,
+            metavar="GLOB=CLASS[:GROUPS]",
+            help="Without --model: what weights are, 'up*.weight=ConvTranspose3d'; the last fits.",
+        ),
+        click.option(
+            "--rename",
+            multiple=True,
+            metavar="OLD=NEW",
+            help="Rename keys: 'encoder.*.conv=enc.*', * for one name, ** for any, re: for regex.",
+        ),
+        click.option("--prefix", help="Take the checkpoint's keys under this prefix alone."),
+        click.option("--key", help="Where in a nested checkpoint the state dict lies."),
+    ):
+        command = option(command)
+    return command
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="mlxport")
 def main() -> None:
@@ -87,13 +110,18 @@ def main() -> None:
     metavar="JSON",
     help="Keyword arguments of the model that are no tensors: '{\"use_cache\": false}'.",
 )
-@click.option("--key", help="Where in a nested checkpoint the state dict lies.")
-@click.option("--prefix", help="Take the checkpoint's keys under this prefix alone.")
+@_selection
+@click.option(
+    "--dtype",
+    type=click.Choice(["float16", "bfloat16", "float32"]),
+    help="Cast all floating-point weights, and the model.",
+)
 @click.option(
     "--allow-lossy-cast",
     is_flag=True,
     help="Round where the model's dtype cannot hold the checkpoint's values.",
 )
+@click.option("--max-shard-size", metavar="SIZE", help="Write weights in files of 5GB, say.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output folder.")
 @click.option(
     "--layout",
@@ -119,7 +147,8 @@ def convert(
 ) -> None:
     """Convert the checkpoint SOURCE into a folder with a verified MLX model.
 
-    With --plan other weights of an architecture that was converted before, unverified.
+    With --plan other weights of an architecture that was converted before, unverified. With
+    neither --model nor --plan weights alone, where evidence or --layer says what they are.
 
     Prints the parity table; exits 0 only where parity holds, 3 where it does not (the folder is
     written all the same, with the evidence in parity.json). --dry-run exits 0 where everything in
@@ -135,6 +164,7 @@ def convert(
     options["kwargs"] = _json_object(options["kwargs"], "--kwargs")
     given = (*inputs, *input_files)
     options |= {"inputs": given, "channels_last": layout == "channels_last"}
+    options["rename"] = api.parse_renames(options["rename"])
     if dry_run:
         _analyze(source, as_json, **options)
         return
@@ -178,6 +208,55 @@ def verify(folder: Path, device: str, noise_multiple: float | None, as_json: boo
     report = api.verify_folder(folder, device=device, noise_multiple=noise_multiple)
     _show(report, as_json)
     _require(report)
+
+
+@main.command()
+@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Write them as one page: .html, .md or .json.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an existing page.")
+@_exits
+def report(sources: tuple[Path, ...], output: Path | None, overwrite: bool) -> None:
+    """Show parity reports of one model, several side by side.
+
+    SOURCES are files that convert and verify wrote, or output folders. Exits 3 where one failed.
+
+    \b
+    Example:
+      mlxport verify out/ --device metal -o parity-metal.json
+      mlxport report out/ parity-metal.json -o parity.html
+    """
+    reports = api.report(sources, output, overwrite=overwrite)
+    for name, one in reports.items():
+        click.echo(f"{name}: {one.verdict}" if len(reports) > 1 else one.verdict)
+    if output is not None:
+        click.echo(f"Written to {output}", err=True)
+    if failed := [name for name, one in reports.items() if not one.passed]:
+        raise ParityError(f"parity failed: {', '.join(failed)}")
+
+
+@main.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@_selection
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@_exits
+def inspect(source: Path, as_json: bool, rename: tuple[str, ...], **options: Any) -> None:
+    """Show what is in the checkpoint SOURCE and what would become of each tensor.
+
+    What cannot be told without the model is listed as open, with the --layer that would settle it.
+
+    \b
+    Example:
+      mlxport inspect unet3d.pt --layer '*=Conv' --layer 'upsample.*=ConvTranspose'
+    """
+    result = api.inspect(source, rename=api.parse_renames(rename), **options)
+    for note in result.notes:
+        click.echo(f"Note: {note}", err=True)
+    click.echo(json.dumps(result.to_json(), indent=1) if as_json else result.to_text())
 
 
 @main.command()
@@ -235,8 +314,11 @@ def layers(search: str, as_json: bool, markdown: bool, imports: tuple[str, ...])
 
 def _analyze(source: Path, as_json: bool, **options: Any) -> None:
     """Print the analysis of a conversion; exit 1 where it would fail."""
-    if options.pop("plan") is not None:
-        raise OptionsError("--dry-run analyzes a model: give --model and --input, not --plan")
+    others = ("plan", "layers", "rename", "dtype", "max_shard_size")
+    if given := [f"--{n.rstrip('s').replace('_', '-')}" for n in others if options.pop(n)]:
+        raise OptionsError(
+            f"--dry-run analyzes a model: give --model and --input, not {', '.join(given)}"
+        )
     unused = ("overwrite", "noise_multiple")
     analysis = api.analyze_checkpoint(
         source, **{name: value for name, value in options.items() if name not in unused}

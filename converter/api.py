@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mlxport.converter.plan import WeightPlan
     from mlxport.converter.record import Conversion
     from mlxport.converter.restore import Restored
+    from mlxport.converter.weights_only import Inspection
 
 
 def convert(
@@ -157,7 +158,10 @@ def convert_checkpoint(
     model_args: Mapping[str, Any] | None = None,
     key: str | None = None,
     prefix: str | None = None,
+    rename: Mapping[str | re.Pattern[str], str] | None = None,
+    dtype: Literal["float16", "bfloat16", "float32"] | None = None,
     allow_lossy_cast: bool = False,
+    max_shard_size: int | str | None = None,
     overwrite: bool = False,
     channels_last: bool = False,
     noise_multiple: float | None = None,
@@ -180,10 +184,17 @@ def convert_checkpoint(
             same architecture, or its ``conversion.json``. Its ``model.py`` is copied; there is no
             parity report, as its reference is of other weights. Needs no torch to read
             ``.safetensors``.
+        layers: with neither model nor plan, weights alone are converted (``weights.safetensors``
+            and ``conversion.json``), each by evidence or by what is said here:
+            ``"decoder.*.up.weight=ConvTranspose3d:2"``, the last that fits; ``"*=Conv"`` for most.
+            What stays open is an error. ``mlxport inspect`` shows it.
         model_args: keyword arguments for the factory.
         key: where in a nested checkpoint the state dict lies.
         prefix: take the checkpoint's keys under this prefix alone.
+        rename: old key -> new key, as for ``load_weights``; the record keeps the old ones.
+        dtype: cast all floating-point weights, and the model, to this.
         allow_lossy_cast: round where the model's dtype cannot hold the checkpoint's values.
+        max_shard_size: write the weights in files of at most this size: bytes, or ``"5GB"``.
         overwrite: replace an existing output folder.
         channels_last: the MLX model takes and gives channels-last arrays.
         noise_multiple: how many times PyTorch's own rounding noise passes (default 32).
@@ -195,25 +206,28 @@ def convert_checkpoint(
         ConversionError: anything that keeps the model from being converted; nothing is written.
     """
     prepare()
-    if (model is None) == (plan is None):
-        raise OptionsError("expected either --model with --input, or --plan")
+    common: dict[str, Any] = {"key": key, "prefix": prefix, "rename": rename}
+    common |= {"overwrite": overwrite, "max_shard_size": max_shard_size}
+    of_model = inputs or kwargs or model_args or channels_last or noise_multiple is not None
+    if model is None and of_model:
+        raise OptionsError(
+            "without --model there is no model to run: leave out --input, --input-file, --kwargs, "
+            "--model-args, --layout and --noise-multiple, or name the model"
+        )
+    if (model is not None) + (plan is not None) + bool(layers) > 1:
+        raise OptionsError("--model, --plan and --layer each say what the weights are: give one")
     if plan is not None:
-        if inputs or kwargs or model_args or channels_last or noise_multiple is not None:
+        if dtype is not None:
             raise OptionsError(
-                "--plan takes the model as it is and judges no parity: leave out "
-                "--input, --input-file, --kwargs, --model-args, --layout and --noise-multiple"
+                "--plan keeps the dtypes of its model: for others convert with --model and --dtype"
             )
         from mlxport.converter.transfer import convert_by_plan
 
-        return convert_by_plan(
-            source,
-            output,
-            plan,
-            key=key,
-            prefix=prefix,
-            allow_lossy_cast=allow_lossy_cast,
-            overwrite=overwrite,
-        )
+        return convert_by_plan(source, output, plan, allow_lossy_cast=allow_lossy_cast, **common)
+    if model is None:
+        from mlxport.converter.weights_only import convert_weights
+
+        return convert_weights(source, output, layers=layers, dtype=dtype, **common)
     if not (inputs or kwargs):
         raise OptionsError("--model needs an example input: --input 1,1,32,48,40 (inputs=[…])")
     from mlxport.converter.conversion import convert_checkpoint
@@ -225,12 +239,12 @@ def convert_checkpoint(
         inputs=inputs,
         kwargs=kwargs,
         model_args=model_args,
-        key=key,
-        prefix=prefix,
+        dtype=dtype,
         allow_lossy_cast=allow_lossy_cast,
         overwrite=overwrite,
         channels_last=channels_last,
         noise_multiple=noise_multiple,
+        **common,
     )
 
 
@@ -328,7 +342,48 @@ def verify_folder(
     prepare()
     from mlxport.converter.folder import verify_folder
 
-    return verify_folder(folder, device=device, noise_multiple=noise_multiple)
+    Returns:
+        The reports by their names: the files', or where these are alike their folders'.
+
+    Raises:
+        ParityError: a file holds no report; all of them are listed.
+        OptionsError: the page cannot be written.
+    """
+    from mlxport.converter.parity.pages import read_reports, write_page
+
+    reports = read_reports([Path(source) for source in sources])
+    if output is not None:
+        write_page(Path(output), reports, overwrite=overwrite)
+    return reports
+
+
+def inspect(
+    source: str | Path,
+    *,
+    key: str | None = None,
+    prefix: str | None = None,
+    rename: Mapping[str | re.Pattern[str], str] | None = None,
+    layers: Sequence[str] = (),
+) -> Inspection:
+    """Tell what is in a checkpoint, what each tensor is taken for, and on what evidence.
+
+    Args:
+        source: as for ``convert_checkpoint``.
+        key: where in a nested checkpoint the state dict lies.
+        prefix: look at the keys under this prefix alone.
+        rename: old key -> new key, as for ``load_weights``.
+        layers: as for ``convert_checkpoint``.
+
+    Returns:
+        A row for each tensor; ``.to_text()`` is a table, ``.to_json()`` data.
+
+    Raises:
+        ConversionError: the checkpoint cannot be read, or holds several state dicts.
+    """
+    prepare()
+    from mlxport.converter.weights_only import inspect
+
+    return inspect(source, key=key, prefix=prefix, rename=rename, layers=layers)
 
 
 def load_weights(
@@ -419,6 +474,17 @@ def _positional(example_inputs: Any) -> tuple[Any, ...]:
     if isinstance(example_inputs, (tuple, list)):
         return tuple(example_inputs)
     return (example_inputs,)
+
+
+def parse_renames(options: Sequence[str]) -> dict[str | re.Pattern[str], str]:
+    """Return what ``rename=`` takes of ``OLD=NEW`` texts.
+
+    Raises:
+        OptionsError: one has no ``=``.
+    """
+    from mlxport.converter.checkpoint.rename import parse_renames
+
+    return parse_renames(options)
 
 
 def support(

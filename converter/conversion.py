@@ -12,11 +12,13 @@ from typing import Any
 import mlx.nn as nn
 import torch
 
-from mlxport.converter.checkpoint.bind import bind, left_out
+from mlxport.converter.checkpoint.bind import FLOATS, bind, left_out
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.load_model import load_into_model
 from mlxport.converter.checkpoint.output import OutputFolder
 from mlxport.converter.checkpoint.read import open_checkpoint
+from mlxport.converter.checkpoint.rename import Patterns, renamed
+from mlxport.converter.checkpoint.stream import stream_weights
 from mlxport.converter.converted import Converted, remember
 from mlxport.converter.errors import ParityError
 from mlxport.converter.factory import make_model
@@ -32,6 +34,7 @@ from mlxport.converter.parity.report import ParityReport
 from mlxport.converter.parity.verify import verify_live
 from mlxport.converter.record import Conversion
 from mlxport.converter.tensor import Tensor, to_mlx
+from mlxport.converter.torch_tensor import TORCH_DTYPE
 
 
 def convert_model(
@@ -73,7 +76,10 @@ def convert_checkpoint(
     model_args: Mapping[str, Any] | None = None,
     key: str | None = None,
     prefix: str | None = None,
+    rename: Patterns | None = None,
+    dtype: str | None = None,
     allow_lossy_cast: bool = False,
+    max_shard_size: int | str | None = None,
     overwrite: bool = False,
     channels_last: bool = False,
     noise_multiple: float | None = None,
@@ -81,25 +87,35 @@ def convert_checkpoint(
     """Convert a checkpoint into an output folder; see ``mlxport.api.convert_checkpoint``."""
     sources = (Path(source),)
     with OutputFolder(Path(output), overwrite=overwrite, sources=sources) as folder:
-        checkpoint = open_checkpoint(Path(source), key)
+        checkpoint, own = renamed(open_checkpoint(Path(source), key), rename or {})
         torch_model = make_model(model, dict(model_args or {})) if isinstance(model, str) else model
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             keys = load_into_model(
-                torch_model, checkpoint, prefix=prefix, allow_lossy_cast=allow_lossy_cast
+                torch_model,
+                checkpoint,
+                prefix=prefix,
+                allow_lossy_cast=allow_lossy_cast or dtype is not None,
             )
+        if dtype is not None:
+            torch_model.to(TORCH_DTYPE[FLOATS[dtype]])
         found = tuple(str(warning.message) for warning in caught)
         args, named = example_call(torch_model, inputs, kwargs)
         translation = translate(torch_model, args, named, channels_last=channels_last)
         conversion = _recorded(translation.conversion, checkpoint, keys, model, prefix)
         # what the plan uses and the checkpoint lacks (a counter) the model has
         state = ChainMap(dict(checkpoint.tensors), _renamed(state_tensors(torch_model), keys))
-        weights = _weights(translation, conversion, state)
-        write_left_out(folder, left_out(conversion.plan, checkpoint))
-        reference = reference_of(torch_model, args, named, conversion, keep_inputs=True)
-        write_folder(
-            folder, translation.source, conversion, weights, reference, translation.own
+        stream_weights(
+            folder,
+            conversion.plan,
+            replace(checkpoint, tensors=state),
+            translation.constants,
+            max_shard_size=max_shard_size,
         )
+        write_left_out(folder, left_out(conversion.plan, checkpoint, own))
+        conversion = replace(conversion, plan=conversion.plan.renamed(own))
+        reference = reference_of(torch_model, args, named, conversion, keep_inputs=True)
+        write_folder(folder, translation.source, conversion, reference, translation.own)
         built = live_model(folder)
         remember(built, conversion)
         report = verify_live(

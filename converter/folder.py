@@ -19,6 +19,7 @@ from mlxport.converter.graph.layer_files import layer_files
 from mlxport.converter.loading import live_model
 from mlxport.converter.parity.bundle import load_reference, save_reference
 from mlxport.converter.parity.compare import NOISE_MULTIPLE
+from mlxport.converter.parity.pages import REPORT, write_page
 from mlxport.converter.parity.recording import Reference
 from mlxport.converter.parity.report import ParityReport
 from mlxport.converter.parity.verify import verify_bundle
@@ -34,17 +35,15 @@ def write_folder(
     folder: Path,
     source: str,
     conversion: Conversion,
-    weights: Mapping[str, Tensor],
     reference: Reference,
     own: Mapping[str, str] | None = None,
 ) -> None:
-    """Write everything of an output folder but the parity report.
+    """Write everything of an output folder but the weights and the parity report.
 
     Args:
         folder: where.
         source: the text of ``model.py``.
         conversion: the record.
-        weights: target name -> tensor.
         reference: what PyTorch computed.
         own: name -> text of files of the user's own that model.py imports from ``layers``.
     """
@@ -57,7 +56,6 @@ def write_folder(
         )
     for name, text in layers.items():
         (folder / "layers" / name).write_text(text, encoding="utf-8")
-    write_safetensors(folder / WEIGHTS, weights)
     write_json(folder / "conversion.json", conversion.to_json())
     save_reference(folder / "reference.safetensors", reference)
 
@@ -72,8 +70,9 @@ def write_left_out(folder: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def write_report(folder: Path, report: ParityReport) -> None:
-    """Write ``parity.json``."""
-    write_json(folder / "parity.json", report.to_json())
+    """Write ``parity.json`` and, for people, ``parity.html``."""
+    for name in (REPORT, "parity.html"):
+        write_page(folder / name, {"parity": report})
 
 
 def verify_folder(

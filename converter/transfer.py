@@ -6,19 +6,19 @@ Needs torch only to read what ``torch.save`` wrote.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mlxport.converter.checkpoint.bind import bind, left_out
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
-from mlxport.converter.checkpoint.finite import is_finite
 from mlxport.converter.checkpoint.in_memory import checkpoint_of
 from mlxport.converter.checkpoint.match import match_keys
 from mlxport.converter.checkpoint.output import MARK, OutputFolder
 from mlxport.converter.checkpoint.read import open_checkpoint
-from mlxport.converter.checkpoint.write import write_safetensors
+from mlxport.converter.checkpoint.rename import Patterns, renamed
+from mlxport.converter.checkpoint.stream import stream_weights
 from mlxport.converter.converted import Converted, remember
 from mlxport.converter.errors import ConversionError, StateDictError
 from mlxport.converter.folder import (
@@ -31,7 +31,7 @@ from mlxport.converter.folder import (
 from mlxport.converter.loading import live_model
 from mlxport.converter.plan import WeightPlan
 from mlxport.converter.record import Conversion
-from mlxport.converter.tensor import Tensor, TensorSpec, is_float, same_bits, to_mlx
+from mlxport.converter.tensor import Tensor, is_float, same_bits, to_mlx
 from mlxport.converter.transforms import Cast
 
 
@@ -42,7 +42,9 @@ def convert_by_plan(
     *,
     key: str | None = None,
     prefix: str | None = None,
+    rename: Patterns | None = None,
     allow_lossy_cast: bool = False,
+    max_shard_size: int | str | None = None,
     overwrite: bool = False,
 ) -> Converted:
     """Convert a checkpoint by another's plan; see ``mlxport.convert_checkpoint``."""
@@ -50,24 +52,17 @@ def convert_by_plan(
     sources = (Path(source), other)
     with OutputFolder(Path(output), overwrite=overwrite, sources=sources) as folder:
         old = read_conversion(other)
-        checkpoint = open_checkpoint(source, key)
+        checkpoint, own = renamed(open_checkpoint(source, key), rename or {})
         fitted = fit(old.plan, checkpoint, prefix, allow_lossy_cast)
-        constants = _constants(old.plan, other)
-        conversion = replace(old, plan=fitted, source=_source(checkpoint, old))
-        given = {name: TensorSpec.of(tensor) for name, tensor in checkpoint.tensors.items()}
-        specs = fitted.target_specs(given)
-        specs |= {name: TensorSpec.of(tensor) for name, tensor in constants.items()}
-        not_finite: list[str] = []
-
-        def pairs() -> Iterator[tuple[str, Tensor]]:
-            for name, tensor in fitted.apply(checkpoint.tensors):
-                if not is_finite(tensor):
-                    not_finite.append(name)
-                yield name, tensor
-            yield from constants.items()
-
-        write_safetensors(folder / WEIGHTS, pairs(), specs=specs)
-        write_left_out(folder, left_out(fitted, checkpoint))
+        not_finite = stream_weights(
+            folder,
+            fitted,
+            checkpoint,
+            _constants(old.plan, other),
+            max_shard_size=max_shard_size,
+        )
+        write_left_out(folder, left_out(fitted, checkpoint, own))
+        conversion = replace(old, plan=fitted.renamed(own), source=_source(checkpoint, old))
         write_json(folder / MARK, conversion.to_json())
         text = _copy_model(other, folder)
         model = live_model(folder) if text else None

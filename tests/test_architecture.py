@@ -30,6 +30,7 @@ LEVELS: list[set[str]] = [
         "converter.restore",
         "converter.support",
         "converter.transfer",
+        "converter.weights_only",
     },
     {
         "converter.checkpoint",
@@ -61,6 +62,7 @@ SIDEWAYS: dict[str, set[str]] = {
     "converter.analyze": {"converter.analysis"},  # what it fills in
     "converter.conversion": {"converter.converted", "converter.folder"},
     "converter.transfer": {"converter.converted", "converter.folder"},
+    "converter.weights_only": {"converter.converted", "converter.folder"},
     "converter.restore": {"converter.folder"},
     "converter.graph": {"converter.rules"},  # a leaf of a known class is lowered by its rule
     "converter.parity": {"converter.checkpoint"},  # the reference is a safetensors file
@@ -100,6 +102,7 @@ TORCH_FREE: set[str] = {
     "converter.tensor",
     "converter.transfer",
     "converter.transforms",
+    "converter.weights_only",
     "layers",
 }
 

@@ -452,3 +452,27 @@ def test_other_weights_go_through_the_plan(invoke: Invoke, tmp_path: Path) -> No
     assert "Note: parity was not judged" in result.stderr
     assert {"model.py", "layers"} <= {path.name for path in (tmp_path / "others").iterdir()}
     assert not (tmp_path / "others/parity.json").exists()
+
+
+def test_inspect_lists_what_is_open(invoke: Invoke) -> None:
+    result = invoke("inspect", "unet.pt")
+    assert result.exit_code == 0
+    assert "head.weight=Conv3d | ConvTranspose3d:1" in result.stdout
+    assert "Note: state dict found under 'state_dict'" in result.stderr
+    data = json.loads(invoke("inspect", "unet.pt", "--json").stdout)
+    assert data["key"] == "state_dict"
+
+
+def test_weights_alone_are_converted_where_the_layers_are_said(invoke: Invoke) -> None:
+    assert invoke("convert", "unet.pt", "-o", "out").exit_code == 1
+    layers = ("--layer", "*=Conv", "--layer", "upsample.*=ConvTranspose", "--rename", "stem=first")
+    result = invoke("convert", "unet.pt", "-o", "out", *layers, "--max-shard-size", "1KB")
+    assert result.exit_code == 0, result.stderr
+    assert "weights alone were converted" in result.stderr
+    assert len([*Path("out").glob("weights-*.safetensors")]) > 1
+
+
+def test_a_dry_run_needs_the_model(invoke: Invoke) -> None:
+    result = invoke("convert", "unet.pt", "--dry-run", "--layer", "*=Conv", "--rename", "a=b")
+    assert result.exit_code == 2
+    assert "--layer, --rename" in result.stderr

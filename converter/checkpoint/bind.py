@@ -10,9 +10,11 @@ from dataclasses import replace
 
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.plan import Entry, WeightPlan
-from mlxport.converter.tensor import Tensor, TensorSpec
+from mlxport.converter.tensor import Tensor, TensorSpec, is_float
 from mlxport.converter.transforms import Cast
 
+# dtypes the user may ask for -> safetensors name
+FLOATS = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 OUTSIDE = "not under the prefix that was asked for"
 _SURPLUS = "the model has no such tensor and needs none"
 
@@ -50,13 +52,37 @@ def bind(
     )
 
 
-def left_out(plan: WeightPlan, checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint that have no target, but for those not asked for."""
+def left_out(
+    plan: WeightPlan, checkpoint: Checkpoint, own: Mapping[str, str] | None = None
+) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint that have no target, but for those not asked for.
+
+    Args:
+        plan: says which.
+        checkpoint: the weights.
+        own: key -> the name they are to have, where it is another.
+    """
     return {
-        key: checkpoint.tensors[key]
+        (own or {}).get(key, key): checkpoint.tensors[key]
         for key, reason in plan.ignored.items()
         if reason != OUTSIDE and key in checkpoint.tensors
     }
+
+
+def cast_floats(plan: WeightPlan, dtype: str) -> WeightPlan:
+    """Return the plan with all floating-point sources cast before anything else is done.
+
+    Args:
+        plan: its ``specs`` give the dtypes of its sources.
+        dtype: ``"float16"``, ``"bfloat16"`` or ``"float32"``.
+    """
+
+    def recast(entry: Entry) -> Entry:
+        source = tuple(plan.specs[key].dtype for key in entry.sources)
+        target = tuple(FLOATS[dtype] if is_float(one) else one for one in source)
+        return entry if source == target else _preceded(entry, Cast(source, target))
+
+    return replace(plan, entries=tuple(map(recast, plan.entries)))
 
 
 def computed_dtypes(entry: Entry, specs: Mapping[str, TensorSpec]) -> tuple[str, ...]:
@@ -78,5 +104,11 @@ def _cast(
         given[key].dtype if key in given and dtype else dtype
         for key, dtype in zip(new.sources, target, strict=True)
     )
-    steps = tuple(step for step in new.steps if not isinstance(step, Cast))
-    return replace(new, steps=steps if source == target else (Cast(source, target), *steps))
+    plain = _preceded(new)
+    return plain if source == target else _preceded(plain, Cast(source, target))
+
+
+def _preceded(entry: Entry, *first: Cast) -> Entry:
+    """Return the entry with another cast, or none, before its steps."""
+    steps = entry.steps[1:] if entry.steps and isinstance(entry.steps[0], Cast) else entry.steps
+    return replace(entry, steps=(*first, *steps))

@@ -21,6 +21,7 @@ _DIRECTIONS = (
     ),
 )
 
+
 @dataclass(frozen=True)
 class Source:
     """What a tensor of a plain module is made from.

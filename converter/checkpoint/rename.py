@@ -68,7 +68,12 @@ def rename_keys(keys: Iterable[str], patterns: Patterns) -> dict[str, str]:
 
 
 def renamed(checkpoint: Checkpoint, patterns: Patterns) -> tuple[Checkpoint, dict[str, str]]:
-    """Return the checkpoint under its new names, and new name -> its own key."""
+    """Return the checkpoint under its new names, and new name -> its own key.
+
+    Without patterns it is the checkpoint itself.
+    """
+    if not patterns:
+        return checkpoint, {}
     names = rename_keys(checkpoint.tensors, patterns)
     tensors = {name: checkpoint.tensors[key] for key, name in names.items()}
     storage = {name: checkpoint.storage[key] for key, name in names.items()}

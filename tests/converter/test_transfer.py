@@ -257,13 +257,23 @@ def test_a_plan_of_one_layer_does_not_do() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {},
+        {"inputs": [INPUT]},
+        {"plan": "out", "layers": ["*=Conv"]},
+        {"plan": "out", "dtype": "float16"},
         {"model": "x:y", "inputs": [INPUT], "plan": "out"},
         {"plan": "out", "inputs": [INPUT]},
         {"plan": "out", "channels_last": True},
         {"model": "x:y"},
     ],
-    ids=["neither", "both", "plan with inputs", "plan with a layout", "model without inputs"],
+    ids=[
+        "inputs alone",
+        "plan with layers",
+        "plan with a dtype",
+        "both",
+        "plan with inputs",
+        "plan with a layout",
+        "model without inputs",
+    ],
 )
 def test_options_that_make_no_sense(tmp_path: Path, options: dict[str, object]) -> None:
     with pytest.raises(OptionsError):
