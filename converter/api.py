@@ -155,6 +155,7 @@ def convert_checkpoint(
     inputs: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     plan: str | Path | None = None,
+    layers: Sequence[str] = (),
     model_args: Mapping[str, Any] | None = None,
     key: str | None = None,
     prefix: str | None = None,
