@@ -242,7 +242,6 @@ def convert_checkpoint(
         model_args=model_args,
         dtype=dtype,
         allow_lossy_cast=allow_lossy_cast,
-        overwrite=overwrite,
         channels_last=channels_last,
         noise_multiple=noise_multiple,
         **common,
@@ -343,19 +342,7 @@ def verify_folder(
     prepare()
     from mlxport.converter.folder import verify_folder
 
-    Returns:
-        The reports by their names: the files', or where these are alike their folders'.
-
-    Raises:
-        ParityError: a file holds no report; all of them are listed.
-        OptionsError: the page cannot be written.
-    """
-    from mlxport.converter.parity.pages import read_reports, write_page
-
-    reports = read_reports([Path(source) for source in sources])
-    if output is not None:
-        write_page(Path(output), reports, overwrite=overwrite)
-    return reports
+    return verify_folder(folder, device=device, noise_multiple=noise_multiple)
 
 
 def inspect(
