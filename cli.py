@@ -287,6 +287,43 @@ def restore(folder: Path, output: Path, partial: bool, overwrite: bool) -> None:
 
 
 @main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="File to write, such as model.mlxfn.",
+)
+@click.option("--shapeless", is_flag=True, help="Let the function take other shapes too.")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "metal", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="What the function is to run on; fixed in the file.",
+)
+@click.option(
+    "--noise-multiple", type=float, help="Times PyTorch's own noise that pass.  [default: 32]"
+)
+@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
+@_exits
+def export(folder: Path, output: Path, **options: Any) -> None:
+    """Write the model in FOLDER as one MLX function with its weights, for C++ and Swift.
+
+    Checks that the file gives what model.py gives for the stored inputs. Needs mlx only, not torch.
+
+    \b
+    Example:
+      mlxport export out/ -o unet3d.mlxfn
+    """
+    exported = api.export_function(folder, output, **options)
+    for warning in exported.warnings:
+        click.secho(f"Warning: {warning}", fg="yellow", err=True)
+    click.echo(str(exported))
+
+
+@main.command()
 @click.argument("search", default="")
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
 @click.option("--markdown", is_flag=True, help="Print docs/supported.md.")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from mlxport.converter.analysis import Analysis
     from mlxport.converter.converted import Converted
+    from mlxport.converter.export import Exported
     from mlxport.converter.load_weights import Loaded
     from mlxport.converter.parity.report import ParityReport
     from mlxport.converter.plan import WeightPlan
@@ -324,7 +325,12 @@ def verify(
 
 
 def verify_folder(
-    folder: str | Path, *, device: str = "auto", noise_multiple: float | None = None
+    folder: str | Path,
+    *,
+    device: str = "auto",
+    noise_multiple: float | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
 ) -> ParityReport:
     """Run the model of an output folder and hold it to the reference stored in it.
 
@@ -334,15 +340,49 @@ def verify_folder(
         folder: what ``mlxport convert`` wrote.
         device: ``auto``, ``cpu``, ``metal`` or ``cuda``.
         noise_multiple: how many times PyTorch's own rounding noise passes (default 32).
+        output: a file to write the report to: ``.html``, ``.md`` or ``.json``.
+        overwrite: replace that file if it exists.
 
     Raises:
         ConversionError: the folder holds no converted model.
         DeviceError: the device is not on this machine.
+        OptionsError: the report cannot be written there.
     """
     prepare()
     from mlxport.converter.folder import verify_folder
+    from mlxport.converter.parity.pages import check_page, write_page
 
-    return verify_folder(folder, device=device, noise_multiple=noise_multiple)
+    if output is not None:
+        check_page(Path(output), overwrite=overwrite)
+    found = verify_folder(folder, device=device, noise_multiple=noise_multiple)
+    if output is not None:
+        write_page(Path(output), {Path(output).stem: found}, overwrite=overwrite)
+    return found
+
+
+def report(
+    sources: Sequence[str | Path], output: str | Path | None = None, *, overwrite: bool = False
+) -> dict[str, ParityReport]:
+    """Read parity reports of one model, and write them as a page side by side.
+
+    Args:
+        sources: files that ``convert`` and ``verify`` wrote, or output folders.
+        output: the page to write: ``.html``, ``.md`` or ``.json``; none if not given.
+        overwrite: replace an existing file.
+
+    Returns:
+        The reports by their names: the files', or where these are alike their folders'.
+
+    Raises:
+        ParityError: a file holds no report; all of them are listed.
+        OptionsError: the page cannot be written.
+    """
+    from mlxport.converter.parity.pages import read_reports, write_page
+
+    reports = read_reports([Path(source) for source in sources])
+    if output is not None:
+        write_page(Path(output), reports, overwrite=overwrite)
+    return reports
 
 
 def inspect(
@@ -443,6 +483,48 @@ def restore(
     from mlxport.converter.restore import restore
 
     return restore(source, output, partial=partial, overwrite=overwrite)
+
+
+def export_function(
+    folder: str | Path,
+    path: str | Path,
+    *,
+    shapeless: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+    noise_multiple: float | None = None,
+) -> Exported:
+    """Export the model of an output folder as one file with weights, for MLX in C++ and Swift.
+
+    Written by ``mx.export_function`` and held to ``model.py`` on the stored inputs. It takes and
+    gives arrays by position, flattened. Needs mlx, not torch.
+
+    Args:
+        folder: what ``mlxport convert`` wrote.
+        path: the file to write, ``model.mlxfn``.
+        shapeless: take other shapes too; MLX cannot export every model so.
+        overwrite: replace an existing file.
+        device: what the function is to run on, ``auto``, ``cpu``, ``metal`` or ``cuda``: it is
+            fixed in the file.
+        noise_multiple: how many times PyTorch's own rounding noise passes (default 32), where the
+            bits are not those of ``model.py``.
+
+    Raises:
+        ConversionError: MLX cannot export the model, or the folder holds none; nothing is written.
+        ParityError: the exported function computes something else; nothing is written.
+        DeviceError: the device is not on this machine.
+    """
+    prepare()
+    from mlxport.converter.export import export_folder
+
+    return export_folder(
+        folder,
+        path,
+        shapeless=shapeless,
+        overwrite=overwrite,
+        device=device,
+        noise_multiple=noise_multiple,
+    )
 
 
 def load(folder: str | Path) -> mlx.nn.Module:

@@ -24,6 +24,7 @@ LEVELS: list[set[str]] = [
         "converter.converted",
         "converter.analysis",
         "converter.analyze",
+        "converter.export",
         "converter.extension",
         "converter.folder",
         "converter.load_weights",
@@ -60,6 +61,7 @@ LEVELS: list[set[str]] = [
 SIDEWAYS: dict[str, set[str]] = {
     # a conversion ends in a written folder
     "converter.analyze": {"converter.analysis"},  # what it fills in
+    "converter.export": {"converter.folder"},  # it reads what was written
     "converter.conversion": {"converter.converted", "converter.folder"},
     "converter.transfer": {"converter.converted", "converter.folder"},
     "converter.weights_only": {"converter.converted", "converter.folder"},
@@ -88,6 +90,7 @@ KEPT_TO: dict[str, str] = {"click": "cli"}
 # Verifying on a Mac needs no torch: neither these nor anything they load on import.
 TORCH_FREE: set[str] = {
     "converter.checkpoint.write",
+    "converter.export",
     "converter.folder",
     "converter.layer_weights",
     "converter.load_weights",

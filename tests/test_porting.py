@@ -1,0 +1,114 @@
+"""The guide, docs/porting.md: its commands run in their order, its Python and C++ too."""
+
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mlx
+import mlx.core as mx
+import pytest
+import torch
+from click.testing import CliRunner
+
+from mlxport.cli import main
+from mlxport.converter.errors import DeviceError
+from mlxport.examples.unet3d import UNet3d
+
+GUIDE = (Path(__file__).parents[1] / "docs" / "porting.md").read_text()
+NETS = """
+from mlxport.examples.unet3d import UNet3d
+
+
+def unet():
+    return UNet3d(widths=(2, 4))
+"""
+
+
+def blocks(language: str) -> list[str]:
+    """Return the fenced blocks of a language; of none, those that are commands."""
+    fenced = (block.partition("\n") for block in GUIDE.split("```")[1::2])
+    return [text for info, _, text in fenced if info == language]
+
+
+COMMANDS = [shlex.split(text)[1:] for text in blocks("")]
+
+
+def run_command(*arguments: str) -> str:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the guide has been followed up to the converted folder."""
+    folder = tmp_path_factory.mktemp("guide")
+    torch.manual_seed(0)
+    torch.save(UNet3d(widths=(2, 4)).state_dict(), folder / "unet3d.pt")
+    (folder / "nets.py").write_text(NETS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", [*sys.path])
+        patch.delitem(sys.modules, "nets", raising=False)
+        patch.setattr(sys, "dont_write_bytecode", True)
+        dry, convert, *_ = COMMANDS
+        assert "everything has an MLX counterpart" in run_command(*dry)
+        assert run_command(*convert).startswith("parity holds")
+        sys.modules.pop("nets", None)
+    return folder
+
+
+def test_the_commands_are_these() -> None:
+    assert [command[0] for command in COMMANDS] == ["convert", "convert", "verify", "export"]
+    assert "--dry-run" in COMMANDS[0]
+
+
+def test_verify(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    command = COMMANDS[2]
+    assert command[-2:] == ["--device", "metal"]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == (0 if mx.metal.is_available() else DeviceError.exit_code)
+    assert run_command(*command[:-2]).startswith("parity holds")
+
+
+def test_the_python_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    (code,) = blocks("python")
+    exec(compile(code, "porting.md", "exec"), {})
+
+
+def test_model_py_alone(folder: Path) -> None:
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('torch', 'mlxport')))\n"
+        "import model; net = model.load()\n"
+        "import pickle; assert type(pickle.loads(pickle.dumps(net))) is model.Model"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=folder / "out", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+LIBRARY = Path(next(iter(mlx.__path__)))
+COMPILER = shutil.which("g++") or shutil.which("clang++")
+
+
+@pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
+@pytest.mark.skipif(not (LIBRARY / "include").is_dir(), reason="needs MLX's headers")
+@pytest.mark.slow
+def test_the_cpp_compiles_and_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert "bit-identical to model.py" in run_command(*COMMANDS[3], "--overwrite")
+    (code,) = blocks("cpp")
+    Path("main.cpp").write_text(code)
+    flags = [f"-I{LIBRARY / 'include'}", f"-L{LIBRARY / 'lib'}", f"-Wl,-rpath,{LIBRARY / 'lib'}"]
+    build = [str(COMPILER), "-std=c++20", "main.cpp", *flags, "-lmlx", "-o", "main"]
+    done = subprocess.run(build, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    printed = subprocess.run(["./main"], capture_output=True, text=True, check=True).stdout
+    *shape, total = printed.split()
+    (scores,) = mx.import_function("unet3d.mlxfn")(mx.ones((1, 1, 16, 24, 20)))
+    assert list(map(int, shape)) == list(scores.shape)
+    assert float(total) == pytest.approx(float(mx.sum(scores)), rel=1e-4)
