@@ -201,6 +201,29 @@ class TestOrder:
         (line,) = self.lines(lambda x: x + torch.randn(2, 3).uniform_())
         assert "mx.random.uniform(shape=mx.random.normal((2, 3)).shape)" in line
 
+    def test_one_that_nothing_reads_stays(self) -> None:
+        (line,) = self.lines(lambda x: x + torch.full_like(torch.randn(2, 3), 3.0))
+        assert line == "_ = mx.random.normal((2, 3))"
+
+    def test_one_read_after_a_module_that_draws_stays_before_it(self) -> None:
+        class Inner(nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return x * torch.rand_like(x)
+
+        class Outer(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.inner = Inner()
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                noise = torch.randn_like(x)
+                return self.inner(x) + noise
+
+        converted = convert(Outer(), (X,))
+        assert [draw.kind for draw in converted.conversion.draws] == ["normal", "uniform"]
+        assert converted.report is not None
+        assert converted.report.passed
+
     def test_a_free_draw_is_stored_as_its_consumers_want_it(self) -> None:
         class Net(nn.Module):
             def __init__(self) -> None:
