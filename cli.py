@@ -194,9 +194,16 @@ def convert(
 @click.option(
     "--noise-multiple", type=float, help="Times PyTorch's own noise that pass.  [default: 32]"
 )
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Write the report: .html, .md or .json.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an existing report.")
 @click.option("--json", "as_json", is_flag=True, help="Print the parity report as JSON.")
 @_exits
-def verify(folder: Path, device: str, noise_multiple: float | None, as_json: bool) -> None:
+def verify(folder: Path, as_json: bool, **options: Any) -> None:
     """Run the MLX model in FOLDER again and hold it to the reference stored there.
 
     Needs mlx only, not torch.
@@ -205,7 +212,7 @@ def verify(folder: Path, device: str, noise_multiple: float | None, as_json: boo
     Example:
       mlxport verify out/ --device metal
     """
-    report = api.verify_folder(folder, device=device, noise_multiple=noise_multiple)
+    report = api.verify_folder(folder, **options)
     _show(report, as_json)
     _require(report)
 

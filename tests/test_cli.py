@@ -115,9 +115,31 @@ def test_convert_and_verify(invoke: Invoke) -> None:
         "conversion.json",
         "left_out.safetensors",
         "parity.json",
+        "parity.html",
         "reference.safetensors",
     }
     assert invoke("verify", "out").stdout.startswith("parity holds")
+
+
+def test_reports_side_by_side(invoke: Invoke) -> None:
+    convert(invoke)
+    invoke("verify", "out", "--device", "cpu", "-o", "parity-cpu.json")
+    again = invoke("verify", "out", "-o", "parity-cpu.json")
+    assert again.exit_code == 2
+    assert "parity-cpu.json exists" in again.stderr
+    shown = invoke("report", "out", "parity-cpu.json", "-o", "page.html")
+    assert [line.partition(": ")[0] for line in shown.stdout.splitlines()] == [
+        "parity",
+        "parity-cpu",
+    ]
+    assert "parity-cpu" in Path("page.html").read_text()
+    report = json.loads(Path("parity-cpu.json").read_text())
+    report["outputs"][0]["verdicts"]["whole"]["problems"] = ["made up"]
+    Path("failed.json").write_text(json.dumps(report))
+    failed = invoke("report", "out", "failed.json")
+    assert failed.exit_code == 3
+    assert "parity failed: failed" in failed.stderr
+    assert "made up" in failed.stdout
 
 
 def test_json_is_all_there_is_on_stdout(invoke: Invoke) -> None:

@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from mlxport.converter.errors import OptionsError, ParityError
 from mlxport.converter.parity.compare import Verdict
 from mlxport.converter.parity.entry import ALONE, COMPILED, IN_PLACE, WHOLE, Entry
 from mlxport.converter.parity.html import html
 from mlxport.converter.parity.markdown import markdown
+from mlxport.converter.parity.pages import page as page_of
+from mlxport.converter.parity.pages import read_reports, write_page
 from mlxport.converter.parity.report import ParityReport
 
 GREEN, RED, BLUE = (0x1A, 0x7F, 0x37), (0xCF, 0x22, 0x2E), (0x09, 0x69, 0xDA)
@@ -184,3 +187,62 @@ def test_the_page_is_seen_in_a_browser(tmp_path: Path, width: int, fault: int | 
     shown = colours(picture)
     assert shown[BLUE] > 10, "dots of layers that pass"
     assert shown[GREEN if fault is None else RED] > 100, "the bar beside the verdict"
+
+
+# -- on disk ---------------------------------------------------------------------------------------
+
+
+def stored(path: Path, shown: ParityReport) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(shown.to_json()))
+    return path
+
+
+def test_reports_are_named_by_what_tells_them_apart(tmp_path: Path) -> None:
+    one = stored(tmp_path / "a" / "parity.json", report())
+    two = stored(tmp_path / "b" / "parity.json", report())
+    metal = stored(tmp_path / "b" / "parity-metal.json", report())
+    assert [*read_reports([one.parent, metal])] == ["parity", "parity-metal"]
+    assert [*read_reports([one, two])] == ["a", "b"]
+    assert [*read_reports([one, two, metal])] == [str(path) for path in (one, two, metal)]
+
+
+def test_every_unreadable_report_is_listed(tmp_path: Path) -> None:
+    other = tmp_path / "other.json"
+    other.write_text("{}")
+    good = stored(tmp_path / "good.json", report())
+    with pytest.raises(ParityError) as caught:
+        read_reports([tmp_path / "absent.json", good, other])
+    assert "absent.json" in str(caught.value)
+    assert "other.json" in str(caught.value)
+    assert "good.json" not in str(caught.value)
+
+
+def test_a_report_given_twice_is_refused(tmp_path: Path) -> None:
+    one = stored(tmp_path / "parity.json", report())
+    with pytest.raises(OptionsError, match="twice"):
+        read_reports([one, tmp_path])
+
+
+@pytest.mark.parametrize("suffix", [".html", ".md", ".json"])
+def test_a_page_is_written_and_never_over_another(tmp_path: Path, suffix: str) -> None:
+    path, reports = tmp_path / f"page{suffix}", {"cpu": report(), "metal": report(fault=1)}
+    write_page(path, reports)
+    assert path.read_text() == page_of(reports, suffix)
+    with pytest.raises(OptionsError, match="exists"):
+        write_page(path, {"cpu": report()})
+    assert path.read_text() == page_of(reports, suffix)
+    write_page(path, {"cpu": report()}, overwrite=True)
+    assert path.read_text() == page_of({"cpu": report()}, suffix)
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_one_report_written_as_json_is_read_again(tmp_path: Path) -> None:
+    write_page(tmp_path / "parity-cpu.json", {"parity-cpu": report(fault=1)})
+    (again,) = read_reports([tmp_path / "parity-cpu.json"]).values()
+    assert again.to_json() == report(fault=1).to_json()
+
+
+def test_an_unknown_kind_of_page_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionsError, match=r"\.html, \.md, \.json, not as \.pdf"):
+        write_page(tmp_path / "page.pdf", {"cpu": report()})
