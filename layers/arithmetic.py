@@ -14,8 +14,12 @@ def fmod(x: mx.array, y: mx.array | int | float) -> mx.array:
         x: dividend of any shape, floating or integer.
         y: divisor, broadcast against ``x``.
     """
+    x = x.astype(mx.result_type(x, y)) if isinstance(y, mx.array) else x
+    if mx.issubdtype(x.dtype, mx.integer) and not isinstance(y, float):
+        rest = mx.remainder(x, y)  # the size of the least integer is none of its dtype's
+        return mx.where((rest != 0) & ((rest < 0) != (x < 0)), rest - y, rest)
     size: Any = abs(y)
-    rest = mx.remainder(abs(x), size)
+    rest = mx.remainder(abs(x * 1.0), size)
     return mx.where(x < 0, -rest, rest)
 
 
@@ -114,3 +118,16 @@ def nextafter(x: mx.array, y: mx.array) -> mx.array:
     stepped = mx.where(x == 0, mx.where(y > 0, least, -least), stepped)
     missing = mx.isnan(x) | mx.isnan(y)
     return mx.where(missing, mx.nan, mx.where(x == y, y, stepped))
+
+
+def hypot(x: mx.array, y: mx.array) -> mx.array:
+    """Return ``sqrt(x² + y²)`` without overflow in between, as ``torch.hypot``.
+
+    Args:
+        x: any shape, floating.
+        y: broadcast against ``x``.
+    """
+    larger = mx.maximum(mx.abs(x), mx.abs(y))
+    smaller = mx.minimum(mx.abs(x), mx.abs(y))
+    ratio = smaller / mx.where((larger == 0) | mx.isinf(larger), 1, larger)
+    return mx.where(mx.isinf(x) | mx.isinf(y), mx.inf, larger * mx.sqrt(1 + ratio * ratio))

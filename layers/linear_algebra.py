@@ -144,6 +144,7 @@ def pseudo_inverse(
     x: mx.array,
     absolute: mx.array | None = None,
     relative: mx.array | None = None,
+    hermitian: bool = False,
 ) -> mx.array:
     """Return the pseudo-inverses of matrices, as ``torch.linalg.pinv``.
 
@@ -152,12 +153,15 @@ def pseudo_inverse(
         absolute: singular values up to it count as zero, ``(*B,)`` or a number; 0 by default.
         relative: so do those up to it times the largest; by default, unless ``absolute`` is given
             and positive, the larger size of the matrix times float32's precision.
+        hermitian: the matrices are symmetric, of which the lower triangle is read.
 
     Returns:
         ``(*B, N, M)``.
     """
     if x.size == 0:
         return mx.swapaxes(x, -1, -2)
+    if hermitian:
+        x = mx.tril(x) + mx.swapaxes(mx.tril(x, -1), -1, -2)
     u, s, vh = svd(x, full_matrices=False)
     least = mx.array(0.0) if absolute is None else absolute
     if relative is None:

@@ -15,6 +15,7 @@ from mlxport.layers.arithmetic import (
     fmin,
     fmod,
     greatest_common_divisor,
+    hypot,
     least_common_multiple,
     nextafter,
     signbit,
@@ -90,8 +91,9 @@ def test_the_divisor_that_takes_most_steps() -> None:
         (fmin, torch.fmin),
         (copysign, torch.copysign),
         (nextafter, torch.nextafter),
+        (hypot, torch.hypot),
     ],
-    ids=["fmax", "fmin", "copysign", "nextafter"],
+    ids=["fmax", "fmin", "copysign", "nextafter", "hypot"],
 )
 def test_two_special_values(ours: Callable[..., Any], theirs: Callable[..., Any]) -> None:
     x = np.array(SPECIAL, dtype=np.float32)
@@ -110,3 +112,15 @@ def test_signbit(dtype: mx.Dtype) -> None:
     assert signbit(x).tolist() == [False, False, True]
     if dtype != mx.int32:
         assert signbit(mx.array([-0.0, -float("inf")]).astype(dtype)).tolist() == [True, True]
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int32, np.int64])
+def test_remainders_of_the_extremes(dtype: type) -> None:
+    limits = np.iinfo(dtype)
+    x = np.array([limits.min, limits.min + 1, -1, 0, limits.max], dtype=dtype)
+    for divisor in (3, -3, 7):
+        assert same(fmod(mx.array(x), divisor), torch.fmod(torch.tensor(x), divisor))
+    y = np.array([3, -3, 5, 7, limits.max], dtype=dtype)
+    assert same(fmod(mx.array(x), mx.array(y)), torch.fmod(torch.tensor(x), torch.tensor(y)))
+    if dtype == np.int32:
+        assert same(fmod(mx.array(x), 2.5), torch.fmod(torch.tensor(x), 2.5))

@@ -47,6 +47,11 @@ CASES: dict[str, tuple[Fn, Fn, Fn]] = {
     ),
     "eigenvalues": (lambda x: ours.eigh(x)[0], torch.linalg.eigvalsh, definite),
     "exponential": (ours.matrix_exponential, torch.linalg.matrix_exp, square),
+    "pseudo-inverse of a triangle": (
+        lambda x: ours.pseudo_inverse(x, hermitian=True),
+        lambda x: torch.linalg.pinv(x, hermitian=True),
+        square,
+    ),
     "pseudo-inverse": (ours.pseudo_inverse, torch.linalg.pinv, square),
 }
 

@@ -14,6 +14,7 @@ _TITLES = {
     "test_gradients": "gradients, float32",
     "test_half_precision": "outputs, float16 and bfloat16",
     "test_error_inputs": "inputs torch rejects",
+    "test_operations": "operations",
 }
 
 

@@ -10,6 +10,7 @@ from mlxport.converter.graph.dtypes import HALF, Number, cast, emit, is_inexact,
 from mlxport.converter.graph.ops.arguments import FLOATING_ONLY, require_floating
 from mlxport.converter.graph.ops.axes import stored_axis
 from mlxport.converter.graph.ops.broadcast import align
+from mlxport.converter.graph.ops.creation import filled
 from mlxport.converter.graph.ops.registry import op
 from mlxport.converter.graph.ops.view import reshaped
 from mlxport.converter.graph.value import Value
@@ -161,6 +162,8 @@ def softmax(cx: Context, x: Value, dim: int, _: torch.dtype | bool | None = None
 def log_softmax(cx: Context, x: Value, dim: int, _: torch.dtype | bool | None = None) -> Value:
     """The logarithm of softmax along an axis."""
     _require_axis(cx, x)
+    if 0 in x.shape:
+        return filled(cx, 0, cx.shape)
     wide = cast(x, torch.float32)
     axis = stored_axis(x, dim)
     template = "nn.log_softmax(x, axis=axis)"

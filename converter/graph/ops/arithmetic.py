@@ -47,6 +47,12 @@ def nextafter(cx: Context, x: Value, y: Value) -> Value:
     return _in_one_dtype(cx, "nextafter", x, y)
 
 
+@op("aten.hypot.default")
+def hypot(cx: Context, x: Value, y: Value) -> Value:
+    """The hypotenuse of two sides."""
+    return _in_one_dtype(cx, "hypot", x, y)
+
+
 @op("aten.gcd.default")
 def gcd(cx: Context, x: Value, y: Value) -> Value:
     """The greatest common divisor."""

@@ -35,6 +35,8 @@ def _several(cx: Context, function: str, *args: Value, **kw: Any) -> tuple[Value
 
 def _real(cx: Context, doing: str, *matrices: Value) -> list[Value]:
     require_floating(cx, doing, *matrices)
+    if any(x.dtype != torch.float32 for x in matrices):
+        raise cx.refuse(f"{doing} of half precision: convert the model in float32")
     return [cx.logical(x) for x in matrices]
 
 
@@ -168,11 +170,12 @@ def pinv(
     rtol: Value | None = None,
     hermitian: bool = False,
 ) -> Value:
-    """``torch.linalg.pinv``; a matrix called Hermitian must be so, as all of it is read."""
+    """``torch.linalg.pinv``."""
     (x,) = _real(cx, "linalg.pinv", x)
     bounds = {
         "absolute": OMIT if atol is None else _float32(atol),
         "relative": OMIT if rtol is None else _float32(rtol),
+        "hermitian": hermitian or OMIT,
     }
     return _compute(cx, "pseudo_inverse", x, **bounds)
 

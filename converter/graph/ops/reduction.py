@@ -205,6 +205,8 @@ def prod_dim(
 @op("aten.logsumexp.default")
 def logsumexp(cx: Context, x: Value, dim: Dims, keepdim: bool = False) -> Value:
     """The logarithm of the sum of exponentials."""
+    if x.dtype.is_complex:
+        raise cx.refuse("logsumexp of complex values: MLX takes their real parts")
     wide = widened(cast(x, cx.dtype))
     template = "mx.logsumexp(x, axis=axis, keepdims=keep)"
     return reduce(cx, template, wide, x, dim, keepdim, wide.dtype)

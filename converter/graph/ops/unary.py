@@ -38,6 +38,9 @@ _FLOATING = {
     "tanh": "mx.tanh(x)",
 }
 
+# Of complex values, PyTorch alone computes these.
+_REAL_ONLY = ("mx.expm1(x)", "mx.sigmoid(x)")
+
 # The result has the operand's dtype.
 _KEEPING = {
     "abs": "mx.abs(x)",
@@ -66,8 +69,8 @@ _TESTING = {
 
 def _floating(template: str) -> Handler:
     def unary(cx: Context, x: Value) -> Value:
-        if x.dtype.is_complex and "expm1" in template:
-            raise cx.refuse("MLX has no expm1 of complex values: write torch.exp(x) - 1")
+        if x.dtype.is_complex and template in _REAL_ONLY:
+            raise cx.refuse(f"MLX computes no {template} of complex values")
         return emit(cx, template, to_floating(x.dtype), x.order, x=x)
 
     return unary

@@ -129,3 +129,7 @@ def test_refusals(lower_op: Fn) -> None:
         lower_op(lambda x: F.rrelu(x, training=True), torch.randn(3))
     with pytest.raises(Unsupported, match="softmax of a 0-d array"):
         lower_op(lambda x: F.softmax(x, 0), torch.tensor(1.0))
+
+
+def test_log_softmax_of_nothing(assert_op_parity):
+    assert_op_parity(lambda x: torch.log_softmax(x, -1), torch.zeros(3, 0))

@@ -10,6 +10,7 @@ PAIRS = {
     "fmax": torch.fmax,
     "fmin": torch.fmin,
     "copysign": torch.copysign,
+    "hypot": torch.hypot,
     "nextafter": torch.nextafter,
 }
 

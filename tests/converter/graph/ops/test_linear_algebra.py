@@ -39,6 +39,7 @@ CASES = {
     "matrix_exp": torch.linalg.matrix_exp,
     "householder": lambda x: torch.linalg.householder_product(x, x[..., 0]),
     "pinv": torch.linalg.pinv,
+    "pinv hermitian": lambda x: torch.linalg.pinv(x, hermitian=True),
     "matrix_norm": lambda x: torch.linalg.matrix_norm(x, 2),
     "nuclear": lambda x: torch.linalg.matrix_norm(x, "nuc"),
     "cond": torch.linalg.cond,
