@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten
 
 from mlxport import layers
 from mlxport.converter.errors import ConversionError
-from mlxport.converter.tensor import TensorSpec
+from mlxport.converter.tensor import Tensor, TensorSpec
 from mlxport.converter.transforms import Step, bilinear_weight, conv_transpose_weight, conv_weight
 
 Steps = tuple[Step, ...]
@@ -117,7 +117,8 @@ def slots_of(model: nn.Module) -> Iterator[Slot]:
     """Yield the parameters of a model, in order."""
     modules = dict(model.named_modules())
     sequences = [path for path, module in modules.items() if isinstance(module, nn.Sequential)]
-    for name, array in tree_flatten(model.parameters()):
+    parameters: dict[str, Any] = dict(tree_flatten(model.parameters()))
+    for name, array in parameters.items():
         group, inner = _owner(name, modules)
         module = modules[group]
         steps, wanted = steps_for(module, inner), None
@@ -148,7 +149,7 @@ def _without_sequences(name: str, sequences: list[str]) -> str:
 
 
 def _torch_shape(shape: tuple[int, ...], steps: Steps) -> tuple[int, ...]:
-    tensors = (TensorSpec("U8", shape).outline(),)
+    tensors: tuple[Tensor, ...] = (TensorSpec("U8", shape).outline(),)
     for step in reversed(steps):
         tensors = step.invert(tensors)
     return tensors[0].shape

@@ -5,7 +5,6 @@ Needs torch only to read what ``torch.save`` wrote.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -234,7 +233,7 @@ def _undecided(slot: Slot, spec: TensorSpec) -> str:
     if spec.dtype not in MLX_DTYPE and spec.dtype != "F64":
         return f"MLX has no counterpart of {spec.dtype}: cast the checkpoint first"
     sizes = [size for size in slot.shape if size > 1]
-    if slot.steps is None and len(set(sizes)) < len(sizes) and math.prod(sizes):
+    if slot.steps is None and len(set(sizes)) < len(sizes):
         return (
             f"shape {slot.shape} fits in more than one order of axes, and the layer that holds it "
             "is none mlxport knows: make it a layer of mlx.nn or mlxport.layers, or set it by hand"

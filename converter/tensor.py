@@ -161,7 +161,8 @@ def to_float64(tensor: Tensor) -> npt.NDArray[np.float64]:
     """
     bits = tensor.bits
     if tensor.dtype in _EIGHT_BITS:
-        return _eight_bit_values(tensor.dtype)[bits]
+        values: npt.NDArray[np.float64] = _eight_bit_values(tensor.dtype)[bits]
+        return values
     if tensor.dtype not in ("F16", "BF16", "F32", "F64"):
         raise CheckpointError(
             f"expected floating-point values to compute with, got {tensor.dtype} ones"

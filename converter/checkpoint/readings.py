@@ -78,11 +78,11 @@ def parse_layers(options: Sequence[str]) -> list[Choice]:
         else:
             problems.append(option)
     if problems:
-        known = ", ".join(
+        classes = ", ".join(
             ["Conv[1d|2d|3d]", "ConvTranspose[1d|2d|3d][:groups]", "Bilinear", *_KEPT]
         )
         raise OptionsError.listing(
-            "expected --layer GLOB=CLASS, with one of these classes: " + known, problems
+            "expected --layer GLOB=CLASS, with one of these classes: " + classes, problems
         )
     return choices
 
