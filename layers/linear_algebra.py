@@ -137,7 +137,8 @@ def svd(x: mx.array, full_matrices: bool = True) -> tuple[mx.array, mx.array, mx
 
 def singular_values(x: mx.array) -> mx.array:
     """Return the singular values of matrices, largest first, as ``torch.linalg.svdvals``."""
-    return mx.linalg.svd(x, compute_uv=False, stream=mx.cpu)
+    values: mx.array = mx.linalg.svd(x, compute_uv=False, stream=mx.cpu)  # type: ignore[assignment]
+    return values
 
 
 def pseudo_inverse(

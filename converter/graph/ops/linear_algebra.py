@@ -123,7 +123,7 @@ def solve_triangular(
 ) -> Value:
     """``torch.linalg.solve_triangular``."""
     a, b = _real(cx, "solve_triangular", a, b)
-    settings = {
+    settings: dict[str, Any] = {
         "left": OMIT if left else False,
         "unitriangular": unitriangular or OMIT,
     }
@@ -172,7 +172,7 @@ def pinv(
 ) -> Value:
     """``torch.linalg.pinv``."""
     (x,) = _real(cx, "linalg.pinv", x)
-    bounds = {
+    bounds: dict[str, Any] = {
         "absolute": OMIT if atol is None else _float32(atol),
         "relative": OMIT if rtol is None else _float32(rtol),
         "hermitian": hermitian or OMIT,

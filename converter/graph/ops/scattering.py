@@ -84,7 +84,11 @@ def diagonal_scatter(
 ) -> Value:
     """The array with a diagonal of two axes replaced."""
     x, source = cx.logical(x), cx.logical(source)
-    settings = {"offset": offset or OMIT, "axis1": dim1 % x.ndim, "axis2": dim2 % x.ndim}
+    settings: dict[str, Any] = {
+        "offset": offset or OMIT,
+        "axis1": dim1 % x.ndim,
+        "axis2": dim2 % x.ndim,
+    }
     return cx.layer_function("indexing", "diagonal_scatter", x, source, **settings)
 
 
