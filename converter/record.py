@@ -42,12 +42,15 @@ class ModuleRecord:
         target: the attribute path in the MLX model (differs where a name had to change).
         inputs: tensor arguments in positional order, flattened.
         outputs: tensor results, flattened.
+        results: which of the tensors PyTorch's module gives each output is, as some may be left
+            out; None where it is all of them, empty where that is not known.
     """
 
     path: str
     target: str
     inputs: tuple[Layout, ...]
     outputs: tuple[Layout, ...]
+    results: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -137,8 +140,13 @@ def _module_from_json(data: Mapping[str, Any]) -> ModuleRecord:
     def layouts(items: list[dict[str, Any]]) -> tuple[Layout, ...]:
         return tuple(_layout_from_json(item) for item in items)
 
+    results = data.get("results")
     return ModuleRecord(
-        data["path"], data["target"], layouts(data["inputs"]), layouts(data["outputs"])
+        data["path"],
+        data["target"],
+        layouts(data["inputs"]),
+        layouts(data["outputs"]),
+        None if results is None else tuple(results),
     )
 
 

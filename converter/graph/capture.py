@@ -43,7 +43,9 @@ class Captured:
         arguments: path -> which argument of ``forward`` each input of a submodule is.
         signature: what the model takes and gives.
         results: captured path -> which result of ``forward`` each output is, for leaves whose
-            class the user registered.
+            class the user registered and for modules that give several tensors; those that
+            cannot be told are left out.
+        several: paths of the modules that give several tensors.
         sharing: where the modules and parameters stand that bear several names.
     """
 
@@ -55,10 +57,26 @@ class Captured:
     signature: Signature
     sharing: Sharing
     results: Mapping[str, Results] = field(default_factory=dict)
+    several: Collection[str] = ()
 
     def torch_module(self, path: str) -> torch.nn.Module:
         """Return the torch module of a path of the captured hierarchy."""
         return self.model.get_submodule(plain_path(path))
+
+    def results_order(self, path: str, count: int) -> list[int]:
+        """Return the outputs of a captured module in the order of ``forward``."""
+        known = self.results.get(path)
+        return known.order() if known and len(known.places) == count else list(range(count))
+
+    def result_places(self, path: str, count: int) -> tuple[int, ...] | None:
+        """Return which results of ``forward`` these are, in its order; empty if that is unknown.
+
+        None where ``forward`` gives one tensor.
+        """
+        known = self.results.get(path)
+        if known is not None and len(known.places) == count:
+            return tuple(sorted(known.places))
+        return () if plain_path(path) in self.several else None
 
     def place(self, path: str) -> str:
         """Return where the torch module of a path of the captured hierarchy stands."""
@@ -86,7 +104,7 @@ def capture(
     with eval_mode(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         args, kwargs = in_order(model, args, kwargs)
-        calls = try_forward(model, args, kwargs)
+        calls, several = try_forward(model, args, kwargs)
         try:
             captured = export(model, args, kwargs, strict=False)
             leaves, sharing = find_leaves(model, captured)
@@ -96,12 +114,13 @@ def capture(
             with seeded():
                 arguments = order_arguments(calls, root, *copied(args, kwargs))
                 vouched = {path for path, rule in leaves.items() if rule.vouched}
-                results = order_results(model, root, vouched, *copied(args, kwargs))
+                told = vouched | (several - leaves.keys())
+                results = order_results(model, root, told, *copied(args, kwargs))
         except CaptureError:
             raise
         except Exception as error:
             raise CaptureError(uncapturable(type(model).__name__, error)) from error
-    return Captured(model, root, program, leaves, arguments, signature, sharing, results)
+    return Captured(model, root, program, leaves, arguments, signature, sharing, results, several)
 
 
 @contextmanager

@@ -104,8 +104,13 @@ def call_of(names: Names, owner: str, path: str, values: Sequence[Any]) -> ast.C
 
 
 def record_call(
-    lowered: Lowered, names: Names, path: str, inputs: Sequence[Value], outputs: Sequence[Value]
+    lowered: Lowered,
+    names: Names,
+    path: str,
+    inputs: Sequence[Value],
+    outputs: Sequence[Value],
+    results: tuple[int, ...] | None = None,
 ) -> None:
     """Record the layouts of the values that pass a module's boundary."""
-    record = ModuleRecord(path, names.target(path), layouts(inputs), layouts(outputs))
+    record = ModuleRecord(path, names.target(path), layouts(inputs), layouts(outputs), results)
     lowered.records.append(record)

@@ -276,8 +276,12 @@ class _Lowering:
         )
         code, drawing = call_of(self.names, owner, plain, values), len(self.lowered.draws) > draws
         cx.statements.append(Statement(outputs, code, plain, draws=drawing))
-        record_call(self.lowered, self.names, plain, values, outputs)
-        return outputs[0] if isinstance(result, Value) else outputs
+        results = self.captured.result_places(path, len(outputs))
+        record_call(self.lowered, self.names, plain, values, outputs, results)
+        if isinstance(result, Value):
+            return outputs[0]
+        order = self.captured.results_order(path, len(outputs))
+        return tuple(outputs[order.index(i)] for i in range(len(outputs)))
 
     def _places(self, path: str, count: int) -> list[int]:
         """Return which captured input stands first, second … in ``forward``."""
@@ -312,7 +316,8 @@ class _Lowering:
             for _, value in sorted(zip(places, formal, strict=True), key=operator.itemgetter(0))
         ]
         result = self._run(module, path, plain, self._context(body), captured)
-        body.outputs = flat(result)
+        given = flat(result)
+        body.outputs = [given[i] for i in self.captured.results_order(path, len(given))]
         single = isinstance(result, Value)
         returned = [value.to_ast() for value in body.outputs]
         body.result = returned[0] if single else ast.Tuple(returned)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves
 
 from mlxport.converter.graph.arguments import alike, sample
 from mlxport.converter.graph.leaves import plain_path
@@ -34,6 +34,10 @@ class Results:
     shapes: Shapes
     places: tuple[int, ...]
     nested: bool
+
+    def order(self) -> list[int]:
+        """Return the captured outputs in the order of ``forward``."""
+        return sorted(range(len(self.places)), key=self.places.__getitem__)
 
 
 def order_results(
@@ -64,23 +68,46 @@ def order_results(
     found: dict[str, Results] = {}
     for path, (result, *_) in captured.items():
         for expected in given.get(plain_path(path), []):
-            places = _places(_tensors(result), _tensors(expected))
+            places = _places(result.tensors, expected.tensors)
             if places is not None and path not in found:
-                shapes = tuple((tuple(t.shape), t.dtype) for t in _tensors(expected))
-                found[path] = Results(shapes, places, not isinstance(result, torch.Tensor))
+                shapes = tuple((seen.shape, seen.dtype) for seen in expected.tensors)
+                found[path] = Results(shapes, places, result.nested)
     return found
 
 
+@dataclass(frozen=True)
+class _Tensor:
+    """What is kept of a tensor: enough to know it again."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    sample: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What a module gave at one call."""
+
+    tensors: tuple[_Tensor, ...]
+    nested: bool
+
+    @classmethod
+    def of(cls, result: Any) -> _Result:
+        leaves = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        kept = tuple(_Tensor(tuple(t.shape), t.dtype, sample(t)) for t in leaves)
+        return cls(kept, not isinstance(result, torch.Tensor))
+
+
 @contextmanager
-def _watched(model: torch.nn.Module, paths: Collection[str]) -> Iterator[dict[str, list[Any]]]:
+def _watched(model: torch.nn.Module, paths: Collection[str]) -> Iterator[dict[str, list[_Result]]]:
     """Note what modules give, by path and call."""
-    calls: dict[str, list[Any]] = {}
+    calls: dict[str, list[_Result]] = {}
     hooks = []
     for path, module in model.named_modules(remove_duplicate=False):
         if plain_path(path) in paths:
 
             def note(_: torch.nn.Module, args: Any, result: Any, path: str = path) -> None:
-                calls.setdefault(path, []).append(tree_map_only(torch.Tensor, torch.clone, result))
+                calls.setdefault(path, []).append(_Result.of(result))
 
             hooks.append(module.register_forward_hook(note))
     try:
@@ -90,20 +117,14 @@ def _watched(model: torch.nn.Module, paths: Collection[str]) -> Iterator[dict[st
             hook.remove()
 
 
-def _tensors(result: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-
-
-def _places(
-    outputs: Sequence[torch.Tensor], tensors: Sequence[torch.Tensor]
-) -> tuple[int, ...] | None:
+def _places(outputs: Sequence[_Tensor], tensors: Sequence[_Tensor]) -> tuple[int, ...] | None:
     free = list(range(len(tensors)))
     places = []
     for output in outputs:
         matches = (
             i
             for i in free
-            if output.shape == tensors[i].shape and alike(sample(output), sample(tensors[i]))
+            if output.shape == tensors[i].shape and alike(output.sample, tensors[i].sample)
         )
         place = next(matches, None)
         if place is None:

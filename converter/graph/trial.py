@@ -21,8 +21,10 @@ CLOSE = 1e-4  # kernels may add in another order each time; state changes result
 
 def try_forward(
     model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> Mapping[str, Sequence[Given]]:
+) -> tuple[Mapping[str, Sequence[Given]], set[str]]:
     """Run a model, twice; return what its submodules were given at first.
+
+    And the paths of those that give several tensors.
 
     What the model changes in itself on the way is put back.
 
@@ -32,6 +34,7 @@ def try_forward(
     """
     before = State(model)
     calls, hooks = watch_calls(model)
+    several = _watch_results(model, hooks)
     try:
         first = _run(model, args, kwargs)
         _check("takes", list(spread_arguments(model, args, kwargs).values()))
@@ -55,7 +58,7 @@ def try_forward(
             changes or ["nothing: it may draw random numbers other than torch's"],
             "An MLX model made here keeps no state. Pass it in and return it from forward().",
         )
-    return calls
+    return calls, several
 
 
 @contextmanager
@@ -70,6 +73,20 @@ def copied(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Any]:
     """Copy the inputs, as a model may write into them."""
     copy = tree_map_only(torch.Tensor, torch.clone, (tuple(args), dict(kwargs)))
     return copy[0], copy[1]
+
+
+def _watch_results(model: torch.nn.Module, hooks: list[Any]) -> set[str]:
+    """Return the paths of the submodules that give several tensors, filled while it runs."""
+    several: set[str] = set()
+    for path, module in model.named_modules(remove_duplicate=False):
+
+        def note(_: torch.nn.Module, args: Any, result: Any, path: str = path) -> None:
+            if sum(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(result)) > 1:
+                several.add(path)
+
+        if path:
+            hooks.append(module.register_forward_hook(note))
+    return several
 
 
 def _run(model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

@@ -1,12 +1,13 @@
-"""What passes the boundary of the whole model: arguments and result, nested as PyTorch's."""
+"""What passes the boundary of a model and its modules: arguments and results, as PyTorch's."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from mlxport.converter.errors import ParityError
 from mlxport.converter.parity.boundary import stored
-from mlxport.converter.parity.recording import Reference
+from mlxport.converter.parity.recording import Call, Reference, Value
 from mlxport.converter.record import Conversion, ModuleRecord
 from mlxport.converter.structure import Signature
 from mlxport.converter.tensor import Tensor
@@ -69,6 +70,23 @@ def output_names(conversion: Conversion, reference: Reference) -> list[str]:
             f"{', '.join(names)}. Record the reference of the model that was converted."
         )
     return names
+
+
+def unpaired(call: Call, record: ModuleRecord) -> str:
+    """Say why a module's outputs cannot be paired with PyTorch's; empty where they can."""
+    if record.results == () and record.outputs:
+        return "which of its results is which cannot be told"
+    last = max(record.results or (), default=-1)
+    if last >= len(call.outputs) or (
+        record.results is None and len(call.outputs) != len(record.outputs)
+    ):
+        return f"gives {len(call.outputs)} tensors in PyTorch, {len(record.outputs)} as converted"
+    return ""
+
+
+def paired(values: Sequence[Value], record: ModuleRecord) -> Sequence[Value]:
+    """Return, of the tensors PyTorch's module gives, those its counterpart gives."""
+    return values if record.results is None else [values[place] for place in record.results]
 
 
 def _by_name(signature: Signature | None, reference: Reference) -> tuple[Tensor, ...]:

@@ -19,7 +19,7 @@ from mlxport.converter.parity.boundary import logical
 from mlxport.converter.parity.compare import NOISE_MULTIPLE, Verdict, judge
 from mlxport.converter.parity.entry import ALONE, COMPILED, IN_PLACE, WHOLE, Entry
 from mlxport.converter.parity.environment import environment
-from mlxport.converter.parity.interface import model_inputs, output_names
+from mlxport.converter.parity.interface import model_inputs, output_names, paired, unpaired
 from mlxport.converter.parity.recording import Call, Reference, Value
 from mlxport.converter.parity.replay import check_draws, replayed
 from mlxport.converter.parity.report import ParityReport
@@ -136,33 +136,34 @@ class _Verification:
             return  # never_called and without_miscounted tell of it
         blank = Entry(path, number, layer=type(traced.module).__name__)
         entries: Iterator[Entry]
-        if len(call.outputs) != len(record.outputs):
-            entries = iter([_skipped(blank, _other_count(call, record), IN_PLACE)])
+        if reason := unpaired(call, record):
+            entries = iter([_skipped(blank, reason, IN_PLACE)])
         else:
-            verdicts = self.judge(traced.outputs, record.outputs, call.outputs)
+            verdicts = self.judge(traced.outputs, record.outputs, paired(call.outputs, record))
+            places = record.results or range(len(verdicts))
             entries = (
-                replace(blank, output=k, verdicts={IN_PLACE: v}) for k, v in enumerate(verdicts)
+                replace(blank, output=k, verdicts={IN_PLACE: v})
+                for k, v in zip(places, verdicts, strict=True)
             )
         self.pairs.append(_Pair(call, Recall.of(traced, record), tuple(entries)))
 
     def judge_alone(self, pair: _Pair) -> Iterator[Entry]:
         """Yield a call's entries with the verdicts from calling its module on PyTorch's inputs."""
         call, record = pair.call, pair.recall.record
-        reason = pair.recall.obstacle(call.inputs)
-        if len(call.outputs) != len(record.outputs):
-            reason = _other_count(call, record)
+        reason = unpaired(call, record) or pair.recall.obstacle(call.inputs)
         if reason or call.inputs is None:
             yield from (_skipped(entry, reason, ALONE) for entry in pair.entries)
             return
+        expected = paired(call.alone, record)
         try:
             inside = slice(*call.draws)
             with replayed(self.reference.draws[inside], self.draws[inside]):
                 outputs = pair.recall.outputs(call.inputs)
         except Exception as error:  # the module's code, whatever it raises
             problem = f"fails on PyTorch's own input: {type(error).__name__}: {error}"
-            verdicts = [Verdict((problem,), value.shape, value.dtype) for value in call.alone]
+            verdicts = [Verdict((problem,), value.shape, value.dtype) for value in expected]
         else:
-            verdicts = self.judge(outputs, record.outputs, call.alone)
+            verdicts = self.judge(outputs, record.outputs, expected)
         for entry, verdict in zip(pair.entries, verdicts, strict=True):
             yield replace(entry, verdicts={**entry.verdicts, ALONE: verdict})
 
@@ -251,10 +252,6 @@ class _Verification:
 
 def _skipped(entry: Entry, reason: str, *modes: str) -> Entry:
     return replace(entry, skipped={**entry.skipped, **dict.fromkeys(modes, reason)})
-
-
-def _other_count(call: Call, record: ModuleRecord) -> str:
-    return f"gives {len(call.outputs)} tensors in PyTorch, {len(record.outputs)} as converted"
 
 
 def _by_module(
