@@ -226,6 +226,13 @@ class Context:
             self.name = name
         return replace(self.arranged[key], shape=value.shape, order=order)
 
+    def lies(self, value: Value, order: Order) -> bool:
+        """Whether the value is there in the given order already, transposed for another."""
+        axes = permutation(value.order, order)
+        _, before = self.moved.get(value.id, (value, identity(value.ndim)))
+        there = identity(value.ndim) in (axes, tuple(before[axis] for axis in axes))
+        return there or (value.id, axes) in self.arranged
+
     def _moved(self, value: Value, order: Order) -> Value:
         """Emit a transpose; where the value comes of one itself, both in one or neither."""
         wanted = order_of_origin(value, order)
@@ -287,11 +294,14 @@ class Context:
         return self.arrange(value, channels_last(value.ndim, channel))
 
     def last(self, value: Value, dims: int = 1) -> Value:
-        """Return the value with its last ``dims`` logical axes stored last, in sequence."""
-        tail = identity(value.ndim)[value.ndim - dims :]
-        if value.order[value.ndim - dims :] == tail:
+        """Return the value with its last ``dims`` logical axes stored last, in sequence.
+
+        Where that takes a transpose, it brings PyTorch's own order, which others want most.
+        """
+        first = value.ndim - dims
+        if value.order[first:] == identity(value.ndim)[first:]:
             return value
-        return self.arrange(value, (*(a for a in value.order if a not in tail), *tail))
+        return self.logical(value)
 
     def refuse(self, reason: str) -> Unsupported:
         """Return the exception that says why this node cannot be lowered (raise it)."""

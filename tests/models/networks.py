@@ -37,6 +37,15 @@ class Network:
     batch: bool = True
 
 
+# What attention has to move: heads stand before positions in the products, behind them elsewhere.
+HEADS = "attentions, queries, keys, values and the result"
+AT_ONCE = "attentions, queries, keys and values at once, and the result"
+WINDOWED = (
+    "blocks: windows parted and joined again (not a single one), queries, keys and values at once, "
+    "the keys for the product, and the result (not of a single head or position)"
+)
+
+
 def normal(*shapes: tuple[int, ...]) -> Callable[[], tuple[torch.Tensor, ...]]:
     """Inputs of these shapes, drawn from the normal distribution."""
     return lambda: tuple(torch.randn(shape) for shape in shapes)
@@ -121,7 +130,9 @@ LARGE = normal((1, 1, 32, 32, 32))
 
 VOLUMES = {
     "UNet3d": Network("", UNet3d, normal((1, 1, 16, 24, 20)), 2),
-    "StereoNet": Network("", StereoNet, normal((1, 3, 32, 48), (1, 3, 32, 48)), 4),
+    "StereoNet": Network(
+        "", StereoNet, normal((1, 3, 32, 48), (1, 3, 32, 48)), 2, "in, for each image"
+    ),
     "UNet": Network(
         "monai",
         monai("UNet", 3, 1, 2, channels=(4, 8, 12), strides=(2, 2), num_res_units=2),
@@ -142,13 +153,14 @@ VOLUMES = {
         "monai",
         monai("UNETR", 1, 2, (32, 32, 32), 4, hidden_size=24, mlp_dim=48, num_heads=3),
         LARGE,
-        14,
+        2,
     ),
     "SwinUNETR": Network(
         "monai",
         monai("SwinUNETR", 1, 2, feature_size=12, depths=(1, 1, 1, 1), num_heads=(1, 2, 3, 4)),
-        normal((1, 1, 64, 64, 64)),
-        2,
+        normal((1, 1, 64, 32, 32)),
+        17,
+        f"in and out; of 4 {WINDOWED}",
     ),
     "AutoencoderKL, 3-D": Network(
         "monai",
@@ -164,7 +176,8 @@ VOLUMES = {
             attention_levels=(False, True),
         ),
         normal((1, 1, 8, 8, 8)),
-        2,
+        4,
+        "in; the image, the mean and the deviation out",
     ),
     "PlainConvUNet": Network(
         "dynamic_network_architectures", nnunet("PlainConvUNet", n_conv_per_stage=2), TALL, 2
@@ -175,7 +188,9 @@ VOLUMES = {
         TALL,
         2,
     ),
-    "Primus": Network("dynamic_network_architectures", primus, CUBE, 14),
+    "Primus": Network(
+        "dynamic_network_architectures", primus, CUBE, 10, f"in and out; of 2 {HEADS}"
+    ),
 }
 
 
@@ -290,9 +305,16 @@ OTHERS = {
             num_heads=(1, 2, 4, 8),
         ),
         normal((1, 3, 56, 56)),
-        36,
+        23,
+        f"in; patches merged three times; of 5 {WINDOWED}",
     ),
-    "ViT": Network("timm", timm("vit_tiny_patch16_224", img_size=32, depth=2), PICTURE, 9),
+    "ViT": Network(
+        "timm",
+        timm("vit_tiny_patch16_224", img_size=32, depth=2),
+        PICTURE,
+        5,
+        f"in; of 2 {AT_ONCE}",
+    ),
     "UNet2DConditionModel": Network(
         "diffusers",
         diffusers(
@@ -307,7 +329,8 @@ OTHERS = {
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         ),
         lambda: (torch.randn(1, 4, 16, 16), torch.tensor([7]), torch.randn(1, 5, 12)),
-        2,
+        34,
+        f"in and out; of 8 {HEADS}",
     ),
     "AutoencoderKL": Network(
         "diffusers",
@@ -335,7 +358,8 @@ OTHERS = {
             max_position_embeddings=20,
         ),
         tokens(50, 2, 7),
-        2,
+        8,
+        f"of 2 {HEADS}",
     ),
     "GPT-2": Network(
         "transformers",
@@ -352,9 +376,12 @@ OTHERS = {
             use_cache=False,
         ),
         tokens(50, 2, 7),
-        2,
+        8,
+        f"of 2 {HEADS}",
     ),
-    "Whisper encoder": Network("transformers", whisper_encoder, normal((1, 8, 20)), 2),
+    "Whisper encoder": Network(
+        "transformers", whisper_encoder, normal((1, 8, 20)), 9, f"in; of 2 {HEADS}"
+    ),
     "SpeechT5 HiFi-GAN": Network(
         "transformers",
         transformers(
@@ -362,8 +389,9 @@ OTHERS = {
         ),
         normal((1, 12, 8)),
         0,
+        "it takes frames as the last axis but one, and gives one channel",
     ),
-    "LSTM tagger": Network("", Tagger, tokens(20, 2, 7), 0),
+    "LSTM tagger": Network("", Tagger, tokens(20, 2, 7), 0, "nothing is spatial"),
 }
 
 NETWORKS = VOLUMES | OTHERS

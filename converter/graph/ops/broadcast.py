@@ -33,7 +33,7 @@ def align(cx: Context, *operands: Any) -> tuple[list[Any], Order]:
     full = [v for v in values if v.ndim == rank]
     computed = [v for v in full if v.is_settled] or full
     largest = max((_weight(v) for v in computed), default=0)
-    order = choose_order([v for v in computed if _weight(v) == largest], rank)
+    order = order_for(cx, [v for v in computed if _weight(v) == largest], rank)
     fitted = [_fit(cx, v, order) if isinstance(v, Value) else v for v in operands]
     whole = next((v for v in full if v.id not in cx.expanded), full[0] if full else None)
     return [
@@ -44,8 +44,20 @@ def align(cx: Context, *operands: Any) -> tuple[list[Any], Order]:
 
 def common_order(cx: Context, values: Sequence[Value]) -> tuple[list[Value], Order]:
     """Bring values of one rank to one stored order (those that are joined, not broadcast)."""
-    order = choose_order([v for v in values if v.is_settled] or values, values[0].ndim)
+    order = order_for(cx, [v for v in values if v.is_settled] or values, values[0].ndim)
     return [rearrange(cx, v, order) for v in values], order
+
+
+def order_for(cx: Context, values: Sequence[Value], rank: int) -> Order:
+    """Return the order to combine values in: one in which all are there, or else that of most."""
+    chosen = choose_order(values, rank)
+    orders = (chosen, *(value.order for value in values))
+    there = (order for order in orders if all(_lies(cx, value, order) for value in values))
+    return next(there, chosen)
+
+
+def _lies(cx: Context, value: Value, order: Order) -> bool:
+    return _same_layout(value, order) or cx.lies(value, order)
 
 
 def choose_order(values: Iterable[Value], rank: int) -> Order:

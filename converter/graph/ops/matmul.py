@@ -161,16 +161,16 @@ def _aligned(cx: Context, a: Value, b: Value) -> tuple[Value, Value, Order]:
         return a, cx.logical(b), a.order
     if a.ndim != b.ndim:
         return cx.logical(a), cx.logical(b), identity(max(a.ndim, b.ndim))
-    order = _batched(a, b)
+    order = _batched(cx, a, b)
     return cx.arrange(a, order), cx.arrange(b, order), order
 
 
-def _batched(a: Value, b: Value) -> Order:
+def _batched(cx: Context, a: Value, b: Value) -> Order:
     """Return the order that moves the fewest of two operands: batch axes first, matrices last."""
     matrix = (a.ndim - 2, a.ndim - 1)
     orders = [identity(a.ndim)]
     orders += [(*(axis for axis in x.order if axis not in matrix), *matrix) for x in (a, b)]
-    return min(orders, key=lambda order: sum(x.order != order for x in (a, b) if x.is_settled))
+    return min(orders, key=lambda order: sum(not cx.lies(x, order) for x in (a, b) if x.is_settled))
 
 
 def _subscripts(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from mlxport.converter.graph.context import Context
 from mlxport.converter.graph.ops.axes import expand_dims, stored_axis, with_new_axis
-from mlxport.converter.graph.ops.broadcast import choose_order, rearrange
+from mlxport.converter.graph.ops.broadcast import order_for, rearrange
 from mlxport.converter.graph.ops.conversion import in_dtype
 from mlxport.converter.graph.ops.registry import op
 from mlxport.converter.graph.value import Scalar, Value, without_axes
@@ -82,7 +82,7 @@ def select_scatter(cx: Context, x: Value, source: Value, dim: int, index: Any) -
 
 def _updated(cx: Context, x: Value, source: Value, starts: dict[int, int]) -> Value:
     """Emit the update, in the order of what was computed."""
-    order = choose_order([v for v in (x, source) if v.is_settled], x.ndim)
+    order = order_for(cx, [v for v in (x, source) if v.is_settled], x.ndim)
     target, put = rearrange(cx, x, order), rearrange(cx, source, order)
     placed = sorted((target.axis(dim), first) for dim, first in starts.items())
     result = cx.emit(
@@ -98,7 +98,7 @@ def _updated(cx: Context, x: Value, source: Value, starts: dict[int, int]) -> Va
 
 
 def _written_in_steps(cx: Context, x: Value, source: Value, dim: int, taken: slice) -> Value:
-    order = choose_order([v for v in (x, source) if v.is_settled], x.ndim)
+    order = order_for(cx, [v for v in (x, source) if v.is_settled], x.ndim)
     target, put = rearrange(cx, x, order), rearrange(cx, source, order)
     axis = stored_axis(target, dim)
     ends = {"start": taken.start, "stop": taken.stop, "step": taken.step}
