@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from mlxport.converter.graph.arguments import alike, sample
 from mlxport.converter.graph.leaves import plain_path
+from mlxport.converter.graph.trial import seeded
 from mlxport.converter.torch_call import every_module_called
 
 Shapes = tuple[tuple[tuple[int, ...], torch.dtype], ...]
@@ -61,9 +62,9 @@ def order_results(
     """
     if not paths:
         return {}
-    with _watched(model, paths) as given, torch.no_grad(), every_module_called():
+    with _watched(model, paths) as given, torch.no_grad(), every_module_called(), seeded():
         model(*args, **kwargs)
-    with _watched(root, paths) as captured, torch.no_grad():
+    with _watched(root, paths) as captured, torch.no_grad(), seeded():
         root(*args, **kwargs)
     found: dict[str, Results] = {}
     for path, (result, *_) in captured.items():
