@@ -12,7 +12,7 @@ from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.output import MARK
 from mlxport.converter.checkpoint.read_index import open_index
 from mlxport.converter.checkpoint.read_safetensors import open_safetensors
-from mlxport.converter.checkpoint.recognise import Format, recognise
+from mlxport.converter.checkpoint.recognise import DISTRIBUTED, Format, recognise
 from mlxport.converter.errors import CheckpointError, OptionsError
 
 # The endings of checkpoints in a folder, from the one to prefer to the one to take for want of it.
@@ -30,7 +30,7 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
     (safetensors, ``torch.save`` since 1.6). Nothing of the checkpoint is ever run.
 
     Args:
-        path: the file or folder.
+        path: the file or folder; a folder may be one of ``torch.distributed.checkpoint``.
         key: where the state dict stands in a file that holds several mappings of tensors
             (``"ema"``, ``"nets/generator"``; ``"."`` is the outermost).
 
@@ -41,6 +41,11 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
         OptionsError: ``key`` was given for a format without nesting.
     """
     path = Path(path)
+    folder = path.parent if path.name == DISTRIBUTED else path
+    if (folder / DISTRIBUTED).is_file():
+        from mlxport.converter.checkpoint.read_distributed import open_distributed
+
+        return open_distributed(folder, key)
     if not path.is_dir():
         return _open_file(path, key)
     chosen, beside = _choose(path)
@@ -79,11 +84,6 @@ def _choose(folder: Path) -> tuple[Path, list[Path]]:
         files = sorted(file for file in folder.iterdir() if file.is_file())
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be read: {error.strerror}") from error
-    if any(file.name == ".metadata" for file in files):
-        raise CheckpointError(
-            f"{folder} is a distributed checkpoint (torch.distributed.checkpoint). Join it first: "
-            "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pt"
-        )
     if any(file.name == MARK for file in files):
         raise CheckpointError(
             f"{folder} is an output of mlxport, not a PyTorch checkpoint: `mlxport restore` turns "

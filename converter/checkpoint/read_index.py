@@ -75,7 +75,7 @@ def _weight_map(path: Path) -> dict[str, str]:
     if problems := [
         f"{printable(name)}: {shard!r}"
         for name, shard in weight_map.items()
-        if not _stays_inside(shard)
+        if not stays_inside(shard)
     ]:
         raise CheckpointError.listing(
             f"{path}: these tensors are said to lie outside the folder:",
@@ -92,7 +92,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _stays_inside(shard: Any) -> bool:
+def stays_inside(shard: Any) -> bool:
+    """Tell whether a file's name, as a checkpoint gives it, cannot leave the folder."""
     if not isinstance(shard, str) or not shard.isprintable() or "\\" in shard:
         return False
     posix, windows = PurePosixPath(shard), PureWindowsPath(shard)

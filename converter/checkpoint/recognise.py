@@ -25,6 +25,8 @@ class Format(Enum):
     PICKLE = "pickle"
 
 
+# The file that makes a folder one of torch.distributed.checkpoint.
+DISTRIBUTED = ".metadata"
 # torch.save before 1.6 begins with this number, pickled, whatever the protocol.
 _LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _COMPRESSED = "decompress it first"

@@ -80,7 +80,7 @@ REFUSED = {
     "two safetensors": (["a.safetensors", "b.safetensors"], "(?s)2 checkpoints.*a.saf.*b.saf"),
     "two torch files": (["a.pt", "b.ckpt"], r"(?s)2 checkpoints.*a\.pt.*b\.ckpt"),
     "nothing": ([], "no checkpoint in this folder"),
-    "distributed": ([".metadata", "__0_0.distcp"], "dcp_to_torch"),
+    "distributed": ([".metadata", "__0_0.distcp"], "not the metadata of a distributed"),
     "an output of mlxport": (["conversion.json", "weights.safetensors"], "mlxport restore"),
 }
 
