@@ -21,7 +21,7 @@ from torch.export.graph_signature import OutputKind
 from mlxport.converter.errors import CaptureError
 from mlxport.converter.graph.arguments import Argument, order_arguments
 from mlxport.converter.graph.complaints import uncapturable
-from mlxport.converter.graph.leaves import find_leaves, plain_path
+from mlxport.converter.graph.leaves import drop_aside, find_leaves, plain_path
 from mlxport.converter.graph.results import Results, order_results
 from mlxport.converter.graph.sharing import Sharing
 from mlxport.converter.graph.signature import read_signature
@@ -108,6 +108,7 @@ def capture(
         try:
             captured = export(model, args, kwargs, strict=False)
             leaves, sharing = find_leaves(model, captured)
+            drop_aside(model, captured, leaves)
             program = captured.run_decompositions(_decompositions(handled))
             root = unflatten(_without_mutations(program))
             signature = read_signature(model, args, kwargs, program)
@@ -149,19 +150,28 @@ def _without_mutations(program: ExportedProgram) -> ExportedProgram:
     The results are complete without it; a caller of the MLX model keeps its inputs as they are.
 
     Raises:
-        CaptureError: the model changes its own buffers when it runs.
+        CaptureError: the model changes its own buffers or parameters when it runs.
     """
     signature = program.graph_signature
-    if signature.buffers_to_mutate:
+    if changed := [*signature.buffers_to_mutate.values(), *_changed_parameters(program)]:
         raise CaptureError.listing(
-            "the model changes its own buffers when it runs in eval mode:",
-            sorted(signature.buffers_to_mutate.values()),
+            "the model changes its own buffers or parameters when it runs in eval mode:",
+            sorted(changed),
             "An MLX model made from it would not. Keep such state outside of forward().",
         )
-    kept = [spec.kind is not OutputKind.USER_INPUT_MUTATION for spec in signature.output_specs]
+    written = (OutputKind.USER_INPUT_MUTATION, OutputKind.PARAMETER_MUTATION)
+    kept = [spec.kind not in written for spec in signature.output_specs]
     if all(kept):
         return program
     output = next(node for node in program.graph.nodes if node.op == "output")
     output.args = (tuple(itertools.compress(output.args[0], kept)),)
     signature.output_specs[:] = itertools.compress(signature.output_specs, kept)
     return program
+
+
+def _changed_parameters(program: ExportedProgram) -> Iterator[str]:
+    """Yield the parameters a program writes into, but for tables whose rows are kept short."""
+    written = program.graph_signature.parameters_to_mutate
+    for node in program.graph.nodes:
+        if node.name in written and str(node.target) != "aten.embedding_renorm.default":
+            yield written[node.name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch.export import ExportedProgram
@@ -58,12 +58,24 @@ def find_leaves(
             if not own.issuperset(node.users)
         }
         only = all(_only(_unmade(ops, given), rule) for ops in calls.values())
-        if only and (not read or _shows(rule, module, read)):
+        besides = any(str(op.target) in rule.aside for op in own)
+        if only and (not read or (not besides and _shows(rule, module, read))):
             found[path] = rule
     sharing = find_sharing(model, found)
     elsewhere = {path.rpartition(".")[0] for path in sharing.tensors}
     leaves = {path: rule for path, rule in found.items() if path not in elsewhere}
     return {**leaves, **dict(_vouched(model))}, sharing
+
+
+def drop_aside(
+    model: torch.nn.Module, program: ExportedProgram, leaves: Mapping[str, Rule]
+) -> None:
+    """Take out of a program what leaves run for an effect that their layers do without."""
+    for path, calls in _calls(model, program).items():
+        aside = leaves[path].aside if path in leaves else ()
+        for node in reversed([op for ops in calls.values() for op in ops]):
+            if str(node.target) in aside and not node.users:
+                program.graph.erase_node(node)
 
 
 def stored_as(spec: LayerSpec, name: str, ndim: int) -> tuple[str, tuple[int, ...]] | None:
@@ -185,5 +197,5 @@ def _unmade(ops: Sequence[Node], given: set[Node]) -> list[Node]:
 
 
 def _only(ops: Sequence[Node], rule: Rule) -> bool:
-    counted = [str(op.target) for op in ops if str(op.target) not in rule.around]
+    counted = [str(op.target) for op in ops if str(op.target) not in rule.around | rule.aside]
     return len(counted) == 1 and counted[0] in rule.ops

@@ -207,7 +207,7 @@ def _inline(items: Sequence[Item], result: ast.expr) -> tuple[list[Item], ast.ex
         else:
             item.code, called = absorb(item.code)
             called |= _called(item)
-        for name in [name for name in waiting if calls[name] & called]:
+        for name in [name for name in waiting if _overlap(calls[name], called)]:
             del waiting[name]  # absorbed already, or it stays before this call
         if isinstance(item, Statement) and len(item.targets) == 1:
             value = item.targets[0].id
@@ -220,6 +220,15 @@ def _inline(items: Sequence[Item], result: ast.expr) -> tuple[list[Item], ast.ex
 def _called(statement: Statement) -> frozenset[str | None]:
     drawing = {_DRAW} if statement.draws else set()
     return frozenset({statement.module, *drawing} - {None})
+
+
+def _overlap(some: Iterable[str | None], others: Collection[str | None]) -> bool:
+    """Whether calls of some modules are also calls of others: of the same, or of one inside."""
+    return any(
+        a == b or f"{a}.".startswith(f"{b}.") or f"{b}.".startswith(f"{a}.")
+        for a in some
+        for b in others
+    )
 
 
 def _depth(tree: ast.AST) -> int:

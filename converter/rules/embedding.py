@@ -21,6 +21,11 @@ _MAX_NORM = "max_norm shortens rows on their way out and leaves the table as it 
 @rule(
     torch.nn.Embedding,
     ops=["aten.embedding.default"],
+    aside=[
+        "aten.contiguous.default",
+        "aten.detach.default",
+        "aten.embedding_renorm_.default",  # max_norm
+    ],
     target="mlx.nn.Embedding, layers.Embedding",
     restrictions=(
         f"in whole models padding_idx receives gradients; {_GRADIENTS}; {_INDICES}; {_MAX_NORM}"

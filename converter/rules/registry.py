@@ -8,7 +8,7 @@ answer serves ``convert_layer``, whole models and weight-only plans.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, TypeAlias, TypeVar
 
@@ -82,6 +82,8 @@ class Rule:
         restrictions: what is not supported, for the support table; empty when nothing.
         around: names of the ops its forward runs around that one (first states it makes itself,
             results it takes apart); where there are any, its call is read off the captured graph.
+        aside: names of ops its forward runs for an effect besides, which its layer does without; no
+            one else may read its tensors then.
         vouched: registered by the user, who vouches for it: it stands for its class whatever the
             captured graph holds.
     """
@@ -94,6 +96,7 @@ class Rule:
     restrictions: str
     around: frozenset[str] = frozenset()
     vouched: bool = False
+    aside: frozenset[str] = frozenset()
 
 
 RULES: dict[type[torch.nn.Module], Rule] = {}
@@ -123,6 +126,7 @@ def rule(
     *sources: type[torch.nn.Module],
     ops: Iterable[str] = (),
     around: Iterable[str] = (),
+    aside: Iterable[str] = (),
     target: str,
     restrictions: str = "",
     leaf: bool = True,
@@ -135,9 +139,8 @@ def rule(
 
     def register(build: B) -> B:
         for source in sources:
-            enter(
-                Rule(source, build, frozenset(ops), leaf, target, restrictions, frozenset(around))
-            )
+            new = Rule(source, build, frozenset(ops), leaf, target, restrictions, frozenset(around))
+            enter(replace(new, aside=frozenset(aside)))
         return build
 
     return register

@@ -3,6 +3,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import mlxport
+from mlxport.converter.errors import CaptureError, UnsupportedError
 from mlxport.converter.graph import ops
 from mlxport.converter.graph.capture import capture
 from mlxport.converter.graph.leaves import plain_path
@@ -115,3 +117,58 @@ class Reads(nn.Module):
 def test_what_a_fold_takes_away_is_read_by_nobody_else():
     captured = capture(Reads().eval(), (torch.ones(2, 4),), handled=ops.registry.OPS)
     assert "layer" not in captured.leaves
+
+
+class Bounded(nn.Module):
+    """An embedding whose rows are kept short, and whatever else reads its table."""
+
+    def __init__(self, run, **options):
+        super().__init__()
+        self.run = run
+        self.table = nn.Embedding(9, 4, max_norm=0.5, **options)
+        self.head = nn.Linear(4, 9, bias=False)
+
+    def forward(self, x):
+        return self.run(self, x)
+
+
+IDS = torch.tensor([[1, 3, 3], [0, 8, 1]])
+
+
+@pytest.mark.parametrize("norm_type", [1.0, 2.0])
+def test_rows_of_bounded_length(norm_type):
+    model = Bounded(lambda m, x: m.head(m.table(x)) + m.table(x[:, :1]).sum(), norm_type=norm_type)
+    before = model.table.weight.detach().clone()
+    result = mlxport.convert(model.eval(), IDS)
+    assert result.report.passed, result.report.to_text()
+    assert "Embedding(9, 4, max_norm=0.5" in result.source
+    assert torch.equal(model.table.weight, before)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda m, x: F.linear(m.table(x), m.table.weight),  # which reads the shortened rows
+        lambda m, x: F.embedding(x, m.head.weight, max_norm=0.5),
+    ],
+    ids=["its table is read", "not the module"],
+)
+def test_a_table_that_is_written_into_is_refused(run):
+    with pytest.raises(UnsupportedError, match="changes its argument's memory"):
+        mlxport.convert(Bounded(run).eval(), IDS)
+
+
+class Clamps(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor([0.5, 2.0, 0.5, 2.0]))
+
+    def forward(self, x):
+        with torch.no_grad():
+            self.scale.clamp_(max=1)
+        return x * self.scale
+
+
+def test_a_model_that_changes_its_parameters_is_refused():
+    with pytest.raises(CaptureError, match=r"changes its own .*\n.*scale"):
+        mlxport.convert(Clamps().eval(), torch.ones(2, 4))

@@ -66,6 +66,10 @@ def twice(m, x):
     return m.block(m.block(x)) + m.conv(m.conv(x))
 
 
+def twice_in_other_shapes(m, x):
+    return m.block(x).sum((2, 3, 4)) + m.block(x[:, :, ::2]).sum((2, 3, 4))
+
+
 def siamese(m, x):
     a, b = m.block(x), m.block(x * 2)
     return torch.cat([a, b], 1), a - b
@@ -136,6 +140,10 @@ CASES = {
     "pad": lambda: Net(padded, conv=nn.Conv3d(4, 2, 3)),
     "in place": lambda: Net(in_place, conv=conv()),
     "module called twice": lambda: Net(twice, block=block(), conv=conv()),
+    "called again in another shape": lambda: Net(
+        twice_in_other_shapes,
+        block=Net(lambda m, x: m.conv(x)[:, :, : x.shape[2] // 2], conv=conv()),
+    ),
     "siamese": lambda: Net(siamese, block=Net(lambda m, x: m.conv(x) + x, conv=conv())),
     "stages": lambda: Net(stages, stages=nn.ModuleList([block() for _ in range(3)])),
     "module dict": lambda: Net(
