@@ -144,9 +144,7 @@ def trained(randomise: Callable[[torch.nn.Module], torch.nn.Module], seed: int) 
     return randomise(Net())
 
 
-@pytest.mark.parametrize(
-    ("fault", "layer"), FAULTS.items(), ids=lambda v: getattr(v, "__name__", v)
-)
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_a_fault_is_found_at_its_layer(
     fault: Callable[[Any], None], randomise: Callable[[torch.nn.Module], torch.nn.Module]
 ) -> None:
