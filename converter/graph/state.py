@@ -15,6 +15,8 @@ _CONTAINERS = (list, dict, set)
 class State:
     """The attributes and buffers of all modules of a model, as they are now.
 
+    Parameters are left to themselves, but for tables of embeddings that a forward() writes into.
+
     Args:
         model: the model.
     """
@@ -46,19 +48,23 @@ class State:
                 _refill(value, copy)
 
 
-_Place = tuple[bool, str]  # whether it is a buffer, and its name
+_Place = tuple[str, str]  # the dict of the module it is in, none for attributes; and its name
 
 
 def _held_by(module: torch.nn.Module) -> Iterator[tuple[_Place, Any]]:
     for name, value in vars(module).items():
         if name not in _OWN:
-            yield (False, name), value
+            yield ("", name), value
     for name, value in module._buffers.items():
-        yield (True, name), value
+        yield ("_buffers", name), value
+    if getattr(module, "max_norm", None) is not None:  # an embedding, which shortens rows it reads
+        for name, value in module._parameters.items():
+            yield ("_parameters", name), value
 
 
 def _owner(module: torch.nn.Module, place: _Place) -> dict[str, Any]:
-    return module._buffers if place[0] else vars(module)
+    held: dict[str, Any] = getattr(module, place[0]) if place[0] else vars(module)
+    return held
 
 
 def _copy(value: Any) -> Any:
