@@ -155,8 +155,9 @@ class _Replay:
         key: Any = None,
         stream: Any = None,
     ) -> mx.array:
-        low, high = mx.array(low).astype(dtype), mx.array(high).astype(dtype)
-        return self.take("uniform", shape, dtype) * (high - low) + low
+        lower, upper = mx.array(low).astype(dtype), mx.array(high).astype(dtype)
+        numbers: mx.array = self.take("uniform", shape, dtype) * (upper - lower) + lower
+        return numbers
 
     def gumbel(
         self,

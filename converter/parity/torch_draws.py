@@ -7,6 +7,7 @@ anew in each run, in its own dtype, and a wrong one shows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -43,7 +44,7 @@ class TorchDraws:
         Raises:
             ParityError: it draws by an op whose draws cannot be given back.
         """
-        with _Sampling(self):  # type: ignore[no-untyped-call]
+        with _Sampling(self):
             yield
 
     @contextmanager
@@ -56,7 +57,7 @@ class TorchDraws:
         stop = len(self.made) if stop is None else stop
         self._next = start
         try:
-            with _Sampling(self):  # type: ignore[no-untyped-call]
+            with _Sampling(self):
                 yield
             if self._next != stop:
                 raise ParityError(
@@ -103,7 +104,7 @@ class _Sampling(TorchDispatchMode):
     """Fill what a random op gives from the draws."""
 
     def __init__(self, draws: TorchDraws) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.draws = draws
 
     def __torch_dispatch__(
@@ -163,18 +164,21 @@ def _wide(value: Any) -> Any:
 
 
 def _normal(draws: TorchDraws, made: torch.Tensor, given: Given) -> torch.Tensor:
-    standard = draws.take("normal", made, made.dtype, _rounded(torch.randn))
-    return standard * _wide(given.get("std", 1)) + _wide(given.get("mean", 0))
+    drawn: torch.Tensor = draws.take("normal", made, made.dtype, _rounded(torch.randn))
+    result: torch.Tensor = drawn * _wide(given.get("std", 1)) + _wide(given.get("mean", 0))
+    return result
 
 
 def _uniform(draws: TorchDraws, made: torch.Tensor, given: Given) -> torch.Tensor:
-    low, high = given.get("from", 0), given.get("to", 1)
-    return low + (high - low) * draws.take("uniform", made, made.dtype, _uniform_numbers)
+    low, high = float(given.get("from", 0)), float(given.get("to", 1))
+    drawn: torch.Tensor = draws.take("uniform", made, made.dtype, _uniform_numbers)
+    return low + (high - low) * drawn
 
 
 def _exponential(draws: TorchDraws, made: torch.Tensor, given: Given) -> torch.Tensor:
     dtype = torch.float32 if made.dtype in _HALF else made.dtype
-    return -torch.log1p(-draws.take("uniform", made, dtype, _uniform_numbers)) / given["lambd"]
+    drawn: torch.Tensor = draws.take("uniform", made, dtype, _uniform_numbers)
+    return -torch.log1p(-drawn) / float(given["lambd"])
 
 
 def _randint(draws: TorchDraws, made: torch.Tensor, given: Given) -> torch.Tensor:
@@ -221,8 +225,7 @@ def _randperm(draws: TorchDraws, made: torch.Tensor, given: Given) -> torch.Tens
 
 def _gap(dtype: torch.dtype) -> float:
     """How far a number stays from the probability it is compared with: half the digits."""
-    eps = torch.finfo(dtype if dtype.is_floating_point else torch.float32).eps
-    return float(eps) ** 0.5
+    return math.sqrt(torch.finfo(dtype if dtype.is_floating_point else torch.float32).eps)
 
 
 _SAMPLES: dict[str, Callable[[TorchDraws, torch.Tensor, Given], torch.Tensor]] = {
