@@ -11,7 +11,7 @@ Constant: TypeAlias = "bool | int | float | str | None"
 Key: TypeAlias = "str | int"
 Kind: TypeAlias = Literal["tensor", "number", "constant", "tuple", "list", "dict"]
 
-_CONTAINERS: dict[str, type] = {"tuple": tuple, "list": list, "dict": dict}
+_CONTAINERS: dict[str, type[Any]] = {"tuple": tuple, "list": list, "dict": dict}
 
 
 @dataclass(frozen=True)

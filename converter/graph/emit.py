@@ -74,7 +74,11 @@ def _fixed(lowered: Lowered) -> list[str]:
     """Say which arguments of ``forward`` are fixed, as they were when the model was captured."""
     given = lowered.signature.constants().items()
     fixed = [f"{name}={to_source(to_ast(value))}" for name, value in given if value is not None]
-    return textwrap.wrap(f"Fixed when converted: {', '.join(fixed)}.", WIDTH) if fixed else []
+    if not fixed:
+        return []
+    said = f"Fixed when converted: {', '.join(fixed)}."
+    # an escape taken apart would be another one
+    return textwrap.wrap(said, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _imports(code: str, lowered: Lowered) -> str:

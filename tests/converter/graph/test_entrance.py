@@ -70,6 +70,12 @@ INPUTS = {
         "x: mx.array",
         'q=0.5, d="a-b", k=True, n=mx.inf',
     ),
+    "texts": (
+        (t(),),
+        {"d": "\u00e9" * 40, "k": "x" * 100},
+        "x: mx.array",
+        'd="' + "\\u00e9" * 40 + '", k="' + "x" * 100 + '"',
+    ),
     "a tuple": ((t(), (t(), t(3))), {}, "x: mx.array, m: tuple", None),
     "a list": ((t(), [t(), None, t(3)]), {}, "x: mx.array, m: list", None),
     "a named tuple": ((t(), Pair(t(), t(3))), {}, "x: mx.array, m: tuple", None),
@@ -95,8 +101,8 @@ def test_arguments_are_pytorchs(args, kwargs, formals, fixed):
     result = mlxport.convert(Net(), args, kwargs)
     assert result.report.passed, result.report.to_text()
     assert f"def __call__(self, {formals}) -> mx.array:" in result.source
-    said = re.findall("Fixed when converted: (.*)[.]", result.source)
-    assert said == ([] if fixed is None else [fixed])
+    said = re.findall(r'Fixed when converted:\s(.*?)\.\n"""', result.source, re.DOTALL)
+    assert [text.replace("\n", " ") for text in said] == ([] if fixed is None else [fixed])
 
 
 def test_all_positional_arguments_are_numbered():
