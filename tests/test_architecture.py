@@ -68,6 +68,7 @@ SIDEWAYS: dict[str, set[str]] = {
     "converter.restore": {"converter.folder"},
     "converter.graph": {"converter.rules"},  # a leaf of a known class is lowered by its rule
     "converter.parity": {"converter.checkpoint"},  # the reference is a safetensors file
+    "converter.inputs": {"converter.torch_call"},  # inputs go by the names of forward
     "converter.record": {"converter.plan", "converter.structure"},  # the record carries both
     "converter.torch_structure": {"converter.structure", "converter.torch_call"},
     "converter.plan": {"converter.transforms", "converter.tensor"},
