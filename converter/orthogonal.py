@@ -40,7 +40,8 @@ def _exponential(tall: Matrices) -> Matrices:
 def _cayley(tall: Matrices) -> Matrices:
     skew = _skew(tall)
     unit = np.eye(skew.shape[-1])
-    return _first_columns(np.linalg.solve(unit - skew / 2, unit + skew / 2), tall)
+    solved: Matrices = np.linalg.solve(unit - skew / 2, unit + skew / 2)
+    return _first_columns(solved, tall)
 
 
 def _householder(tall: Matrices) -> Matrices:

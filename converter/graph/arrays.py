@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import mlx.nn
@@ -113,11 +114,10 @@ class Arrays:
         """Return what is built for the leaf at a path; None where there is no leaf."""
         if path not in self.specs:
             rule = self.captured.leaves.get(path)
-            try:
-                spec = rule and spec_by(rule, self.captured.torch_module(path))
-            except Refusal:
-                spec = None
-            self.specs[path] = spec
+            self.specs[path] = None
+            if rule is not None:
+                with suppress(Refusal):
+                    self.specs[path] = spec_by(rule, self.captured.torch_module(path))
         return self.specs[path]
 
     def _held(self, path: str, ndim: int) -> tuple[str, Order] | None:

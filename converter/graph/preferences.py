@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from torch.fx import Node
 
-from mlxport.converter.graph.capture import plain_path
+from mlxport.converter.graph.leaves import plain_path
 from mlxport.converter.graph.value import ARRAY, INPUT, MADE, PARTS, Order
 
 Demands = Mapping[str, Sequence[Order]]

@@ -1,5 +1,7 @@
 """Whole models: what people write in ``forward``, held to PyTorch."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -264,7 +266,8 @@ def test_channels_last_ends_need_no_transpose():
 
 class Odd(nn.Module):
     def forward(self, x):
-        return torch.linalg.svd(x).S + torch.special.airy_ai(x).sum() + torch.linalg.svd(x).S
+        bessel = torch.special.bessel_j0(x) + torch.special.bessel_j0(-x)
+        return bessel + torch.special.airy_ai(x).sum()
 
 
 def test_all_unsupported_operations_are_listed_with_count_and_line():
@@ -272,9 +275,8 @@ def test_all_unsupported_operations_are_listed_with_count_and_line():
     with pytest.raises(UnsupportedError) as caught:
         mlxport.convert(model, torch.randn(2, 4, 4))
     message = str(caught.value)
-    assert "aten._linalg_svd.default" in message
-    assert "x2" in message
-    assert "aten.special_airy_ai.default" in message
+    assert re.search(r"aten\.special_bessel_j0\.default +x2 ", message)
+    assert re.search(r"aten\.special_airy_ai\.default +x1 ", message)
     assert "first in odd (" in message
     assert "test_translate.py:" in message
 
