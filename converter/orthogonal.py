@@ -40,8 +40,9 @@ def _exponential(tall: Matrices) -> Matrices:
 def _cayley(tall: Matrices) -> Matrices:
     skew = _skew(tall)
     unit = np.eye(skew.shape[-1])
-    solved: Matrices = np.linalg.solve(unit - skew / 2, unit + skew / 2)
-    return _first_columns(solved, tall)
+    solved: Any = np.linalg.solve(unit - skew / 2, unit + skew / 2)
+    columns: Matrices = solved[..., : tall.shape[-1]]
+    return columns
 
 
 def _householder(tall: Matrices) -> Matrices:
