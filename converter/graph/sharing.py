@@ -29,8 +29,11 @@ class Sharing:
     opened: frozenset[str] = frozenset()
 
     def module(self, path: str) -> str:
-        """Return the path a module stands at."""
-        return self.modules.get(path, path)
+        """Return the path a module stands at, which may be by what it lies in."""
+        if path in self.modules or not path:
+            return self.modules.get(path, path)
+        parent, dot, name = path.rpartition(".")
+        return f"{self.module(parent)}{dot}{name}"
 
     def tensor(self, path: str) -> str:
         """Return the name a tensor stands under."""
