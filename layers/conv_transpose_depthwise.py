@@ -62,7 +62,10 @@ def _extend(
 
 def _pairs(meetings: tuple[list[tuple[int, int]], ...]) -> list[tuple[Numbers, Numbers]]:
     """Every combination of taps, one on each axis, with their shifts."""
-    return [tuple(zip(*combination, strict=True)) for combination in product(*meetings)]
+    return [
+        (tuple(tap for tap, _ in combination), tuple(shift for _, shift in combination))
+        for combination in product(*meetings)
+    ]
 
 
 def _shifted(x: mx.array, shift: Numbers, starts: list[int], lengths: list[int]) -> mx.array:
@@ -70,7 +73,8 @@ def _shifted(x: mx.array, shift: Numbers, starts: list[int], lengths: list[int])
         slice(start + by, start + by + length)
         for by, start, length in zip(shift, starts, lengths, strict=True)
     ]
-    return x[(slice(None), *rows)]
+    cut: mx.array = x[(slice(None), *rows)]
+    return cut
 
 
 def _sum(terms: list[tuple[mx.array, mx.array]]) -> mx.array:

@@ -75,7 +75,7 @@ class Embedding(nn.Embedding):
         if self.max_norm is not None:
             given["norm_type"] = self.norm_type
         changed = [f", {name}={value}" for name, value in given.items() if value is not None]
-        return super()._extra_repr() + "".join(changed)
+        return f"{super()._extra_repr()}{''.join(changed)}"
 
     def __call__(self, x: Any) -> mx.array:
         """Look up rows: ``(*B,)`` to ``(*B, dims)``."""

@@ -47,11 +47,10 @@ def channel_dropout(module: torch.nn.Dropout2d | torch.nn.Dropout3d) -> LayerSpe
     """Whole channels. MLX's layers cannot drop everything, and its 2-D one wants images."""
     if isinstance(module, torch.nn.Dropout2d):
         # PyTorch takes three axes for (N, C, L) here, not for an image without a batch
-        native, ours, rank = nn.Dropout2d, layers.Dropout2d, None
-    else:
-        native, ours, rank = nn.Dropout3d, layers.Dropout3d, 3
-    target = ours if module.p == 1 else native
-    return LayerSpec(target, _probability(module), rank=rank, standalone=ours)
+        two = layers.Dropout2d if module.p == 1 else nn.Dropout2d
+        return LayerSpec(two, _probability(module), standalone=layers.Dropout2d)
+    three = layers.Dropout3d if module.p == 1 else nn.Dropout3d
+    return LayerSpec(three, _probability(module), rank=3, standalone=layers.Dropout3d)
 
 
 @rule(
