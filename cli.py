@@ -36,6 +36,13 @@ def _exits(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def _axes(context: click.Context, option: click.Parameter, text: str | None) -> Any:
+    try:
+        return None if text is None else tuple(int(axis) for axis in text.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r}: expected axes like 0,2,3,4") from error
+
+
 def _selection(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that say what of a checkpoint is meant."""
     for option in (
@@ -129,6 +136,12 @@ def main() -> None:
     default="torch",
     show_default=True,
     help="Axes of the MLX model's inputs and outputs.",
+)
+@click.option(
+    "--dynamic",
+    metavar="AXES",
+    callback=_axes,
+    help="Axes whose size may change from call to call, in every input: 0 is the batch.",
 )
 @click.option(
     "--noise-multiple", type=float, help="Times PyTorch's own noise that pass.  [default: 32]"

@@ -19,10 +19,12 @@ from mlxport.converter.factory import make_model
 from mlxport.converter.graph import ops
 from mlxport.converter.graph.body import Lowered
 from mlxport.converter.graph.capture import capture, eval_mode
+from mlxport.converter.graph.dynamic import DynamicSizes
 from mlxport.converter.graph.lower import attempt
 from mlxport.converter.graph.naming import Kind, is_inlined, kind_of
 from mlxport.converter.graph.own_files import is_mlx, is_ours
 from mlxport.converter.graph.problems import THE_MODEL, Tally
+from mlxport.converter.graph.sizes import spelled
 from mlxport.converter.graph.value import Value
 from mlxport.converter.inputs import example_call
 
@@ -36,10 +38,13 @@ def analyze_model(
     kwargs: Mapping[str, Any] | None = None,
     *,
     channels_last: bool = False,
+    dynamic: Sequence[int] | int | None = None,
+    dynamic_shapes: Any = None,
 ) -> Analysis:
     """Analyze a torch model; see ``mlxport.analyze``."""
+    sizes = DynamicSizes.of(dynamic, dynamic_shapes)
     with eval_mode(model):
-        captured = capture(model, args, kwargs, handled=ops.registry.OPS)
+        captured = capture(model, args, kwargs, handled=ops.registry.OPS, dynamic=sizes)
         lowered, tally = attempt(captured, channels_last_ends=channels_last)
     body = lowered.bodies[""]
     ways = _Ways(model, lowered, tally)
@@ -48,8 +53,10 @@ def analyze_model(
     covered, total, unused = ways.parameters()
     return Analysis(
         model=type(model).__name__,
-        inputs=_tensors(captured.signature.tensors(), body.inputs),
-        outputs=_tensors(captured.signature.result.tensors("output"), body.outputs),
+        inputs=_tensors(captured.signature.tensors(), body.inputs, body.sizes.names),
+        outputs=_tensors(
+            captured.signature.result.tensors("output"), body.outputs, body.sizes.names
+        ),
         modules=modules,
         ops=counted,
         unsupported=tuple(tally.gaps()),
@@ -71,6 +78,8 @@ def analyze_checkpoint(
     prefix: str | None = None,
     allow_lossy_cast: bool = False,
     channels_last: bool = False,
+    dynamic: Sequence[int] | int | None = None,
+    dynamic_shapes: Any = None,
 ) -> Analysis:
     """Analyze what ``convert_checkpoint`` would do with the same arguments.
 
@@ -81,7 +90,14 @@ def analyze_checkpoint(
     torch_model = make_model(model, dict(model_args or {})) if isinstance(model, str) else model
     load_into_model(torch_model, checkpoint, prefix=prefix, allow_lossy_cast=allow_lossy_cast)
     args, named = example_call(torch_model, inputs, kwargs)
-    return analyze_model(torch_model, args, named, channels_last=channels_last)
+    return analyze_model(
+        torch_model,
+        args,
+        named,
+        channels_last=channels_last,
+        dynamic=dynamic,
+        dynamic_shapes=dynamic_shapes,
+    )
 
 
 class _Ways:
@@ -169,12 +185,14 @@ def _share(modules: Sequence[Modules]) -> Share:
     return Share(sum(r.count for r in used if r.covered), sum(r.count for r in used))
 
 
-def _tensors(names: Sequence[str], values: Iterable[Value]) -> tuple[Tensor, ...]:
+def _tensors(
+    names: Sequence[str], values: Iterable[Value], sizes: Mapping[str, str]
+) -> tuple[Tensor, ...]:
     return tuple(
-        Tensor(name, str(v.dtype).removeprefix("torch."), tuple(map(_size, v.shape)))
+        Tensor(
+            name,
+            str(v.dtype).removeprefix("torch."),
+            tuple(n if isinstance(n, int) else spelled(n, sizes) for n in v.shape),
+        )
         for name, v in zip(names, values, strict=True)
     )
-
-
-def _size(size: Any) -> int | str:
-    return size if isinstance(size, int) else str(size)

@@ -39,6 +39,8 @@ def convert(
     channels_last: bool = False,
     verify: bool = True,
     noise_multiple: float | None = None,
+    dynamic: Sequence[int] | int | None = None,
+    dynamic_shapes: Any = None,
 ) -> Converted:
     """Convert a torch model into a live, verified MLX model.
 
@@ -60,6 +62,11 @@ def convert(
             outputs have PyTorch's axes.
         verify: hold the MLX model to PyTorch, layer by layer, in float64.
         noise_multiple: how many times PyTorch's own rounding noise passes (default 32).
+        dynamic: axes whose size may change from call to call, in every input that has them and
+            more than one element there: ``(0,)`` is the batch, ``(0, 2, 3)`` the batch and both
+            sides of an image. torch.export finds out which sizes go together. Parity is then
+            judged at a second set of sizes too.
+        dynamic_shapes: the same in torch.export's own words, in place of ``dynamic``.
 
     Returns:
         The live model (``.model``), its source (``.source``), the record of the conversion
@@ -79,6 +86,8 @@ def convert(
         channels_last=channels_last,
         verify=verify,
         noise_multiple=noise_multiple,
+        dynamic=dynamic,
+        dynamic_shapes=dynamic_shapes,
     )
 
 
@@ -88,6 +97,8 @@ def analyze(
     kwargs: Mapping[str, Any] | None = None,
     *,
     channels_last: bool = False,
+    dynamic: Sequence[int] | int | None = None,
+    dynamic_shapes: Any = None,
 ) -> Analysis:
     """Tell what ``convert`` would make of a torch model, and what has no MLX counterpart.
 
@@ -99,6 +110,8 @@ def analyze(
         example_inputs: a tensor, or the positional inputs in a tuple or list.
         kwargs: keyword inputs.
         channels_last: as in ``convert``.
+        dynamic: as in ``convert``.
+        dynamic_shapes: as in ``convert``.
 
     Returns:
         Modules by class, ops, shares that are covered, everything unsupported; ``str()`` gives it
@@ -110,7 +123,14 @@ def analyze(
     prepare()
     from mlxport.converter.analyze import analyze_model
 
-    return analyze_model(module, _positional(example_inputs), kwargs, channels_last=channels_last)
+    return analyze_model(
+        module,
+        _positional(example_inputs),
+        kwargs,
+        channels_last=channels_last,
+        dynamic=dynamic,
+        dynamic_shapes=dynamic_shapes,
+    )
 
 
 def analyze_checkpoint(
@@ -124,6 +144,8 @@ def analyze_checkpoint(
     prefix: str | None = None,
     allow_lossy_cast: bool = False,
     channels_last: bool = False,
+    dynamic: Sequence[int] | int | None = None,
+    dynamic_shapes: Any = None,
 ) -> Analysis:
     """Tell what ``convert_checkpoint`` would do with the same arguments; write nothing.
 
@@ -145,6 +167,8 @@ def analyze_checkpoint(
         prefix=prefix,
         allow_lossy_cast=allow_lossy_cast,
         channels_last=channels_last,
+        dynamic=dynamic,
+        dynamic_shapes=dynamic_shapes,
     )
 
 
@@ -167,6 +191,8 @@ def convert_checkpoint(
     overwrite: bool = False,
     channels_last: bool = False,
     noise_multiple: float | None = None,
+    dynamic: Sequence[int] | int | None = None,
+    dynamic_shapes: Any = None,
 ) -> Converted:
     """Convert a PyTorch checkpoint into an output folder with a verified MLX model.
 
@@ -200,6 +226,11 @@ def convert_checkpoint(
         overwrite: replace an existing output folder.
         channels_last: the MLX model takes and gives channels-last arrays.
         noise_multiple: how many times PyTorch's own rounding noise passes (default 32).
+        dynamic: axes whose size may change from call to call, in every input that has them and
+            more than one element there: ``(0,)`` is the batch, ``(0, 2, 3)`` the batch and both
+            sides of an image. torch.export finds out which sizes go together. Parity is then
+            judged at a second set of sizes too.
+        dynamic_shapes: the same in torch.export's own words, in place of ``dynamic``.
 
     Returns:
         The live model, its record and the parity report, which may say that parity failed.
@@ -211,10 +242,10 @@ def convert_checkpoint(
     common: dict[str, Any] = {"key": key, "prefix": prefix, "rename": rename}
     common |= {"overwrite": overwrite, "max_shard_size": max_shard_size}
     of_model = inputs or kwargs or model_args or channels_last or noise_multiple is not None
-    if model is None and of_model:
+    if model is None and (of_model or dynamic is not None or dynamic_shapes is not None):
         raise OptionsError(
             "without --model there is no model to run: leave out --input, --input-file, --kwargs, "
-            "--model-args, --layout and --noise-multiple, or name the model"
+            "--model-args, --layout, --dynamic and --noise-multiple, or name the model"
         )
     if (model is not None) + (plan is not None) + bool(layers) > 1:
         raise OptionsError("--model, --plan and --layer each say what the weights are: give one")
@@ -245,6 +276,8 @@ def convert_checkpoint(
         allow_lossy_cast=allow_lossy_cast,
         channels_last=channels_last,
         noise_multiple=noise_multiple,
+        dynamic=dynamic,
+        dynamic_shapes=dynamic_shapes,
         **common,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import ChainMap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from mlxport.converter.converted import Converted, remember
 from mlxport.converter.errors import ParityError
 from mlxport.converter.factory import make_model
 from mlxport.converter.folder import write_folder, write_left_out, write_report
+from mlxport.converter.graph.dynamic import DynamicSizes
 from mlxport.converter.graph.translate import Translation, translate
 from mlxport.converter.graph.weights import state_tensors
 from mlxport.converter.inputs import example_call
@@ -31,7 +32,7 @@ from mlxport.converter.parity.compare import NOISE_MULTIPLE
 from mlxport.converter.parity.recording import Reference
 from mlxport.converter.parity.reference import record_reference
 from mlxport.converter.parity.report import ParityReport
-from mlxport.converter.parity.verify import verify_live
+from mlxport.converter.parity.verify import verify_at_sizes, verify_live
 from mlxport.converter.record import Conversion
 from mlxport.converter.tensor import Tensor, to_mlx
 from mlxport.converter.torch_tensor import TORCH_DTYPE
@@ -45,9 +46,12 @@ def convert_model(
     channels_last: bool = False,
     verify: bool = True,
     noise_multiple: float | None = None,
+    dynamic: Sequence[int] | int | None = None,
+    dynamic_shapes: Any = None,
 ) -> Converted:
     """Convert a torch model in memory; see ``mlxport.convert``."""
-    translation = translate(model, args, kwargs, channels_last=channels_last)
+    sizes = DynamicSizes.of(dynamic, dynamic_shapes)
+    translation = translate(model, args, kwargs, channels_last=channels_last, dynamic=sizes)
     weights = _weights(translation, translation.conversion, state_tensors(model))
     module = load_source(translation.source, translation.conversion.layers, translation.own)
     built: nn.Module = module.Model()
@@ -56,11 +60,11 @@ def convert_model(
     remember(built, translation.conversion)
     report = None
     if verify:
-        reference = reference_of(model, args, kwargs, translation.conversion, keep_inputs=True)
-        report = verify_live(
+        references = _references(model, args, kwargs, translation, translation.conversion)
+        report = verify_at_sizes(
             built,
             translation.conversion,
-            reference,
+            references,
             noise_multiple=noise_multiple or NOISE_MULTIPLE,
         )
     return Converted(built, translation.source, translation.conversion, report)
@@ -83,9 +87,12 @@ def convert_checkpoint(
     overwrite: bool = False,
     channels_last: bool = False,
     noise_multiple: float | None = None,
+    dynamic: Sequence[int] | int | None = None,
+    dynamic_shapes: Any = None,
 ) -> Converted:
     """Convert a checkpoint into an output folder; see ``mlxport.api.convert_checkpoint``."""
     sources = (Path(source),)
+    sizes = DynamicSizes.of(dynamic, dynamic_shapes)
     with OutputFolder(Path(output), overwrite=overwrite, sources=sources) as folder:
         checkpoint, own = renamed(open_checkpoint(Path(source), key), rename or {})
         torch_model = make_model(model, dict(model_args or {})) if isinstance(model, str) else model
@@ -101,7 +108,9 @@ def convert_checkpoint(
             torch_model.to(TORCH_DTYPE[FLOATS[dtype]])
         found = tuple(str(warning.message) for warning in caught)
         args, named = example_call(torch_model, inputs, kwargs)
-        translation = translate(torch_model, args, named, channels_last=channels_last)
+        translation = translate(
+            torch_model, args, named, channels_last=channels_last, dynamic=sizes
+        )
         conversion = _recorded(translation.conversion, checkpoint, keys, model, prefix)
         # what the plan uses and the checkpoint lacks (a counter) the model has
         state = ChainMap(dict(checkpoint.tensors), _renamed(state_tensors(torch_model), keys))
@@ -114,12 +123,12 @@ def convert_checkpoint(
         )
         write_left_out(folder, left_out(conversion.plan, checkpoint, own))
         conversion = replace(conversion, plan=conversion.plan.renamed(own))
-        reference = reference_of(torch_model, args, named, conversion, keep_inputs=True)
-        write_folder(folder, translation.source, conversion, reference, translation.own)
+        references = tuple(_references(torch_model, args, named, translation, conversion))
+        write_folder(folder, translation.source, conversion, references, translation.own)
         built = live_model(folder)
         remember(built, conversion)
-        report = verify_live(
-            built, conversion, reference, noise_multiple=noise_multiple or NOISE_MULTIPLE
+        report = verify_at_sizes(
+            built, conversion, references, noise_multiple=noise_multiple or NOISE_MULTIPLE
         )
         write_report(folder, report)
     return Converted(built, translation.source, conversion, report, checkpoint.notes, found)
@@ -157,6 +166,22 @@ def reference_of(
     """Run the torch model and record what its MLX counterpart will be held to."""
     paths = [record.path for record in conversion.modules if record.path]
     return record_reference(model, args, kwargs, paths=paths, keep_inputs=keep_inputs)
+
+
+def _references(
+    model: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None,
+    translation: Translation,
+    conversion: Conversion,
+) -> Iterator[Reference]:
+    """Run the torch model on the example and, where sizes are dynamic, at other sizes."""
+    given = reference_of(model, args, kwargs, conversion, keep_inputs=True)
+    yield replace(given, sizes=translation.sizes)
+    other = translation.other
+    if other is not None:
+        given = reference_of(model, other.args, other.kwargs, conversion, keep_inputs=True)
+        yield replace(given, sizes=other.sizes)
 
 
 def _weights(

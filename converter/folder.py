@@ -6,7 +6,7 @@ Never imports torch: this is what runs on the Mac.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from mlxport.converter.parity.compare import NOISE_MULTIPLE
 from mlxport.converter.parity.pages import REPORT, write_page
 from mlxport.converter.parity.recording import Reference
 from mlxport.converter.parity.report import ParityReport
-from mlxport.converter.parity.verify import verify_bundle
+from mlxport.converter.parity.verify import verify_at_sizes
 from mlxport.converter.record import Conversion
 from mlxport.converter.tensor import Tensor
 
@@ -35,7 +35,7 @@ def write_folder(
     folder: Path,
     source: str,
     conversion: Conversion,
-    reference: Reference,
+    references: Sequence[Reference],
     own: Mapping[str, str] | None = None,
 ) -> None:
     """Write everything of an output folder but the weights and the parity report.
@@ -44,7 +44,7 @@ def write_folder(
         folder: where.
         source: the text of ``model.py``.
         conversion: the record.
-        reference: what PyTorch computed.
+        references: what PyTorch computed, at the example's sizes first.
         own: name -> text of files of the user's own that model.py imports from ``layers``.
     """
     (folder / "model.py").write_text(source, encoding="utf-8")
@@ -57,7 +57,9 @@ def write_folder(
     for name, text in layers.items():
         (folder / "layers" / name).write_text(text, encoding="utf-8")
     write_json(folder / "conversion.json", conversion.to_json())
-    save_reference(folder / "reference.safetensors", reference)
+    for number, reference in enumerate(references, 1):
+        name = "reference.safetensors" if number == 1 else f"reference-{number}.safetensors"
+        save_reference(folder / name, reference)
 
 
 def write_left_out(folder: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -78,7 +80,7 @@ def write_report(folder: Path, report: ParityReport) -> None:
 def verify_folder(
     folder: str | Path, *, device: str = "auto", noise_multiple: float | None = None
 ) -> ParityReport:
-    """Run the model of an output folder and hold it to the reference stored beside it.
+    """Run the model of an output folder and hold it to the references stored beside it.
 
     Args:
         folder: what ``mlxport convert`` wrote.
@@ -92,9 +94,13 @@ def verify_folder(
     use_device(device)
     path = Path(folder)
     conversion = read_conversion(path)
-    reference = load_reference(path / "reference.safetensors")
-    return verify_bundle(
-        live_model(path), conversion, reference, noise_multiple=noise_multiple or NOISE_MULTIPLE
+    stored = [path / "reference.safetensors", *sorted(path.glob("reference-*.safetensors"))]
+    return verify_at_sizes(
+        live_model(path),
+        conversion,
+        [load_reference(file) for file in stored],
+        noise_multiple=noise_multiple or NOISE_MULTIPLE,
+        alone=False,
     )
 
 

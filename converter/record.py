@@ -23,12 +23,12 @@ class Layout:
     """Shape, dtype and axis order of one tensor that passes a module's boundary.
 
     Attributes:
-        shape: the logical (PyTorch) shape.
+        shape: the logical (PyTorch) shape; a dynamic size by its name or expression (``"h // 2"``).
         dtype: the torch dtype's name without prefix (``"float32"``).
         order: ``order[i]`` is the PyTorch axis stored at MLX axis ``i``.
     """
 
-    shape: tuple[int, ...]
+    shape: tuple[int | str, ...]
     dtype: str
     order: tuple[int, ...]
 
@@ -80,6 +80,8 @@ class Conversion:
         versions: package name -> version.
         source: where the weights came from (path, digest, factory).
         draws: the random draws that one call of the model makes, in order.
+        dynamic: name of each dynamic size -> the least and the largest it may be, None if there is
+            no largest; empty where every size is that of the example.
     """
 
     plan: WeightPlan
@@ -91,6 +93,7 @@ class Conversion:
     source: Mapping[str, str] = field(default_factory=dict)
     signature: Signature | None = None
     draws: tuple[DrawRecord, ...] = ()
+    dynamic: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON data."""
@@ -103,6 +106,7 @@ class Conversion:
             "signature": self.signature and self.signature.to_json(),
             "layers": list(self.layers),
             "transposes": self.transposes,
+            "dynamic": {name: list(limits) for name, limits in self.dynamic.items()},
             "modules": [asdict(module) for module in self.modules],
             "draws": [asdict(draw) for draw in self.draws],
             "plan": self.plan.to_json(),
@@ -127,6 +131,7 @@ class Conversion:
             signature=data.get("signature") and Signature.from_json(data["signature"]),
             layers=tuple(data["layers"]),
             transposes=data["transposes"],
+            dynamic={name: tuple(limits) for name, limits in data.get("dynamic", {}).items()},
             versions=dict(data["versions"]),
             source=dict(data["source"]),
             draws=tuple(

@@ -11,6 +11,7 @@ import torch
 from mlxport.converter.graph.context import Statement
 from mlxport.converter.graph.entrance import Formal
 from mlxport.converter.graph.own_files import OwnFile
+from mlxport.converter.graph.size_reads import SizeReads
 from mlxport.converter.graph.value import Order, Value
 from mlxport.converter.plan import Entry
 from mlxport.converter.record import DrawRecord, ModuleRecord
@@ -64,6 +65,7 @@ class Body:
         outputs: what it returns, flattened.
         statements: what it computes, in order.
         result: the expression it returns.
+        sizes: where the sizes in its expressions come from.
         text: the lines of ``__call__``, once written.
     """
 
@@ -73,12 +75,14 @@ class Body:
     outputs: list[Value] = field(default_factory=list)
     statements: list[Statement] = field(default_factory=list)
     result: ast.expr | None = None
+    sizes: SizeReads = field(default_factory=lambda: SizeReads({}))
     text: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> list[Formal]:
         """The parameters of ``__call__``."""
-        return [Formal.of(v) for v in self.inputs] if self.formals is None else self.formals
+        tensors = [Formal.of(v) for v in self.inputs] if self.formals is None else self.formals
+        return [*tensors, *(Formal(v.id, v.name, "int") for _, v in self.sizes.given)]
 
 
 @dataclass
@@ -96,6 +100,7 @@ class Lowered:
         demands: origin of an input or array -> the orders its consumers asked for.
         transposes: transposes executed in one call of the model.
         draws: random draws made in one call of the model, in order.
+        size_names: torch's symbol for a dynamic size -> what to call it.
     """
 
     signature: Signature = field(default_factory=Signature)
@@ -108,6 +113,7 @@ class Lowered:
     transposes: int = 0
     draws: list[DrawRecord] = field(default_factory=list)
     own: dict[str, OwnFile] = field(default_factory=dict)
+    size_names: dict[str, str] = field(default_factory=dict)
 
     def layer_files(self) -> tuple[str, ...]:
         """Return the files of ``mlxport.layers`` that the source and the user's own files need."""

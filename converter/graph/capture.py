@@ -18,9 +18,10 @@ import torch
 from torch.export import ExportedProgram, default_decompositions, export, unflatten
 from torch.export.graph_signature import OutputKind
 
-from mlxport.converter.errors import CaptureError
+from mlxport.converter.errors import CaptureError, OptionsError
 from mlxport.converter.graph.arguments import Argument, order_arguments
 from mlxport.converter.graph.complaints import uncapturable
+from mlxport.converter.graph.dynamic import DynamicSizes
 from mlxport.converter.graph.leaves import drop_aside, find_leaves, plain_path
 from mlxport.converter.graph.results import Results, order_results
 from mlxport.converter.graph.sharing import Sharing
@@ -47,6 +48,7 @@ class Captured:
             cannot be told are left out.
         several: paths of the modules that give several tensors.
         sharing: where the modules and parameters stand that bear several names.
+        exported: the program before it was decomposed, with its guards.
     """
 
     model: torch.nn.Module
@@ -56,6 +58,7 @@ class Captured:
     arguments: Mapping[str, tuple[Argument, ...]]
     signature: Signature
     sharing: Sharing
+    exported: ExportedProgram
     results: Mapping[str, Results] = field(default_factory=dict)
     several: Collection[str] = ()
 
@@ -89,6 +92,7 @@ def capture(
     kwargs: Mapping[str, Any] | None = None,
     *,
     handled: Collection[str],
+    dynamic: DynamicSizes | None = None,
 ) -> Captured:
     """Capture a model on example inputs.
 
@@ -97,6 +101,7 @@ def capture(
         args: positional inputs.
         kwargs: keyword inputs.
         handled: names of the ATen ops that are not to be decomposed.
+        dynamic: which sizes of the inputs are dynamic; none if not given.
 
     Raises:
         CaptureError: torch.export cannot capture it, or the model rejects the inputs.
@@ -106,7 +111,10 @@ def capture(
         args, kwargs = in_order(model, args, kwargs)
         calls, several = try_forward(model, args, kwargs)
         try:
-            captured = export(model, args, kwargs, strict=False)
+            shapes = dynamic and dynamic.for_export(model, args, kwargs)
+            captured = export(model, args, kwargs, strict=False, dynamic_shapes=shapes)
+            if dynamic:
+                dynamic.check(captured)
             leaves, sharing = find_leaves(model, captured)
             drop_aside(model, captured, leaves)
             program = captured.run_decompositions(_decompositions(handled))
@@ -117,11 +125,13 @@ def capture(
                 vouched = {path for path, rule in leaves.items() if rule.vouched}
                 told = vouched | (several - leaves.keys())
                 results = order_results(model, root, told, *copied(args, kwargs))
-        except CaptureError:
+        except (CaptureError, OptionsError):
             raise
         except Exception as error:
             raise CaptureError(uncapturable(type(model).__name__, error)) from error
-    return Captured(model, root, program, leaves, arguments, signature, sharing, results, several)
+    return Captured(
+        model, root, program, leaves, arguments, signature, sharing, captured, results, several
+    )
 
 
 @contextmanager

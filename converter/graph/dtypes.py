@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import math
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
@@ -87,9 +87,9 @@ def mlx_promoted(*operands: Operand) -> torch.dtype:
             given = operand.dtype
             dtype = given if dtype is None else torch.promote_types(dtype, given)
     for operand in operands:
-        if isinstance(operand, float) and (dtype is None or not is_inexact(dtype)):
+        if _kind(operand) is float and (dtype is None or not is_inexact(dtype)):
             dtype = torch.float32
-        elif not isinstance(operand, (Value, Typed, bool, float)) and dtype in (None, torch.bool):
+        elif _kind(operand) is int and dtype in (None, torch.bool):
             dtype = torch.int32
     return torch.bool if dtype is None else dtype
 
@@ -103,7 +103,12 @@ def _stand_in(operand: Operand) -> torch.Tensor | Number:
     if isinstance(operand, (Value, Typed)):
         ndim = operand.ndim if isinstance(operand, Value) else 1
         return torch.empty((1,) * min(ndim, 1), dtype=operand.dtype, device="meta")
-    return 1 if isinstance(operand, Scalar) else operand
+    return operand.kind(1) if isinstance(operand, Scalar) else operand
+
+
+def _kind(operand: Operand) -> type:
+    """Return the Python type of a number, also of one known only at run time."""
+    return operand.kind if isinstance(operand, Scalar) else type(operand)
 
 
 def is_inexact(dtype: torch.dtype) -> bool:
@@ -142,11 +147,13 @@ def number(value: Number | Scalar, dtype: torch.dtype) -> Operand:
     """Return a Python number as an operand of arithmetic that PyTorch does in ``dtype``.
 
     PyTorch applies a number to half precision in float32, so one that the dtype cannot hold (1e6
-    or 1e-9 in float16) becomes a float32 array.
+    or 1e-9 in float16) becomes a float32 array, and so does one known only at run time.
 
     Raises:
         Unsupported: an integer that an integer dtype cannot hold.
     """
+    if isinstance(value, Scalar) and dtype in HALF:
+        return Typed(call("mx.array", value, dtype=mlx_dtype(torch.float32)), torch.float32)
     if isinstance(value, (Scalar, bool, complex)):
         return value
     if not is_inexact(dtype) and isinstance(value, int) and dtype != torch.bool:
@@ -167,8 +174,14 @@ def _fits(value: float, dtype: torch.dtype) -> bool:
     )
 
 
-def literal(value: Number, dtype: torch.dtype) -> Number:
-    """Return a Python number of the kind that stands for a dtype (``True`` for bool, …)."""
+def literal(value: Number | Scalar, dtype: torch.dtype) -> Any:
+    """Return a Python number of the kind that stands for a dtype (``True`` for bool, …).
+
+    One known only at run time is converted then.
+    """
+    if isinstance(value, Scalar):
+        wanted = bool if dtype == torch.bool else float if is_inexact(dtype) else int
+        return value if value.kind is wanted else call(wanted.__name__, value)
     if dtype == torch.bool:
         return bool(value)
     if isinstance(value, complex):

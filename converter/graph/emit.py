@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mlxport.converter.graph.attributes import Attribute, Built, ClassGroup, Parameter
 from mlxport.converter.graph.body import Body, Lowered
@@ -13,6 +13,7 @@ from mlxport.converter.graph.classes import find_classes
 from mlxport.converter.graph.code import call, to_ast, to_source
 from mlxport.converter.graph.format import WIDTH, statement
 from mlxport.converter.graph.naming import Names
+from mlxport.converter.graph.sizes import spelled_shape
 from mlxport.converter.graph.value import Value
 
 LOAD = '''
@@ -46,8 +47,9 @@ def emit(lowered: Lowered, names: Names) -> str:
 def _module_docstring(root: ClassGroup, lowered: Lowered, names: Names) -> str:
     body = lowered.bodies[""]
     torch_class = type(names.model)
-    takes = _named_shapes(lowered.signature.tensors(), body.inputs)
-    gives = _named_shapes(lowered.signature.result.tensors(""), body.outputs)
+    sizes = lowered.size_names
+    takes = _named_shapes(lowered.signature.tensors(), body.inputs, sizes)
+    gives = _named_shapes(lowered.signature.result.tensors(""), body.outputs, sizes)
     logical = all(value.is_logical for value in (*body.inputs, *body.outputs))
     axes = "in PyTorch's order" if logical else "channels-last"
     return "\n".join(
@@ -63,11 +65,12 @@ def _module_docstring(root: ClassGroup, lowered: Lowered, names: Names) -> str:
     )
 
 
-def _named_shapes(names: Sequence[str], values: Sequence[Value]) -> str:
+def _named_shapes(names: Sequence[str], values: Sequence[Value], sizes: Mapping[str, str]) -> str:
     """Return names and shapes; a place in a tuple is no name."""
     named = [re.sub(r"^(\[\d+\])+|^\.", "", name) for name in names]
     pairs = zip(named, values, strict=True)
-    return ", ".join(f"{name} {value.stored_shape}".strip() for name, value in pairs)
+    shaped = [f"{name} {spelled_shape(v.stored_shape, sizes)}".strip() for name, v in pairs]
+    return ", ".join(shaped)
 
 
 def _fixed(lowered: Lowered) -> list[str]:
@@ -118,13 +121,15 @@ def _class_docstring(group: ClassGroup, names: Names) -> list[str]:
     first = f"PyTorch's ``{name}``" + (f", {times} times in the model." if times > 1 else ".")
     if instance.body is None:
         return [f'    """{first}"""']
-    flow = f"Takes {_shapes(instance.body.inputs)}, gives {_shapes(instance.body.outputs)}"
+    sizes = instance.body.sizes.names
+    takes, gives = (_shapes(v, sizes) for v in (instance.body.inputs, instance.body.outputs))
+    flow = f"Takes {takes}, gives {gives}"
     wrapped = textwrap.wrap(flow + (" at first." if times > 1 else "."), WIDTH - 4)
     return [f'    """{first}', "", *(f"    {line}" for line in wrapped), '    """']
 
 
-def _shapes(values: Sequence[Value]) -> str:
-    return " and ".join(str(value.stored_shape) for value in values)
+def _shapes(values: Sequence[Value], sizes: Mapping[str, str]) -> str:
+    return " and ".join(spelled_shape(value.stored_shape, sizes) for value in values)
 
 
 def _method(body: Body) -> list[str]:

@@ -12,6 +12,7 @@ from torch.fx import Node
 
 from mlxport.converter.errors import CaptureError
 from mlxport.converter.graph.naming import argument_name
+from mlxport.converter.graph.sizes import shape_of
 from mlxport.converter.graph.value import Value, fresh_id, identity
 from mlxport.converter.structure import Signature, Structure
 
@@ -102,7 +103,7 @@ def _given(node: Node, place: _Place) -> Any:
     fake = node.meta["val"]
     if not isinstance(fake, torch.Tensor):
         raise CaptureError(f"{place.label} is a tensor in forward(), {fake!r} to torch.export")
-    shape, order, origin = tuple(fake.shape), identity(fake.ndim), f"input:{place.label}"
+    shape, order, origin = shape_of(fake), identity(fake.ndim), f"input:{place.label}"
     if isinstance(place.code, ast.Name):
         return Value(shape, fake.dtype, order, place.name, origin, id=place.code.id)
     return Value(shape, fake.dtype, order, place.name, origin, code=place.code)

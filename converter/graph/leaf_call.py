@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
+from mlxport.converter.graph.sizes import is_symbolic
 from mlxport.converter.rules.registry import Refusal, Rule
 
 _ZEROS = ("aten.full.default", "aten.zeros.default")
@@ -67,7 +68,10 @@ def read_call(graph: Graph, rule: Rule, module: torch.nn.Module, inputs: Sequenc
     output = next(node for node in graph.nodes if node.op == "output").args[0]
     if isinstance(output, Node):
         return LeafCall(op, tuple(arguments), _result(op, output))
-    return LeafCall(op, tuple(arguments), tuple(_result(op, node) for node in output))
+    made = [n for n in output if not (isinstance(n, Node) and is_symbolic(n))]
+    results = tuple(_result(op, node) for node in made)
+    alone = len(made) == 1 < len(output)
+    return LeafCall(op, tuple(arguments), results[0] if alone else results)
 
 
 def _filled(argument: Any, given: Mapping[Node, Any]) -> Any:

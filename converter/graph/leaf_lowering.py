@@ -16,7 +16,7 @@ from mlxport.converter.graph.context import Context, Statement
 from mlxport.converter.graph.layer_axes import arrange_for, check_batched, order_after
 from mlxport.converter.graph.leaf_call import read_call
 from mlxport.converter.graph.naming import Names, variable_name
-from mlxport.converter.graph.nodes import flat, layouts, results_of
+from mlxport.converter.graph.nodes import flat, layouts, results_of, with_sizes, without_sizes
 from mlxport.converter.graph.own_files import is_mlx
 from mlxport.converter.graph.value import Value, identity
 from mlxport.converter.graph.vouched_leaf import vouched_call
@@ -55,11 +55,12 @@ def lower_leaf(
     module = captured.torch_module(path)
     earlier = lowered.leaves.get(plain)
     spec = earlier.spec if earlier else spec_by(rule, module)
-    check_batched(spec, inputs)
+    tensors = without_sizes(inputs)
+    check_batched(spec, tensors)
     gives: int | tuple[int, ...] = 0
     if rule.vouched:
         known, given = captured.arguments.get(plain, ()), captured.results.get(path)
-        arguments, results, gives = vouched_call(spec, cx, module, inputs, known, given)
+        arguments, results, gives = vouched_call(spec, cx, module, tensors, known, given)
     elif rule.around:
         read = read_call(graph, rule, module, inputs)
         shapes = results_of(read.op)
@@ -71,7 +72,7 @@ def lower_leaf(
         ]
         gives = read.gives
     else:
-        arguments = tuple(arrange_for(spec, cx, value) for value in inputs)
+        arguments = tuple(arrange_for(spec, cx, value) for value in tensors)
         shape, dtype = cx.results[0]
         order = order_after(spec, arguments[0], len(shape))
         results = [Value(shape, dtype, order, variable_name(plain, cx.name))]
@@ -81,7 +82,8 @@ def lower_leaf(
     code = call_of(names, owner, plain, arguments)
     cx.statements.append(Statement(tuple(results), code, plain, spec.results))
     record_call(lowered, names, plain, flat(arguments), results)
-    return results[gives] if isinstance(gives, int) else tuple(results[i] for i in gives)
+    taken = results[gives] if isinstance(gives, int) else tuple(results[i] for i in gives)
+    return with_sizes(graph, taken)
 
 
 def as_linear(
@@ -112,5 +114,6 @@ def record_call(
     results: tuple[int, ...] | None = None,
 ) -> None:
     """Record the layouts of the values that pass a module's boundary."""
-    record = ModuleRecord(path, names.target(path), layouts(inputs), layouts(outputs), results)
+    taken, given = (layouts(values, lowered.size_names) for values in (inputs, outputs))
+    record = ModuleRecord(path, names.target(path), taken, given, results)
     lowered.records.append(record)

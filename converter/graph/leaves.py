@@ -11,6 +11,7 @@ from torch.fx import Node
 from torch.nn.utils import parametrize
 
 from mlxport.converter.graph.sharing import Sharing, find_sharing, shared_modules
+from mlxport.converter.graph.sizes import is_symbolic
 from mlxport.converter.rules.parametrization import folds_of, plain, spec_by, unfoldable
 from mlxport.converter.rules.registry import LayerSpec, Refusal, Rule, rule_for
 from mlxport.converter.transforms import Permute, TransposedConvWeight
@@ -149,7 +150,7 @@ def _calls(model: torch.nn.Module, program: ExportedProgram) -> dict[str, Calls]
     parents = {""}
     for node in program.graph.nodes:
         stack = list((node.meta.get("nn_module_stack") or {}).items())
-        if node.op != "call_function" or not stack:
+        if node.op != "call_function" or not stack or _is_of_sizes(node):
             continue
         paths = [(call, plain_path(path)) for call, (path, _) in stack]
         entries = [(call, stands.get(path, path)) for call, path in paths]
@@ -157,6 +158,11 @@ def _calls(model: torch.nn.Module, program: ExportedProgram) -> dict[str, Calls]
         parents.update(outer for _, outer in above)
         done.setdefault(path, {}).setdefault(call, []).append(node)
     return {path: calls for path, calls in done.items() if path not in parents}
+
+
+def _is_of_sizes(node: Node) -> bool:
+    """Whether a node computes a size or checks one: that belongs to no module."""
+    return is_symbolic(node) or str(node.target) == "aten._assert_scalar.default"
 
 
 def _up_to_parametrised(

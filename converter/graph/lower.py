@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from mlxport.converter.graph.arrays import Arrays
 from mlxport.converter.graph.body import Body, Lowered
@@ -31,12 +31,17 @@ from mlxport.converter.graph.nodes import (
     name_of,
     results_of,
     stand_in,
+    where_static,
+    with_sizes,
+    without_sizes,
 )
 from mlxport.converter.graph.ops.registry import OPS
 from mlxport.converter.graph.preferences import of_parts, place_of, unanimous
 from mlxport.converter.graph.problems import Problem, Tally, raise_gaps
 from mlxport.converter.graph.schedule import write_body
 from mlxport.converter.graph.signature import nested_result
+from mlxport.converter.graph.size_reads import SizeReads
+from mlxport.converter.graph.sizes import NotStatic, Size, is_symbolic, name_symbols, symbolic
 from mlxport.converter.graph.value import Order, Value, channels_last, identity
 from mlxport.converter.rules.registry import Refusal
 
@@ -99,7 +104,8 @@ class _Lowering:
         signature = self.lowered.signature = self.captured.signature
         placeholders = [node for node in graph_of(root).nodes if node.op == "placeholder"]
         formals, inputs = enter(signature, placeholders)
-        body = Body("", flat(inputs), formals)
+        self.lowered.size_names = name_symbols(flat(inputs))
+        body = Body("", flat(inputs), formals, sizes=SizeReads(self.lowered.size_names))
         cx = self._context(body)
         arranged = [self._enter(cx, v) if isinstance(v, Value) else v for v in inputs]
         outputs = self._run(root, "", "", cx, arranged)
@@ -108,6 +114,8 @@ class _Lowering:
         body.result = nested_result(signature.result, leaving)
         body.text = write_body(body, self.names, self.lowered.imports)
         self._keep(body)
+        if body.sizes.given:
+            self._report_sizes(graph_of(root), [size for size, _ in body.sizes.given])
         record_call(self.lowered, self.names, "", body.inputs, body.outputs)
         return self.lowered
 
@@ -123,6 +131,13 @@ class _Lowering:
         if self.channels_last_ends and value.ndim > 2:
             wanted = channels_last(value.ndim)
         return cx.arrange(value, wanted)
+
+    def _report_sizes(self, graph: Graph, sizes: Sequence[Size]) -> None:
+        """Note that some sizes cannot be read off the inputs."""
+        output = next(node for node in graph.nodes if node.op == "output")
+        listed = ", ".join(map(str, sizes))
+        reason = "it depends on the data, or no input's shape tells it"
+        self.tally.problems[output] = Problem.at(output, f"a size ({listed})", "", reason)
 
     # -- walking graphs --------------------------------------------------------------------------
 
@@ -172,6 +187,8 @@ class _Lowering:
             return self._module(node, module, path, owner, cx, args, kwargs)
         if node.target is operator.getitem:
             return args[0][args[1]]
+        if is_symbolic(node):
+            return symbolic(node.meta["val"])
         if str(node.target) == "aten.linear.default":
             table = self.arrays.table(args[1], owner)
             if table is not None:
@@ -189,7 +206,8 @@ class _Lowering:
             result = OPS[name].handler(cx, *args, **kwargs)
             check_result(node, result)
         except Unsupported as reason:
-            self.tally.problems[node] = Problem.at(node, name, path, str(reason))
+            told = where_static(node, reason) if isinstance(reason, NotStatic) else reason
+            self.tally.problems[node] = Problem.at(node, name, path, str(told))
             return stand_in(node, cx)
         return result
 
@@ -253,7 +271,8 @@ class _Lowering:
         plain = self.captured.place(path)
         known = self.lowered.bodies.get(plain)
         values = flat(inputs)
-        if len(values) != len(inputs) or (known and len(known.inputs) != len(values)):
+        plain_call = len(values) == len(without_sizes(inputs))
+        if not plain_call or (known and len(known.inputs) != len(values)):
             return self._run(module, path, owner, cx, inputs)
         places = self._places(plain, len(values))
         values = [values[i] for i in places]
@@ -264,7 +283,7 @@ class _Lowering:
             values = [cx.arrange(value, formal.order) for value, formal in pairs]
         calls, draws = len(self.lowered.records), len(self.lowered.draws)
         transposes = self.lowered.transposes
-        body, result = self._body(module, path, values, places)
+        body = self._body(module, path, values, places, inputs)
         if known is not None and known.text != body.text:
             del self.lowered.records[calls:], self.lowered.draws[draws:]
             self.lowered.transposes = transposes
@@ -274,14 +293,16 @@ class _Lowering:
             Value(v.shape, v.dtype, v.order, variable_name(plain, cx.name), v.origin, v.lineage)
             for v in body.outputs
         )
-        code, drawing = call_of(self.names, owner, plain, values), len(self.lowered.draws) > draws
+        given = [*values, *(size for size, _ in body.sizes.given)]
+        code, drawing = call_of(self.names, owner, plain, given), len(self.lowered.draws) > draws
         cx.statements.append(Statement(outputs, code, plain, draws=drawing))
         results = self.captured.result_places(path, len(outputs))
         record_call(self.lowered, self.names, plain, values, outputs, results)
-        if isinstance(result, Value):
-            return outputs[0]
+        if not isinstance(body.result, ast.Tuple):
+            return with_sizes(graph_of(module), outputs[0])
         order = self.captured.results_order(path, len(outputs))
-        return tuple(outputs[order.index(i)] for i in range(len(outputs)))
+        in_order = tuple(outputs[order.index(i)] for i in range(len(outputs)))
+        return with_sizes(graph_of(module), in_order)
 
     def _places(self, path: str, count: int) -> list[int]:
         """Return which captured input stands first, second … in ``forward``."""
@@ -291,15 +312,21 @@ class _Lowering:
         return sorted(range(count), key=lambda i: known[i].position)
 
     def _body(
-        self, module: torch.nn.Module, path: str, values: Sequence[Value], places: Sequence[int]
-    ) -> tuple[Body, Any]:
+        self,
+        module: torch.nn.Module,
+        path: str,
+        values: Sequence[Value],
+        places: Sequence[int],
+        inputs: Sequence[Any],
+    ) -> Body:
         """Lower the body of a class.
 
         Args:
             module: the captured module.
             path: its captured path.
             values: what it is called with, in the order of ``forward``.
-            places: of each of them, where it stands among the captured inputs.
+            places: of each of them, where it stands among the captured inputs that are tensors.
+            inputs: the captured inputs, sizes among them.
         """
         plain = self.captured.place(path)
         known = self.captured.arguments.get(plain, ())
@@ -310,19 +337,19 @@ class _Lowering:
             Value(v.shape, v.dtype, v.order, name, v.origin, v.lineage)
             for v, name in zip(values, names, strict=True)
         ]
-        body = Body(plain, formal)
-        captured = [
-            value
-            for _, value in sorted(zip(places, formal, strict=True), key=operator.itemgetter(0))
-        ]
+        body = Body(plain, formal, sizes=SizeReads(self.lowered.size_names))
+        in_order = sorted(zip(places, formal, strict=True), key=operator.itemgetter(0))
+        tensors = iter([value for _, value in in_order])
+        captured = [item if isinstance(item, Size) else next(tensors) for item in inputs]
         result = self._run(module, path, plain, self._context(body), captured)
         given = flat(result)
         body.outputs = [given[i] for i in self.captured.results_order(path, len(given))]
-        single = isinstance(result, Value)
+        sized = not isinstance(result, Value) and len(without_sizes(result)) != len(result)
+        single = isinstance(result, Value) or (sized and len(given) == 1)
         returned = [value.to_ast() for value in body.outputs]
         body.result = returned[0] if single else ast.Tuple(returned)
         body.text = write_body(body, self.names, self.lowered.imports)
-        return body, result
+        return body
 
     def _keep(self, body: Body) -> None:
         """Keep the body of a class; each call of it counts."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.fx import Graph, Node
 from torch.utils._pytree import tree_leaves
 
 from mlxport.converter.graph.context import Context, Unsupported
+from mlxport.converter.graph.sizes import NotStatic, Size, is_symbolic, shape_of, spelled, symbolic
 from mlxport.converter.graph.value import Value, identity
 from mlxport.converter.record import Layout
 
@@ -24,7 +26,7 @@ def graph_of(module: torch.nn.Module) -> Graph:
 def results_of(node: Node) -> tuple[tuple[tuple[Any, ...], torch.dtype], ...]:
     """Return shape and dtype of every tensor a node gives."""
     found = tree_leaves(node.meta.get("val"))
-    return tuple((tuple(t.shape), t.dtype) for t in found if isinstance(t, torch.Tensor))
+    return tuple((shape_of(t), t.dtype) for t in found if isinstance(t, torch.Tensor))
 
 
 def name_of(node: Node) -> str:
@@ -62,9 +64,55 @@ def check_result(node: Node, result: Any) -> None:
         raise Unsupported(f"the handler gives {got} where PyTorch gives {expected}")
 
 
-def layouts(values: Sequence[Value]) -> tuple[Layout, ...]:
-    """Return the layouts of values that pass a module's boundary."""
+def layouts(
+    values: Sequence[Value], size_names: Mapping[str, str] = MappingProxyType({})
+) -> tuple[Layout, ...]:
+    """Return the layouts of values that pass a module's boundary.
+
+    Args:
+        values: the values.
+        size_names: torch's symbol for a dynamic size -> what to call it.
+    """
     return tuple(
-        Layout(tuple(map(int, v.shape)), str(v.dtype).removeprefix("torch."), v.order)
+        Layout(
+            tuple(n if isinstance(n, int) else spelled(n, size_names) for n in v.shape),
+            str(v.dtype).removeprefix("torch."),
+            v.order,
+        )
         for v in values
     )
+
+
+def without_sizes(values: Sequence[Any]) -> list[Any]:
+    """Return values without the sizes among them: a body reads sizes off its arrays."""
+    return [value for value in values if not isinstance(value, Size)]
+
+
+def with_sizes(graph: Graph, given: Any) -> Any:
+    """Return what a captured module gives: its tensors, and the sizes torch.export passes on.
+
+    Args:
+        graph: its graph.
+        given: the value of its tensor, or of its tensors in order.
+    """
+    output = next(node for node in graph.nodes if node.op == "output").args[0]
+    nodes = [output] if isinstance(output, Node) else output
+    if not any(isinstance(node, Node) and is_symbolic(node) for node in nodes):
+        return given
+    tensors = iter([given] if isinstance(given, Value) else given)
+    made = [symbolic(n.meta["val"]) if is_symbolic(n) else next(tensors) for n in nodes]
+    return made[0] if isinstance(output, Node) else tuple(made)
+
+
+def where_static(node: Node, reason: NotStatic) -> Unsupported:
+    """Return the problem of a handler that met a dynamic size where it needs a number."""
+    schema = getattr(node.target, "_schema", None)
+    names = [argument.name for argument in schema.arguments] if schema else []
+    given = [*zip(names, node.args, strict=False), *node.kwargs.items()]
+    dynamic = [
+        name
+        for name, value in given
+        if any(isinstance(n, Node) and is_symbolic(n) for n in tree_leaves(value))
+    ]
+    told = f"argument {', '.join(map(repr, dynamic))}" if dynamic else "its shapes"
+    return Unsupported(f"{reason} in {told}; convert with that axis static")

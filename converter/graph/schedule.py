@@ -46,8 +46,11 @@ def write_body(body: Body, names: Names, imported: Collection[str]) -> tuple[str
     """Return the lines of a body, without ``def`` and indented for a method."""
     if body.result is None:
         raise AssertionError(f"the body of {body.path!r} returns nothing")
-    items = _roll(_live(body.statements, body.result), names, body.path, _uses_of(body.result))
-    items, result = _inline(items, body.result)
+    live = _live(body.statements, body.result)
+    live, result = body.sizes.written_in(live, body.result, body.inputs)
+    body.result = result
+    items = _roll(live, names, body.path, _uses_of(result))
+    items, result = _inline(items, result)
     return tuple(_lines(items, result, body.parameters, imported))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -11,12 +11,15 @@ import torch
 
 from mlxport.converter.graph import ops
 from mlxport.converter.graph.capture import capture, eval_mode
+from mlxport.converter.graph.dynamic import DynamicSizes, named_ranges
 from mlxport.converter.graph.emit import emit
 from mlxport.converter.graph.lower import lower
 from mlxport.converter.graph.naming import Names
+from mlxport.converter.graph.other_inputs import OtherInputs, example_sizes, other_inputs
 from mlxport.converter.graph.weights import constants, weight_plan
 from mlxport.converter.record import Conversion
 from mlxport.converter.tensor import Tensor
+from mlxport.converter.torch_call import in_order
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,16 @@ class Translation:
         conversion: the record; its plan's sources are keys of the model's state dict.
         constants: target name -> values that no state dict holds, as stored.
         own: name -> text of files of the user's own that go into ``layers/``.
+        other: the example call at other sizes, where sizes are dynamic.
+        sizes: name of each dynamic size -> what it is in the example.
     """
 
     source: str
     conversion: Conversion
     constants: Mapping[str, Tensor]
     own: Mapping[str, str] = field(default_factory=dict)
+    other: OtherInputs | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 def translate(
@@ -42,6 +49,7 @@ def translate(
     kwargs: Mapping[str, Any] | None = None,
     *,
     channels_last: bool = False,
+    dynamic: DynamicSizes | None = None,
 ) -> Translation:
     """Translate a torch model, captured on example inputs.
 
@@ -50,13 +58,14 @@ def translate(
         args: positional inputs.
         kwargs: keyword inputs.
         channels_last: the MLX model takes and gives channels-last arrays, without transposes.
+        dynamic: which sizes of the inputs are dynamic; none if not given.
 
     Raises:
-        CaptureError: torch.export cannot capture the model.
+        CaptureError: torch.export cannot capture the model, or not at more than one size.
         UnsupportedError: modules or ops without MLX counterpart, all of them listed.
     """
     with eval_mode(model):  # rules look at the mode too
-        captured = capture(model, args, kwargs, handled=ops.registry.OPS)
+        captured = capture(model, args, kwargs, handled=ops.registry.OPS, dynamic=dynamic)
         lowered = lower(captured, channels_last_ends=channels_last)
     names = Names(model)
     source = emit(lowered, names)
@@ -69,6 +78,14 @@ def translate(
         transposes=lowered.transposes,
         draws=tuple(lowered.draws),
         versions={name: version(name) for name in ("mlxport", "torch", "mlx")},
+        dynamic=named_ranges(captured.exported, lowered.size_names),
     )
     own = {name: file.text for name, file in lowered.own.items()}
-    return Translation(source, conversion, constants(lowered, names), own)
+    translation = Translation(source, conversion, constants(lowered, names), own)
+    if not lowered.size_names:
+        return translation
+    call = in_order(model, args, kwargs)
+    known = example_sizes(captured.exported, *call)
+    sizes = {lowered.size_names[symbol]: size for symbol, size in known.items()}
+    other = other_inputs(captured.exported, *call, lowered.size_names)
+    return replace(translation, other=other, sizes=sizes)

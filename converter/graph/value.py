@@ -54,6 +54,7 @@ class Value:
             model, a parameter, an array made of numbers …; None for all other values.
         lineage: how its axes come of the origin's; None where they are the origin's.
         code: the expression that reads it where it has no variable (``self.scale``).
+        flows: whether it may be called ``x`` for what flows on; a size keeps its name.
     """
 
     shape: tuple[Any, ...]
@@ -64,6 +65,7 @@ class Value:
     lineage: Lineage | None = None
     code: ast.expr | None = None
     id: str = field(default_factory=fresh_id)
+    flows: bool = True
 
     def to_ast(self) -> ast.expr:
         """Return the reference to this value; naming replaces it by a variable later."""
@@ -103,19 +105,18 @@ class Value:
         return moved == sorted(moved)
 
 
-@dataclass(eq=False)
 class Scalar:
-    """A Python number of the emitted model (a size of an array, say).
+    """A Python number of the emitted model that is known only at run time (see ``sizes.py``).
 
     Attributes:
-        code: the expression that gives it.
+        kind: the type it has then: int, float or bool.
     """
 
-    code: ast.expr
+    kind: type = int
 
     def to_ast(self) -> ast.expr:
-        """Return the expression."""
-        return self.code
+        """Return the expression that gives it."""
+        raise NotImplementedError
 
 
 def identity(ndim: int) -> Order:

@@ -43,7 +43,8 @@ class Variables:
         """Name the value computed by item number ``item``; where it does not flow, by its name."""
         if value.id not in self._last_read:
             return "_"
-        chosen = self._choose(value, item) if flows else self.free(value.name, item)
+        free = flows and value.flows
+        chosen = self._choose(value, item) if free else self.free(value.name, item)
         self._name[value.id] = chosen
         return chosen
 

@@ -63,6 +63,7 @@ def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
         "seed": reference.seed,
         "sample": reference.sample,
         "versions": dict(reference.versions),
+        "sizes": dict(reference.sizes),
     }
     tensors = {name: Tensor(bits, _PLAIN[bits.dtype]) for name, bits in writer.arrays.items()}
     try:
@@ -176,6 +177,7 @@ def _reference(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Refere
         seed=header["seed"],
         sample=header["sample"],
         versions=dict(header["versions"]),
+        sizes=dict(header.get("sizes", {})),
     )
 
 

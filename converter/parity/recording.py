@@ -103,6 +103,7 @@ class Reference:
         versions: package name -> version.
         draws: the random draws of the run, in the order of execution; the same in both dtypes.
         signature: how its arguments and its result are nested; None if not known.
+        sizes: name of each dynamic size -> what it was; empty where all are static.
     """
 
     inputs: tuple[Tensor, ...]
@@ -117,6 +118,7 @@ class Reference:
     versions: Mapping[str, str] = field(default_factory=dict)
     draws: tuple[Draw, ...] = ()
     signature: Signature | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 @lru_cache(maxsize=64)  # a model has many tensors of few sizes, in two runs

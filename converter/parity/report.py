@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlxport.converter.errors import ParityError
@@ -32,6 +32,8 @@ class ParityReport:
         seed: of the reference run.
         environment: device, backend, versions and settings of this run.
         draws: how many random draws of PyTorch's the MLX model was given.
+        sizes: name of each dynamic size -> what it was in this run; empty where all are static.
+        others: what was found at other sizes.
     """
 
     entries: tuple[Entry, ...]
@@ -43,15 +45,19 @@ class ParityReport:
     seed: int = 0
     environment: Mapping[str, str] = field(default_factory=dict)
     draws: int = 0
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    others: tuple[ParityReport, ...] = ()
 
     @property
     def passed(self) -> bool:
         """Whether parity was shown: outputs compared in every way, and no verdict failed.
 
         What was skipped neither passes nor fails; outputs of which no value was compared (none
-        there, all empty, all NaN) show nothing, so the report does not pass.
+        there, all empty, all NaN) show nothing, so the report does not pass. Where sizes are
+        dynamic, parity is shown only where it is at every size tried.
         """
-        return not any(entry.failing for entry in self._all()) and self._compared()
+        here = not any(entry.failing for entry in self._all()) and self._compared()
+        return here and all(other.passed for other in self.others)
 
     @property
     def culprit(self) -> str | None:
@@ -62,13 +68,19 @@ class ParityReport:
         """
         if self.passed:
             return None
+        if self._at_fault is not self:
+            return self._at_fault.culprit
         entry = self._first_at_fault()
         return entry.path if entry else ""
 
     @property
     def verdict(self) -> str:
         """The outcome in a sentence."""
-        return self._holds() if self.passed else self._failed()
+        if self.passed:
+            tried = " and ".join(run._at() for run in (self, *self.others) if run.sizes)
+            return self._holds() + (f"; sizes {tried}" if tried else "")
+        failed = self._at_fault
+        return failed._failed() + (f"\n(at {failed._at()})" if failed.sizes else "")
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON data, free of NaN and infinity."""
@@ -85,6 +97,8 @@ class ParityReport:
             "seed": self.seed,
             "draws": self.draws,
             "environment": dict(self.environment),
+            "sizes": dict(self.sizes),
+            "others": [other.to_json() for other in self.others],
             "outputs": [entry.to_json() for entry in self.outputs],
             "entries": [entry.to_json() for entry in self.entries],
         }
@@ -111,6 +125,8 @@ class ParityReport:
             seed=data["seed"],
             environment=dict(data["environment"]),
             draws=data.get("draws", 0),
+            sizes=dict(data.get("sizes", {})),
+            others=tuple(map(cls.from_json, data.get("others", ()))),
         )
 
     def to_text(
@@ -129,6 +145,9 @@ class ParityReport:
             limit: list at most this many modules; all if None.
             color: with ANSI colours.
         """
+        told = self._at_fault
+        if told is not self:
+            return told.to_text(width, failing_first=failing_first, limit=limit, color=color)
         entries = list(self.entries)
         if failing_first:
             entries.sort(key=lambda entry: not entry.failing)
@@ -144,6 +163,16 @@ class ParityReport:
     def to_html(self) -> str:
         """Return the report as a self-contained page in HTML."""
         return html({"parity": self})
+
+    @property
+    def _at_fault(self) -> ParityReport:
+        """The first of the runs at several sizes that failed; the one at the example's if none."""
+        runs = (replace(self, others=()), *self.others)
+        failed = next((i for i, run in enumerate(runs) if not run.passed), 0)
+        return runs[failed] if failed else self
+
+    def _at(self) -> str:
+        return ", ".join(f"{name}={size}" for name, size in self.sizes.items())
 
     def _all(self) -> Iterator[Entry]:
         yield from self.entries

@@ -6,7 +6,7 @@ Needs mlx and numpy, never torch: the reference brings what PyTorch computed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,6 +73,34 @@ def verify_bundle(
     return verify_live(model, conversion, without, noise_multiple=noise_multiple)
 
 
+def verify_at_sizes(
+    model: nn.Module,
+    conversion: Conversion,
+    references: Iterable[Reference],
+    *,
+    noise_multiple: float = NOISE_MULTIPLE,
+    alone: bool = True,
+) -> ParityReport:
+    """Judge a model against references recorded at several sizes; the first is the example's.
+
+    Args:
+        model: the MLX model.
+        conversion: says which MLX module stands for which PyTorch module.
+        references: what PyTorch computed, once for each set of sizes.
+        noise_multiple: how many times PyTorch's own noise passes.
+        alone: judge layers on PyTorch's own inputs too, which the references then hold.
+
+    Raises:
+        ParityError: as for `verify_live`.
+    """
+    judged = verify_live if alone else verify_bundle
+    first, *others = (
+        judged(model, conversion, reference, noise_multiple=noise_multiple)
+        for reference in references
+    )
+    return replace(first, others=tuple(others))
+
+
 @dataclass(frozen=True, eq=False)
 class _Pair:
     """A call in MLX and its counterpart in PyTorch, with the entries of its outputs."""
@@ -123,6 +151,7 @@ class _Verification:
             seed=reference.seed,
             environment=environment(reference.versions),
             draws=len(reference.draws),
+            sizes=dict(reference.sizes),
         )
 
     def observe(self, traced: TracedCall) -> None:

@@ -110,9 +110,8 @@ def select(cx: Context, condition: Value, x: Value | Number, y: Value | Number) 
     """Emit ``mx.where`` in the node's dtype."""
     aligned, order = align(cx, condition, x, y)
     chosen = [cast(v, cx.dtype) if isinstance(v, Value) else v for v in aligned[1:]]
-    if any(isinstance(v, Value) for v in aligned[1:]):
-        gives = cx.dtype
-    else:
-        gives = {bool: torch.bool, int: torch.int32, float: torch.float32}[type(chosen[0])]
+    gives = cx.dtype
+    if not any(isinstance(v, Value) for v in aligned[1:]) and gives != torch.bool:
+        gives = torch.float32 if is_inexact(gives) else torch.int32  # two Python numbers
     template = "mx.where(condition, x, y)"
     return emit(cx, template, gives, order, condition=aligned[0], x=chosen[0], y=chosen[1])

@@ -7,30 +7,29 @@ from collections.abc import Sequence
 from mlxport.converter.graph.code import OMIT
 from mlxport.converter.graph.context import Context
 from mlxport.converter.graph.ops.registry import op
+from mlxport.converter.graph.sizes import Size, is_never_negative
 from mlxport.converter.graph.value import Value
 
 # Mode of torch.nn.functional.pad -> that of mx.pad, which has no circular one.
 MLX_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
 
 
-@op("aten.pad.default", restrictions="widths known at capture")
+@op("aten.pad.default")
 def pad(
     cx: Context,
     x: Value,
-    widths: Sequence[int],
+    widths: Sequence[int | Size],
     mode: str = "constant",
     value: float | None = None,
 ) -> Value:
     """``torch.nn.functional.pad``: widths in pairs, the last axis first; negative ones crop."""
-    if not all(isinstance(width, int) for width in widths):
-        raise cx.refuse("padding by a size that is not known at capture")
-    if not any(widths):
+    if all(width == 0 for width in widths):
         return x
-    pads = [(0, 0)] * x.ndim
+    pads: list[tuple[int | Size, int | Size]] = [(0, 0)] * x.ndim
     for i, pair in enumerate(zip(widths[::2], widths[1::2], strict=True)):
         pads[x.axis(-1 - i)] = pair
     fill = value if value else OMIT
-    if mode in MLX_MODES and min(widths) >= 0:
+    if mode in MLX_MODES and all(map(is_never_negative, widths)):
         return cx.emit(
             "mx.pad(x, pads, mode=mode, constant_values=fill)",
             order=x.order,
@@ -43,7 +42,7 @@ def pad(
     return cx.layer_function("padding", "pad", x, pads, order=x.order, mode=named, value=fill)
 
 
-@op("aten.constant_pad_nd.default", restrictions="widths known at capture")
+@op("aten.constant_pad_nd.default")
 def constant_pad(cx: Context, x: Value, widths: Sequence[int], value: float = 0) -> Value:
     """``torch.nn.functional.pad`` with a constant."""
     return pad(cx, x, widths, "constant", value)

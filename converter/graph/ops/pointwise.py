@@ -20,7 +20,7 @@ from mlxport.converter.graph.dtypes import (
 )
 from mlxport.converter.graph.ops.broadcast import align
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Scalar, Value, inherit
+from mlxport.converter.graph.value import Value, inherit
 
 
 def pointwise(
@@ -49,7 +49,7 @@ def pointwise(
 
 
 def _operand(cx: Context, operand: Any) -> Operand:
-    if isinstance(operand, (Value, Scalar, Typed)):
+    if isinstance(operand, (Value, Typed)):
         return operand
     return number(operand, cx.dtype)
 

@@ -15,17 +15,16 @@ from mlxport.converter.graph.code import call, to_ast
 from mlxport.converter.graph.context import Context
 from mlxport.converter.graph.ops.axes import expand_dims, insert_axis
 from mlxport.converter.graph.ops.registry import op
+from mlxport.converter.graph.sizes import Size, length_of, ratio_of
 from mlxport.converter.graph.value import Order, Value, identity, inherit
 
-Sizes = Sequence[int]
+Sizes = Sequence[Any]  # of int and Size
 Group = tuple[list[int], list[int]]
 
 
-@op("aten.view.default", "aten._unsafe_view.default", restrictions="static sizes only")
+@op("aten.view.default", "aten._unsafe_view.default")
 def view(cx: Context, x: Value, size: Any) -> Value:
     """The elements, read in PyTorch's order, in another shape."""
-    if not all(isinstance(n, int) for n in (*x.shape, *cx.shape)):
-        raise cx.refuse(f"a view of {tuple(x.shape)} as {tuple(cx.shape)}: sizes must be static")
     return reshaped(cx, x, cx.shape)
 
 
@@ -142,19 +141,42 @@ def view_groups(source: Sizes, target: Sizes) -> list[Group]:
 
 
 def _next_group(source: Sizes, sources: list[int], target: Sizes, targets: list[int]) -> Group:
-    """Take axes off both lists, in sequence, until their products agree."""
+    """Take axes off both lists, in sequence, until their products agree.
+
+    Where sizes are dynamic and it cannot be told which product lacks an axis, all axes are one
+    group: the view then keeps no more than PyTorch's order of the elements, which is always right.
+    """
     group: Group = ([], [])
     left = right = 1
     if sources:
         left = _take(source, sources, group[0])
     if targets:
         right = _take(target, targets, group[1])
-    while left != right:
-        if left < right:
+    while left != right and (sources or targets):
+        lacking = _lacking(left, right)
+        if lacking is None or not (sources if lacking == "left" else targets):
+            group[0].extend(sources)
+            group[1].extend(targets)
+            sources.clear()
+            targets.clear()
+        elif lacking == "left":
             left *= _take(source, sources, group[0])
         else:
             right *= _take(target, targets, group[1])
     return group
+
+
+def _lacking(left: Any, right: Any) -> str | None:
+    """Say which of two products has to grow to become the other; None where nobody can tell."""
+    if isinstance(left, int) and isinstance(right, int):
+        return "left" if left < right else "right"
+    ratio = ratio_of(right, left)
+    if ratio.is_number:
+        return "left" if ratio > 1 else "right"
+    above, below = ratio.as_numer_denom()
+    if below == 1:
+        return "left"
+    return "right" if above == 1 else None
 
 
 def _take(shape: Sizes, waiting: list[int], taken: list[int]) -> int:
@@ -188,10 +210,24 @@ def reshape_source(x: Value, stored: Sizes) -> ast.expr:
         ends = (front, last) if last < x.ndim - 1 else (front,) if front else ()
         return method(x, "flatten", *ends)
     if len(old) == 1 and len(new) > 1:
-        return call("mx.unflatten", x, front, new)
+        return call("mx.unflatten", x, front, _inferred(new) if is_dynamic(new) else new)
     if not stored:
         return method(x, "reshape", ())
+    if is_dynamic(stored):
+        return method(x, "reshape", *_inferred(stored))
     return method(x, "reshape", *(stored if 0 in stored else (-1, *stored[1:])))
+
+
+def is_dynamic(sizes: Sizes) -> bool:
+    """Whether some size is known only at run time."""
+    return any(isinstance(size, Size) for size in sizes)
+
+
+def _inferred(sizes: Sizes) -> tuple[Any, ...]:
+    """Return sizes with the dynamic one that is longest to write left to MLX: ``-1``."""
+    dynamic = [i for i, size in enumerate(sizes) if isinstance(size, Size)]
+    gap = max(dynamic, key=lambda i: (length_of(sizes[i]), -i))
+    return (*sizes[:gap], -1, *sizes[gap + 1 :])
 
 
 def method(x: Value, name: str, *args: Any) -> ast.expr:

@@ -13,7 +13,8 @@ from mlxport.converter.graph.ops.axes import expand_dims, stored_axis, with_new_
 from mlxport.converter.graph.ops.broadcast import order_for, rearrange
 from mlxport.converter.graph.ops.conversion import in_dtype
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Scalar, Value, without_axes
+from mlxport.converter.graph.sizes import Size, is_never_negative
+from mlxport.converter.graph.value import Value, without_axes
 
 
 class Update(NamedTuple):
@@ -23,16 +24,20 @@ class Update(NamedTuple):
         result: the updated array.
         target: the array as it was.
         source: what was put in.
-        starts: logical axis -> where on it the source starts; at 0 on all others.
+        starts: logical axis -> where on it the source starts; at 0 on all others. A number or a
+            dynamic size.
     """
 
     result: Value
     target: Value
     source: Value
-    starts: dict[int, int]
+    starts: dict[int, Any]
 
 
-@op("aten.slice_scatter.default", restrictions="static sizes only")
+@op(
+    "aten.slice_scatter.default",
+    restrictions="along a dynamic axis without steps, from a place counted from the front",
+)
 def slice_scatter(
     cx: Context,
     x: Value,
@@ -44,13 +49,10 @@ def slice_scatter(
 ) -> Value:
     """The array with ``x[start:end:step]`` along an axis replaced."""
     dim %= x.ndim
-    size = x.shape[dim]
-    if not isinstance(size, int) or any(isinstance(n, Scalar) for n in (start, end, step)):
-        raise cx.refuse("a slice of symbolic size is written to: sizes must be static")
-    first, last, step = slice(start, end, step).indices(size)
     if source.shape == x.shape and step == 1:
         return in_dtype(cx, source)
-    if first >= last:
+    first, last, step = _bounds(cx, x.shape[dim], start, end, step)
+    if isinstance(source.shape[dim], int) and source.shape[dim] == 0:
         return x
     if step != 1:
         return _written_in_steps(cx, x, source, dim, slice(first, last, step))
@@ -62,14 +64,18 @@ def slice_scatter(
     return _updated(cx, x, source, starts)
 
 
-@op("aten.select_scatter.default", restrictions="static sizes only")
+@op(
+    "aten.select_scatter.default",
+    restrictions="along a dynamic axis at a place counted from the front",
+)
 def select_scatter(cx: Context, x: Value, source: Value, dim: int, index: Any) -> Value:
     """The array with ``x[index]`` along an axis replaced."""
-    if isinstance(index, Scalar):
-        raise cx.refuse("an element at a symbolic index is written to: sizes must be static")
     dim %= x.ndim
-    index %= x.shape[dim]
-    starts: dict[int, int] = {}
+    if isinstance(index, Size) or isinstance(x.shape[dim], Size):
+        index = _from_front(cx, index)
+    else:
+        index %= x.shape[dim]
+    starts: dict[int, Any] = {}
     inner = _update_of_slice(cx, source, x, dim, index)
     if inner is not None:
         source = inner.source
@@ -80,7 +86,27 @@ def select_scatter(cx: Context, x: Value, source: Value, dim: int, index: Any) -
     return _updated(cx, x, source, {**starts, dim: index})
 
 
-def _updated(cx: Context, x: Value, source: Value, starts: dict[int, int]) -> Value:
+def _bounds(cx: Context, size: Any, start: Any, end: Any, step: Any) -> tuple[Any, Any, Any]:
+    """Return the ends of a slice, counted from the front."""
+    if not any(isinstance(n, Size) for n in (size, start, end, step)):
+        return slice(start, end, step).indices(size)
+    if end == size or (isinstance(end, int) and end >= 2**62):
+        end = None
+    if step != 1:
+        raise cx.refuse("steps along a dynamic size are written to: that axis must be static")
+    return _from_front(cx, 0 if start is None else start), end, step
+
+
+def _from_front(cx: Context, place: Any) -> Any:
+    if not is_never_negative(place):
+        raise cx.refuse(
+            f"written to from place {place} of a dynamic size, which may count from the end: that "
+            "axis must be static"
+        )
+    return place
+
+
+def _updated(cx: Context, x: Value, source: Value, starts: dict[int, Any]) -> Value:
     """Emit the update, in the order of what was computed."""
     order = order_for(cx, [v for v in (x, source) if v.is_settled], x.ndim)
     target, put = rearrange(cx, x, order), rearrange(cx, source, order)
@@ -140,9 +166,18 @@ def _is_slice(cx: Context, part: Value, whole: Value, dim: int, index: int | sli
     return elsewhere and part.order == order and _agree(places[position], index, whole.shape[dim])
 
 
+def _ends(place: slice) -> tuple[Any, Any, Any]:
+    start = 0 if place.start is None else place.start
+    return start, place.stop, 1 if place.step is None else place.step
+
+
 def _agree(place: Any, index: int | slice, size: int) -> bool:
     if isinstance(place, slice) and isinstance(index, slice):
+        if any(isinstance(n, Size) for n in (size, *_ends(place), *_ends(index))):
+            return _ends(place) == _ends(index)
         return place.indices(size) == index.indices(size)
+    if isinstance(size, Size):
+        return place == index
     if isinstance(place, int) and isinstance(index, int):
         return place % size == index
     return False
