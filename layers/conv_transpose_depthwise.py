@@ -69,11 +69,11 @@ def _pairs(meetings: tuple[list[tuple[int, int]], ...]) -> list[tuple[Numbers, N
 
 
 def _shifted(x: mx.array, shift: Numbers, starts: list[int], lengths: list[int]) -> mx.array:
-    rows = [
+    rows = (
         slice(start + by, start + by + length)
         for by, start, length in zip(shift, starts, lengths, strict=True)
-    ]
-    cut: mx.array = x[(slice(None), *rows)]
+    )
+    cut: mx.array = x[tuple([slice(None), *rows])]
     return cut
 
 
