@@ -124,7 +124,7 @@ def slots_of(model: nn.Module) -> Iterator[Slot]:
         steps, wanted = steps_for(module, inner), None
         if steps is not None:
             wanted = _torch_shape(tuple(array.shape), steps)
-        torch = _without_sequences(name, sequences)
+        torch = without_sequences(name, sequences)
         reason = reason_against(module)
         yield Slot(name, torch, group, tuple(array.shape), steps, wanted, reason)
 
@@ -139,7 +139,7 @@ def _owner(name: str, modules: Mapping[str, nn.Module]) -> tuple[str, str]:
     raise ConversionError(f"{name}: no module of the model holds this parameter")
 
 
-def _without_sequences(name: str, sequences: list[str]) -> str:
+def without_sequences(name: str, sequences: list[str]) -> str:
     """Return a name as PyTorch has it: the layers of its Sequential have no ``layers`` above."""
     for path in sorted(sequences, key=len, reverse=True):
         start = f"{path}." if path else ""

@@ -25,7 +25,8 @@ class Layout:
     Attributes:
         shape: the logical (PyTorch) shape; a dynamic size by its name or expression (``"h // 2"``).
         dtype: the torch dtype's name without prefix (``"float32"``).
-        order: ``order[i]`` is the PyTorch axis stored at MLX axis ``i``.
+        order: ``order[i]`` is the PyTorch axis stored at MLX axis ``i``. In a model written by hand
+            axes of size 1 may be missing, or stand there in addition (as -1).
     """
 
     shape: tuple[int | str, ...]

@@ -31,13 +31,20 @@ def parse_renames(options: Sequence[str]) -> dict[str | re.Pattern[str], str]:
     return dict(pairs)
 
 
-def rename_keys(keys: Iterable[str], patterns: Patterns) -> dict[str, str]:
+def rename_keys(
+    keys: Iterable[str], patterns: Patterns, *, what: str = "key of the checkpoint"
+) -> dict[str, str]:
     r"""Return key -> its new name, for every key; the first pattern that fits counts.
 
     A pattern fits a key, or the modules it begins with: ``{"backbone": "encoder"}`` makes
     ``encoder.0.weight`` of ``backbone.0.weight``. ``*`` stands for text without a dot, ``**`` for
     any, and those of the new name repeat those of the old in order. A compiled regular expression,
     or text after ``re:``, has to fit the whole key; the new name may say ``\1`` or ``\g<name>``.
+
+    Args:
+        keys: the names there are.
+        patterns: old name -> new name.
+        what: what a key is called in messages.
 
     Raises:
         OptionsError: a pattern is not valid or fits no key, or two keys get one name.
@@ -52,7 +59,7 @@ def rename_keys(keys: Iterable[str], patterns: Patterns) -> dict[str, str]:
                 used.add(number)
                 break
     if idle := [_text(old) for i, old in enumerate(patterns) if i not in used]:
-        raise OptionsError.listing("these patterns rename no key of the checkpoint:", idle)
+        raise OptionsError.listing(f"these patterns rename no {what}:", idle)
     named: defaultdict[str, list[str]] = defaultdict(list)
     for key, name in found.items():
         named[name].append(key)
@@ -65,6 +72,15 @@ def rename_keys(keys: Iterable[str], patterns: Patterns) -> dict[str, str]:
             ),
         )
     return found
+
+
+def fits(pattern: str | re.Pattern[str], key: str) -> bool:
+    """Tell whether a pattern of `rename_keys` fits a key.
+
+    Raises:
+        OptionsError: the pattern is not valid.
+    """
+    return _compile(pattern).fullmatch(key) is not None
 
 
 def renamed(checkpoint: Checkpoint, patterns: Patterns) -> tuple[Checkpoint, dict[str, str]]:

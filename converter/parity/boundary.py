@@ -14,7 +14,7 @@ from mlxport.converter.tensor import Tensor, to_mlx
 
 def stored(tensor: Tensor, layout: Layout) -> mx.array:
     """Return a PyTorch value as MLX stores it: axes permuted, in the recorded dtype."""
-    moved = tensor.with_bits(np.transpose(tensor.bits, layout.order))
+    moved = tensor.with_bits(_moved(tensor.bits, layout))
     dtype = getattr(mx, "bool_" if layout.dtype == "bool" else layout.dtype)
     if moved.dtype == "F64":  # only MLX's CPU backend has it
         return mx.array(np.ascontiguousarray(moved.bits), dtype=dtype)
@@ -28,4 +28,19 @@ def logical(array: mx.array, layout: Layout) -> npt.NDArray[Any]:
     )
     if values.ndim != len(layout.order):
         return values
+    added = tuple(i for i, axis in enumerate(layout.order) if axis < 0)
+    kept = [axis for axis in layout.order if axis >= 0]
+    missing = [axis for axis in range(len(layout.shape)) if axis not in kept]
+    if added or missing:
+        values = np.squeeze(values, added)
+        return np.expand_dims(np.transpose(values, np.argsort(kept)), missing)
     return np.transpose(values, np.argsort(layout.order))
+
+
+def _moved(bits: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
+    added = [i for i, axis in enumerate(layout.order) if axis < 0]
+    kept = [axis for axis in layout.order if axis >= 0]
+    missing = [axis for axis in range(bits.ndim) if axis not in kept]
+    ranked = sorted(kept)  # the axes that are left, by their new numbers
+    values = np.transpose(np.squeeze(bits, tuple(missing)), [ranked.index(a) for a in kept])
+    return np.expand_dims(values, added)
