@@ -6,7 +6,7 @@ Needs mlx and numpy, never torch: the reference brings what PyTorch computed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +32,7 @@ def verify_live(
     conversion: Conversion,
     reference: Reference,
     *,
+    inputs: tuple[Sequence[Any], Mapping[str, Any]] | None = None,
     noise_multiple: float = NOISE_MULTIPLE,
 ) -> ParityReport:
     """Judge a model against a reference recorded with ``keep_inputs=True``.
@@ -45,13 +46,14 @@ def verify_live(
         model: the MLX model, in eval mode; called with the reference's inputs.
         conversion: says which MLX module stands for which PyTorch module, in which axis order.
         reference: what PyTorch computed.
+        inputs: what to call the model with instead, positional and by name.
         noise_multiple: how many times PyTorch's own noise passes.
 
     Raises:
         ParityError: the model is in training mode, fails, or does not fit the conversion, or the
             conversion does not fit the reference.
     """
-    return _Verification(model, conversion, reference, noise_multiple).report()
+    return _Verification(model, conversion, reference, noise_multiple, inputs).report()
 
 
 def verify_bundle(
@@ -119,10 +121,11 @@ class _Verification:
         conversion: Conversion,
         reference: Reference,
         noise_multiple: float,
+        inputs: tuple[Sequence[Any], Mapping[str, Any]] | None,
     ) -> None:
         self.model, self.reference, self.noise_multiple = model, reference, noise_multiple
         self.root, self.records = _by_module(model, conversion)
-        self.inputs, self.named = model_inputs(self.root, conversion, reference)
+        self.inputs, self.named = inputs or model_inputs(self.root, conversion, reference)
         self.names = output_names(conversion, reference)
         self.signature = conversion.signature and (reference.signature or conversion.signature)
         self.calls = {(call.path, call.number): call for call in reference.calls}
@@ -279,6 +282,20 @@ class _Verification:
             yield _skipped(Entry(record.path), reason, IN_PLACE, ALONE)
 
 
+def check_mode(model: nn.Module) -> None:
+    """Refuse a model that is in training mode, or a part of which is.
+
+    Raises:
+        ParityError: it is.
+    """
+    training = [name or "the model" for name, m in model.named_modules() if m.training]
+    if training:
+        raise ParityError(
+            f"in training mode, where layers compute something else: {', '.join(training[:5])} "
+            f"({len(training)} in all). Call model.eval() first."
+        )
+
+
 def _skipped(entry: Entry, reason: str, *modes: str) -> Entry:
     return replace(entry, skipped={**entry.skipped, **dict.fromkeys(modes, reason)})
 
@@ -287,12 +304,7 @@ def _by_module(
     model: nn.Module, conversion: Conversion
 ) -> tuple[ModuleRecord, dict[int, list[ModuleRecord]]]:
     """Return the model's own record, and those of its modules by the module's identity."""
-    training = [name or "the model" for name, m in model.named_modules() if m.training]
-    if training:
-        raise ParityError(
-            f"in training mode, where layers compute something else: {', '.join(training[:5])} "
-            f"({len(training)} in all). Call model.eval() first."
-        )
+    check_mode(model)
     roots = [record for record in conversion.modules if record.path == ""]
     if len(roots) != 1:
         raise ParityError(
