@@ -28,6 +28,9 @@ class Entry:
         verdicts: mode -> the verdict.
         skipped: mode -> why there is no verdict. A mode that is in neither does not apply.
         name: of one of the model's outputs (``"output.logits"``); empty for a module's.
+        target: path of the module in an MLX model written by hand; empty where it was converted.
+        order: which of PyTorch's axes MLX stores where, as found by the values; None where it was
+            not looked for, or is not known.
     """
 
     path: str
@@ -37,6 +40,8 @@ class Entry:
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
     name: str = ""
+    target: str = ""
+    order: tuple[int, ...] | None = None
 
     @property
     def failing(self) -> tuple[str, ...]:
@@ -63,6 +68,8 @@ class Entry:
             "verdicts": {mode: _verdict_to_json(v) for mode, v in self.verdicts.items()},
             "skipped": dict(self.skipped),
             "name": self.name,
+            "target": self.target,
+            "order": None if self.order is None else list(self.order),
         }
 
     @classmethod
@@ -77,6 +84,8 @@ class Entry:
             verdicts,
             dict(data["skipped"]),
             data.get("name", ""),
+            data.get("target", ""),
+            None if data.get("order") is None else tuple(data["order"]),
         )
 
 

@@ -34,6 +34,7 @@ class ParityReport:
         draws: how many random draws of PyTorch's the MLX model was given.
         sizes: name of each dynamic size -> what it was in this run; empty where all are static.
         others: what was found at other sizes.
+        notes: what the reader should know besides, one sentence each.
     """
 
     entries: tuple[Entry, ...]
@@ -47,6 +48,7 @@ class ParityReport:
     draws: int = 0
     sizes: Mapping[str, int] = field(default_factory=dict)
     others: tuple[ParityReport, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -99,6 +101,7 @@ class ParityReport:
             "environment": dict(self.environment),
             "sizes": dict(self.sizes),
             "others": [other.to_json() for other in self.others],
+            "notes": list(self.notes),
             "outputs": [entry.to_json() for entry in self.outputs],
             "entries": [entry.to_json() for entry in self.entries],
         }
@@ -127,6 +130,7 @@ class ParityReport:
             draws=data.get("draws", 0),
             sizes=dict(data.get("sizes", {})),
             others=tuple(map(cls.from_json, data.get("others", ()))),
+            notes=tuple(data.get("notes", ())),
         )
 
     def to_text(
@@ -153,6 +157,7 @@ class ParityReport:
             entries.sort(key=lambda entry: not entry.failing)
         shown = entries[:limit]
         notes = [] if len(shown) == len(entries) else [f"{len(entries) - len(shown)} more layers"]
+        notes += [*self.notes, *_orders(self._all())]
         notes += [f"{key} {value}" for key, value in self.environment.items()]
         return render(self.verdict, shown, self.outputs, notes, width=width, color=color)
 
@@ -230,6 +235,19 @@ class ParityReport:
         if alone is not None:
             return "On PyTorch's own input it is right: what it is fed is wrong. Look before it."
         return f"Not judged alone ({entry.skipped.get(ALONE, 'no reason given')})."
+
+
+def _orders(entries: Iterable[Entry]) -> list[str]:
+    """Say which axis orders were found, the commonest first, and where the rarer ones."""
+    places: dict[tuple[int, ...], list[str]] = {}
+    for entry in entries:
+        if entry.order is not None:
+            places.setdefault(entry.order, []).append(label(entry))
+    return [
+        f"axes {order} in MLX: "
+        + (f"{len(found)} tensors" if len(found) > 3 else ", ".join(found))
+        for order, found in sorted(places.items(), key=lambda item: -len(item[1]))
+    ]
 
 
 def _count(number: int, noun: str) -> str:

@@ -58,6 +58,8 @@ def label(entry: Entry) -> str:
         return entry.name if entry.name.isprintable() else repr(entry.name)
     name = entry.path or ("the model" if not entry.output else "the model's")
     name = name if name.isprintable() else repr(name)
+    if entry.target not in ("", entry.path):
+        name += f" (MLX {entry.target})" if entry.target.isprintable() else ""
     call = f" call {entry.call}" if entry.call else ""
     return name + call + (f" output {entry.output}" if entry.output else "")
 
