@@ -72,6 +72,9 @@ class Context:
         updated: array with a slice replaced -> how it came about (see ``ops/writing.py``).
         viewed: array in another shape -> the one it was made of.
         expanded: value with new axes of length one -> the one without, and where they are stored.
+        inputs: what the body is given.
+        made: values that come of no float (see ``made_floats.py``) among the first ``scanned``
+            statements.
     """
 
     statements: list[Statement] = field(default_factory=list)
@@ -91,6 +94,9 @@ class Context:
     viewed: dict[str, Value] = field(default_factory=dict)
     expanded: dict[str, tuple[Value, tuple[int, ...]]] = field(default_factory=dict)
     own: dict[str, OwnFile] = field(default_factory=dict)
+    inputs: Sequence[Value] = ()
+    made: set[str] = field(default_factory=set)
+    scanned: int = 0
 
     # -- results ---------------------------------------------------------------------------------
 

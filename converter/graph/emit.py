@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from mlxport.converter.graph.attributes import Attribute, Built, ClassGroup, Parameter
 from mlxport.converter.graph.body import Body, Lowered
@@ -39,7 +39,8 @@ def emit(lowered: Lowered, names: Names) -> str:
     """
     groups = find_classes(lowered, names)
     root = groups[-1]
-    classes = "\n\n".join(_class(group, names) for group in groups)
+    buffers = {i.path for group in groups for i in group.instances if i.frozen}
+    classes = "\n\n".join(_class(group, names, buffers) for group in groups)
     code = f"{classes}\n{LOAD.format(name=root.name)}"
     return f"{_module_docstring(root, lowered, names)}\n{_imports(code, lowered)}\n\n\n{code}"
 
@@ -99,19 +100,35 @@ def _imports(code: str, lowered: Lowered) -> str:
     return "\n".join(lines)
 
 
-def _class(group: ClassGroup, names: Names) -> str:
+def _class(group: ClassGroup, names: Names, buffers: Collection[str]) -> str:
     instance = group.instances[0]
     lines = [f"class {group.name}(nn.Module):", *_class_docstring(group, names), ""]
     lines += [f"    def __init__(self{''.join(f', {p}' for p in group.parameters)}):"]
     lines += ["        super().__init__()"]
     for name, attribute in instance.attributes.items():
         lines += statement(f"self.{name} = ", _construct(attribute), 8)
+    freeze = f"self.freeze(keys={to_source(to_ast(list(instance.frozen)))}, recurse=False)"
     if instance.frozen:
-        keys = to_source(to_ast(list(instance.frozen)))
-        lines.append(f"        self.freeze(keys={keys}, recurse=False)")
+        lines.append(f"        {freeze}")
     if instance.body is not None:
         lines += ["", *_method(instance.body)]
+    prefix = f"{instance.path}." if instance.path else ""
+    below = any(path != instance.path and path.startswith(prefix) for path in buffers)
+    if instance.frozen or below:
+        lines += ["", *_unfreeze(freeze if instance.frozen else "self", below)]
     return "\n".join([*lines, ""])
+
+
+def _unfreeze(result: str, below: bool) -> Iterator[str]:
+    """Yield the method that keeps PyTorch's buffers frozen, as MLX's BatchNorm keeps its own."""
+    yield "    def unfreeze(self, *args, **kwargs):"
+    yield '        """Unfreeze parameters; what PyTorch holds in buffers stays frozen."""'
+    yield "        super().unfreeze(*args, **kwargs)"
+    if below:
+        yield "        for module in self.modules():"
+        yield "            if module is not self:"
+        yield "                module.unfreeze(keys=[], recurse=False)"
+    yield f"        return {result}"
 
 
 def _class_docstring(group: ClassGroup, names: Names) -> list[str]:

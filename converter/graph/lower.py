@@ -22,6 +22,7 @@ from mlxport.converter.graph.context import Context, Statement, Unsupported
 from mlxport.converter.graph.entrance import enter
 from mlxport.converter.graph.leaf_lowering import as_linear, call_of, lower_leaf, record_call
 from mlxport.converter.graph.leaves import plain_path
+from mlxport.converter.graph.made_floats import following
 from mlxport.converter.graph.naming import Names, is_inlined, variable_name
 from mlxport.converter.graph.nodes import (
     bound,
@@ -147,6 +148,7 @@ class _Lowering:
             imports=self.lowered.imports,
             demands=self.lowered.demands,
             own=self.lowered.own,
+            inputs=body.inputs,
             preferences=self.preferences,
             draws=self.lowered.draws,
         )
@@ -184,6 +186,7 @@ class _Lowering:
         if node.op == "get_attr":
             return self._array(node, module, path, owner, cx)
         if node.op == "call_module":
+            args, kwargs = following(cx, arguments, called=True)
             return self._module(node, module, path, owner, cx, args, kwargs)
         if node.target is operator.getitem:
             return args[0][args[1]]
@@ -203,6 +206,7 @@ class _Lowering:
             if name not in OPS:
                 raise Unsupported("no MLX handler")
             args = self.arrays.with_number(node.target, args)
+            args, kwargs = following(cx, (args, kwargs))
             result = OPS[name].handler(cx, *args, **kwargs)
             check_result(node, result)
         except Unsupported as reason:

@@ -40,7 +40,10 @@ def converted(run, x=X, **buffers):
         (lambda m, x: x + torch.tensor(2), "return x + 2"),
         (lambda m, x: x > torch.tensor(0.3), "return x > 0.3"),
         (lambda m, x: x / torch.tensor(0.1, dtype=torch.float64), "return x / 0.1"),
-        (lambda m, x: torch.maximum(x, torch.tensor(0.3)), "mx.maximum(x, mx.array(0.3))"),
+        (
+            lambda m, x: torch.maximum(x, torch.tensor(0.3)),
+            "mx.maximum(x, mx.array(0.3).astype(x.dtype))",
+        ),
         (lambda m, x: torch.where(x > 0, x, torch.tensor(-torch.inf)), "mx.array(-mx.inf)"),
         (lambda m, x: x.half().sum() * torch.tensor(2.0), "* mx.array(2.0)"),
         (lambda m, x: x * torch.tensor([0.1, 0.2, 0.3]), "x * mx.array([0.1, 0.2, 0.3])"),
