@@ -236,6 +236,11 @@ STEPS: dict[str, type[Any]] = {
 }
 
 
+def rearranges(step: Step) -> bool:
+    """Tell whether a step only moves values: then a gradient goes the way of its tensor."""
+    return isinstance(step, (Permute, Reshape, TransposedConvWeight))
+
+
 def conv_weight(rank: int) -> tuple[Step, ...]:
     """``(out, in/groups, *k)`` of ``torch.nn.ConvNd`` to MLX's ``(out, *k, in/groups)``."""
     return (Permute(axes_to_last(rank + 2, 1)),)

@@ -10,24 +10,26 @@ from typing import Any
 from mlxport.converter.parity.compare import Verdict
 
 # How MLX's value came about, in each mode: from what MLX computed so far, each layer evaluated;
-# from what PyTorch computed, layer by layer; from the whole model as one lazy graph; and from that
-# compiled by mx.compile.
+# from what PyTorch computed, layer by layer; from the whole model as one lazy graph; from that
+# compiled by mx.compile; and, backwards, from the derivative of the whole model.
 IN_PLACE, ALONE, WHOLE, COMPILED = "in_place", "alone", "whole", "compiled"
-MODES = (IN_PLACE, ALONE, WHOLE, COMPILED)
+GRADIENT = "gradient"
+MODES = (IN_PLACE, ALONE, WHOLE, COMPILED, GRADIENT)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of the result of one call of one module.
+    """One tensor of the result of one call of one module, or one gradient.
 
     Attributes:
         path: the module's qualified name in PyTorch; ``""`` is the model.
         call: how many calls of that module came before.
-        output: which of the module's output tensors.
+        output: which of the module's output tensors; which of its gradients.
         layer: name of the MLX class.
         verdicts: mode -> the verdict.
         skipped: mode -> why there is no verdict. A mode that is in neither does not apply.
-        name: of one of the model's outputs (``"output.logits"``); empty for a module's.
+        name: of one of the model's outputs (``"output.logits"``) or of a gradient (``"gradient of
+            encoder.0.weight"``); empty for a module's output.
         target: path of the module in an MLX model written by hand; empty where it was converted.
         order: which of PyTorch's axes MLX stores where, as found by the values; None where it was
             not looked for, or is not known.

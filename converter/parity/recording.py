@@ -121,6 +121,27 @@ class Reference:
     sizes: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, eq=False)
+class Gradients:
+    """What PyTorch's autograd gives for one number made of the model's outputs.
+
+    That number is the sum of each real floating output times a fixed random tensor of its shape.
+    All values are whole.
+
+    Attributes:
+        factors: those random tensors, in the outputs' dtypes; None for an output that has none.
+        inputs: gradients of the model's tensor arguments, flattened; None for what is no real
+            floating number.
+        parameters: gradients of the parameters, under each of their names.
+        obstacle: why PyTorch gives no gradients; empty where it does.
+    """
+
+    factors: tuple[Tensor | None, ...] = ()
+    inputs: tuple[Value | None, ...] = ()
+    parameters: Mapping[str, Value] = field(default_factory=dict)
+    obstacle: str = ""
+
+
 @lru_cache(maxsize=64)  # a model has many tensors of few sizes, in two runs
 def sample_indices(size: int, sample: int, seed: int) -> Array | None:
     """Choose about ``sample`` of ``size`` flat indices, ascending; None where all are few enough.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,6 +13,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from mlxport.converter.errors import ParityError
+from mlxport.converter.parity.copies import cloned, copied
 from mlxport.converter.parity.float64 import in_float64, wide, widen
 from mlxport.converter.parity.kept import Kept, bits, dtype_name, joined, tensors
 from mlxport.converter.parity.recording import Call, Reference, sample_indices
@@ -145,7 +145,7 @@ class _Recorder:
     def run_own(self, keep_inputs: bool) -> None:
         """Run in the model's own dtype; the random numbers are drawn in this run."""
         with self.draws.recorded():
-            result = self._run(_copied(self.module), self.given, self.own_calls.append, keep_inputs)
+            result = self._run(copied(self.module), self.given, self.own_calls.append, keep_inputs)
         self.signature = signature_of(self.module, self.given, result)
         self.own_outputs = [Kept(leaf) for leaf in tensors(result)]
 
@@ -155,7 +155,7 @@ class _Recorder:
         def on_call(made: _Made) -> None:
             self.exact_calls[made.path, made.number] = made.outputs
 
-        exact = _copied(self.module)
+        exact = copied(self.module)
         try:
             widen(exact)
             self.exact = exact  # where only the whole fails, its modules may still run alone
@@ -185,7 +185,7 @@ class _Recorder:
     def _run(
         self, module: torch.nn.Module, given: Given, on_call: OnCall, keep_inputs: bool = False
     ) -> Any:
-        args, kwargs = _cloned(given)
+        args, kwargs = cloned(given)
         with ExitStack() as stack:
             stack.enter_context(self._random_state())
             stack.enter_context(every_module_called())
@@ -205,7 +205,7 @@ class _Recorder:
         number = 0
 
         def before(_: torch.nn.Module, args: Any, kwargs: Any) -> None:
-            given = _cloned((args, kwargs)) if keep_inputs else None
+            given = cloned((args, kwargs)) if keep_inputs else None
             waiting.append((given, self.draws.position))
 
         def after(_: torch.nn.Module, args: Any, kwargs: Any, result: Any) -> None:
@@ -247,27 +247,6 @@ class _Recorder:
     def _random_state(self) -> Any:
         devices = {t.device for t in [*self.module.parameters(), *self.module.buffers()]}
         return torch.random.fork_rng([device for device in devices if device.type == "cuda"])
-
-
-def _copied(module: torch.nn.Module) -> torch.nn.Module:
-    # deepcopy refuses computed tensors, such as the weight that old-style weight norm recomputes
-    computed: dict[int, Any] = {
-        id(value): value.detach().clone()
-        for part in module.modules()
-        for value in vars(part).values()
-        if isinstance(value, torch.Tensor) and not value.is_leaf
-    }
-    try:
-        return copy.deepcopy(module, computed).eval()
-    except Exception as error:  # deepcopy runs the classes' own code
-        raise ParityError(
-            f"{type(module).__name__} cannot be copied ({type(error).__name__}: {error}). Parity "
-            "runs a copy, so that the model itself stays as it is; give it a __deepcopy__."
-        ) from error
-
-
-def _cloned(value: Any) -> Any:
-    return tree_map(lambda v: v.detach().clone() if isinstance(v, torch.Tensor) else v, value)
 
 
 def _own_dtype(module: torch.nn.Module, given: Given) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlxport.converter.errors import ParityError
 from mlxport.converter.parity.compare import NOISE_MULTIPLE, Verdict
-from mlxport.converter.parity.entry import ALONE, COMPILED, IN_PLACE, WHOLE, Entry
+from mlxport.converter.parity.entry import ALONE, COMPILED, GRADIENT, IN_PLACE, WHOLE, Entry
 from mlxport.converter.parity.html import html
 from mlxport.converter.parity.markdown import markdown
 from mlxport.converter.parity.text import label, render
@@ -32,6 +32,8 @@ class ParityReport:
         seed: of the reference run.
         environment: device, backend, versions and settings of this run.
         draws: how many random draws of PyTorch's the MLX model was given.
+        gradients: of the model's inputs, then of its parameters in the order of their modules'
+            calls; empty where they were not asked for.
         sizes: name of each dynamic size -> what it was in this run; empty where all are static.
         others: what was found at other sizes.
         notes: what the reader should know besides, one sentence each.
@@ -46,6 +48,7 @@ class ParityReport:
     seed: int = 0
     environment: Mapping[str, str] = field(default_factory=dict)
     draws: int = 0
+    gradients: tuple[Entry, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
     others: tuple[ParityReport, ...] = ()
     notes: tuple[str, ...] = ()
@@ -55,8 +58,9 @@ class ParityReport:
         """Whether parity was shown: outputs compared in every way, and no verdict failed.
 
         What was skipped neither passes nor fails; outputs of which no value was compared (none
-        there, all empty, all NaN) show nothing, so the report does not pass. Where sizes are
-        dynamic, parity is shown only where it is at every size tried.
+        there, all empty, all NaN) show nothing, so the report does not pass, nor where gradients
+        were asked for and none was compared. Where sizes are dynamic, parity is shown only where
+        it is at every size tried.
         """
         here = not any(entry.failing for entry in self._all()) and self._compared()
         return here and all(other.passed for other in self.others)
@@ -67,6 +71,7 @@ class ParityReport:
 
         The first module that fails alone, in the order computed; if none does, the first that
         fails in place, whose input may be what is wrong; ``""``, the model, if no module fails.
+        Where only gradients are wrong, the last module in that order: the first on the way back.
         """
         if self.passed:
             return None
@@ -104,6 +109,7 @@ class ParityReport:
             "notes": list(self.notes),
             "outputs": [entry.to_json() for entry in self.outputs],
             "entries": [entry.to_json() for entry in self.entries],
+            "gradients": [entry.to_json() for entry in self.gradients],
         }
 
     @classmethod
@@ -128,6 +134,7 @@ class ParityReport:
             seed=data["seed"],
             environment=dict(data["environment"]),
             draws=data.get("draws", 0),
+            gradients=tuple(Entry.from_json(entry) for entry in data.get("gradients", [])),
             sizes=dict(data.get("sizes", {})),
             others=tuple(map(cls.from_json, data.get("others", ()))),
             notes=tuple(data.get("notes", ())),
@@ -159,7 +166,8 @@ class ParityReport:
         notes = [] if len(shown) == len(entries) else [f"{len(entries) - len(shown)} more layers"]
         notes += [*self.notes, *_orders(self._all())]
         notes += [f"{key} {value}" for key, value in self.environment.items()]
-        return render(self.verdict, shown, self.outputs, notes, width=width, color=color)
+        tables = [[*shown, *self.outputs], self.gradients]
+        return render(self.verdict, tables, notes, width=width, color=color)
 
     def to_markdown(self) -> str:
         """Return the report as a page in Markdown."""
@@ -182,20 +190,25 @@ class ParityReport:
     def _all(self) -> Iterator[Entry]:
         yield from self.entries
         yield from self.outputs
+        yield from self.gradients
 
     def _compared(self) -> bool:
+        return self._outputs_compared() and (not self.gradients or _values(self.gradients) > 0)
+
+    def _outputs_compared(self) -> bool:
         complete = all(
             mode in entry.verdicts for entry in self.outputs for mode in (IN_PLACE, WHOLE)
         )
-        values = sum(v.compared for entry in self.outputs for v in entry.verdicts.values())
-        return complete and values > 0
+        return complete and _values(self.outputs) > 0
 
     def _first_at_fault(self) -> Entry | None:
         for mode in (ALONE, IN_PLACE):
             for entry in self.entries:
                 if mode in entry.failing:
                     return entry
-        return None
+        if any(output.failing for output in self.outputs):
+            return None
+        return next((entry for entry in reversed(self.gradients) if entry.failing), None)
 
     def _holds(self) -> str:
         layers = {(entry.path, entry.call) for entry in self.entries if entry.verdicts}
@@ -204,17 +217,22 @@ class ParityReport:
         yardstick = f"PyTorch's own {self.dtype} noise"
         if self.fallback:
             yardstick = f"one {self.dtype} rounding ({self.fallback})"
+        found = [_count(len(self.outputs), "output"), _count(len(layers), "layer call")]
+        judged = [entry for entry in self.gradients if entry.verdicts]
+        found += [_count(len(judged), "gradient")] if self.gradients else []
         sentence = (
-            f"parity holds: {_count(len(self.outputs), 'output')} and "
-            f"{_count(len(layers), 'layer call')} within {self.noise_multiple:g}x of {yardstick}; "
-            f"worst {worst.ratio:.2g}x at {label(worst)}"
+            f"parity holds: {', '.join(found[:-1])} and {found[-1]} within "
+            f"{self.noise_multiple:g}x of {yardstick}; worst {worst.ratio:.2g}x at {label(worst)}"
         )
         sentence += f"; {_count(self.draws, 'random draw')} replayed" * bool(self.draws)
-        return sentence + (f"; {_count(len(unjudged), 'layer call')} not judged" * bool(unjudged))
+        sentence += f"; {_count(len(unjudged), 'layer call')} not judged" * bool(unjudged)
+        left = len(self.gradients) - len(judged)
+        return sentence + (f"; {_count(left, 'gradient')} not judged" * bool(left))
 
     def _failed(self) -> str:
         if not any(entry.failing for entry in self._all()):
-            return "parity NOT SHOWN: of the model's outputs no value was compared"
+            of = "gradients" if self._outputs_compared() else "outputs"
+            return f"parity NOT SHOWN: of the model's {of} no value was compared"
         entry = self._first_at_fault()
         if entry is None:
             entry = next(output for output in self.outputs if output.failing)
@@ -230,11 +248,20 @@ class ParityReport:
             return "Evaluated step by step it is right, as one lazy graph it is not."
         if mode == COMPILED:
             return "It is right as it is, compiled by mx.compile it is not."
+        if mode == GRADIENT:
+            return (
+                "Forwards it is right, backwards it is not. Of the wrong gradients this is the "
+                "first on the way back: this layer's derivative is wrong, or that of what follows."
+            )
         if entry in self.outputs:
             return "No layer judged fails: what comes between or after the layers is wrong."
         if alone is not None:
             return "On PyTorch's own input it is right: what it is fed is wrong. Look before it."
         return f"Not judged alone ({entry.skipped.get(ALONE, 'no reason given')})."
+
+
+def _values(entries: Iterable[Entry]) -> int:
+    return sum(verdict.compared for entry in entries for verdict in entry.verdicts.values())
 
 
 def _orders(entries: Iterable[Entry]) -> list[str]:
@@ -244,8 +271,7 @@ def _orders(entries: Iterable[Entry]) -> list[str]:
         if entry.order is not None:
             places.setdefault(entry.order, []).append(label(entry))
     return [
-        f"axes {order} in MLX: "
-        + (f"{len(found)} tensors" if len(found) > 3 else ", ".join(found))
+        f"axes {order} in MLX: " + (f"{len(found)} tensors" if len(found) > 3 else ", ".join(found))
         for order, found in sorted(places.items(), key=lambda item: -len(item[1]))
     ]
 

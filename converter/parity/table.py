@@ -63,8 +63,10 @@ class Table:
     rows: tuple[Row, ...]
 
 
-def tables_of(reports: Mapping[str, ParityReport]) -> tuple[Table, Table]:
-    """Lay out outputs and layers: of one report in full, of several the worst ratio of each.
+def tables_of(reports: Mapping[str, ParityReport]) -> tuple[Table, ...]:
+    """Lay out outputs, layers and, where there are any, gradients.
+
+    Of one report in full, of several the worst ratio of each.
 
     Args:
         reports: by what to call them; of one and the same model.
@@ -73,11 +75,12 @@ def tables_of(reports: Mapping[str, ParityReport]) -> tuple[Table, Table]:
         "Outputs": {name: report.outputs for name, report in reports.items()},
         "Layers, in the order computed": {name: r.entries for name, r in reports.items()},
     }
-    outputs, layers = (
+    gradients = {name: report.gradients for name, report in reports.items()}
+    parts |= {"Gradients": gradients} if any(gradients.values()) else {}
+    return tuple(
         _whole(title, *entries.values()) if len(reports) == 1 else _beside(title, entries)
         for title, entries in parts.items()
     )
-    return outputs, layers
 
 
 def _whole(title: str, entries: Sequence[Entry]) -> Table:

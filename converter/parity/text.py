@@ -19,16 +19,15 @@ _NUMBERS = ("error", "noise", "max_abs")
 
 def render(
     verdict: str,
-    entries: Sequence[Entry],
-    outputs: Sequence[Entry],
+    tables: Sequence[Sequence[Entry]],
     notes: Iterable[str],
     *,
     width: int,
     color: bool,
 ) -> str:
-    """Return the verdict, the table, the problems of what failed, why what was skipped, the notes.
+    """Return the verdict, the tables, the problems of what failed, why what was skipped, the notes.
 
-    In the table a mode's column is the ratio of error to noise, the other numbers are those of the
+    In a table a mode's column is the ratio of error to noise, the other numbers are those of the
     mode with the largest ratio.
     """
     page = StringIO()
@@ -40,11 +39,11 @@ def render(
         emoji=False,
         markup=False,
     )
-    rows = [*entries, *outputs]
+    rows = [entry for table in tables for entry in table]
     good = not verdict.startswith(("parity FAILED", "parity NOT"))
     console.print(Text(verdict, style="bold green" if good else "bold red"), soft_wrap=True)
-    if rows:
-        console.print(_table(rows))
+    for table in filter(None, tables):
+        console.print(_table(table))
     for line in [*_problems(rows), *_reasons(rows)]:
         console.print(Text(line), soft_wrap=True)
     if notes := list(notes):
