@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mlxport.converter.converted import Converted
     from mlxport.converter.export import Exported
     from mlxport.converter.load_weights import Loaded
+    from mlxport.converter.parity.arrangements import Axes, Inputs
+    from mlxport.converter.parity.pairing import Names
     from mlxport.converter.parity.report import ParityReport
     from mlxport.converter.plan import WeightPlan
     from mlxport.converter.record import Conversion
@@ -335,25 +337,54 @@ def verify(
     example_inputs: torch.Tensor | Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     *,
+    names: Names | None = None,
+    mlx_inputs: Inputs | None = None,
+    inputs_order: Axes | Sequence[Axes] | None = None,
+    outputs_order: Axes | Sequence[Axes] | None = None,
     noise_multiple: float | None = None,
 ) -> ParityReport:
-    """Hold a model that ``convert`` made to its torch model, on these inputs.
+    """Hold an MLX model to its torch model, on these inputs: a converted one, or one of your own.
+
+    Of a model written by hand, submodules are paired by name, and the order in which each stores
+    its axes is found by shape and values; its own outputs may lie in PyTorch's order, channels-last
+    or sequence-first, anything else has to be said. What has no counterpart is listed in the
+    report, not judged.
 
     Args:
-        model: the MLX model of a ``convert`` result.
-        module: the torch model it was made from.
-        example_inputs: a tensor, or the positional inputs in a tuple or list.
+        model: the MLX model, in eval mode, with the torch model's weights.
+        module: the torch model.
+        example_inputs: a tensor, or the positional inputs in a tuple or list. Best random, and of
+            sizes that all differ: equal sizes and symmetric values tell axes apart less well.
         kwargs: keyword inputs.
+        names: name of a submodule in PyTorch -> in the MLX model, where they differ:
+            ``{"encoder.*": "enc.*"}``, patterns as in ``load_weights(rename=)``. None as the name
+            in MLX leaves modules out whose boundaries differ.
+        mlx_inputs: what to call the MLX model with: an array, arrays in a tuple or list, by name in
+            a dict, or a function that makes these of PyTorch's inputs as arrays. By default
+            PyTorch's inputs, logical or channels-last, whichever runs and agrees.
+        inputs_order: instead, ``"logical"``, ``"channels_last"``, or PyTorch's axes in the order in
+            which MLX stores them, ``(0, 2, 3, 1)``; for all inputs, or for each in a list.
+        outputs_order: the same of the model's outputs.
         noise_multiple: how many times PyTorch's own rounding noise passes (default 32).
 
     Raises:
-        ParityError: the model does not come from ``convert``, or does not fit the torch model.
+        OptionsError: ``names`` or an order does not fit, or stands beside a converted model.
+        ParityError: the model is in training mode, fails on the inputs, or does not fit the torch
+            model: no submodule has a counterpart.
     """
     prepare()
     from mlxport.converter.conversion import verify_model
 
     return verify_model(
-        model, module, _positional(example_inputs), kwargs, noise_multiple=noise_multiple
+        model,
+        module,
+        _positional(example_inputs),
+        kwargs,
+        names=names,
+        mlx_inputs=mlx_inputs,
+        inputs_order=inputs_order,
+        outputs_order=outputs_order,
+        noise_multiple=noise_multiple,
     )
 
 

@@ -20,7 +20,7 @@ from mlxport.converter.checkpoint.read import open_checkpoint
 from mlxport.converter.checkpoint.rename import Patterns, renamed
 from mlxport.converter.checkpoint.stream import stream_weights
 from mlxport.converter.converted import Converted, remember
-from mlxport.converter.errors import ParityError
+from mlxport.converter.errors import OptionsError
 from mlxport.converter.factory import make_model
 from mlxport.converter.folder import write_folder, write_left_out, write_report
 from mlxport.converter.graph.dynamic import DynamicSizes
@@ -29,6 +29,7 @@ from mlxport.converter.graph.weights import state_tensors
 from mlxport.converter.inputs import example_call
 from mlxport.converter.loading import live_model, load_source
 from mlxport.converter.parity.compare import NOISE_MULTIPLE
+from mlxport.converter.parity.hand_port import verify_hand_port
 from mlxport.converter.parity.recording import Reference
 from mlxport.converter.parity.reference import record_reference
 from mlxport.converter.parity.report import ParityReport
@@ -141,13 +142,29 @@ def verify_model(
     kwargs: Mapping[str, Any] | None = None,
     *,
     noise_multiple: float | None = None,
+    **by_hand: Any,
 ) -> ParityReport:
-    """Hold a converted model to its torch model; see ``mlxport.verify``."""
+    """Hold a converted model to its torch model; see ``mlxport.verify``.
+
+    Args:
+        model: the MLX model; one that was not converted goes to `verify_hand_port`.
+        module: the torch model.
+        args: positional inputs.
+        kwargs: keyword inputs.
+        noise_multiple: how many times PyTorch's own noise passes.
+        by_hand: what a model written by hand has to say (``names``, …); None says nothing.
+
+    Raises:
+        OptionsError: ``by_hand`` speaks of a model that was converted.
+    """
     conversion = getattr(model, "_mlxport_conversion", None)
     if not isinstance(conversion, Conversion):
-        raise ParityError(
-            f"{type(model).__name__} does not come from mlxport.convert, so nothing says which of "
-            "its layers stand for which of PyTorch's. Convert the torch model first."
+        multiple = noise_multiple or NOISE_MULTIPLE
+        return verify_hand_port(model, module, args, kwargs, noise_multiple=multiple, **by_hand)
+    if said := [option for option, value in by_hand.items() if value is not None]:
+        raise OptionsError(
+            f"{', '.join(said)}: for models written by hand. {type(model).__name__} comes from "
+            "mlxport.convert, which knows its layers and the order of their axes."
         )
     reference = reference_of(module, args, kwargs, conversion, keep_inputs=True)
     return verify_live(

@@ -59,15 +59,16 @@ LEVELS: list[set[str]] = [
 
 # Imports inside one level that are meant, and none of them goes back.
 SIDEWAYS: dict[str, set[str]] = {
-    # a conversion ends in a written folder
     "converter.analyze": {"converter.analysis"},  # what it fills in
     "converter.export": {"converter.folder"},  # it reads what was written
+    # a conversion ends in a written folder
     "converter.conversion": {"converter.converted", "converter.folder"},
     "converter.transfer": {"converter.converted", "converter.folder"},
     "converter.weights_only": {"converter.converted", "converter.folder"},
     "converter.restore": {"converter.folder"},
     "converter.graph": {"converter.rules"},  # a leaf of a known class is lowered by its rule
-    "converter.parity": {"converter.checkpoint"},  # the reference is a safetensors file
+    # the reference is a safetensors file; modules are paired by the names layer_weights gives them
+    "converter.parity": {"converter.checkpoint", "converter.layer_weights"},
     "converter.inputs": {"converter.torch_call"},  # inputs go by the names of forward
     "converter.record": {"converter.plan", "converter.structure"},  # the record carries both
     "converter.torch_structure": {"converter.structure", "converter.torch_call"},

@@ -137,6 +137,20 @@ def modules_at(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]
     return modules
 
 
+def check_mode(model: nn.Module) -> None:
+    """Refuse a model that is in training mode, or a part of which is.
+
+    Raises:
+        ParityError: it is.
+    """
+    training = [name or "the model" for name, m in model.named_modules() if m.training]
+    if training:
+        raise ParityError(
+            f"in training mode, where layers compute something else: {', '.join(training[:5])} "
+            f"({len(training)} in all). Call model.eval() first."
+        )
+
+
 def arrays(value: Any) -> Iterator[mx.array]:
     """Yield the arrays of nested tuples, lists and dicts, in PyTorch's pytree order."""
     for leaf in leaves(value):

@@ -23,7 +23,15 @@ from mlxport.converter.parity.interface import model_inputs, output_names, paire
 from mlxport.converter.parity.recording import Call, Reference, Value
 from mlxport.converter.parity.replay import check_draws, replayed
 from mlxport.converter.parity.report import ParityReport
-from mlxport.converter.parity.trace import TracedCall, arrays, dtype_name, modules_at, run, trace
+from mlxport.converter.parity.trace import (
+    TracedCall,
+    arrays,
+    check_mode,
+    dtype_name,
+    modules_at,
+    run,
+    trace,
+)
 from mlxport.converter.record import Conversion, Layout, ModuleRecord
 
 
@@ -280,20 +288,6 @@ class _Verification:
             if record.path not in self.reference.aliases:
                 reason = "the reference was recorded without it"
             yield _skipped(Entry(record.path), reason, IN_PLACE, ALONE)
-
-
-def check_mode(model: nn.Module) -> None:
-    """Refuse a model that is in training mode, or a part of which is.
-
-    Raises:
-        ParityError: it is.
-    """
-    training = [name or "the model" for name, m in model.named_modules() if m.training]
-    if training:
-        raise ParityError(
-            f"in training mode, where layers compute something else: {', '.join(training[:5])} "
-            f"({len(training)} in all). Call model.eval() first."
-        )
 
 
 def _skipped(entry: Entry, reason: str, *modes: str) -> Entry:
