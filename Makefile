@@ -12,7 +12,7 @@ TYPES := build/types
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install test lint format types pytest layers-report bench demo clean
+.PHONY: help install test lint format types pytest layers-report bench docs demo clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -51,6 +51,9 @@ layers-report: $(STAMP) ## Tally PyTorch's own samples of its layers: converted,
 
 bench: $(STAMP) ## Measure it beside MLX's own layers and PyTorch; writes benchmarks/results.md
 	$(BIN)/python benchmarks/run.py
+
+docs: $(STAMP) ## Write docs/supported.md anew, from the registries and by converting networks
+	$(BIN)/python tests/models/networks_table.py
 
 demo: $(STAMP) ## Convert a 3-D U-Net and show that it computes what PyTorch's does
 	$(BIN)/python examples/demo.py

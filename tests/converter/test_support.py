@@ -37,9 +37,10 @@ def test_a_row_names_its_test_or_its_reason(row):
 
 
 def test_the_document_is_what_the_registries_say():
-    assert (ROOT / "docs" / "supported.md").read_text() == support.as_markdown(), (
-        "run: mlxport layers --markdown > docs/supported.md"
-    )
+    page = (ROOT / "docs" / "supported.md").read_text()
+    registries, networks, _ = page.partition("\n## Networks\n")
+    assert registries == support.as_markdown(), "run: make docs"
+    assert networks
 
 
 def test_the_command_prints_every_row():

@@ -27,6 +27,7 @@ class Network:
         transposes: that one call of the converted model executes.
         why: that many.
         batch: whether torch.export can leave the batch size open.
+        unjudged: layer calls that cannot be judged by themselves.
     """
 
     package: str
@@ -35,6 +36,7 @@ class Network:
     transposes: int
     why: str = "in and out"
     batch: bool = True
+    unjudged: int = 0
 
 
 # What attention has to move: heads stand before positions in the products, behind them elsewhere.
