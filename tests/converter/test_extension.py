@@ -311,7 +311,7 @@ def test_replacing_a_handler_has_to_be_meant() -> None:
     assert not mlxport.convert(Sine(), X).report.passed
 
 
-@pytest.mark.parametrize("wrong", [3, torch.sin, None], ids=str)
+@pytest.mark.parametrize("wrong", [3, torch.sin, None], ids=["number", "function", "none"])
 def test_only_operators_have_handlers(wrong: Any) -> None:
     with pytest.raises(OptionsError, match="register_op takes operators"):
         mlxport.register_op(wrong)
