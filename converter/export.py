@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ def export_folder(
         identical,
         shapeless,
         "cpu" if mx.default_device() == mx.cpu else "gpu",
-        (FIXED_SIZES,) if shapeless else (),
+        (FIXED_SIZES,) if shapeless and not conversion.dynamic else (),
     )
 
 
@@ -158,10 +159,11 @@ class _Function:
         """
         metadata = json.dumps({"format": "mlxport", "inputs": self.names})
         try:
-            mx.export_function(
-                str(path), self.__call__, *self.inputs, shapeless=shapeless, metadata=metadata
-            )
-            function = mx.import_function(str(path))
+            with _without_addmm() if shapeless else nullcontext():
+                mx.export_function(
+                    str(path), self.__call__, *self.inputs, shapeless=shapeless, metadata=metadata
+                )
+            function: Any = mx.import_function(str(path))
             outputs = function(*self.inputs)
             mx.eval(outputs)
         except (ValueError, RuntimeError) as error:
@@ -227,6 +229,21 @@ class _Function:
             noise_multiple=noise_multiple,
             reference_dtype=value.reference_dtype,
         ).problems
+
+
+@contextmanager
+def _without_addmm() -> Iterator[None]:
+    """Let layers multiply and add in two steps.
+
+    MLX 0.32.4 exports ``mx.addmm``, which Linear calls, with the bias spread to a fixed shape; for
+    other shapes it then reads past its end.
+    """
+    addmm = mx.addmm
+    setattr(mx, "addmm", lambda c, a, b: a @ b + c)  # noqa: B010 (it is typed as a constant)
+    try:
+        yield
+    finally:
+        setattr(mx, "addmm", addmm)  # noqa: B010
 
 
 def _same_bits(ours: Sequence[mx.array], theirs: Sequence[mx.array]) -> bool:

@@ -10,7 +10,7 @@ from functools import wraps
 from typing import Any, TypeVar
 
 import torch
-from torch.library import CustomOpDef
+from torch._library.custom_ops import CustomOpDef
 
 from mlxport.converter.errors import OptionsError
 from mlxport.converter.graph import ops
@@ -43,7 +43,8 @@ def register_rule(
     Raises:
         OptionsError: something is no class of modules, or has a rule already.
     """
-    for cls in classes:
+    given: tuple[Any, ...] = classes
+    for cls in given:
         if not (isinstance(cls, type) and issubclass(cls, torch.nn.Module)):
             raise OptionsError(f"register_rule takes classes of torch.nn.Module, got {cls!r}")
         if cls in registry.RULES and not override:
