@@ -146,6 +146,11 @@ def main() -> None:
 @click.option(
     "--noise-multiple", type=float, help="Times PyTorch's own noise that pass.  [default: 32]"
 )
+@click.option(
+    "--gradients",
+    is_flag=True,
+    help="Hold the gradients of inputs and parameters to PyTorch's too.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the parity report as JSON.")
 @_exits
 def convert(
@@ -376,7 +381,7 @@ def _analyze(source: Path, as_json: bool, **options: Any) -> None:
         raise OptionsError(
             f"--dry-run analyzes a model: give --model and --input, not {', '.join(given)}"
         )
-    unused = ("overwrite", "noise_multiple")
+    unused = ("overwrite", "noise_multiple", "gradients")
     analysis = api.analyze_checkpoint(
         source, **{name: value for name, value in options.items() if name not in unused}
     )

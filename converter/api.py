@@ -41,6 +41,7 @@ def convert(
     channels_last: bool = False,
     verify: bool = True,
     noise_multiple: float | None = None,
+    gradients: bool = False,
     dynamic: Sequence[int] | int | None = None,
     dynamic_shapes: Any = None,
 ) -> Converted:
@@ -64,6 +65,7 @@ def convert(
             outputs have PyTorch's axes.
         verify: hold the MLX model to PyTorch, layer by layer, in float64.
         noise_multiple: how many times PyTorch's own rounding noise passes (default 32).
+        gradients: hold the gradients of inputs and parameters to PyTorch's too, in eval mode.
         dynamic: axes whose size may change from call to call, in every input that has them and
             more than one element there: ``(0,)`` is the batch, ``(0, 2, 3)`` the batch and both
             sides of an image. torch.export finds out which sizes go together. Parity is then
@@ -88,6 +90,7 @@ def convert(
         channels_last=channels_last,
         verify=verify,
         noise_multiple=noise_multiple,
+        gradients=gradients,
         dynamic=dynamic,
         dynamic_shapes=dynamic_shapes,
     )
@@ -193,6 +196,7 @@ def convert_checkpoint(
     overwrite: bool = False,
     channels_last: bool = False,
     noise_multiple: float | None = None,
+    gradients: bool = False,
     dynamic: Sequence[int] | int | None = None,
     dynamic_shapes: Any = None,
 ) -> Converted:
@@ -228,6 +232,7 @@ def convert_checkpoint(
         overwrite: replace an existing output folder.
         channels_last: the MLX model takes and gives channels-last arrays.
         noise_multiple: how many times PyTorch's own rounding noise passes (default 32).
+        gradients: as for ``convert``; judged here alone, as the folder's reference holds none.
         dynamic: axes whose size may change from call to call, in every input that has them and
             more than one element there: ``(0,)`` is the batch, ``(0, 2, 3)`` the batch and both
             sides of an image. torch.export finds out which sizes go together. Parity is then
@@ -244,10 +249,11 @@ def convert_checkpoint(
     common: dict[str, Any] = {"key": key, "prefix": prefix, "rename": rename}
     common |= {"overwrite": overwrite, "max_shard_size": max_shard_size}
     of_model = inputs or kwargs or model_args or channels_last or noise_multiple is not None
+    of_model = of_model or gradients
     if model is None and (of_model or dynamic is not None or dynamic_shapes is not None):
         raise OptionsError(
             "without --model there is no model to run: leave out --input, --input-file, --kwargs, "
-            "--model-args, --layout, --dynamic and --noise-multiple, or name the model"
+            "--model-args, --layout, --dynamic, --gradients and --noise-multiple, or name the model"
         )
     if (model is not None) + (plan is not None) + bool(layers) > 1:
         raise OptionsError("--model, --plan and --layer each say what the weights are: give one")
@@ -278,6 +284,7 @@ def convert_checkpoint(
         allow_lossy_cast=allow_lossy_cast,
         channels_last=channels_last,
         noise_multiple=noise_multiple,
+        gradients=gradients,
         dynamic=dynamic,
         dynamic_shapes=dynamic_shapes,
         **common,
@@ -342,6 +349,7 @@ def verify(
     inputs_order: Axes | Sequence[Axes] | None = None,
     outputs_order: Axes | Sequence[Axes] | None = None,
     noise_multiple: float | None = None,
+    gradients: bool = False,
 ) -> ParityReport:
     """Hold an MLX model to its torch model, on these inputs: a converted one, or one of your own.
 
@@ -366,6 +374,7 @@ def verify(
             which MLX stores them, ``(0, 2, 3, 1)``; for all inputs, or for each in a list.
         outputs_order: the same of the model's outputs.
         noise_multiple: how many times PyTorch's own rounding noise passes (default 32).
+        gradients: as for ``convert``; of a converted model only.
 
     Raises:
         OptionsError: ``names`` or an order does not fit, or stands beside a converted model.
@@ -385,6 +394,7 @@ def verify(
         inputs_order=inputs_order,
         outputs_order=outputs_order,
         noise_multiple=noise_multiple,
+        gradients=gradients,
     )
 
 

@@ -28,6 +28,7 @@ from mlxport.converter.graph.translate import Translation, translate
 from mlxport.converter.graph.weights import state_tensors
 from mlxport.converter.inputs import example_call
 from mlxport.converter.loading import live_model, load_source
+from mlxport.converter.parity.backwards import TorchModel, verify_gradients
 from mlxport.converter.parity.compare import NOISE_MULTIPLE
 from mlxport.converter.parity.hand_port import verify_hand_port
 from mlxport.converter.parity.recording import Reference
@@ -47,6 +48,7 @@ def convert_model(
     channels_last: bool = False,
     verify: bool = True,
     noise_multiple: float | None = None,
+    gradients: bool = False,
     dynamic: Sequence[int] | int | None = None,
     dynamic_shapes: Any = None,
 ) -> Converted:
@@ -68,6 +70,8 @@ def convert_model(
             references,
             noise_multiple=noise_multiple or NOISE_MULTIPLE,
         )
+        if gradients:
+            report = _with_gradients(report, built, model, args, kwargs)
     return Converted(built, translation.source, translation.conversion, report)
 
 
@@ -88,6 +92,7 @@ def convert_checkpoint(
     overwrite: bool = False,
     channels_last: bool = False,
     noise_multiple: float | None = None,
+    gradients: bool = False,
     dynamic: Sequence[int] | int | None = None,
     dynamic_shapes: Any = None,
 ) -> Converted:
@@ -127,10 +132,12 @@ def convert_checkpoint(
         references = tuple(_references(torch_model, args, named, translation, conversion))
         write_folder(folder, translation.source, conversion, references, translation.own)
         built = live_model(folder)
-        remember(built, conversion)
+        remember(built, conversion, translation.conversion.plan)
         report = verify_at_sizes(
             built, conversion, references, noise_multiple=noise_multiple or NOISE_MULTIPLE
         )
+        if gradients:
+            report = _with_gradients(report, built, torch_model, args, named)
         write_report(folder, report)
     return Converted(built, translation.source, conversion, report, checkpoint.notes, found)
 
@@ -142,6 +149,7 @@ def verify_model(
     kwargs: Mapping[str, Any] | None = None,
     *,
     noise_multiple: float | None = None,
+    gradients: bool = False,
     **by_hand: Any,
 ) -> ParityReport:
     """Hold a converted model to its torch model; see ``mlxport.verify``.
@@ -152,13 +160,20 @@ def verify_model(
         args: positional inputs.
         kwargs: keyword inputs.
         noise_multiple: how many times PyTorch's own noise passes.
+        gradients: judge those of inputs and parameters too; of a converted model alone.
         by_hand: what a model written by hand has to say (``names``, …); None says nothing.
 
     Raises:
-        OptionsError: ``by_hand`` speaks of a model that was converted.
+        OptionsError: ``by_hand`` speaks of a model that was converted, ``gradients`` of one that
+            was not.
     """
     conversion = getattr(model, "_mlxport_conversion", None)
     if not isinstance(conversion, Conversion):
+        if gradients:
+            raise OptionsError(
+                f"gradients: {type(model).__name__} does not come from mlxport.convert, so nothing "
+                "says which of its parameters stand for which of PyTorch's, in which layout"
+            )
         multiple = noise_multiple or NOISE_MULTIPLE
         return verify_hand_port(model, module, args, kwargs, noise_multiple=multiple, **by_hand)
     if said := [option for option, value in by_hand.items() if value is not None]:
@@ -167,9 +182,10 @@ def verify_model(
             "mlxport.convert, which knows its layers and the order of their axes."
         )
     reference = reference_of(module, args, kwargs, conversion, keep_inputs=True)
-    return verify_live(
+    report = verify_live(
         model, conversion, reference, noise_multiple=noise_multiple or NOISE_MULTIPLE
     )
+    return _with_gradients(report, model, module, args, kwargs) if gradients else report
 
 
 def reference_of(
@@ -183,6 +199,24 @@ def reference_of(
     """Run the torch model and record what its MLX counterpart will be held to."""
     paths = [record.path for record in conversion.modules if record.path]
     return record_reference(model, args, kwargs, paths=paths, keep_inputs=keep_inputs)
+
+
+def _with_gradients(
+    report: ParityReport,
+    built: nn.Module,
+    model: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None,
+) -> ParityReport:
+    """Return the report of a converted model with its gradients judged, on the same arguments."""
+    entries = verify_gradients(
+        built,
+        built._mlxport_conversion,
+        TorchModel(model, args, kwargs, record_reference(model, args, kwargs, paths=())),
+        plan=built._mlxport_plan,
+        noise_multiple=report.noise_multiple,
+    )
+    return replace(report, gradients=entries)
 
 
 def _references(

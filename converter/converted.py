@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mlxport.converter.plan import WeightPlan
 from mlxport.converter.record import Conversion
 
 if TYPE_CHECKING:
@@ -35,6 +36,13 @@ class Converted:
     warnings: tuple[str, ...] = ()
 
 
-def remember(model: nn.Module, conversion: Conversion) -> None:
-    """Let a live model know the conversion it comes from, so that it can be verified again."""
+def remember(model: nn.Module, conversion: Conversion, plan: WeightPlan | None = None) -> None:
+    """Let a live model know the conversion it comes from, so that it can be verified again.
+
+    Args:
+        model: the live model.
+        conversion: where it comes from.
+        plan: of its weights, by the names of the torch model; the conversion's if not given.
+    """
     object.__setattr__(model, "_mlxport_conversion", conversion)
+    object.__setattr__(model, "_mlxport_plan", conversion.plan if plan is None else plan)
