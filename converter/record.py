@@ -19,6 +19,19 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
+class Merged:
+    """How an axis was made of several that MLX stores in another sequence than PyTorch.
+
+    Attributes:
+        sizes: of the axes it was made of, in PyTorch's sequence.
+        order: ``order[i]`` is which of them comes ``i``-th in MLX.
+    """
+
+    sizes: tuple[int, ...]
+    order: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Layout:
     """Shape, dtype and axis order of one tensor that passes a module's boundary.
 
@@ -27,11 +40,13 @@ class Layout:
         dtype: the torch dtype's name without prefix (``"float32"``).
         order: ``order[i]`` is the PyTorch axis stored at MLX axis ``i``. In a model written by hand
             axes of size 1 may be missing, or stand there in addition (as -1).
+        merged: how the last axis was made of several, where MLX does it in another sequence.
     """
 
     shape: tuple[int | str, ...]
     dtype: str
     order: tuple[int, ...]
+    merged: Merged | None = None
 
 
 @dataclass(frozen=True)
@@ -108,8 +123,8 @@ class Conversion:
             "layers": list(self.layers),
             "transposes": self.transposes,
             "dynamic": {name: list(limits) for name, limits in self.dynamic.items()},
-            "modules": [asdict(module) for module in self.modules],
-            "draws": [asdict(draw) for draw in self.draws],
+            "modules": [asdict(module, dict_factory=_stated) for module in self.modules],
+            "draws": [asdict(draw, dict_factory=_stated) for draw in self.draws],
             "plan": self.plan.to_json(),
         }
 
@@ -156,5 +171,16 @@ def _module_from_json(data: Mapping[str, Any]) -> ModuleRecord:
     )
 
 
+def _stated(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return fields as JSON data; how no axis was merged goes without saying."""
+    return {name: value for name, value in items if name != "merged" or value is not None}
+
+
 def _layout_from_json(data: Mapping[str, Any]) -> Layout:
-    return Layout(tuple(data["shape"]), data["dtype"], tuple(data["order"]))
+    merged = data.get("merged")
+    return Layout(
+        tuple(data["shape"]),
+        data["dtype"],
+        tuple(data["order"]),
+        merged and Merged(tuple(merged["sizes"]), tuple(merged["order"])),
+    )

@@ -6,7 +6,9 @@ A step maps a tuple of tensors to a tuple of tensors; rules and handlers only ch
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from math import prod
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -254,6 +256,23 @@ def conv_transpose_weight(groups: int = 1) -> tuple[Step, ...]:
 def bilinear_weight() -> tuple[Step, ...]:
     """``(out, in1, in2)`` of ``torch.nn.Bilinear`` to MLX's ``(out, in2, in1)``."""
     return (Permute((0, 2, 1)),)
+
+
+def flattened_columns(rows: int, sizes: Sequence[int], order: Sequence[int]) -> tuple[Step, ...]:
+    """``(out, in)`` of ``torch.nn.Linear`` to the columns of an input flattened in another order.
+
+    Args:
+        rows: number of outputs.
+        sizes: of the axes that PyTorch flattens, in its sequence (``C, *S``).
+        order: which of them comes first, second … where MLX flattens them (``*S, C``).
+    """
+    moved = tuple(sizes[axis] for axis in order)
+    columns = prod(sizes)
+    return (
+        Reshape((rows, columns), (rows, *sizes)),
+        Permute((0, *(axis + 1 for axis in order))),
+        Reshape((rows, *moved), (rows, columns)),
+    )
 
 
 def step_to_json(step: Step) -> dict[str, Any]:

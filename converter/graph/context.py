@@ -71,6 +71,7 @@ class Context:
         sliced: slice of another value -> that value and the index of each of its stored axes.
         updated: array with a slice replaced -> how it came about (see ``ops/writing.py``).
         viewed: array in another shape -> the one it was made of.
+        flattened: array flattened behind a transpose -> itself and what lay so (``flattened.py``).
         expanded: value with new axes of length one -> the one without, and where they are stored.
         inputs: what the body is given.
         made: values that come of no float (see ``made_floats.py``) among the first ``scanned``
@@ -92,6 +93,7 @@ class Context:
     sliced: dict[str, tuple[Value, tuple[Any, ...]]] = field(default_factory=dict)
     updated: dict[str, Any] = field(default_factory=dict)
     viewed: dict[str, Value] = field(default_factory=dict)
+    flattened: dict[str, tuple[Value, Value]] = field(default_factory=dict)
     expanded: dict[str, tuple[Value, tuple[int, ...]]] = field(default_factory=dict)
     own: dict[str, OwnFile] = field(default_factory=dict)
     inputs: Sequence[Value] = ()

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch.fx import Graph
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -13,6 +14,7 @@ from mlxport.converter.graph.body import Leaf, Lowered
 from mlxport.converter.graph.capture import Captured
 from mlxport.converter.graph.code import to_ast
 from mlxport.converter.graph.context import Context, Statement
+from mlxport.converter.graph.flattened import behind_flattened, is_movable
 from mlxport.converter.graph.layer_axes import arrange_for, check_batched, order_after
 from mlxport.converter.graph.leaf_call import read_call
 from mlxport.converter.graph.naming import Names, variable_name
@@ -72,6 +74,15 @@ def lower_leaf(
         ]
         gives = read.gives
     else:
+        if rule.source is torch.nn.Linear:
+            spec, taken = behind_flattened(
+                cx,
+                spec,
+                plain,
+                tensors[0],
+                lambda: earlier is None and is_movable(captured.model, module),
+            )
+            tensors = [taken]
         arguments = tuple(arrange_for(spec, cx, value) for value in tensors)
         shape, dtype = cx.results[0]
         order = order_after(spec, arguments[0], len(shape))

@@ -20,6 +20,7 @@ from mlxport.converter.graph.body import Body, Lowered
 from mlxport.converter.graph.capture import Captured
 from mlxport.converter.graph.context import Context, Statement, Unsupported
 from mlxport.converter.graph.entrance import enter
+from mlxport.converter.graph.flattened import holds, of_columns
 from mlxport.converter.graph.leaf_lowering import as_linear, call_of, lower_leaf, record_call
 from mlxport.converter.graph.leaves import plain_path
 from mlxport.converter.graph.made_floats import following
@@ -75,10 +76,11 @@ def attempt(captured: Captured, *, channels_last_ends: bool = False) -> tuple[Lo
     tally = Tally()
     preferences: dict[str, Order] = {}
     best = _Lowering(captured, preferences, channels_last_ends, tally).model()
-    for more in (unanimous, of_parts, unanimous):
+    for more in (unanimous, of_parts, unanimous, of_columns):
         for added in more(best.demands, preferences):
             tried = _Lowering(captured, preferences | added, channels_last_ends, tally).model()
-            if tried.transposes < best.transposes + (more is unanimous):
+            fewest = best.transposes + (more is unanimous)
+            if tried.transposes < fewest and holds(tried, preferences | added):
                 best, preferences = tried, preferences | added
                 break
     return best, tally

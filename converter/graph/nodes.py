@@ -78,6 +78,7 @@ def layouts(
             tuple(n if isinstance(n, int) else spelled(n, size_names) for n in v.shape),
             str(v.dtype).removeprefix("torch."),
             v.order,
+            v.merged,
         )
         for v in values
     )

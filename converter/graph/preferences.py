@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from torch.fx import Node
 
 from mlxport.converter.graph.leaves import plain_path
-from mlxport.converter.graph.value import ARRAY, INPUT, MADE, PARTS, Order
+from mlxport.converter.graph.value import ARRAY, COLUMNS, INPUT, MADE, PARTS, Order
 
 Demands = Mapping[str, Sequence[Order]]
 Preferences = Mapping[str, Order]
@@ -34,7 +34,7 @@ def unanimous(demands: Demands, known: Preferences) -> Iterator[dict[str, Order]
     agreed = {
         origin: orders[0]
         for origin, orders in demands.items()
-        if len(set(orders)) == 1 and origin not in known and not origin.startswith(PARTS)
+        if len(set(orders)) == 1 and origin not in known and not origin.startswith((PARTS, COLUMNS))
     }
     kinds = [{k: v for k, v in agreed.items() if k.startswith(i)} for i in (INPUT, ARRAY, MADE)]
     yield from ([agreed] if agreed else [])

@@ -10,11 +10,14 @@ from typing import Any
 
 import torch
 
+from mlxport.converter.record import Merged
+
 Order = tuple[int, ...]
 
 # Kinds of origins. The parts of an array taken apart are stored as it is: that one is computed, so
-# another order costs a transpose, where all others cost none.
-INPUT, ARRAY, MADE, PARTS = "input:", "array:", "made:", "parts:"
+# another order costs a transpose, where others cost none. The columns are those of the weight of a
+# linear layer behind a flattened array.
+INPUT, ARRAY, MADE, PARTS, COLUMNS = "input:", "array:", "made:", "parts:", "columns:"
 _serial = count()
 
 
@@ -53,6 +56,7 @@ class Value:
         origin: what it is, but for its shape, of that whose order can be chosen: an input of the
             model, a parameter, an array made of numbers …; None for all other values.
         lineage: how its axes come of the origin's; None where they are the origin's.
+        merged: how its last axis was made of several that are stored in another sequence.
         code: the expression that reads it where it has no variable (``self.scale``).
         flows: whether it may be called ``x`` for what flows on; a size keeps its name.
     """
@@ -63,6 +67,7 @@ class Value:
     name: str = "x"
     origin: str | None = None
     lineage: Lineage | None = None
+    merged: Merged | None = None
     code: ast.expr | None = None
     id: str = field(default_factory=fresh_id)
     flows: bool = True

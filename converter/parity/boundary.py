@@ -8,17 +8,28 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from mlxport.converter.record import Layout
+from mlxport.converter.record import Layout, Merged
 from mlxport.converter.tensor import Tensor, to_mlx
 
 
 def stored(tensor: Tensor, layout: Layout) -> mx.array:
     """Return a PyTorch value as MLX stores it: axes permuted, in the recorded dtype."""
-    moved = tensor.with_bits(_moved(tensor.bits, layout))
+    moved = tensor.with_bits(_merged(_moved(tensor.bits, layout), layout.merged))
     dtype = getattr(mx, "bool_" if layout.dtype == "bool" else layout.dtype)
     if moved.dtype == "F64":  # only MLX's CPU backend has it
         return mx.array(np.ascontiguousarray(moved.bits), dtype=dtype)
     return to_mlx(moved).astype(dtype)
+
+
+def _merged(values: npt.NDArray[Any], merged: Merged | None) -> npt.NDArray[Any]:
+    """Return values with the elements of the last axis in the sequence of MLX."""
+    if merged is None:
+        return values
+    leading = values.ndim - 1
+    parted = values.reshape(*values.shape[:leading], *merged.sizes)
+    axes = (*range(leading), *(leading + axis for axis in merged.order))
+    moved: npt.NDArray[Any] = parted.transpose(axes).reshape(values.shape)
+    return moved
 
 
 def logical(array: mx.array, layout: Layout) -> npt.NDArray[Any]:

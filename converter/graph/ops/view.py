@@ -13,6 +13,7 @@ from typing import Any
 
 from mlxport.converter.graph.code import call, to_ast
 from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.flattened import note_flattened
 from mlxport.converter.graph.ops.axes import expand_dims, insert_axis
 from mlxport.converter.graph.ops.registry import op
 from mlxport.converter.graph.sizes import Size, length_of, ratio_of
@@ -31,10 +32,14 @@ def view(cx: Context, x: Value, size: Any) -> Value:
 def reshaped(cx: Context, x: Value, shape: Sizes) -> Value:
     """Return the elements in another logical shape, transposed first only where it must be."""
     order = order_after_view(x, shape)
+    lying = x
     if order is None:
         x = cx.logical(x)
         order = order_after_view(x, shape) or identity(len(shape))
-    return inherit(_stored_as(cx, x, shape, order), x, _made_of(x.shape, shape))
+    result = inherit(_stored_as(cx, x, shape, order), x, _made_of(x.shape, shape))
+    if lying is not x:
+        note_flattened(cx, result, lying)
+    return result
 
 
 def _stored_as(cx: Context, x: Value, shape: Sizes, order: Order) -> Value:

@@ -224,7 +224,7 @@ def test_every_key_of_the_state_dict_is_accounted_for(name, converted):
         ("skip", 2),
         ("mean head", 1),
         ("pool head", 1),
-        ("flatten head", 2),
+        ("flatten head", 1),
         ("interpolate", 2),
         ("pad", 2),
         ("in place", 2),
