@@ -5,6 +5,7 @@ Numpy only.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -38,11 +39,13 @@ class Settled:
             1 may be absent.
         error: relative L2 error in that order, over a sample of the positions.
         rivals: other orders in which the values agree as well.
+        agrees: whether half of the digits or more agree, as they do unless something is wrong.
     """
 
     order: Order
     error: float
     rivals: tuple[Order, ...] = ()
+    agrees: bool = False
 
     @property
     def recognised(self) -> bool:
@@ -154,11 +157,12 @@ def settle(
         for order in orders
     }
     least = min(errors.values())
-    rounding = PRECISIONS[dtype].roundoff * NOISE_MULTIPLE if dtype in PRECISIONS else 0.0
-    equal = [order for order in orders if errors[order] <= max(2 * least, rounding)]
+    roundoff = PRECISIONS[dtype].roundoff if dtype in PRECISIONS else 0.0
+    near = max(2 * least, NOISE_MULTIPLE * roundoff)
+    equal = [order for order in orders if errors[order] <= near]
     if least > RECOGNISED:  # the least of what is all wrong says nothing
         equal = list(orders)
-    return Settled(equal[0], errors[equal[0]], tuple(equal[1:]))
+    return Settled(equal[0], errors[equal[0]], tuple(equal[1:]), least <= math.sqrt(roundoff))
 
 
 def _core(order: Order, shape: Sequence[int]) -> Order:

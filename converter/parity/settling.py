@@ -52,6 +52,12 @@ class Boundary:
         """Whether the outputs are PyTorch's, as far as an order can be told by them."""
         return bool(self.outputs) and all(one.recognised for one in self.outputs)
 
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left that calling the module alone could tell."""
+        known = self.recognised and all(one.recognised for one in self.inputs)
+        return known or bool(self.problem) or bool(self.obstacle)
+
 
 class Settling:
     """One run of an MLX model, beside the reference of a torch model."""
@@ -80,8 +86,7 @@ class Settling:
     def settle_rest(self) -> None:
         """Settle, by calling modules alone, what the values in place left open."""
         self.found = [
-            found if found.recognised or found.problem else self._settled_alone(found)
-            for found in self.found
+            found if found.settled else self._settled_alone(found) for found in self.found
         ]
 
     def orders(self, shape: tuple[int, ...], array: Array | tuple[int, ...]) -> list[Order]:
@@ -102,7 +107,8 @@ class Settling:
             None if results == tuple(range(len(call.outputs))) else results,
         )
         found = Boundary(call, Recall.of(traced, record), outputs, inputs, problem)
-        if inputs and found.recognised and not all(one.recognised for one in inputs):
+        agree = bool(outputs) and all(one.agrees for one in outputs)
+        if agree and not all(one.recognised for one in inputs):
             # right results from other inputs: the boundary lies elsewhere
             found = _without_inputs(found, "its inputs in MLX are other values than in PyTorch")
         return found
@@ -161,10 +167,8 @@ class Settling:
         if not given or not record.inputs or found.recall.obstacle(given):
             return found
         shapes = found.recall.shapes()
-        ways = [
-            [s.order] if s.recognised and not s.rivals else self.orders(tuple(tensor.shape), shape)
-            for s, tensor, shape in zip(found.inputs, given, shapes, strict=True)
-        ]
+        trios = zip(found.inputs, given, shapes, strict=True)
+        ways = [self._ways(one, tuple(tensor.shape), shape) for one, tensor, shape in trios]
         best, least = found, float("inf")
         for orders in islice(product(*ways), _MOST_TRIED):
             tried = self._alone(found, orders)
@@ -172,6 +176,14 @@ class Settling:
             if tried.recognised and error < least:
                 best, least = tried, error
         return best if best.recognised else self._by_habit(found)
+
+    def _ways(self, one: Settled, shape: tuple[int, ...], lies: tuple[int, ...]) -> list[Order]:
+        """Return the orders an input may be meant in, the likeliest first.
+
+        What lies turned may have been turned by a fault before: the neighbours' order is tried too.
+        """
+        orders = self.orders(shape, lies)
+        return list(dict.fromkeys([one.order, orders[0]])) if one.recognised else orders
 
     def _alone(self, found: Boundary, orders: Sequence[Order]) -> Boundary:
         record, call = found.record, found.call
