@@ -149,13 +149,14 @@ def settle(
         return None
     chosen = _spread(expected.size)
     flat = chosen if indices is None else indices[chosen]
-    coordinates = np.unravel_index(flat, shape)
-    truth = expected[chosen]
+    coordinates = np.unravel_index(flat, shape) if shape else ()
     none = np.zeros(flat.size, np.int64)
-    errors = {
-        order: _error(array[tuple(none if a == ADDED else coordinates[a] for a in order)], truth)
-        for order in orders
-    }
+
+    def taken(order: Order) -> Array:
+        at = tuple(none if axis == ADDED else coordinates[axis] for axis in order)
+        return np.atleast_1d(array[at])  # without axes it is one value
+
+    errors = {order: _error(taken(order), expected[chosen]) for order in orders}
     least = min(errors.values())
     roundoff = PRECISIONS[dtype].roundoff if dtype in PRECISIONS else 0.0
     near = max(2 * least, NOISE_MULTIPLE * roundoff)
