@@ -12,7 +12,7 @@ TYPES := build/types
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install test lint format types pytest layers-report bench docs demo clean
+.PHONY: help install test lint format types pytest layers-report bench docs demo verify-metal clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -55,9 +55,13 @@ bench: $(STAMP) ## Measure it beside MLX's own layers and PyTorch; writes benchm
 docs: $(STAMP) ## Write docs/supported.md anew, from the registries and by converting networks
 	$(BIN)/python tests/models/networks_table.py
 
+verify-metal: $(STAMP) ## On a Mac: convert the 3-D U-Net, hold it to PyTorch on the GPU
+	$(BIN)/python examples/demo.py
+	$(BIN)/mlxport verify out --device metal --overwrite -o parity-metal.json
+
 demo: $(STAMP) ## Convert a 3-D U-Net and show that it computes what PyTorch's does
 	$(BIN)/python examples/demo.py
 
 clean: ## Remove what was built, cached or written by the demo; the environment stays
-	rm -rf build dist out unet3d.pt *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist out unet3d.pt parity-metal.json *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
