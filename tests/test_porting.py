@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import mlx
 import mlx.core as mx
@@ -61,7 +62,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_commands_are_these() -> None:
-    assert [command[0] for command in COMMANDS] == ["convert", "convert", "verify", "export"]
+    names = ["convert", "convert", "verify", "export", "inspect"]
+    assert [command[0] for command in COMMANDS] == names
     assert "--dry-run" in COMMANDS[0]
 
 
@@ -76,8 +78,24 @@ def test_verify(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_python_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    (code,) = blocks("python")
+    code, _ = blocks("python")
     exec(compile(code, "porting.md", "exec"), {})
+
+
+def test_a_port_by_hand(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_hand = Path(__file__).parents[1] / "benchmarks" / "unet_by_hand.py"
+    (folder / "port.py").write_text(by_hand.read_text().replace("self.stem", "self.entry"))
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    assert "stem.0.weight" in run_command(*COMMANDS[4])
+    _, code = blocks("python")
+    found: dict[str, Any] = {}
+    exec(compile(code, "porting.md", "exec"), found)
+    for name in ("nets", "port"):
+        sys.modules.pop(name, None)
+    judged = {entry.path: entry for entry in found["report"].entries if entry.verdicts}
+    assert judged["stem.0"].target == "entry.layers.0"
+    assert {entry.order for entry in judged.values()} == {(0, 2, 3, 4, 1)}
 
 
 def test_model_py_alone(folder: Path) -> None:
