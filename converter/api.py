@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from mlxport.converter.analysis import Analysis
+    from mlxport.converter.checkpoint.rename import Patterns
     from mlxport.converter.converted import Converted
     from mlxport.converter.export import Exported
     from mlxport.converter.load_weights import Loaded
@@ -189,7 +190,7 @@ def convert_checkpoint(
     model_args: Mapping[str, Any] | None = None,
     key: str | None = None,
     prefix: str | None = None,
-    rename: Mapping[str | re.Pattern[str], str] | None = None,
+    rename: Patterns | None = None,
     dtype: Literal["float16", "bfloat16", "float32"] | None = None,
     allow_lossy_cast: bool = False,
     max_shard_size: int | str | None = None,
@@ -464,7 +465,7 @@ def inspect(
     *,
     key: str | None = None,
     prefix: str | None = None,
-    rename: Mapping[str | re.Pattern[str], str] | None = None,
+    rename: Patterns | None = None,
     layers: Sequence[str] = (),
 ) -> Inspection:
     """Tell what is in a checkpoint, what each tensor is taken for, and on what evidence.
@@ -492,7 +493,7 @@ def load_weights(
     model: mlx.nn.Module,
     source: str | Path | Mapping[str, Any],
     *,
-    rename: Mapping[str | re.Pattern[str], str] | None = None,
+    rename: Patterns | None = None,
     key: str | None = None,
     prefix: str | None = None,
     strict: bool = True,

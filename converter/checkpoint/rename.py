@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 from mlxport.converter.checkpoint.checkpoint import Checkpoint, printable
 from mlxport.converter.errors import OptionsError
@@ -16,7 +17,8 @@ from mlxport.converter.errors import OptionsError
 _REGEX = "re:"
 _STARS = re.compile(r"\*\*|\*")
 
-Patterns = Mapping["str | re.Pattern[str]", str]
+# a dict of strings alone is no mapping from strings or patterns, to type checkers
+Patterns: TypeAlias = "Mapping[str, str] | Mapping[str | re.Pattern[str], str]"
 
 
 def parse_renames(options: Sequence[str]) -> dict[str | re.Pattern[str], str]:

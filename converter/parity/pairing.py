@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import mlx.nn as nn
 
@@ -16,7 +17,9 @@ from mlxport.converter.errors import OptionsError, ParityError
 from mlxport.converter.layer_weights import without_sequences
 
 # torch pattern -> MLX pattern; None leaves what fits unpaired
-Names = Mapping["str | re.Pattern[str]", "str | None"]
+Names: TypeAlias = (
+    "Mapping[str, str] | Mapping[str, str | None] | Mapping[str | re.Pattern[str], str | None]"
+)
 
 
 @dataclass(frozen=True)

@@ -217,10 +217,11 @@ class Settling:
     def _likeliest(
         self, layouts: Sequence[Layout], found: Sequence[Settled]
     ) -> tuple[Settled, ...]:
-        return tuple(
-            replace(one, order=self.habits.sorted((one.order, *one.rivals), layout.shape)[0])
-            for layout, one in zip(layouts, found, strict=True)
-        )
+        chosen = []
+        for layout, one in zip(layouts, found, strict=True):
+            orders, shape = (one.order, *one.rivals), tuple(int(size) for size in layout.shape)
+            chosen.append(replace(one, order=self.habits.sorted(orders, shape)[0]))
+        return tuple(chosen)
 
 
 def plain(array: mx.array) -> Array:
