@@ -249,7 +249,7 @@ def test_factory_that_gives_no_model(invoke: Invoke, factory: str, reason: str) 
 def test_input_the_model_rejects(invoke: Invoke) -> None:
     arguments = ["--model", "nets:unet", "--input", "1,2,8,6,7", "-o", "out"]
     message = assert_fails(invoke, 1, "convert", "unet.pt", *arguments)
-    assert "UNet3d itself rejects the example input (1, 2, 8, 6, 7)" in message
+    assert "UNet3d itself rejects the example input x=float32 (1, 2, 8, 6, 7)" in message
 
 
 @pytest.mark.parametrize("spec", ["1,one,8", "float8:1,1,8", "1x1x8", "1,-1,8", "1,,8"])
