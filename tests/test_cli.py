@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -140,6 +141,16 @@ def test_reports_side_by_side(invoke: Invoke) -> None:
     assert failed.exit_code == 3
     assert "parity failed: failed" in failed.stderr
     assert "made up" in failed.stdout
+
+
+def test_gradients_where_they_are_asked_for(invoke: Invoke) -> None:
+    assert "gradient" not in convert(invoke).stdout
+    result = convert(invoke, "--gradients", "--overwrite")
+    assert re.match(r"parity holds: 1 output, \d+ layer calls and \d+ gradients", result.stdout)
+    assert "gradient of encoder.0.0.weight" in result.stdout
+    stored = json.loads(Path("out/parity.json").read_text())
+    assert {"gradient"} == {mode for entry in stored["gradients"] for mode in entry["verdicts"]}
+    assert "gradient" not in invoke("verify", "out").stdout
 
 
 def test_json_is_all_there_is_on_stdout(invoke: Invoke) -> None:

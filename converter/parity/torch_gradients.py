@@ -169,7 +169,7 @@ class _Differentiation:
             if not pairs:
                 return "in PyTorch no output depends differentiably on an input or a parameter"
             asked = [*named.values(), *(leaf for leaf in inputs if leaf is not None)]
-            found = torch.autograd.grad(
+            found: Sequence[torch.Tensor | None] = torch.autograd.grad(
                 [output for output, _ in pairs],
                 asked,
                 [factor for _, factor in pairs],

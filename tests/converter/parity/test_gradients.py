@@ -348,3 +348,16 @@ def test_a_value_at_a_kink_is_no_fault():
         entries = judge_gradients(result.model, result.conversion, reference, plain)
         first_look += any(entry.failing for entry in entries)
     assert first_look  # the second look is what passes them
+
+
+def test_of_a_model_from_a_checkpoint_with_other_keys(tmp_path):
+    net, x = Grouped().eval(), torch.randn(2, 2, 5, 6)
+    state = {f"module.{name}": tensor for name, tensor in net.state_dict().items()}
+    torch.save(state, tmp_path / "net.pt")
+    result = mlxport.convert_checkpoint(
+        tmp_path / "net.pt", tmp_path / "out", model=net, inputs=[x], gradients=True
+    )
+    again = mlxport.verify(result.model, net, x, gradients=True)
+    for report in (result.report, again):
+        assert report.passed
+        assert {*named(report)} == {"input", *dict(net.named_parameters())}
