@@ -161,8 +161,6 @@ def settle(
     roundoff = PRECISIONS[dtype].roundoff if dtype in PRECISIONS else 0.0
     near = max(2 * least, NOISE_MULTIPLE * roundoff)
     equal = [order for order in orders if errors[order] <= near]
-    if least > RECOGNISED:  # the least of what is all wrong says nothing
-        equal = list(orders)
     return Settled(equal[0], errors[equal[0]], tuple(equal[1:]), least <= math.sqrt(roundoff))
 
 

@@ -175,7 +175,7 @@ class Settling:
             error = max((one.error for one in tried.outputs), default=float("inf"))
             if tried.recognised and error < least:
                 best, least = tried, error
-        return best if best.recognised else self._by_habit(found)
+        return best
 
     def _ways(self, one: Settled, shape: tuple[int, ...], lies: tuple[int, ...]) -> list[Order]:
         """Return the orders an input may be meant in, the likeliest first.
@@ -201,27 +201,6 @@ class Settling:
         settled = [self._output(v, array) for v, array in zip(chosen, values, strict=True)]
         outputs = tuple(one for one in settled if one is not None)
         return _ordered(replace(found, recall=recall, outputs=outputs))
-
-    def _by_habit(self, found: Boundary) -> Boundary:
-        """Take the likeliest orders, now that all neighbours are known."""
-        record = found.record
-        inputs = self._likeliest(record.inputs, found.inputs)
-        outputs = self._likeliest(record.outputs, found.outputs)
-        layouts = tuple(
-            replace(layout, order=one.order)
-            for layout, one in zip(record.inputs, inputs, strict=True)
-        )
-        recall = replace(found.recall, record=replace(record, inputs=layouts))
-        return _ordered(replace(found, recall=recall, inputs=inputs, outputs=outputs))
-
-    def _likeliest(
-        self, layouts: Sequence[Layout], found: Sequence[Settled]
-    ) -> tuple[Settled, ...]:
-        chosen = []
-        for layout, one in zip(layouts, found, strict=True):
-            orders, shape = (one.order, *one.rivals), tuple(int(size) for size in layout.shape)
-            chosen.append(replace(one, order=self.habits.sorted(orders, shape)[0]))
-        return tuple(chosen)
 
 
 def plain(array: mx.array) -> Array:

@@ -456,6 +456,63 @@ class TestBoundaries:
             ALONE: "its inputs in MLX are other values than in PyTorch"
         }
 
+    @pytest.mark.parametrize("given", [0, 1])
+    def test_one_of_two_results_is_told_by_its_values(self, given):
+        class Both(tnn.Module):
+            def forward(self, x):
+                return x + 1, x - 1
+
+        class Either(nn.Module):
+            def __call__(self, x):
+                return x + 1 - 2 * given
+
+        class Whole(tnn.Module):
+            def __init__(self):
+                super().__init__()
+                self.part = Both()
+
+            def forward(self, x):
+                return self.part(x)[given] * 2
+
+        class WholePort(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.part = Either()
+
+            def __call__(self, x):
+                return self.part(x) * 2
+
+        report = mlxport.verify(WholePort().eval(), Whole().eval(), torch.randn(4, 3))
+        assert report.passed, report.to_text()
+        assert at(report, "part").output == given
+        assert set(at(report, "part").verdicts) == {IN_PLACE, ALONE}
+
+    def test_more_results_than_pytorch_are_not_judged(self):
+        class Plus(tnn.Module):
+            def __init__(self):
+                super().__init__()
+                self.part = tnn.Identity()
+
+            def forward(self, x):
+                return self.part(x)
+
+        class Two(nn.Module):
+            def __call__(self, x):
+                return x * 1, x + 1
+
+        class PlusPort(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.part = Two()
+
+            def __call__(self, x):
+                return self.part(x)[0]
+
+        report = mlxport.verify(PlusPort().eval(), Plus().eval(), torch.randn(4, 3))
+        assert report.passed, report.to_text()
+        reason = "gives 1 tensors in PyTorch, 2 in MLX"
+        assert at(report, "part").skipped == dict.fromkeys((IN_PLACE, ALONE), reason)
+
     def test_a_shape_no_order_fits_is_not_judged(self):
         class Flat(tnn.Module):
             def forward(self, x):
