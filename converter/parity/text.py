@@ -14,7 +14,7 @@ from mlxport.converter.parity.entry import MODES, Entry
 
 _TITLES = {mode: mode.replace("_", " ") for mode in MODES}
 _PROBLEMS = 8
-_NUMBERS = ("error", "noise", "max_abs")
+_NUMBERS = ("error", "noise")
 
 
 def render(
@@ -70,7 +70,7 @@ def _table(rows: Sequence[Entry]) -> Table:
     table.add_column("layer", overflow="fold", ratio=1)
     table.add_column("class", overflow="fold")
     table.add_column("shape", overflow="fold")
-    for title in ("error", "noise", "max abs", *(_TITLES[mode] for mode in modes)):
+    for title in ("error", "noise", *(_TITLES[mode] for mode in modes)):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
         worst = max(row.verdicts.values(), key=_severity, default=None)

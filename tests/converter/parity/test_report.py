@@ -180,7 +180,7 @@ class TestText:
         lines = self.lines(*self.entries, width=120)
         row = next(line for line in lines if line.startswith("up2.conv "))
         assert row.split() == [
-            *("up2.conv", "Conv2d", "2x4", "1.0e+00", "1.0e-07", "3.0e-07"),
+            *("up2.conv", "Conv2d", "2x4", "1.0e+00", "1.0e-07"),
             *("FAIL", "1e+07x", "FAIL", "1e+07x"),
         ]
         row = next(line for line in lines if line.startswith("lstm call 1 output 2"))
