@@ -93,6 +93,7 @@ def _running(x: mx.array, extreme: mx.array, axis: int) -> tuple[mx.array, mx.ar
 
 
 def _picked(x: mx.array, place: mx.array, axis: int, keepdims: bool) -> tuple[mx.array, mx.array]:
+    place = mx.stop_gradient(place)  # MLX would derive by it
     value = mx.take_along_axis(x, place, axis=axis)
     place = place.astype(mx.int64)
     return (value, place) if keepdims else (value.squeeze(axis), place.squeeze(axis))

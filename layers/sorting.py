@@ -19,6 +19,7 @@ def sort(x: mx.array, axis: int = -1, descending: bool = False) -> tuple[mx.arra
 
 def argsort(x: mx.array, axis: int = -1, descending: bool = False) -> mx.array:
     """Return the places (int64) of the values in order, as ``torch.argsort(stable=True)``."""
+    x = mx.stop_gradient(x)  # MLX would derive what is picked by these places
     if not descending:
         return mx.argsort(x, axis=axis).astype(mx.int64)
     # Turned round twice, so that equal values stay in sequence.

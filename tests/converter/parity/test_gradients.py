@@ -85,6 +85,21 @@ NETWORKS = {
 }
 
 
+# what picks values by places that come from the values
+PICKS = {
+    "sort": lambda x: x.sort(-1).values,
+    "sort descending": lambda x: x.sort(0, descending=True).values,
+    "topk": lambda x: x.topk(2, -1).values,
+    "argsort": lambda x: torch.take_along_dim(x, x.argsort(1), 1),
+    "median": lambda x: x.median(-1).values,
+    "nanmedian": lambda x: x.nanmedian(-1).values,
+    "kthvalue": lambda x: x.kthvalue(2, 1).values,
+    "mode": lambda x: x.mode(-1).values,
+    "max": lambda x: x.max(-1).values,
+    "cummax": lambda x: x.cummax(-1).values,
+}
+
+
 def converted(net, *inputs, **options):
     return mlxport.convert(net.eval(), inputs, **options)
 
@@ -110,6 +125,15 @@ class TestARightModel:
         judged = {name for name, entry in named(report).items() if entry.judged}
         assert parameters <= judged
         assert len(judged) == len(parameters) + floating
+
+    @pytest.mark.parametrize("pick", PICKS.values(), ids=PICKS)
+    def test_passes_where_it_picks(self, pick):
+        class Picks(nn.Module):
+            def forward(self, x):
+                return pick(x)
+
+        report = converted(Picks(), torch.randn(3, 4, 6), gradients=True).report
+        assert report.passed, report.to_text()
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_passes_in_half_precision(self, dtype):
@@ -248,6 +272,7 @@ class TestAWrongGradient:
         report = mlxport.verify(model, net, x, gradients=True)
         assert not report.passed
         assert "MLX fails to differentiate: ValueError: no derivative" in report.verdict
+        assert "MLX gives no gradient" in report.verdict
 
     def test_where_pytorch_detaches_is_found(self):
         class Detaches(nn.Linear):
