@@ -184,7 +184,7 @@ class TestText:
             *("FAIL", "1e+07x", "FAIL", "1e+07x"),
         ]
         row = next(line for line in lines if line.startswith("lstm call 1 output 2"))
-        assert row.split()[-3:] == ["3.0e-07", "4.1x", "skipped"]
+        assert row.split()[-3:] == ["1.0e-07", "4.1x", "skipped"]
         assert "not judged alone, takes an int: lstm call 1 output 2" in lines
         assert "up2.conv, in place: error 1 is large" in lines
 
