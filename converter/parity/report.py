@@ -248,7 +248,8 @@ class ParityReport:
             return "Evaluated step by step it is right, as one lazy graph it is not."
         if mode == COMPILED:
             return "It is right as it is, compiled by mx.compile it is not."
-        if mode == GRADIENT and entry.verdicts[mode].error is None:
+        failed = entry.verdicts[mode]
+        if mode == GRADIENT and failed.error is failed.first is None:
             return "Forwards it is right. MLX gives no gradient of the whole model to compare."
         if mode == GRADIENT:
             return (
