@@ -63,9 +63,7 @@ def nested(spec: TreeSpec, leaves: Iterable[Structure]) -> Structure:
 def _leaf(value: Any) -> Structure:
     if isinstance(value, torch.Tensor):
         if value.is_nested or value.layout is not torch.strided:
-            raise CaptureError(
-                "a nested or sparse tensor; MLX has dense ones only."
-            )
+            raise CaptureError("a nested or sparse tensor; MLX has dense ones only.")
         return TENSOR
     if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
         return NUMBER
