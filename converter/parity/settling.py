@@ -89,6 +89,18 @@ class Settling:
             found if found.settled else self._settled_alone(found) for found in self.found
         ]
 
+    def variety(self) -> int:
+        """Count the different orders of recognised values, by the number of their axes."""
+        seen = set()
+        for found in self.found:
+            record = found.record
+            outputs = zip(record.outputs, found.outputs, strict=False)
+            inputs = zip(record.inputs, found.inputs, strict=False)
+            for layout, one in (*outputs, *inputs):
+                if one.recognised:
+                    seen.add((len(layout.shape), one.order))
+        return len(seen)
+
     def orders(self, shape: tuple[int, ...], array: Array | tuple[int, ...]) -> list[Order]:
         """Return the orders in which a shape may be stored in another, the likeliest first."""
         lies = array if isinstance(array, tuple) else array.shape

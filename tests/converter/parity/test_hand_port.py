@@ -352,6 +352,36 @@ class TestFaults:
         for entry in report.entries:  # whatever they are fed in place
             assert entry.verdicts[ALONE].passed == (entry.path not in parts), entry.path
 
+    @pytest.mark.parametrize("factor", [1.0005, -3.0, 0.0])
+    @pytest.mark.parametrize("culprit", ["a", "b"])
+    def test_where_the_inputs_fit_in_every_order(self, culprit, factor):
+        class Line(tnn.Module):
+            def __init__(self):
+                super().__init__()
+                self.a, self.b = (tnn.Conv1d(6, 6, 3, padding=1) for _ in range(2))
+
+            def forward(self, x):
+                return self.b(self.a(x).relu())
+
+        class LinePort(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.a, self.b = (nn.Conv1d(6, 6, 3, padding=1) for _ in range(2))
+
+            def __call__(self, x):
+                return self.b(nn.relu(self.a(x)))
+
+        torch.manual_seed(0)
+        net = Line().eval()
+        model = loaded(LinePort(), net)
+        scaled(culprit, factor)(model)
+        report = mlxport.verify(model, net, torch.randn(6, 6, 6))
+        assert report.culprit == culprit
+        assert report.notes[0].endswith("axes (0, 2, 1)")
+        for entry in report.entries:
+            assert entry.order == (0, 2, 1)
+            assert entry.verdicts[ALONE].passed == (entry.path != culprit)
+
     @pytest.mark.parametrize("shape", [SQUARE, (6, 3, 6, 6)], ids=str)
     def test_a_result_turned_is_no_result(self, net, shape):
         class Turned(Port):

@@ -124,11 +124,10 @@ def test_where_values_say_nothing_the_likeliest_is_taken(first, fill):
 
 @pytest.mark.parametrize("first", [(0, 1), (1, 0)], ids=str)
 def test_what_differs_by_roundings_alone_is_equal(first):
-    values = np.random.default_rng(0).normal(size=(5, 5))
-    values += values.T
-    array = values.astype(np.float32)
+    array = np.random.default_rng(0).normal(size=(5, 5)).astype(np.float32)
+    array += array.T
     array[0, 1] = np.nextafter(array[0, 1], np.float32(9))
-    found = settle(array, values.reshape(-1), (5, 5), "float32", [first, first[::-1]])
+    found = settle(array, array.reshape(-1), (5, 5), "float32", [first, first[::-1]])
     assert (found.order, found.rivals) == (first, (first[::-1],))
 
 
