@@ -111,7 +111,7 @@ def capture(
         args, kwargs = in_order(model, args, kwargs)
         calls, several = try_forward(model, args, kwargs)
         try:
-            shapes = dynamic and dynamic.for_export(model, args, kwargs)
+            shapes: Any = dynamic.for_export(model, args, kwargs) if dynamic else None
             captured = export(model, args, kwargs, strict=False, dynamic_shapes=shapes)
             if dynamic:
                 dynamic.check(captured)

@@ -93,8 +93,9 @@ def lower_leaf(
     code = call_of(names, owner, plain, arguments)
     cx.statements.append(Statement(tuple(results), code, plain, spec.results))
     record_call(lowered, names, plain, flat(arguments), results)
-    taken = results[gives] if isinstance(gives, int) else tuple(results[i] for i in gives)
-    return with_sizes(graph, taken)
+    if isinstance(gives, int):
+        return with_sizes(graph, results[gives])
+    return with_sizes(graph, tuple(results[i] for i in gives))
 
 
 def as_linear(

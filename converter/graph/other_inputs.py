@@ -11,7 +11,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from mlxport.converter.errors import CaptureError
+from mlxport.converter.errors import CaptureError, ConversionError
 from mlxport.converter.graph.dynamic import STATIC, symbol_ranges, user_inputs
 from mlxport.converter.graph.size_reads import solved
 from mlxport.converter.graph.sizes import Size, shape_of
@@ -149,7 +149,7 @@ class _Search:
         """Return the shapes of the inputs at these sizes."""
         return ", ".join(str(_at(shape, sizes)) for shape in self.shapes if shape)
 
-    def refused(self, symbol: str) -> CaptureError:
+    def refused(self, symbol: str) -> ConversionError:
         """Return the error that says what torch said."""
         axes = "; ".join(
             f"axis {axis} of an input of shape {_at(shape, self.example)}"
@@ -158,7 +158,7 @@ class _Search:
             if isinstance(size, Size) and symbol in map(str, size.expr.free_symbols)
         )
         rows = [f"inputs {shapes}: {why}" for shapes, why in [*self.refusals.items()][-8:]]
-        error: CaptureError = CaptureError.listing(
+        error = CaptureError.listing(
             f"asked to be dynamic, but torch accepts no other size than the example's on {axes}:",
             rows or ["no other size lies in the range torch.export gives"],
             STATIC,

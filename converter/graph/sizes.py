@@ -203,7 +203,7 @@ def written(expr: sympy.Basic, names: Mapping[str, ast.expr]) -> ast.expr:
 _FUNCTIONS = ("abs", "float", "int", "math", "max", "min", "round")
 
 
-class _Printer(PythonPrinter):  # type: ignore[misc]
+class _Printer(PythonPrinter):
     """Torch's printer, with what it leaves to torch or to ``math`` written as plain Python."""
 
     def _helper_sqrt(self, expr: Any) -> str:
@@ -221,7 +221,7 @@ class _Printer(PythonPrinter):  # type: ignore[misc]
 
     def _print_Piecewise(self, expr: Any) -> str:  # noqa: N802
         *cases, (otherwise, _) = expr.args
-        text = self._print(otherwise)
+        text: str = self._print(otherwise)
         for value, test in reversed(cases):
             text = f"({self._print(value)} if {self._print(test)} else {text})"
         return text

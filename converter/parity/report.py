@@ -249,7 +249,7 @@ class ParityReport:
         if mode == COMPILED:
             return "It is right as it is, compiled by mx.compile it is not."
         failed = entry.verdicts[mode]
-        if mode == GRADIENT and failed.error is failed.first is None:
+        if mode == GRADIENT and failed.error is None and failed.first is None:
             return "Forwards it is right. MLX gives no gradient of the whole model to compare."
         if mode == GRADIENT:
             return (

@@ -186,7 +186,8 @@ def _lacking(left: Any, right: Any) -> str | None:
 
 def _take(shape: Sizes, waiting: list[int], taken: list[int]) -> int:
     taken.append(waiting.pop(0))
-    return shape[taken[-1]]
+    size: int = shape[taken[-1]]
+    return size
 
 
 def matching_ends(before: Sizes, after: Sizes) -> tuple[int, int]:

@@ -177,7 +177,7 @@ def _agree(place: Any, index: int | slice, size: int) -> bool:
             return _ends(place) == _ends(index)
         return place.indices(size) == index.indices(size)
     if isinstance(size, Size):
-        return place == index
+        return bool(place == index)
     if isinstance(place, int) and isinstance(index, int):
         return place % size == index
     return False
