@@ -98,6 +98,7 @@ class Conversion:
         draws: the random draws that one call of the model makes, in order.
         dynamic: name of each dynamic size -> the least and the largest it may be, None if there is
             no largest; empty where every size is that of the example.
+        conditions: what else must be true of these sizes (``"h % 4 == 0"``), Python in their names.
     """
 
     plan: WeightPlan
@@ -110,6 +111,7 @@ class Conversion:
     signature: Signature | None = None
     draws: tuple[DrawRecord, ...] = ()
     dynamic: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
+    conditions: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON data."""
@@ -123,6 +125,7 @@ class Conversion:
             "layers": list(self.layers),
             "transposes": self.transposes,
             "dynamic": {name: list(limits) for name, limits in self.dynamic.items()},
+            "conditions": list(self.conditions),
             "modules": [asdict(module, dict_factory=_stated) for module in self.modules],
             "draws": [asdict(draw, dict_factory=_stated) for draw in self.draws],
             "plan": self.plan.to_json(),
@@ -148,6 +151,7 @@ class Conversion:
             layers=tuple(data["layers"]),
             transposes=data["transposes"],
             dynamic={name: tuple(limits) for name, limits in data.get("dynamic", {}).items()},
+            conditions=tuple(data.get("conditions", ())),
             versions=dict(data["versions"]),
             source=dict(data["source"]),
             draws=tuple(

@@ -12,6 +12,7 @@ from mlxport.converter.graph.context import Statement
 from mlxport.converter.graph.entrance import Formal
 from mlxport.converter.graph.own_files import OwnFile
 from mlxport.converter.graph.size_reads import SizeReads
+from mlxport.converter.graph.sizes import Size
 from mlxport.converter.graph.value import Order, Value
 from mlxport.converter.plan import Entry
 from mlxport.converter.record import DrawRecord, ModuleRecord
@@ -101,6 +102,8 @@ class Lowered:
         transposes: transposes executed in one call of the model.
         draws: random draws made in one call of the model, in order.
         size_names: torch's symbol for a dynamic size -> what to call it.
+        above_one: dynamic sizes that were taken for more than one.
+        conditions: what must be true of the sizes, in their names.
     """
 
     signature: Signature = field(default_factory=Signature)
@@ -114,6 +117,8 @@ class Lowered:
     draws: list[DrawRecord] = field(default_factory=list)
     own: dict[str, OwnFile] = field(default_factory=dict)
     size_names: dict[str, str] = field(default_factory=dict)
+    above_one: list[Size] = field(default_factory=list)
+    conditions: list[str] = field(default_factory=list)
 
     def layer_files(self) -> tuple[str, ...]:
         """Return the files of ``mlxport.layers`` that the source and the user's own files need."""

@@ -61,6 +61,7 @@ class Context:
         demands: origin of an input or parameter -> the orders that consumers asked it in.
         preferences: origin of an input, parameter or draw -> the order it should be stored in.
         draws: the random draws of the whole model so far.
+        above_one: dynamic sizes that were taken for more than one: PyTorch drops axes of one.
         results: what PyTorch says the node gives, as ``(shape, dtype)`` of every tensor.
         name: what to call the node's result where it needs a name of its own.
         node: the node itself, for what its values do not tell: strides, and which results are read.
@@ -83,6 +84,7 @@ class Context:
     demands: dict[str, list[Order]] = field(default_factory=dict)
     preferences: Mapping[str, Order] = field(default_factory=dict)
     draws: list[DrawRecord] = field(default_factory=list)
+    above_one: list[Any] = field(default_factory=list)
     results: tuple[tuple[tuple[Any, ...], torch.dtype], ...] = ()
     name: str = "x"
     node: Any = None

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import sympy
 import torch
 from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.export.graph_signature import InputKind
@@ -13,6 +14,8 @@ from torch.utils._pytree import tree_leaves
 
 from mlxport.converter.errors import CaptureError, OptionsError
 from mlxport.converter.graph.sizes import Size, shape_of, symbolic
+
+Sizes = Mapping[str, int]  # torch's symbol -> a size
 
 STATIC = "Convert without dynamic sizes, or name fewer axes."
 
@@ -99,6 +102,24 @@ class DynamicSizes:
                 "Something in it computes with the number itself (a fixed table of positions, a "
                 "window count, a loop over a size); TORCH_LOGS=+dynamic says where. " + STATIC,
             )
+
+
+def input_shapes(program: ExportedProgram) -> list[tuple[Any, ...]]:
+    """Return the shapes of the inputs, a `Size` where dynamic; empty for what is no tensor."""
+    values = map(_val, user_inputs(program))
+    return [shape_of(value) if _is_tensor(value) else () for value in values]
+
+
+def numbers_at(shape: Sequence[Any], sizes: Sizes) -> tuple[int, ...]:
+    """Return a shape in numbers."""
+
+    def number(size: Any) -> int:
+        if not isinstance(size, Size):
+            return int(size)
+        numbers = {s: sympy.Integer(sizes[str(s)]) for s in size.expr.free_symbols}
+        return int(size.expr.xreplace(numbers))
+
+    return tuple(map(number, shape))
 
 
 def user_inputs(program: ExportedProgram) -> list[torch.fx.Node]:

@@ -13,6 +13,7 @@ from mlxport.converter.graph.classes import find_classes
 from mlxport.converter.graph.code import call, to_ast, to_source
 from mlxport.converter.graph.format import WIDTH, statement
 from mlxport.converter.graph.naming import Names
+from mlxport.converter.graph.size_checks import check_lines
 from mlxport.converter.graph.sizes import spelled_shape
 from mlxport.converter.graph.value import Value
 
@@ -40,7 +41,10 @@ def emit(lowered: Lowered, names: Names) -> str:
     groups = find_classes(lowered, names)
     root = groups[-1]
     buffers = {i.path for group in groups for i in group.instances if i.frozen}
-    classes = "\n\n".join(_class(group, names, buffers) for group in groups)
+    limits = {root.name: lowered.conditions}
+    classes = "\n\n".join(
+        _class(group, names, buffers, limits.get(group.name, ())) for group in groups
+    )
     code = f"{classes}\n{LOAD.format(name=root.name)}"
     return f"{_module_docstring(root, lowered, names)}\n{_imports(code, lowered)}\n\n\n{code}"
 
@@ -59,6 +63,7 @@ def _module_docstring(root: ClassGroup, lowered: Lowered, names: Names) -> str:
             "",
             f"Stands for ``{torch_class.__module__}.{torch_class.__qualname__}``.",
             *textwrap.wrap(f"Takes {takes}; gives {gives}; axes {axes}.", WIDTH),
+            *_dynamic(lowered),
             *_fixed(lowered),
             '"""',
             "",
@@ -72,6 +77,20 @@ def _named_shapes(names: Sequence[str], values: Sequence[Value], sizes: Mapping[
     pairs = zip(named, values, strict=True)
     shaped = [f"{name} {spelled_shape(v.stored_shape, sizes)}".strip() for name, v in pairs]
     return ", ".join(shaped)
+
+
+def _dynamic(lowered: Lowered) -> list[str]:
+    """Say which sizes may change, and what compiling makes of them."""
+    names = list(lowered.size_names.values())
+    if not names:
+        return []
+    limits = f", as long as {' and '.join(lowered.conditions)}" if lowered.conditions else ""
+    what = f"size {names[0]}" if len(names) == 1 else f"sizes {', '.join(names)}"
+    told = (
+        f"The {what} may change from call to call{limits}. mx.compile traces each shape anew; "
+        "with shapeless=True it would go on with the sizes of the first call."
+    )
+    return textwrap.wrap(told, WIDTH)
 
 
 def _fixed(lowered: Lowered) -> list[str]:
@@ -100,7 +119,9 @@ def _imports(code: str, lowered: Lowered) -> str:
     return "\n".join(lines)
 
 
-def _class(group: ClassGroup, names: Names, buffers: Collection[str]) -> str:
+def _class(
+    group: ClassGroup, names: Names, buffers: Collection[str], conditions: Sequence[str]
+) -> str:
     instance = group.instances[0]
     lines = [f"class {group.name}(nn.Module):", *_class_docstring(group, names), ""]
     lines += [f"    def __init__(self{''.join(f', {p}' for p in group.parameters)}):"]
@@ -111,7 +132,7 @@ def _class(group: ClassGroup, names: Names, buffers: Collection[str]) -> str:
     if instance.frozen:
         lines.append(f"        {freeze}")
     if instance.body is not None:
-        lines += ["", *_method(instance.body)]
+        lines += ["", *_method(instance.body, conditions)]
     prefix = f"{instance.path}." if instance.path else ""
     below = any(path != instance.path and path.startswith(prefix) for path in buffers)
     if instance.frozen or below:
@@ -149,19 +170,20 @@ def _shapes(values: Sequence[Value], sizes: Mapping[str, str]) -> str:
     return " and ".join(spelled_shape(value.stored_shape, sizes) for value in values)
 
 
-def _method(body: Body) -> list[str]:
+def _method(body: Body, conditions: Sequence[str]) -> list[str]:
     arguments = ["self", *(f"{formal.name}: {formal.annotation}" for formal in body.parameters)]
     named = [formal.keyword for formal in body.parameters]
     if any(named):
         arguments.insert(1 + named.index(True), "*")
     tail = f") -> {_annotation(body.result)}:"
     head = f"    def __call__({', '.join(arguments)}{tail}"
+    text = [*check_lines(conditions, body), *body.text]
     if len(head) <= WIDTH:
-        return [head, *body.text]
+        return [head, *text]
     inner = [f"        {', '.join(arguments)}"]
     if len(inner[0]) > WIDTH:
         inner = [f"        {argument}," for argument in arguments]
-    return ["    def __call__(", *inner, f"    {tail}", *body.text]
+    return ["    def __call__(", *inner, f"    {tail}", *text]
 
 
 def _annotation(result: ast.expr | None) -> str:

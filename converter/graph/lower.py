@@ -153,6 +153,7 @@ class _Lowering:
             inputs=body.inputs,
             preferences=self.preferences,
             draws=self.lowered.draws,
+            above_one=self.lowered.above_one,
         )
 
     def _run(

@@ -6,18 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import sympy
 import torch
 from torch.export import ExportedProgram
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from mlxport.converter.errors import CaptureError, ConversionError
-from mlxport.converter.graph.dynamic import STATIC, symbol_ranges, user_inputs
+from mlxport.converter.graph.dynamic import STATIC, input_shapes, numbers_at, symbol_ranges
+from mlxport.converter.graph.size_limits import hold
 from mlxport.converter.graph.size_reads import solved
-from mlxport.converter.graph.sizes import Size, shape_of
+from mlxport.converter.graph.sizes import Size
 
 STEPS = (1, 2, 4, 8, 16, 32, 64)
-Sizes = dict[str, int]  # torch's symbol -> a size
 
 
 @dataclass(frozen=True)
@@ -37,10 +36,10 @@ class OtherInputs:
 
 def example_sizes(
     program: ExportedProgram, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> Sizes:
+) -> dict[str, int]:
     """Return the size each of torch's symbols has in a call."""
-    found: Sizes = {}
-    for shape, given in zip(_shapes(program), _leaves(args, kwargs), strict=True):
+    found: dict[str, int] = {}
+    for shape, given in zip(input_shapes(program), _leaves(args, kwargs), strict=True):
         for size, number in zip(shape, given.shape if shape else (), strict=True):
             told = solved(size.key, number) if isinstance(size, Size) else None
             if told is not None and told[0].is_Symbol:
@@ -53,6 +52,7 @@ def other_inputs(
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     names: Mapping[str, str],
+    conditions: Sequence[str] = (),
 ) -> OtherInputs:
     """Return a call in which every dynamic size is another than in the example.
 
@@ -63,11 +63,12 @@ def other_inputs(
         args: positional example inputs.
         kwargs: keyword example inputs.
         names: torch's symbol -> what to call it.
+        conditions: what must be true of the sizes, in their names.
 
     Raises:
         CaptureError: torch accepts none of the sizes tried; it says which and why.
     """
-    search = _Search(program, args, kwargs)
+    search = _Search(program, args, kwargs, names, conditions)
     sizes = search.find()
     given = search.inputs(sizes)
     return OtherInputs(*given, {names.get(s, s): size for s, size in sizes.items()})
@@ -77,9 +78,15 @@ class _Search:
     """Tries sizes until the captured program takes them."""
 
     def __init__(
-        self, program: ExportedProgram, args: Sequence[Any], kwargs: Mapping[str, Any]
+        self,
+        program: ExportedProgram,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        names: Mapping[str, str],
+        conditions: Sequence[str],
     ) -> None:
-        self.shapes = _shapes(program)
+        self.names, self.conditions = names, conditions
+        self.shapes = input_shapes(program)
         self.leaves, self.spec = tree_flatten((tuple(args), dict(kwargs)))
         self.example = example_sizes(program, args, kwargs)
         self.ranges = {s: (low, high) for s, low, high in symbol_ranges(program)}
@@ -88,12 +95,12 @@ class _Search:
         self.batch = {str(symbol) for size in first for symbol in size.expr.free_symbols}
         self.refusals: dict[str, str] = {}
 
-    def find(self) -> Sizes:
+    def find(self) -> dict[str, int]:
         """Return sizes that all differ from the example's."""
         for sizes in self.candidates(list(self.example)):
             if self.takes(sizes):
                 return sizes
-        found: Sizes = {}  # one after the other, where they do not move together
+        found: dict[str, int] = {}  # one after the other, where they do not move together
         for symbol in self.example:
             moved = ({**self.example, **found, **one} for one in self.candidates([symbol]))
             taken = next((sizes for sizes in moved if self.takes(sizes)), None)
@@ -102,12 +109,12 @@ class _Search:
             found[symbol] = taken[symbol]
         return found
 
-    def candidates(self, symbols: Sequence[str]) -> Iterator[Sizes]:
+    def candidates(self, symbols: Sequence[str]) -> Iterator[dict[str, int]]:
         """Yield sizes of some symbols, larger ones first, no two alike where that can be."""
-        tried: list[Sizes] = []
+        tried: list[dict[str, int]] = []
         for sign in (1, -1):
             for step in STEPS:
-                sizes: Sizes = {}
+                sizes: dict[str, int] = {}
                 for symbol in symbols:
                     pace = 1 if symbol in self.batch and len(symbols) > 1 else step
                     size = self.example[symbol] + sign * pace
@@ -123,7 +130,7 @@ class _Search:
         low, high = self.ranges.get(symbol, (0, None))
         return size >= max(low, 1) and (high is None or size <= high)
 
-    def takes(self, sizes: Sizes) -> bool:
+    def takes(self, sizes: dict[str, int]) -> bool:
         """Whether the captured program runs at these sizes."""
         args, kwargs = self.inputs(sizes)
         try:
@@ -133,58 +140,40 @@ class _Search:
             told = next((line for line in str(error).splitlines() if line.strip()), "")
             self.refusals[self.spelled(sizes)] = f"{type(error).__name__}: {told.strip()}"
             return False
-        return True
+        return hold(self.conditions, {self.names[s]: size for s, size in sizes.items()})
 
-    def inputs(self, sizes: Sizes) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def inputs(self, sizes: dict[str, int]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return a call at these sizes."""
         generator = torch.Generator().manual_seed(0)
         leaves = [
-            _resized(leaf, _at(shape, sizes), generator) if shape else leaf
+            _resized(leaf, numbers_at(shape, sizes), generator) if shape else leaf
             for shape, leaf in zip(self.shapes, self.leaves, strict=True)
         ]
         args, kwargs = tree_unflatten(leaves, self.spec)
         return args, kwargs
 
-    def spelled(self, sizes: Sizes) -> str:
+    def spelled(self, sizes: dict[str, int]) -> str:
         """Return the shapes of the inputs at these sizes."""
-        return ", ".join(str(_at(shape, sizes)) for shape in self.shapes if shape)
+        return ", ".join(str(numbers_at(shape, sizes)) for shape in self.shapes if shape)
 
     def refused(self, symbol: str) -> ConversionError:
         """Return the error that says what torch said."""
         axes = "; ".join(
-            f"axis {axis} of an input of shape {_at(shape, self.example)}"
+            f"axis {axis} of an input of shape {numbers_at(shape, self.example)}"
             for shape in self.shapes
             for axis, size in enumerate(shape)
             if isinstance(size, Size) and symbol in map(str, size.expr.free_symbols)
         )
         rows = [f"inputs {shapes}: {why}" for shapes, why in [*self.refusals.items()][-8:]]
-        error = CaptureError.listing(
+        return CaptureError.listing(
             f"asked to be dynamic, but torch accepts no other size than the example's on {axes}:",
             rows or ["no other size lies in the range torch.export gives"],
             STATIC,
         )
-        return error
-
-
-def _shapes(program: ExportedProgram) -> list[tuple[Any, ...]]:
-    """Return the shapes of the inputs, a `Size` where dynamic; empty for what is no tensor."""
-    values = (node.meta.get("val") for node in user_inputs(program))
-    return [shape_of(value) if isinstance(value, torch.Tensor) else () for value in values]
 
 
 def _leaves(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
     return tree_flatten((tuple(args), dict(kwargs)))[0]
-
-
-def _at(shape: Sequence[Any], sizes: Sizes) -> tuple[int, ...]:
-    def number(size: Any) -> int:
-        if not isinstance(size, Size):
-            return int(size)
-        return int(
-            size.expr.xreplace({s: sympy.Integer(sizes[str(s)]) for s in size.expr.free_symbols})
-        )
-
-    return tuple(map(number, shape))
 
 
 def _resized(tensor: Any, shape: tuple[int, ...], generator: torch.Generator) -> Any:

@@ -168,10 +168,15 @@ def spelled(size: Any, names: Mapping[str, str]) -> str:
         size: the size.
         names: torch's symbol -> what to call it.
     """
+    return to_source(size_tree(size, names))
+
+
+def size_tree(size: Any, names: Mapping[str, str]) -> ast.expr:
+    """Return a size or a plain number as an expression in the names of torch's symbols."""
     if not isinstance(size, Size):
-        return str(size)
-    wanted = {s: ast.Name(names.get(str(s), str(s))) for s in size.expr.free_symbols}
-    return to_source(written(size.expr, {str(s): name for s, name in wanted.items()}))
+        return ast.Constant(size)
+    symbols = [str(symbol) for symbol in size.expr.free_symbols]
+    return written(size.expr, {s: ast.Name(names.get(s, s)) for s in symbols})
 
 
 def spelled_shape(shape: Iterable[Any], names: Mapping[str, str]) -> str:
@@ -194,13 +199,20 @@ def written(expr: sympy.Basic, names: Mapping[str, ast.expr]) -> ast.expr:
         tree = ast.parse(_Printer().doprint(expr), mode="eval").body
     except (NotImplementedError, SyntaxError, AttributeError) as error:
         raise Unsupported(f"the size {expr} cannot be written in Python") from error
-    unknown = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} - {*names, *_FUNCTIONS}
+    unknown = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} - {*names, *FUNCTIONS}
     if unknown:
         raise Unsupported(f"the size {expr} needs {sorted(unknown)}, which a model has not")
-    return substitute(_Tidy().visit(tree), names)
+    return substitute(tidy(tree), names)
 
 
-_FUNCTIONS = ("abs", "float", "int", "math", "max", "min", "round")
+def tidy(tree: ast.expr) -> ast.expr:
+    """Return an expression written as people do: ``n - 1`` for ``-1 + n``."""
+    tidied: ast.expr = _Tidy().visit(tree)
+    return tidied
+
+
+# what the expression of a size may call
+FUNCTIONS = ("abs", "float", "int", "math", "max", "min", "round")
 
 
 class _Printer(PythonPrinter):

@@ -10,12 +10,15 @@ from typing import Any
 import torch
 
 from mlxport.converter.graph import ops
-from mlxport.converter.graph.capture import capture, eval_mode
+from mlxport.converter.graph.body import Lowered
+from mlxport.converter.graph.capture import Captured, capture, eval_mode
 from mlxport.converter.graph.dynamic import DynamicSizes, named_ranges
 from mlxport.converter.graph.emit import emit
 from mlxport.converter.graph.lower import lower
 from mlxport.converter.graph.naming import Names
 from mlxport.converter.graph.other_inputs import OtherInputs, example_sizes, other_inputs
+from mlxport.converter.graph.size_limits import Guards, conditions
+from mlxport.converter.graph.sizes import spelled
 from mlxport.converter.graph.weights import constants, weight_plan
 from mlxport.converter.record import Conversion
 from mlxport.converter.tensor import Tensor
@@ -68,6 +71,9 @@ def translate(
         captured = capture(model, args, kwargs, handled=ops.registry.OPS, dynamic=dynamic)
         lowered = lower(captured, channels_last_ends=channels_last)
     names = Names(model)
+    call = in_order(model, args, kwargs)
+    if lowered.size_names:
+        lowered.conditions = _conditions(captured, lowered, model, *call)
     source = emit(lowered, names)
     conversion = Conversion(
         plan=weight_plan(lowered, names),
@@ -79,13 +85,28 @@ def translate(
         draws=tuple(lowered.draws),
         versions={name: version(name) for name in ("mlxport", "torch", "mlx")},
         dynamic=named_ranges(captured.exported, lowered.size_names),
+        conditions=tuple(lowered.conditions),
     )
     own = {name: file.text for name, file in lowered.own.items()}
     translation = Translation(source, conversion, constants(lowered, names), own)
     if not lowered.size_names:
         return translation
-    call = in_order(model, args, kwargs)
     known = example_sizes(captured.exported, *call)
     sizes = {lowered.size_names[symbol]: size for symbol, size in known.items()}
-    other = other_inputs(captured.exported, *call, lowered.size_names)
+    other = other_inputs(captured.exported, *call, lowered.size_names, lowered.conditions)
     return replace(translation, other=other, sizes=sizes)
+
+
+def _conditions(
+    captured: Captured,
+    lowered: Lowered,
+    model: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> list[str]:
+    """Return what must be true of the dynamic sizes, in their names."""
+    names = lowered.size_names
+    guards = Guards(captured.exported, model, args, kwargs, names)
+    example = example_sizes(captured.exported, args, kwargs)
+    found = conditions(guards, example, captured.exported)
+    return list(dict.fromkeys([*found, *(f"{spelled(s, names)} > 1" for s in lowered.above_one)]))

@@ -184,7 +184,7 @@ def _lacking(left: Any, right: Any) -> str | None:
     return "right" if above == 1 else None
 
 
-def _take(shape: Sizes, waiting: list[int], taken: list[int]) -> int:
+def _take(shape: Sizes, waiting: list[int], taken: list[int]) -> Any:
     taken.append(waiting.pop(0))
     size: int = shape[taken[-1]]
     return size

@@ -221,7 +221,7 @@ def masked_with_a_size(x: torch.Tensor) -> torch.Tensor:
     return torch.where(triangle, x.shape[3], x).masked_fill(x > 1, x.shape[2])
 
 
-@case((2, 3, 4, 4, 6), (0, 2, 3, 4), (3, 3, 6, 2, 4), (1, 3, 2, 8, 2))
+@case((2, 3, 4, 4, 6), (0, 2, 3, 4), (3, 3, 6, 4, 8), (1, 3, 4, 8, 4))
 def volume_to_blocks(x: torch.Tensor) -> torch.Tensor:
     n, c, d, h, w = x.shape
     y = x.reshape(n, c, d // 2, 2, h // 2, 2, w // 2, 2)
