@@ -32,13 +32,15 @@ def randomise() -> Callable[[nn.Module], nn.Module]:
     def randomise(model: nn.Module) -> nn.Module:
         with torch.no_grad():
             for name, tensor in model.state_dict(keep_vars=True).items():
+                if not tensor.is_floating_point():
+                    continue  # a table of places or a count
                 if name.endswith("running_var"):
                     tensor.uniform_(0.5, 2.0)
                 elif name.endswith(("bias", "running_mean")):
                     tensor.uniform_(-0.5, 0.5)
                 elif tensor.ndim > 1:
                     tensor.normal_(std=tensor[0].numel() ** -0.5)
-                elif tensor.is_floating_point():  # the weight of a norm or a PReLU
+                else:  # the weight of a norm or a PReLU
                     tensor.uniform_(0.2, 1.5)
         return model.eval()
 
