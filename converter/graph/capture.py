@@ -24,7 +24,7 @@ from mlxport.converter.graph.complaints import uncapturable
 from mlxport.converter.graph.dynamic import DynamicSizes
 from mlxport.converter.graph.leaves import drop_aside, find_leaves, plain_path
 from mlxport.converter.graph.results import Results, order_results
-from mlxport.converter.graph.sharing import Sharing
+from mlxport.converter.graph.sharing import Sharing, by_every_name
 from mlxport.converter.graph.signature import read_signature
 from mlxport.converter.graph.trial import copied, seeded, try_forward
 from mlxport.converter.rules.registry import Rule
@@ -121,10 +121,12 @@ def capture(
             root = unflatten(_without_mutations(program))
             signature = read_signature(model, args, kwargs, program)
             with seeded():
-                arguments = order_arguments(calls, root, *copied(args, kwargs))
+                calls = by_every_name(model, calls)
+                ordered = order_arguments(calls, root, *copied(args, kwargs))
+                arguments = by_every_name(model, ordered)
                 vouched = {path for path, rule in leaves.items() if rule.vouched}
-                told = vouched | (several - leaves.keys())
-                results = order_results(model, root, told, *copied(args, kwargs))
+                told = by_every_name(model, dict.fromkeys(vouched | (several - leaves.keys())))
+                results = order_results(model, root, told.keys(), *copied(args, kwargs))
         except (CaptureError, OptionsError):
             raise
         except Exception as error:

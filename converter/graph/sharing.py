@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 
 from mlxport.converter.rules.registry import Rule
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,19 @@ def shared_modules(model: torch.nn.Module) -> dict[str, str]:
         path: first[id(module)]
         for path, module in model.named_modules(remove_duplicate=False)
         if first[id(module)] != path and module.state_dict()
+    }
+
+
+def by_every_name(model: torch.nn.Module, found: Mapping[str, T]) -> dict[str, T]:
+    """Return what was found of modules, by one name each, by every name they bear."""
+    names: dict[int, list[str]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        names.setdefault(id(module), []).append(path)
+    return {
+        path: found[path if path in found else next(name for name in several if name in found)]
+        for several in names.values()
+        if any(name in found for name in several)
+        for path in several
     }
 
 

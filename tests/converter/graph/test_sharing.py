@@ -248,3 +248,28 @@ def test_a_module_without_tensors_may_stand_twice():
     result = mlxport.convert(model.eval(), X)
     assert result.report.passed
     assert "self.right(self.left(" in result.source
+
+
+class Blend(nn.Module):
+    """Reads its second argument first, so that the captured order is not forward's."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x, skip):
+        wide = skip * 2
+        return self.linear(x) + wide, wide
+
+
+def test_a_module_called_by_another_of_its_names_takes_and_gives_in_forwards_order():
+    def run(m, x):
+        y, wide = m.inner.blend(torch.tanh(x), x)
+        return y * wide
+
+    blend = Blend()
+    model = Net(run, blend=blend, inner=nn.ModuleDict({"blend": blend})).eval()
+    result = mlxport.convert(model, torch.randn(2, 8))
+    assert result.report.passed, result.report.verdict
+    (entry, *_) = (e for e in result.report.entries if e.path == "blend")
+    assert {*entry.verdicts} == {"in_place", "alone"}, entry.skipped
