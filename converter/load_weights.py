@@ -121,7 +121,7 @@ def _sources(
         named = {names[name]: source for name, source in named.items()}
     folded = [name for name, source in named.items() if source.steps]
     if folded:
-        notes.append(f"weight norm was folded into {', '.join(folded)}")
+        notes.append(f"a norm was folded into {', '.join(folded)}")
     return named, notes
 
 

@@ -101,7 +101,7 @@ class Inspection:
         lines += [f"one tensor: {', '.join(map(printable, group))}" for group in self.ties]
         if open_rows := [row for row in self.tensors if row.kind == "open"]:
             lines += ["", f"{len(open_rows)} are open. --model settles them all, or --layer each:"]
-            lines += [f"  {_said(row.options)}" for row in open_rows]
+            lines += [f"  {_said(row.name, row.options)}" for row in open_rows]
         return "\n".join(lines)
 
 
@@ -175,7 +175,7 @@ def _row(name: str, source: Source, reading: Reading) -> Row:
         entry = Entry((name,), (name,), reading.steps)
         becomes = entry.apply((source.spec.outline(),))[0].shape
     spec = source.spec
-    folded = "; weight norm is folded" if source.steps else ""
+    folded = "; its norm is folded" if source.steps else ""
     return Row(
         name,
         source.keys,
@@ -199,8 +199,8 @@ def _plan(
         if reading.ignored:
             ignored.update(dict.fromkeys(source.keys, reading.ignored))
         elif reading.steps is None:
-            said = _said(reading.options)
-            problems.append(f"--layer {said}  {source.spec.shape}: {reading.evidence}")
+            said = ("--layer " if reading.options else "") + _said(name, reading.options)
+            problems.append(f"{said}  {source.spec.shape}: {reading.evidence}")
         else:
             entries.append(Entry(source.keys, (name,), (*source.steps, *reading.steps)))
     if problems:
@@ -224,8 +224,10 @@ def _ties(checkpoint: Checkpoint) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
 
-def _said(options: Sequence[str]) -> str:
+def _said(name: str, options: Sequence[str]) -> str:
     """Return ``name=Conv3d | ConvTranspose3d`` of options for one tensor."""
+    if not options:
+        return f"{printable(name)}: only --model settles it"
     name, _, first = options[0].rpartition("=")
     kinds = " | ".join([first, *(option.rpartition("=")[2] for option in options[1:])])
     return f"{printable(name)}={kinds}"

@@ -1,16 +1,17 @@
-"""Find weights that a checkpoint holds in parts: weight norm's magnitude and direction.
+"""Find weights that a checkpoint holds in parts: those of weight norm and of spectral norm.
 
 Needs no torch.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlxport.converter.tensor import TensorSpec
-from mlxport.converter.transforms import FoldWeightNorm, Step
+from mlxport.converter.transforms import FoldSpectralNorm, FoldWeightNorm, Step
 
 # torch.nn.utils.weight_norm, and its parametrisation since PyTorch 2.0
 _DIRECTIONS = (
@@ -21,6 +22,17 @@ _DIRECTIONS = (
     ),
 )
 
+# torch.nn.utils.spectral_norm and its parametrisation: the weight, and its two vectors
+_DIVIDED = (
+    (re.compile(r"(?P<at>(?:.*\.)?\w+)_orig"), ("{at}_u", "{at}_v")),
+    (
+        re.compile(r"(?P<at>(?:.*\.)?)parametrizations\.(?P<name>\w+)\.original"),
+        ("{at}parametrizations.{name}.0._u", "{at}parametrizations.{name}.0._v"),
+    ),
+)
+_UNKNOWN = "a parametrisation makes the weight of it, and the checkpoint does not say which"
+_EITHER = "spectral norm may have taken either axis of it as rows; its two vectors do not tell"
+
 
 @dataclass(frozen=True)
 class Source:
@@ -30,18 +42,22 @@ class Source:
         keys: of the checkpoint.
         steps: what makes one tensor of them; none for a tensor that is there.
         spec: its shape and dtype.
+        open: why what is made of it cannot be told; empty where it can.
     """
 
     keys: tuple[str, ...]
     steps: tuple[Step, ...]
     spec: TensorSpec
+    open: str = ""
 
 
 def plain_sources(specs: Mapping[str, TensorSpec]) -> dict[str, Source]:
     """Return name -> source of each tensor, as the plain modules would name them.
 
     Pairs of weight norm become the one weight they stand for. The axis of the norm is the one along
-    which the magnitude has a size; where it has none, every axis of size 1 gives the same.
+    which the magnitude has a size; where it has none, every axis of size 1 gives the same. A weight
+    with the two vectors of spectral norm becomes the one it stands for where their lengths tell
+    which axis are the rows.
     """
     found = {key: Source((key,), (), spec) for key, spec in specs.items()}
     for key, spec in specs.items():
@@ -58,7 +74,37 @@ def plain_sources(specs: Mapping[str, TensorSpec]) -> dict[str, Source]:
             for part in (key, other):
                 found.pop(part, None)
             found[name] = Source((other, key), (FoldWeightNorm(dim),), spec)
+        for pattern, vectors in _DIVIDED:
+            if match := pattern.fullmatch(key):
+                _divide(found, specs, match, tuple(v.format(**match.groupdict()) for v in vectors))
     return found
+
+
+def _divide(
+    found: dict[str, Source],
+    specs: Mapping[str, TensorSpec],
+    match: re.Match[str],
+    vectors: tuple[str, ...],
+) -> None:
+    """Put a weight in the place of its parts, or say why that cannot be."""
+    key, spec = match.string, specs[match.string]
+    if not all(vector in specs for vector in vectors):
+        if "parametrizations." in key:
+            found[key] = Source((key,), (), spec, _UNKNOWN)
+        return
+    lengths = tuple(specs[vector].shape for vector in vectors)
+    axes = [
+        axis
+        for axis, size in enumerate(spec.shape[:2])
+        if lengths == ((size,), (math.prod(spec.shape) // max(size, 1),))
+    ]
+    if len(axes) != 1:
+        found[key] = Source((key,), (), spec, _EITHER if axes else _UNKNOWN)
+        return
+    for part in (key, *vectors):
+        found.pop(part, None)
+    name = match["at"] + match.groupdict().get("name", "")
+    found[name] = Source((key, *vectors), (FoldSpectralNorm(axes[0]),), spec)
 
 
 def _dim(magnitude: tuple[int, ...], direction: tuple[int, ...]) -> int | None:

@@ -103,7 +103,9 @@ def read_tensors(
         used.update(fitting)
         shape, bias = source.spec.shape, _bias(name, sources)
         plain = _plain(name, shape)
-        if plain is not None:
+        if source.open:
+            readings[name] = Reading("open", None, source.open)
+        elif plain is not None:
             readings[name] = plain
         elif fitting:
             found = _chosen(fitting[-1], shape, bias)
