@@ -19,6 +19,7 @@ from mlxport.converter.graph.naming import Names
 from mlxport.converter.graph.other_inputs import OtherInputs, example_sizes, other_inputs
 from mlxport.converter.graph.size_limits import Guards, conditions
 from mlxport.converter.graph.sizes import spelled
+from mlxport.converter.graph.table_limits import table_conditions
 from mlxport.converter.graph.weights import constants, weight_plan
 from mlxport.converter.record import Conversion
 from mlxport.converter.tensor import Tensor
@@ -109,4 +110,5 @@ def _conditions(
     guards = Guards(captured.exported, model, args, kwargs, names)
     example = example_sizes(captured.exported, args, kwargs)
     found = conditions(guards, example, captured.exported)
+    found += table_conditions(captured.exported, names)
     return list(dict.fromkeys([*found, *(f"{spelled(s, names)} > 1" for s in lowered.above_one)]))

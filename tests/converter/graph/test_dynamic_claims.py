@@ -290,6 +290,44 @@ def test_the_model_raises_where_torch_takes_another_branch() -> None:
             run(*shape, rows=rows)
 
 
+class Positions(nn.Module):
+    """Rows of tables by the places counted along a sequence, in three ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(12, 4)
+        self.other = nn.Parameter(torch.randn(10, 4))
+        self.third = nn.Parameter(torch.randn(4, 9))
+
+    def forward(self, x: torch.Tensor, way: str) -> torch.Tensor:
+        places = torch.arange(x.shape[1])
+        if way == "embedding":
+            return x + self.table((places + 2).unsqueeze(0).expand(x.shape[0], -1))
+        if way == "index":
+            return x + self.other[places]
+        return x + self.third.index_select(1, torch.arange(0, x.shape[1])).t()
+
+
+@pytest.mark.parametrize(
+    ("way", "condition"),
+    [
+        ("embedding", "length + 2 <= 12"),
+        ("index", "length <= 10"),
+        ("index_select", "length <= 9"),
+    ],
+)
+def test_positions_stay_in_their_table(way: str, condition: str) -> None:
+    """Beyond it PyTorch raises, and MLX reads whatever lies there."""
+    converted = convert(Positions(), sample(2, 5, 4), way, dynamic=(0, 1))
+    assert converted.report is not None
+    assert converted.report.passed, converted.report.verdict
+    assert converted.conversion.conditions == (condition,)
+    longest = next(n for n in range(20, 0, -1) if hold([condition], {"length": n}))
+    assert converted.model(mx.zeros((1, longest, 4))).shape == (1, longest, 4)
+    with pytest.raises(ValueError, match="expected length"):
+        converted.model(mx.zeros((1, longest + 1, 4)))
+
+
 def test_an_axis_that_would_go_at_one_has_to_be_longer() -> None:
     class Squeezed(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
