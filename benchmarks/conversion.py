@@ -14,7 +14,7 @@ import mlxport
 from mlxport.converter import api
 from mlxport.examples.unet3d import UNet3d
 
-WIDTHS = (96, 192, 384, 768)  # 101 million parameters
+WIDTHS = (128, 256, 512, 1024)
 SIZES = (1, 1, 16, 16, 16)
 
 
