@@ -16,12 +16,12 @@ from mlxport.converter.checkpoint.atomic import sibling, sync_folder
 from mlxport.converter.errors import CheckpointError, ConversionError, OptionsError, ParityError
 from mlxport.converter.folder import read_conversion, use_device
 from mlxport.converter.loading import live_model
-from mlxport.converter.parity.boundary import logical
 from mlxport.converter.parity.bundle import load_reference
-from mlxport.converter.parity.compare import NOISE_MULTIPLE, judge
+from mlxport.converter.parity.compare import NOISE_MULTIPLE
 from mlxport.converter.parity.interface import model_inputs, output_names
 from mlxport.converter.parity.recording import Reference
 from mlxport.converter.parity.trace import arrays, dtype_name, mapped
+from mlxport.converter.parity.verify import judge_value
 from mlxport.converter.record import Conversion, ModuleRecord
 
 
@@ -218,17 +218,7 @@ class _Function:
 
     def _problems(self, k: int, output: mx.array, noise_multiple: float) -> Sequence[str]:
         value = self.reference.outputs[k]
-        return judge(
-            logical(output, self.root.outputs[k]),
-            value.reference,
-            value.own,
-            dtype=value.dtype,
-            shape=value.shape,
-            indices=value.indices,
-            actual_dtype=dtype_name(output),
-            noise_multiple=noise_multiple,
-            reference_dtype=value.reference_dtype,
-        ).problems
+        return judge_value(output, self.root.outputs[k], value, noise_multiple).problems
 
 
 @contextmanager

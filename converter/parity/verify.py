@@ -111,6 +111,23 @@ def verify_at_sizes(
     return replace(first, others=tuple(others))
 
 
+def judge_value(
+    output: mx.array, layout: Layout, value: Value, noise_multiple: float = NOISE_MULTIPLE
+) -> Verdict:
+    """Judge one array of MLX's by what PyTorch computed in its place."""
+    return judge(
+        logical(output, layout),
+        value.reference,
+        value.own,
+        dtype=value.dtype,
+        shape=value.shape,
+        indices=value.indices,
+        actual_dtype=dtype_name(output),
+        noise_multiple=noise_multiple,
+        reference_dtype=value.reference_dtype,
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class _Pair:
     """A call in MLX and its counterpart in PyTorch, with the entries of its outputs."""
@@ -247,17 +264,7 @@ class _Verification:
             problem = f"number of tensors: PyTorch gives {len(values)}, MLX {len(outputs)}"
             return [Verdict((problem,), value.shape, value.dtype) for value in values]
         return [
-            judge(
-                logical(output, layout),
-                value.reference,
-                value.own,
-                dtype=value.dtype,
-                shape=value.shape,
-                indices=value.indices,
-                actual_dtype=dtype_name(output),
-                noise_multiple=self.noise_multiple,
-                reference_dtype=value.reference_dtype,
-            )
+            judge_value(output, layout, value, self.noise_multiple)
             for output, layout, value in zip(outputs, layouts, values, strict=True)
         ]
 
