@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -64,6 +64,26 @@ def _selection(command: Callable[..., None]) -> Callable[..., None]:
     ):
         command = option(command)
     return command
+
+
+def _device(meaning: str) -> Callable[..., Any]:
+    return click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "metal", "cuda"]),
+        default="auto",
+        show_default=True,
+        help=meaning,
+    )
+
+
+_noise_multiple = click.option(
+    "--noise-multiple", type=float, help="Times PyTorch's own noise that pass.  [default: 32]"
+)
+
+
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        click.secho(f"Warning: {warning}", fg="yellow", err=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -143,9 +163,7 @@ def main() -> None:
     callback=_axes,
     help="Axes whose size may change from call to call, in every input: 0 is the batch.",
 )
-@click.option(
-    "--noise-multiple", type=float, help="Times PyTorch's own noise that pass.  [default: 32]"
-)
+@_noise_multiple
 @click.option(
     "--gradients",
     is_flag=True,
@@ -191,8 +209,7 @@ def convert(
     result = api.convert_checkpoint(source, output, **options)
     for note in result.notes:
         click.echo(f"Note: {note}", err=True)
-    for warning in result.warnings:
-        click.secho(f"Warning: {warning}", fg="yellow", err=True)
+    _warn(result.warnings)
     if result.report is not None:
         _show(result.report, as_json)
     click.echo(f"Written to {output}", err=True)
@@ -202,16 +219,8 @@ def convert(
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "metal", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where MLX runs; exits 4 where it is not on this machine.",
-)
-@click.option(
-    "--noise-multiple", type=float, help="Times PyTorch's own noise that pass.  [default: 32]"
-)
+@_device("Where MLX runs; exits 4 where it is not on this machine.")
+@_noise_multiple
 @click.option(
     "-o",
     "--output",
@@ -306,8 +315,7 @@ def restore(folder: Path, output: Path, partial: bool, overwrite: bool) -> None:
       mlxport restore out/ -o unet3d.safetensors
     """
     result = api.restore(folder, output, partial=partial, overwrite=overwrite)
-    for warning in result.warnings:
-        click.secho(f"Warning: {warning}", fg="yellow", err=True)
+    _warn(result.warnings)
     click.echo(f"{len(result.keys)} tensors written to {output}", err=True)
 
 
@@ -321,16 +329,8 @@ def restore(folder: Path, output: Path, partial: bool, overwrite: bool) -> None:
     help="File to write, such as model.mlxfn.",
 )
 @click.option("--shapeless", is_flag=True, help="Let the function take other shapes too.")
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "metal", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="What the function is to run on; fixed in the file.",
-)
-@click.option(
-    "--noise-multiple", type=float, help="Times PyTorch's own noise that pass.  [default: 32]"
-)
+@_device("What the function is to run on; fixed in the file.")
+@_noise_multiple
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 @_exits
 def export(folder: Path, output: Path, **options: Any) -> None:
@@ -343,8 +343,7 @@ def export(folder: Path, output: Path, **options: Any) -> None:
       mlxport export out/ -o unet3d.mlxfn
     """
     exported = api.export_function(folder, output, **options)
-    for warning in exported.warnings:
-        click.secho(f"Warning: {warning}", fg="yellow", err=True)
+    _warn(exported.warnings)
     click.echo(str(exported))
 
 
