@@ -1,0 +1,49 @@
+"""What mlxport offers: convert, verify, load, and what it supports.
+
+Importing this package loads neither torch nor mlx; each function imports what it needs, so that
+verifying a converted model needs no torch.
+"""
+
+from mlxport.converter.api.checkpoints import (
+    analyze_checkpoint,
+    convert_checkpoint,
+    convert_state_dict,
+    inspect,
+    load_weights,
+    parse_renames,
+)
+from mlxport.converter.api.folders import (
+    export_function,
+    load,
+    report,
+    restore,
+    verify_folder,
+)
+from mlxport.converter.api.models import (
+    analyze,
+    convert,
+    convert_layer,
+    verify,
+)
+from mlxport.converter.api.tables import (
+    support,
+)
+
+__all__ = [
+    "analyze",
+    "analyze_checkpoint",
+    "convert",
+    "convert_checkpoint",
+    "convert_layer",
+    "convert_state_dict",
+    "export_function",
+    "inspect",
+    "load",
+    "load_weights",
+    "parse_renames",
+    "report",
+    "restore",
+    "support",
+    "verify",
+    "verify_folder",
+]

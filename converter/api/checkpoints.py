@@ -1,0 +1,289 @@
+"""Checkpoints: convert, analyze and inspect them, load them into models written by hand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mlxport.converter.environment import prepare
+from mlxport.converter.errors import OptionsError
+
+if TYPE_CHECKING:
+    import mlx.core as mx
+    import mlx.nn
+    import torch
+
+    from mlxport.converter.analysis import Analysis
+    from mlxport.converter.checkpoint.rename import Patterns
+    from mlxport.converter.converted import Converted
+    from mlxport.converter.load_weights import Loaded
+    from mlxport.converter.plan import WeightPlan
+    from mlxport.converter.record import Conversion
+    from mlxport.converter.weights_only import Inspection
+
+
+def convert_checkpoint(
+    source: str | Path,
+    output: str | Path,
+    *,
+    model: str | torch.nn.Module | None = None,
+    inputs: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    plan: str | Path | None = None,
+    layers: Sequence[str] = (),
+    model_args: Mapping[str, Any] | None = None,
+    key: str | None = None,
+    prefix: str | None = None,
+    rename: Patterns | None = None,
+    dtype: Literal["float16", "bfloat16", "float32"] | None = None,
+    allow_lossy_cast: bool = False,
+    max_shard_size: int | str | None = None,
+    overwrite: bool = False,
+    channels_last: bool = False,
+    noise_multiple: float | None = None,
+    gradients: bool = False,
+    dynamic: Sequence[int] | int | None = None,
+    dynamic_shapes: Any = None,
+) -> Converted:
+    """Convert a PyTorch checkpoint into an output folder with a verified MLX model.
+
+    Args:
+        source: ``.safetensors``, ``.pt``, ``.pth``, ``.bin``, ``.ckpt`` or a folder of these.
+        output: the folder to write: ``model.py``, ``layers/``, ``weights.safetensors``,
+            ``conversion.json``, ``reference.safetensors``, ``parity.json``.
+        model: the torch model, or ``pkg.mod:factory`` that gives it.
+        inputs: example inputs in order. Texts stand for random values,
+            ``[name=][dtype:]sizes[:low..high]``: ``"1,1,32,48,40"``, ``"int64:1,16:0..29999"``,
+            ``"mask=bool:1,16"`` for a keyword argument, ``"int64::0..999"`` without axes. Integers
+            are 0 or 1 without a range, floats normal. ``Path``s are files of values: ``.npy`` a
+            positional input, ``.npz`` and ``.safetensors`` inputs by name. All else as for
+            ``convert``.
+        kwargs: further keyword inputs, as for ``convert``.
+        plan: instead of ``model`` and ``inputs``, the output folder of another checkpoint of the
+            same architecture, or its ``conversion.json``. Its ``model.py`` is copied; there is no
+            parity report, as its reference is of other weights. Needs no torch to read
+            ``.safetensors``.
+        layers: with neither model nor plan, weights alone are converted (``weights.safetensors``
+            and ``conversion.json``), each by evidence or by what is said here:
+            ``"decoder.*.up.weight=ConvTranspose3d:2"``, the last that fits; ``"*=Conv"`` for most.
+            What stays open is an error. ``mlxport inspect`` shows it.
+        model_args: keyword arguments for the factory.
+        key: where in a nested checkpoint the state dict lies.
+        prefix: take the checkpoint's keys under this prefix alone.
+        rename: old key -> new key, as for ``load_weights``; the record keeps the old ones.
+        dtype: cast all floating-point weights, and the model, to this.
+        allow_lossy_cast: round where the model's dtype cannot hold the checkpoint's values.
+        max_shard_size: write the weights in files of at most this size: bytes, or ``"5GB"``.
+        overwrite: replace an existing output folder.
+        channels_last: the MLX model takes and gives channels-last arrays.
+        noise_multiple: how many times PyTorch's own rounding noise passes (default 32).
+        gradients: as for ``convert``; judged here alone, as the folder's reference holds none.
+        dynamic: axes whose size may change from call to call, in every input that has them and
+            more than one element there: ``(0,)`` is the batch, ``(0, 2, 3)`` the batch and both
+            sides of an image. torch.export finds out which sizes go together. Parity is then
+            judged at a second set of sizes too.
+        dynamic_shapes: the same in torch.export's own words, in place of ``dynamic``.
+
+    Returns:
+        The live model, its record and the parity report, which may say that parity failed.
+
+    Raises:
+        ConversionError: anything that keeps the model from being converted; nothing is written.
+    """
+    prepare()
+    common: dict[str, Any] = {"key": key, "prefix": prefix, "rename": rename}
+    common |= {"overwrite": overwrite, "max_shard_size": max_shard_size}
+    of_model = inputs or kwargs or model_args or channels_last or noise_multiple is not None
+    of_model = of_model or gradients
+    if model is None and (of_model or dynamic is not None or dynamic_shapes is not None):
+        raise OptionsError(
+            "without --model there is no model to run: leave out --input, --input-file, --kwargs, "
+            "--model-args, --layout, --dynamic, --gradients and --noise-multiple, or name the model"
+        )
+    if (model is not None) + (plan is not None) + bool(layers) > 1:
+        raise OptionsError("--model, --plan and --layer each say what the weights are: give one")
+    if plan is not None:
+        if dtype is not None:
+            raise OptionsError(
+                "--plan keeps the dtypes of its model: for others convert with --model and --dtype"
+            )
+        from mlxport.converter.transfer import convert_by_plan
+
+        return convert_by_plan(source, output, plan, allow_lossy_cast=allow_lossy_cast, **common)
+    if model is None:
+        from mlxport.converter.weights_only import convert_weights
+
+        return convert_weights(source, output, layers=layers, dtype=dtype, **common)
+    if not (inputs or kwargs):
+        raise OptionsError("--model needs an example input: --input 1,1,32,48,40 (inputs=[…])")
+    from mlxport.converter.conversion import convert_checkpoint
+
+    return convert_checkpoint(
+        source,
+        output,
+        model=model,
+        inputs=inputs,
+        kwargs=kwargs,
+        model_args=model_args,
+        dtype=dtype,
+        allow_lossy_cast=allow_lossy_cast,
+        channels_last=channels_last,
+        noise_multiple=noise_multiple,
+        gradients=gradients,
+        dynamic=dynamic,
+        dynamic_shapes=dynamic_shapes,
+        **common,
+    )
+
+
+def analyze_checkpoint(
+    source: str | Path,
+    *,
+    model: str | torch.nn.Module | None,
+    inputs: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    key: str | None = None,
+    prefix: str | None = None,
+    allow_lossy_cast: bool = False,
+    channels_last: bool = False,
+    dynamic: Sequence[int] | int | None = None,
+    dynamic_shapes: Any = None,
+) -> Analysis:
+    """Tell what ``convert_checkpoint`` would do with the same arguments; write nothing.
+
+    Raises:
+        ConversionError: the checkpoint does not fit the model, or the model cannot be captured.
+    """
+    prepare()
+    if model is None or not (inputs or kwargs):
+        raise OptionsError("an analysis needs the model and its inputs: --model and --input")
+    from mlxport.converter.analyze import analyze_checkpoint
+
+    return analyze_checkpoint(
+        source,
+        model=model,
+        inputs=inputs,
+        kwargs=kwargs,
+        model_args=model_args,
+        key=key,
+        prefix=prefix,
+        allow_lossy_cast=allow_lossy_cast,
+        channels_last=channels_last,
+        dynamic=dynamic,
+        dynamic_shapes=dynamic_shapes,
+    )
+
+
+def convert_state_dict(
+    source: str | Path | Mapping[str, Any],
+    plan: str | Path | Conversion | WeightPlan,
+    *,
+    key: str | None = None,
+    prefix: str | None = None,
+    allow_lossy_cast: bool = False,
+) -> dict[str, mx.array]:
+    """Convert a state dict by the plan of a conversion of the same architecture, in memory.
+
+    Args:
+        source: a mapping from keys to torch tensors or numpy arrays, or a checkpoint's path.
+        plan: an output folder, its ``conversion.json``, or a ``convert`` result's ``.conversion``.
+        key: where in a nested checkpoint the state dict lies.
+        prefix: take the keys under this prefix alone.
+        allow_lossy_cast: round where the plan's dtypes cannot hold the values.
+
+    Returns:
+        MLX parameter name -> array, as ``mlx.nn.Module.load_weights`` takes it (``.items()``).
+
+    Raises:
+        StateDictError: keys, shapes or dtypes do not fit the plan; all problems are listed.
+    """
+    prepare()
+    from mlxport.converter.transfer import convert_state_dict
+
+    return convert_state_dict(
+        source, plan, key=key, prefix=prefix, allow_lossy_cast=allow_lossy_cast
+    )
+
+
+def inspect(
+    source: str | Path,
+    *,
+    key: str | None = None,
+    prefix: str | None = None,
+    rename: Patterns | None = None,
+    layers: Sequence[str] = (),
+) -> Inspection:
+    """Tell what is in a checkpoint, what each tensor is taken for, and on what evidence.
+
+    Args:
+        source: as for ``convert_checkpoint``.
+        key: where in a nested checkpoint the state dict lies.
+        prefix: look at the keys under this prefix alone.
+        rename: old key -> new key, as for ``load_weights``.
+        layers: as for ``convert_checkpoint``.
+
+    Returns:
+        A row for each tensor; ``.to_text()`` is a table, ``.to_json()`` data.
+
+    Raises:
+        ConversionError: the checkpoint cannot be read, or holds several state dicts.
+    """
+    prepare()
+    from mlxport.converter.weights_only import inspect
+
+    return inspect(source, key=key, prefix=prefix, rename=rename, layers=layers)
+
+
+def load_weights(
+    model: mlx.nn.Module,
+    source: str | Path | Mapping[str, Any],
+    *,
+    rename: Patterns | None = None,
+    key: str | None = None,
+    prefix: str | None = None,
+    strict: bool = True,
+) -> Loaded:
+    r"""Load PyTorch's weights into an MLX model written by hand; its layers say the layout.
+
+    A tensor goes to the parameter of its name, else to the one ``rename`` sends it to, else by
+    structure: a layer whose parameters' names and shapes only one layer of the checkpoint has. What
+    was matched by structure is in the result. An MLX ``Sequential`` may add its ``layers`` to
+    names. Weight norm is folded. All or nothing, unless ``strict=False``.
+
+    Args:
+        model: changed in place; its modes and dtypes do not matter.
+        source: a checkpoint's path, or a mapping from keys to torch tensors or numpy arrays.
+        rename: old name -> new name: ``*`` stands for text without a dot, ``**`` for any; a
+            compiled regular expression, or text after ``re:``, fits the whole key.
+        key: where in a nested checkpoint the state dict lies.
+        prefix: take the keys under this prefix alone, without it.
+        strict: load nothing unless everything fits; otherwise what fits.
+
+    Returns:
+        What was loaded from where, and what was not.
+
+    Raises:
+        StateDictError: tensors are missing, unexpected or misshapen, or a layer does not say its
+            layout; all of them are listed and the model is as it was.
+
+    Warns:
+        UserWarning: float64 became float32, as MLX computes in that.
+    """
+    prepare()
+    from mlxport.converter.load_weights import load_weights
+
+    return load_weights(model, source, rename=rename, key=key, prefix=prefix, strict=strict)
+
+
+def parse_renames(options: Sequence[str]) -> dict[str | re.Pattern[str], str]:
+    """Return what ``rename=`` takes of ``OLD=NEW`` texts.
+
+    Raises:
+        OptionsError: one has no ``=``.
+    """
+    from mlxport.converter.checkpoint.rename import parse_renames
+
+    return parse_renames(options)

@@ -1,0 +1,162 @@
+"""Output folders: load, verify, restore and export what a conversion wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlxport.converter.environment import prepare
+
+if TYPE_CHECKING:
+    import mlx.nn
+
+    from mlxport.converter.export import Exported
+    from mlxport.converter.parity.report import ParityReport
+    from mlxport.converter.restore import Restored
+
+
+def load(folder: str | Path) -> mlx.nn.Module:
+    """Return the MLX model of an output folder, with its weights, in eval mode.
+
+    Raises:
+        ConversionError: the folder holds no converted model.
+    """
+    prepare()
+    from mlxport.converter.loading import live_model
+
+    model: mlx.nn.Module = live_model(folder)
+    return model
+
+
+def verify_folder(
+    folder: str | Path,
+    *,
+    device: str = "auto",
+    noise_multiple: float | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+) -> ParityReport:
+    """Run the model of an output folder and hold it to the reference stored in it.
+
+    Needs mlx, not torch.
+
+    Args:
+        folder: what ``mlxport convert`` wrote.
+        device: ``auto``, ``cpu``, ``metal`` or ``cuda``.
+        noise_multiple: how many times PyTorch's own rounding noise passes (default 32).
+        output: a file to write the report to: ``.html``, ``.md`` or ``.json``.
+        overwrite: replace that file if it exists.
+
+    Raises:
+        ConversionError: the folder holds no converted model.
+        DeviceError: the device is not on this machine.
+        OptionsError: the report cannot be written there.
+    """
+    prepare()
+    from mlxport.converter.folder import verify_folder
+    from mlxport.converter.parity.pages import check_page, write_page
+
+    if output is not None:
+        check_page(Path(output), overwrite=overwrite)
+    found = verify_folder(folder, device=device, noise_multiple=noise_multiple)
+    if output is not None:
+        write_page(Path(output), {Path(output).stem: found}, overwrite=overwrite)
+    return found
+
+
+def report(
+    sources: Sequence[str | Path], output: str | Path | None = None, *, overwrite: bool = False
+) -> dict[str, ParityReport]:
+    """Read parity reports of one model, and write them as a page side by side.
+
+    Args:
+        sources: files that ``convert`` and ``verify`` wrote, or output folders.
+        output: the page to write: ``.html``, ``.md`` or ``.json``; none if not given.
+        overwrite: replace an existing file.
+
+    Returns:
+        The reports by their names: the files', or where these are alike their folders'.
+
+    Raises:
+        ParityError: a file holds no report; all of them are listed.
+        OptionsError: the page cannot be written.
+    """
+    from mlxport.converter.parity.pages import read_reports, write_page
+
+    reports = read_reports([Path(source) for source in sources])
+    if output is not None:
+        write_page(Path(output), reports, overwrite=overwrite)
+    return reports
+
+
+def restore(
+    source: str | Path, output: str | Path, *, partial: bool = False, overwrite: bool = False
+) -> Restored:
+    """Write the PyTorch checkpoint that an output folder was made from.
+
+    Keys, shapes, dtypes and bits are those of the checkpoint. Tied tensors share their memory again
+    in ``.pt`` and are written under each of their names in ``.safetensors``. Needs no torch for
+    ``.safetensors``.
+
+    Args:
+        source: the output folder, or the ``conversion.json`` in it. Its weights may have been
+            trained further.
+        output: the file to write: ``.safetensors``, or ``.pt``, ``.pth``, ``.bin``, ``.ckpt`` as
+            ``torch.save`` writes them.
+        partial: write the rest where tensors cannot be given back, as a norm was folded into them.
+        overwrite: replace an existing file.
+
+    Returns:
+        The keys that were written, and what is lost or rounded.
+
+    Raises:
+        ConversionError: tensors cannot be given back, or the folder is damaged; all are listed and
+            nothing is written.
+    """
+    prepare()
+    from mlxport.converter.restore import restore
+
+    return restore(source, output, partial=partial, overwrite=overwrite)
+
+
+def export_function(
+    folder: str | Path,
+    path: str | Path,
+    *,
+    shapeless: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+    noise_multiple: float | None = None,
+) -> Exported:
+    """Export the model of an output folder as one file with weights, for MLX in C++ and Swift.
+
+    Written by ``mx.export_function`` and held to ``model.py`` on the stored inputs. It takes and
+    gives arrays by position, flattened. Needs mlx, not torch.
+
+    Args:
+        folder: what ``mlxport convert`` wrote.
+        path: the file to write, ``model.mlxfn``.
+        shapeless: take other shapes too; MLX cannot export every model so.
+        overwrite: replace an existing file.
+        device: what the function is to run on, ``auto``, ``cpu``, ``metal`` or ``cuda``: it is
+            fixed in the file.
+        noise_multiple: how many times PyTorch's own rounding noise passes (default 32), where the
+            bits are not those of ``model.py``.
+
+    Raises:
+        ConversionError: MLX cannot export the model, or the folder holds none; nothing is written.
+        ParityError: the exported function computes something else; nothing is written.
+        DeviceError: the device is not on this machine.
+    """
+    prepare()
+    from mlxport.converter.export import export_folder
+
+    return export_folder(
+        folder,
+        path,
+        shapeless=shapeless,
+        overwrite=overwrite,
+        device=device,
+        noise_multiple=noise_multiple,
+    )

@@ -1,0 +1,205 @@
+"""Torch models and layers in memory: convert, analyze, verify."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mlxport.converter.environment import prepare
+
+if TYPE_CHECKING:
+    import mlx.nn
+    import torch
+
+    from mlxport.converter.analysis import Analysis
+    from mlxport.converter.converted import Converted
+    from mlxport.converter.parity.arrangements import Axes, Inputs
+    from mlxport.converter.parity.pairing import Names
+    from mlxport.converter.parity.report import ParityReport
+
+
+def convert(
+    module: torch.nn.Module,
+    example_inputs: torch.Tensor | Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    channels_last: bool = False,
+    verify: bool = True,
+    noise_multiple: float | None = None,
+    gradients: bool = False,
+    dynamic: Sequence[int] | int | None = None,
+    dynamic_shapes: Any = None,
+) -> Converted:
+    """Convert a torch model into a live, verified MLX model.
+
+    The model is captured by ``torch.export`` in eval mode; its modes are left as they are.
+
+    Inputs may be tensors of any dtype, None, booleans, numbers and strings, and tuples, lists,
+    dicts and dataclasses of them (those of your own registered by
+    ``torch.export.register_dataclass``). The MLX model takes the arguments that hold tensors,
+    under PyTorch's names; by name only, where an argument before them is missing. All others are
+    fixed at the values given here; its docstring says which. It gives what the torch model gives:
+    tuples (named ones too), lists, dicts; dataclasses and the outputs of transformers and
+    diffusers as dicts of their fields, without those that are None.
+
+    Args:
+        module: the torch model.
+        example_inputs: a tensor, or the positional inputs in a tuple or list.
+        kwargs: keyword inputs.
+        channels_last: the MLX model takes and gives channels-last arrays; otherwise its inputs and
+            outputs have PyTorch's axes.
+        verify: hold the MLX model to PyTorch, layer by layer, in float64.
+        noise_multiple: how many times PyTorch's own rounding noise passes (default 32).
+        gradients: hold the gradients of inputs and parameters to PyTorch's too, in eval mode.
+        dynamic: axes whose size may change from call to call, in every input that has them and
+            more than one element there: ``(0,)`` is the batch, ``(0, 2, 3)`` the batch and both
+            sides of an image. torch.export finds out which sizes go together. Parity is then
+            judged at a second set of sizes too.
+        dynamic_shapes: the same in torch.export's own words, in place of ``dynamic``.
+
+    Returns:
+        The live model (``.model``), its source (``.source``), the record of the conversion
+        (``.conversion``) and the parity report (``.report``).
+
+    Raises:
+        CaptureError: torch.export cannot capture the model.
+        UnsupportedError: modules or ops have no MLX counterpart; every one is listed.
+    """
+    prepare()
+    from mlxport.converter.conversion import convert_model
+
+    return convert_model(
+        module,
+        _positional(example_inputs),
+        kwargs,
+        channels_last=channels_last,
+        verify=verify,
+        noise_multiple=noise_multiple,
+        gradients=gradients,
+        dynamic=dynamic,
+        dynamic_shapes=dynamic_shapes,
+    )
+
+
+def analyze(
+    module: torch.nn.Module,
+    example_inputs: torch.Tensor | Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    channels_last: bool = False,
+    dynamic: Sequence[int] | int | None = None,
+    dynamic_shapes: Any = None,
+) -> Analysis:
+    """Tell what ``convert`` would make of a torch model, and what has no MLX counterpart.
+
+    The model is captured and lowered as for a conversion, so that the two give the same answers;
+    no weight becomes an MLX array and nothing is written. The torch model runs on the inputs.
+
+    Args:
+        module: the torch model.
+        example_inputs: a tensor, or the positional inputs in a tuple or list.
+        kwargs: keyword inputs.
+        channels_last: as in ``convert``.
+        dynamic: as in ``convert``.
+        dynamic_shapes: as in ``convert``.
+
+    Returns:
+        Modules by class, ops, shares that are covered, everything unsupported; ``str()`` gives it
+        for reading, ``.to_json()`` as data.
+
+    Raises:
+        CaptureError: torch.export cannot capture the model.
+    """
+    prepare()
+    from mlxport.converter.analyze import analyze_model
+
+    return analyze_model(
+        module,
+        _positional(example_inputs),
+        kwargs,
+        channels_last=channels_last,
+        dynamic=dynamic,
+        dynamic_shapes=dynamic_shapes,
+    )
+
+
+def convert_layer(module: torch.nn.Module) -> Any:
+    """Convert one torch.nn layer into its MLX counterpart, weights included.
+
+    Spatial layers take and give channels-last arrays; arguments mean what they mean in torch. The
+    result is an ``mlx.nn.Module``; of a ``ModuleList`` or ``ParameterList`` a list, of a
+    ``ModuleDict`` or ``ParameterDict`` a dict.
+
+    Raises:
+        UnsupportedError: the layer, or this configuration of it, has no MLX counterpart.
+    """
+    prepare()
+    from mlxport.converter.rules.build import build_layer
+
+    return build_layer(module)
+
+
+def verify(
+    model: mlx.nn.Module,
+    module: torch.nn.Module,
+    example_inputs: torch.Tensor | Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    names: Names | None = None,
+    mlx_inputs: Inputs | None = None,
+    inputs_order: Axes | Sequence[Axes] | None = None,
+    outputs_order: Axes | Sequence[Axes] | None = None,
+    noise_multiple: float | None = None,
+    gradients: bool = False,
+) -> ParityReport:
+    """Hold an MLX model to its torch model, on these inputs: a converted one, or one of your own.
+
+    Of a model written by hand, submodules are paired by name, and the order in which each stores
+    its axes is found by shape and values; its own outputs may lie in PyTorch's order, channels-last
+    or sequence-first, anything else has to be said. What has no counterpart is listed in the
+    report, not judged.
+
+    Args:
+        model: the MLX model, in eval mode, with the torch model's weights.
+        module: the torch model.
+        example_inputs: a tensor, or the positional inputs in a tuple or list. Best random, and of
+            sizes that all differ: equal sizes and symmetric values tell axes apart less well.
+        kwargs: keyword inputs.
+        names: name of a submodule in PyTorch -> in the MLX model, where they differ:
+            ``{"encoder.*": "enc.*"}``, patterns as in ``load_weights(rename=)``. None as the name
+            in MLX leaves modules out whose boundaries differ.
+        mlx_inputs: what to call the MLX model with: an array, arrays in a tuple or list, by name in
+            a dict, or a function that makes these of PyTorch's inputs as arrays. By default
+            PyTorch's inputs, logical or channels-last, whichever runs and agrees.
+        inputs_order: instead, ``"logical"``, ``"channels_last"``, or PyTorch's axes in the order in
+            which MLX stores them, ``(0, 2, 3, 1)``; for all inputs, or for each in a list.
+        outputs_order: the same of the model's outputs.
+        noise_multiple: how many times PyTorch's own rounding noise passes (default 32).
+        gradients: as for ``convert``; of a converted model only.
+
+    Raises:
+        OptionsError: ``names`` or an order does not fit, or stands beside a converted model.
+        ParityError: the model is in training mode, fails on the inputs, or does not fit the torch
+            model: no submodule has a counterpart.
+    """
+    prepare()
+    from mlxport.converter.conversion import verify_model
+
+    return verify_model(
+        model,
+        module,
+        _positional(example_inputs),
+        kwargs,
+        names=names,
+        mlx_inputs=mlx_inputs,
+        inputs_order=inputs_order,
+        outputs_order=outputs_order,
+        noise_multiple=noise_multiple,
+        gradients=gradients,
+    )
+
+
+def _positional(example_inputs: Any) -> tuple[Any, ...]:
+    if isinstance(example_inputs, (tuple, list)):
+        return tuple(example_inputs)
+    return (example_inputs,)
