@@ -375,7 +375,7 @@ def layers(search: str, as_json: bool, markdown: bool, imports: tuple[str, ...])
 
 def _analyze(source: Path, as_json: bool, **options: Any) -> None:
     """Print the analysis of a conversion; exit 1 where it would fail."""
-    others = ("plan", "layers", "rename", "dtype", "max_shard_size")
+    others = ("plan", "layers", "max_shard_size")
     if given := [f"--{n.rstrip('s').replace('_', '-')}" for n in others if options.pop(n)]:
         raise OptionsError(
             f"--dry-run analyzes a model: give --model and --input, not {', '.join(given)}"

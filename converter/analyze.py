@@ -13,9 +13,7 @@ from typing import Any
 import torch
 
 from mlxport.converter.analysis import Analysis, Modules, Ops, Share, Tensor
-from mlxport.converter.checkpoint.load_model import load_into_model
-from mlxport.converter.checkpoint.read import open_checkpoint
-from mlxport.converter.factory import make_model
+from mlxport.converter.checkpoint.rename import Patterns
 from mlxport.converter.graph import ops
 from mlxport.converter.graph.body import Lowered
 from mlxport.converter.graph.capture import capture, eval_mode
@@ -27,6 +25,7 @@ from mlxport.converter.graph.problems import THE_MODEL, Tally
 from mlxport.converter.graph.sizes import spelled
 from mlxport.converter.graph.value import Value
 from mlxport.converter.inputs import example_call
+from mlxport.converter.loaded import load_model
 
 UNUSED = "not used in eval mode"
 UNSUPPORTED = "unsupported"
@@ -76,6 +75,8 @@ def analyze_checkpoint(
     model_args: Mapping[str, Any] | None = None,
     key: str | None = None,
     prefix: str | None = None,
+    rename: Patterns | None = None,
+    dtype: str | None = None,
     allow_lossy_cast: bool = False,
     channels_last: bool = False,
     dynamic: Sequence[int] | int | None = None,
@@ -86,9 +87,16 @@ def analyze_checkpoint(
     Raises:
         ConversionError: the checkpoint does not fit the model, or the model cannot be captured.
     """
-    checkpoint = open_checkpoint(Path(source), key)
-    torch_model = make_model(model, dict(model_args or {})) if isinstance(model, str) else model
-    load_into_model(torch_model, checkpoint, prefix=prefix, allow_lossy_cast=allow_lossy_cast)
+    torch_model = load_model(
+        source,
+        model,
+        model_args=model_args,
+        key=key,
+        prefix=prefix,
+        rename=rename,
+        dtype=dtype,
+        allow_lossy_cast=allow_lossy_cast,
+    ).model
     args, named = example_call(torch_model, inputs, kwargs)
     return analyze_model(
         torch_model,

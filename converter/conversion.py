@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,21 +11,19 @@ from typing import Any
 import mlx.nn as nn
 import torch
 
-from mlxport.converter.checkpoint.bind import FLOATS, bind, left_out
+from mlxport.converter.checkpoint.bind import bind, left_out
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
-from mlxport.converter.checkpoint.load_model import load_into_model
 from mlxport.converter.checkpoint.output import OutputFolder
-from mlxport.converter.checkpoint.read import open_checkpoint
-from mlxport.converter.checkpoint.rename import Patterns, renamed
+from mlxport.converter.checkpoint.rename import Patterns
 from mlxport.converter.checkpoint.stream import stream_weights
 from mlxport.converter.converted import Converted, remember
 from mlxport.converter.errors import OptionsError
-from mlxport.converter.factory import make_model
 from mlxport.converter.folder import write_folder, write_left_out, write_report
 from mlxport.converter.graph.dynamic import DynamicSizes
 from mlxport.converter.graph.translate import Translation, translate
 from mlxport.converter.graph.weights import state_tensors
 from mlxport.converter.inputs import example_call
+from mlxport.converter.loaded import load_model
 from mlxport.converter.loading import live_model, load_source
 from mlxport.converter.parity.backwards import TorchModel, verify_gradients
 from mlxport.converter.parity.compare import NOISE_MULTIPLE
@@ -37,7 +34,6 @@ from mlxport.converter.parity.report import ParityReport
 from mlxport.converter.parity.verify import verify_at_sizes, verify_live
 from mlxport.converter.record import Conversion
 from mlxport.converter.tensor import Tensor, to_mlx
-from mlxport.converter.torch_tensor import TORCH_DTYPE
 
 
 def convert_model(
@@ -100,19 +96,17 @@ def convert_checkpoint(
     sources = (Path(source),)
     sizes = DynamicSizes.of(dynamic, dynamic_shapes)
     with OutputFolder(Path(output), overwrite=overwrite, sources=sources) as folder:
-        checkpoint, own = renamed(open_checkpoint(Path(source), key), rename or {})
-        torch_model = make_model(model, dict(model_args or {})) if isinstance(model, str) else model
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)
-            keys = load_into_model(
-                torch_model,
-                checkpoint,
-                prefix=prefix,
-                allow_lossy_cast=allow_lossy_cast or dtype is not None,
-            )
-        if dtype is not None:
-            torch_model.to(TORCH_DTYPE[FLOATS[dtype]])
-        found = tuple(str(warning.message) for warning in caught)
+        loaded = load_model(
+            source,
+            model,
+            model_args=model_args,
+            key=key,
+            prefix=prefix,
+            rename=rename,
+            dtype=dtype,
+            allow_lossy_cast=allow_lossy_cast,
+        )
+        torch_model, checkpoint, keys = loaded.model, loaded.checkpoint, loaded.keys
         args, named = example_call(torch_model, inputs, kwargs)
         translation = translate(
             torch_model, args, named, channels_last=channels_last, dynamic=sizes
@@ -127,8 +121,8 @@ def convert_checkpoint(
             translation.constants,
             max_shard_size=max_shard_size,
         )
-        write_left_out(folder, left_out(conversion.plan, checkpoint, own))
-        conversion = replace(conversion, plan=conversion.plan.renamed(own))
+        write_left_out(folder, left_out(conversion.plan, checkpoint, loaded.own))
+        conversion = replace(conversion, plan=conversion.plan.renamed(loaded.own))
         references = tuple(_references(torch_model, args, named, translation, conversion))
         write_folder(folder, translation.source, conversion, references, translation.own)
         built = live_model(folder)
@@ -139,7 +133,9 @@ def convert_checkpoint(
         if gradients:
             report = _with_gradients(report, built, torch_model, args, named)
         write_report(folder, report)
-    return Converted(built, translation.source, conversion, report, checkpoint.notes, found)
+    return Converted(
+        built, translation.source, conversion, report, checkpoint.notes, loaded.warnings
+    )
 
 
 def verify_model(

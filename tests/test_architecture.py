@@ -28,6 +28,7 @@ LEVELS: list[set[str]] = [
         "converter.extension",
         "converter.folder",
         "converter.load_weights",
+        "converter.loaded",
         "converter.restore",
         "converter.support",
         "converter.transfer",
@@ -59,10 +60,11 @@ LEVELS: list[set[str]] = [
 
 # Imports inside one level that are meant, and none of them goes back.
 SIDEWAYS: dict[str, set[str]] = {
-    "converter.analyze": {"converter.analysis"},  # what it fills in
+    # what it fills in, and the model it is of
+    "converter.analyze": {"converter.analysis", "converter.loaded"},
     "converter.export": {"converter.folder"},  # it reads what was written
     # a conversion ends in a written folder
-    "converter.conversion": {"converter.converted", "converter.folder"},
+    "converter.conversion": {"converter.converted", "converter.folder", "converter.loaded"},
     "converter.transfer": {"converter.converted", "converter.folder"},
     "converter.weights_only": {"converter.converted", "converter.folder"},
     "converter.restore": {"converter.folder"},

@@ -352,6 +352,15 @@ def test_a_dry_run_finds_weights_that_do_not_fit(invoke: Invoke) -> None:
     assert "stem.0.weight" in assert_fails(invoke, 1, *DRY)
 
 
+def test_a_dry_run_takes_the_names_and_the_dtype_of_the_conversion(invoke: Invoke) -> None:
+    state = {k.replace("stem", "first"): v for k, v in UNet3d(widths=WIDTHS).state_dict().items()}
+    torch.save(state, "unet.pt")
+    assert "first.0.weight" in assert_fails(invoke, 1, *DRY)
+    data = json.loads(invoke(*DRY, "--rename", "first=stem", "--dtype", "float16", "--json").stdout)
+    assert data["covered"] is True
+    assert [output["dtype"] for output in data["outputs"]] == ["float16"]
+
+
 def test_a_conversion_needs_somewhere_to_go(invoke: Invoke) -> None:
     result = invoke(*DRY[:-1])
     assert result.exit_code == 2
@@ -506,6 +515,6 @@ def test_weights_alone_are_converted_where_the_layers_are_said(invoke: Invoke) -
 
 
 def test_a_dry_run_needs_the_model(invoke: Invoke) -> None:
-    result = invoke("convert", "unet.pt", "--dry-run", "--layer", "*=Conv", "--rename", "a=b")
+    result = invoke("convert", "unet.pt", "--dry-run", "--layer", "*=Conv", "--plan", "out")
     assert result.exit_code == 2
-    assert "--layer, --rename" in result.stderr
+    assert "--plan, --layer" in result.stderr
