@@ -20,6 +20,7 @@ from mlxport.converter.errors import ConversionError, OptionsError, ParityError
 
 if TYPE_CHECKING:
     from mlxport.converter.parity.report import ParityReport
+    from mlxport.converter.timings import Timings
 
 
 def _exits(command: Callable[..., None]) -> Callable[..., None]:
@@ -169,6 +170,7 @@ def main() -> None:
     is_flag=True,
     help="Hold the gradients of inputs and parameters to PyTorch's too.",
 )
+@click.option("--timings", is_flag=True, help="Tell how long each stage took.")
 @click.option("--json", "as_json", is_flag=True, help="Print the parity report as JSON.")
 @_exits
 def convert(
@@ -178,6 +180,7 @@ def convert(
     inputs: tuple[str, ...],
     input_files: tuple[Path, ...],
     layout: str,
+    timings: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -210,8 +213,13 @@ def convert(
     for note in result.notes:
         click.echo(f"Note: {note}", err=True)
     _warn(result.warnings)
+    took = result.timings if timings else None
     if result.report is not None:
-        _show(result.report, as_json)
+        _show(result.report, as_json, took)
+    elif as_json and took:
+        click.echo(json.dumps({"timings": took.to_json()}, indent=1))
+    if took:
+        click.echo(took.to_text(), err=True)
     click.echo(f"Written to {output}", err=True)
     if result.report is not None:
         _require(result.report)
@@ -390,9 +398,10 @@ def _analyze(source: Path, as_json: bool, **options: Any) -> None:
         sys.exit(ConversionError.exit_code)
 
 
-def _show(report: ParityReport, as_json: bool) -> None:
+def _show(report: ParityReport, as_json: bool, took: Timings | None = None) -> None:
     if as_json:
-        click.echo(json.dumps(report.to_json(), indent=1, allow_nan=False))
+        data = report.to_json() | ({"timings": took.to_json()} if took else {})
+        click.echo(json.dumps(data, indent=1, allow_nan=False))
         return
     width = shutil.get_terminal_size((100, 24)).columns
     click.echo(report.to_text(width=max(width, 80), color=sys.stdout.isatty()))

@@ -34,6 +34,7 @@ from mlxport.converter.parity.report import ParityReport
 from mlxport.converter.parity.verify import verify_at_sizes, verify_live
 from mlxport.converter.record import Conversion
 from mlxport.converter.tensor import Tensor, to_mlx
+from mlxport.converter.timings import stage
 
 
 def convert_model(
@@ -51,23 +52,25 @@ def convert_model(
     """Convert a torch model in memory; see ``mlxport.convert``."""
     sizes = DynamicSizes.of(dynamic, dynamic_shapes)
     translation = translate(model, args, kwargs, channels_last=channels_last, dynamic=sizes)
-    weights = _weights(translation, translation.conversion, state_tensors(model))
-    module = load_source(translation.source, translation.conversion.layers, translation.own)
-    built: nn.Module = module.Model()
-    built.load_weights([(name, to_mlx(tensor)) for name, tensor in weights.items()])
-    built.eval()
+    with stage("weights"):
+        weights = _weights(translation, translation.conversion, state_tensors(model))
+        module = load_source(translation.source, translation.conversion.layers, translation.own)
+        built: nn.Module = module.Model()
+        built.load_weights([(name, to_mlx(tensor)) for name, tensor in weights.items()])
+        built.eval()
     remember(built, translation.conversion)
     report = None
     if verify:
-        references = _references(model, args, kwargs, translation, translation.conversion)
-        report = verify_at_sizes(
-            built,
-            translation.conversion,
-            references,
-            noise_multiple=noise_multiple or NOISE_MULTIPLE,
-        )
-        if gradients:
-            report = _with_gradients(report, built, model, args, kwargs)
+        with stage("verify"):
+            references = _references(model, args, kwargs, translation, translation.conversion)
+            report = verify_at_sizes(
+                built,
+                translation.conversion,
+                references,
+                noise_multiple=noise_multiple or NOISE_MULTIPLE,
+            )
+            if gradients:
+                report = _with_gradients(report, built, model, args, kwargs)
     return Converted(built, translation.source, translation.conversion, report)
 
 
@@ -123,15 +126,17 @@ def convert_checkpoint(
         )
         write_left_out(folder, left_out(conversion.plan, checkpoint, loaded.own))
         conversion = replace(conversion, plan=conversion.plan.renamed(loaded.own))
-        references = tuple(_references(torch_model, args, named, translation, conversion))
+        with stage("verify"):
+            references = tuple(_references(torch_model, args, named, translation, conversion))
         write_folder(folder, translation.source, conversion, references, translation.own)
         built = live_model(folder)
         remember(built, conversion, translation.conversion.plan)
-        report = verify_at_sizes(
-            built, conversion, references, noise_multiple=noise_multiple or NOISE_MULTIPLE
-        )
-        if gradients:
-            report = _with_gradients(report, built, torch_model, args, named)
+        with stage("verify"):
+            report = verify_at_sizes(
+                built, conversion, references, noise_multiple=noise_multiple or NOISE_MULTIPLE
+            )
+            if gradients:
+                report = _with_gradients(report, built, torch_model, args, named)
         write_report(folder, report)
     return Converted(
         built, translation.source, conversion, report, checkpoint.notes, loaded.warnings
@@ -197,6 +202,7 @@ def reference_of(
     return record_reference(model, args, kwargs, paths=paths, keep_inputs=keep_inputs)
 
 
+@stage("gradients")
 def _with_gradients(
     report: ParityReport,
     built: nn.Module,

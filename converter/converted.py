@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mlxport.converter.plan import WeightPlan
 from mlxport.converter.record import Conversion
+from mlxport.converter.timings import Timings
 
 if TYPE_CHECKING:
     import mlx.nn as nn
@@ -26,6 +27,7 @@ class Converted:
             model to.
         notes: what was done with the checkpoint, one sentence each.
         warnings: what the user should look into.
+        timings: how long it took, by stage.
     """
 
     model: nn.Module | None
@@ -34,6 +36,7 @@ class Converted:
     report: ParityReport | None
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    timings: Timings | None = None
 
 
 def remember(model: nn.Module, conversion: Conversion, plan: WeightPlan | None = None) -> None:

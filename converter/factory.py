@@ -11,8 +11,10 @@ from typing import Any
 import torch
 
 from mlxport.converter.errors import OptionsError
+from mlxport.converter.timings import stage
 
 
+@stage("model")
 def make_model(name: str, arguments: dict[str, Any] | None = None) -> torch.nn.Module:
     """Import ``pkg.mod:factory`` and return the model it gives.
 

@@ -25,12 +25,14 @@ from mlxport.converter.parity.report import ParityReport
 from mlxport.converter.parity.verify import verify_at_sizes
 from mlxport.converter.record import Conversion
 from mlxport.converter.tensor import Tensor
+from mlxport.converter.timings import stage
 
 WEIGHTS = "weights.safetensors"
 LEFT_OUT = "left_out.safetensors"
 DEVICES = ("auto", "cpu", "metal", "cuda")
 
 
+@stage("write")
 def write_folder(
     folder: Path,
     source: str,
@@ -62,6 +64,7 @@ def write_folder(
         save_reference(folder / name, reference)
 
 
+@stage("weights")
 def write_left_out(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write the checkpoint's tensors that the MLX model has no use for, where there are any.
 
@@ -71,6 +74,7 @@ def write_left_out(folder: Path, tensors: Mapping[str, Tensor]) -> None:
         write_safetensors(folder / LEFT_OUT, tensors, {"format": "pt"})
 
 
+@stage("write")
 def write_report(folder: Path, report: ParityReport) -> None:
     """Write ``parity.json`` and, for people, ``parity.html``."""
     for name in (REPORT, "parity.html"):

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from mlxport.converter.errors import ConversionError
+from mlxport.converter.timings import stage
 
 
 def load_source(
@@ -64,6 +65,7 @@ def load_folder(folder: str | Path) -> ModuleType:
     return module
 
 
+@stage("load")
 def live_model(folder: str | Path) -> Any:
     """Return the model of an output folder with its weights, in eval mode."""
     return load_folder(folder).load(Path(folder))

@@ -55,7 +55,7 @@ LEVELS: list[set[str]] = [
         "converter.transforms",
         "layers",
     },
-    {"converter.environment", "converter.errors", "converter.orthogonal"},
+    {"converter.environment", "converter.errors", "converter.orthogonal", "converter.timings"},
 ]
 
 # Imports inside one level that are meant, and none of them goes back.
@@ -107,6 +107,7 @@ TORCH_FREE: set[str] = {
     "converter.restore",
     "converter.structure",
     "converter.tensor",
+    "converter.timings",
     "converter.transfer",
     "converter.transforms",
     "converter.weights_only",

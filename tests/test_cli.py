@@ -163,6 +163,25 @@ def test_json_is_all_there_is_on_stdout(invoke: Invoke) -> None:
     assert "Written to out" in converted.stderr
 
 
+def test_timings_stand_on_stderr_and_in_the_json(invoke: Invoke) -> None:
+    result = convert(invoke, "--timings", "--json")
+    stages = json.loads(result.stdout)["timings"]["stages"]
+    assert {"imports", "capture", "lower", "plan", "emit", "weights", "verify"} <= stages.keys()
+    assert "verify/in place" in stages
+    assert re.search(r"^stage +s +share$", result.stderr, re.MULTILINE)
+    assert re.search(r"^  in place +\d+\.\d+ +\d+%$", result.stderr, re.MULTILINE)
+
+    result = invoke("convert", "unet.pt", "--plan", "out", "-o", "two", "--timings", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert "weights" in json.loads(result.stdout)["timings"]["stages"]
+
+
+def test_without_timings_none_are_told(invoke: Invoke) -> None:
+    result = convert(invoke, "--json")
+    assert "timings" not in json.loads(result.stdout)
+    assert "stage" not in result.stderr
+
+
 def test_model_args_reach_the_factory(invoke: Invoke) -> None:
     save(UNet3d(3, widths=WIDTHS))
     arguments = ["--model", "nets:unet", "--input", "1,3,8,6,7", "-o", "out"]

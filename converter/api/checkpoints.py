@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlxport.converter.environment import prepare
 from mlxport.converter.errors import OptionsError
+from mlxport.converter.timings import stage, timed
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from mlxport.converter.weights_only import Inspection
 
 
+@timed
 def convert_checkpoint(
     source: str | Path,
     output: str | Path,
@@ -87,7 +89,8 @@ def convert_checkpoint(
         dynamic_shapes: the same in torch.export's own words, in place of ``dynamic``.
 
     Returns:
-        The live model, its record and the parity report, which may say that parity failed.
+        The live model, its record, the parity report, which may say that parity failed, and how
+        long each stage took.
 
     Raises:
         ConversionError: anything that keeps the model from being converted; nothing is written.
@@ -109,16 +112,19 @@ def convert_checkpoint(
             raise OptionsError(
                 "--plan keeps the dtypes of its model: for others convert with --model and --dtype"
             )
-        from mlxport.converter.transfer import convert_by_plan
+        with stage("imports"):
+            from mlxport.converter.transfer import convert_by_plan
 
         return convert_by_plan(source, output, plan, allow_lossy_cast=allow_lossy_cast, **common)
     if model is None:
-        from mlxport.converter.weights_only import convert_weights
+        with stage("imports"):
+            from mlxport.converter.weights_only import convert_weights
 
         return convert_weights(source, output, layers=layers, dtype=dtype, **common)
     if not (inputs or kwargs):
         raise OptionsError("--model needs an example input: --input 1,1,32,48,40 (inputs=[…])")
-    from mlxport.converter.conversion import convert_checkpoint
+    with stage("imports"):
+        from mlxport.converter.conversion import convert_checkpoint
 
     return convert_checkpoint(
         source,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlxport.converter.environment import prepare
+from mlxport.converter.timings import stage, timed
 
 if TYPE_CHECKING:
     import mlx.nn
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from mlxport.converter.parity.report import ParityReport
 
 
+@timed
 def convert(
     module: torch.nn.Module,
     example_inputs: torch.Tensor | Sequence[Any] = (),
@@ -59,14 +61,15 @@ def convert(
 
     Returns:
         The live model (``.model``), its source (``.source``), the record of the conversion
-        (``.conversion``) and the parity report (``.report``).
+        (``.conversion``), the parity report (``.report``), and how long it took (``.timings``).
 
     Raises:
         CaptureError: torch.export cannot capture the model.
         UnsupportedError: modules or ops have no MLX counterpart; every one is listed.
     """
-    prepare()
-    from mlxport.converter.conversion import convert_model
+    with stage("imports"):
+        prepare()
+        from mlxport.converter.conversion import convert_model
 
     return convert_model(
         module,

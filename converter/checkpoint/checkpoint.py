@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mlxport.converter.errors import CheckpointError
 from mlxport.converter.tensor import Tensor
+from mlxport.converter.timings import stage
 
 _BLOCK = 1 << 20
 
@@ -38,6 +39,7 @@ class Checkpoint:
     key: str | None = None
     files: tuple[Path, ...] = ()
 
+    @stage("digest")
     def digest(self) -> str:
         """Return the SHA-256 of the file, in hexadecimal.
 

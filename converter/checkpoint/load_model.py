@@ -12,6 +12,7 @@ from mlxport.converter.checkpoint.finite import non_finite
 from mlxport.converter.checkpoint.match import match_keys
 from mlxport.converter.errors import StateDictError
 from mlxport.converter.tensor import same_bits
+from mlxport.converter.timings import stage
 from mlxport.converter.torch_tensor import TORCH_DTYPE, tensor_to_torch
 
 # The floating-point dtypes a model can run in.
@@ -22,6 +23,7 @@ class NonFiniteWarning(UserWarning):
     """Weights hold NaN or infinity."""
 
 
+@stage("read")
 def load_into_model(
     model: torch.nn.Module,
     checkpoint: Checkpoint,

@@ -15,6 +15,7 @@ from types import TracebackType
 
 from mlxport.converter.checkpoint.atomic import sibling, swap_folders, sync_folder, sync_tree
 from mlxport.converter.errors import CheckpointError, OptionsError
+from mlxport.converter.timings import stage
 
 # What every output folder holds, and what tells one from a folder of the user's own.
 MARK = "conversion.json"
@@ -69,6 +70,7 @@ class OutputFolder:
         finally:
             shutil.rmtree(self._building, ignore_errors=True)
 
+    @stage("finish")
     def _finish(self) -> None:
         sync_tree(self._building)
         self._check()  # again: the destination may have appeared meanwhile

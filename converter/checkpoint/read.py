@@ -14,6 +14,7 @@ from mlxport.converter.checkpoint.read_index import open_index
 from mlxport.converter.checkpoint.read_safetensors import open_safetensors
 from mlxport.converter.checkpoint.recognise import DISTRIBUTED, Format, recognise
 from mlxport.converter.errors import CheckpointError, OptionsError
+from mlxport.converter.timings import stage
 
 # The endings of checkpoints in a folder, from the one to prefer to the one to take for want of it.
 _ENDINGS = (
@@ -23,6 +24,7 @@ _ENDINGS = (
 )
 
 
+@stage("read")
 def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
     """Open a checkpoint: a file, the index of a sharded one, or a folder that holds one.
 

@@ -17,12 +17,14 @@ from mlxport.converter.checkpoint.write import write_safetensors
 from mlxport.converter.errors import OptionsError, StateDictError
 from mlxport.converter.plan import WeightPlan
 from mlxport.converter.tensor import MLX_DTYPE, Tensor, TensorSpec
+from mlxport.converter.timings import stage
 
 STEM = "weights"
 # As the ecosystem counts: decimal, unless it says "i".
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
+@stage("weights")
 def stream_weights(
     folder: Path,
     plan: WeightPlan,

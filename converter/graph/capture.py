@@ -29,6 +29,7 @@ from mlxport.converter.graph.signature import read_signature
 from mlxport.converter.graph.trial import copied, seeded, try_forward
 from mlxport.converter.rules.registry import Rule
 from mlxport.converter.structure import Signature
+from mlxport.converter.timings import stage
 from mlxport.converter.torch_call import in_order
 
 
@@ -86,6 +87,7 @@ class Captured:
         return self.sharing.module(plain_path(path))
 
 
+@stage("capture")
 def capture(
     model: torch.nn.Module,
     args: Sequence[Any],

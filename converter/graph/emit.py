@@ -16,6 +16,7 @@ from mlxport.converter.graph.naming import Names
 from mlxport.converter.graph.size_checks import check_lines
 from mlxport.converter.graph.sizes import spelled_shape
 from mlxport.converter.graph.value import Value
+from mlxport.converter.timings import stage
 
 LOAD = '''
 def load(folder: str | Path = Path(__file__).parent) -> {name}:
@@ -33,6 +34,7 @@ Model = {name}
 '''
 
 
+@stage("emit")
 def emit(lowered: Lowered, names: Names) -> str:
     """Return the source of the MLX model.
 

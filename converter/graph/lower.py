@@ -46,10 +46,12 @@ from mlxport.converter.graph.size_reads import SizeReads
 from mlxport.converter.graph.sizes import NotStatic, Size, is_symbolic, name_symbols, symbolic
 from mlxport.converter.graph.value import Order, Value, channels_last, identity
 from mlxport.converter.rules.registry import Refusal
+from mlxport.converter.timings import stage
 
 Preferences = Mapping[str, Order]
 
 
+@stage("lower")
 def lower(captured: Captured, *, channels_last_ends: bool = False) -> Lowered:
     """Lower a captured model.
 

@@ -23,6 +23,7 @@ from mlxport.converter.graph.table_limits import table_conditions
 from mlxport.converter.graph.weights import constants, weight_plan
 from mlxport.converter.record import Conversion
 from mlxport.converter.tensor import Tensor
+from mlxport.converter.timings import stage
 from mlxport.converter.torch_call import in_order
 
 
@@ -74,7 +75,8 @@ def translate(
     names = Names(model)
     call = in_order(model, args, kwargs)
     if lowered.size_names:
-        lowered.conditions = _conditions(captured, lowered, model, *call)
+        with stage("sizes"):
+            lowered.conditions = _conditions(captured, lowered, model, *call)
     source = emit(lowered, names)
     conversion = Conversion(
         plan=weight_plan(lowered, names),
@@ -92,9 +94,10 @@ def translate(
     translation = Translation(source, conversion, constants(lowered, names), own)
     if not lowered.size_names:
         return translation
-    known = example_sizes(captured.exported, *call)
-    sizes = {lowered.size_names[symbol]: size for symbol, size in known.items()}
-    other = other_inputs(captured.exported, *call, lowered.size_names, lowered.conditions)
+    with stage("sizes"):
+        known = example_sizes(captured.exported, *call)
+        sizes = {lowered.size_names[symbol]: size for symbol, size in known.items()}
+        other = other_inputs(captured.exported, *call, lowered.size_names, lowered.conditions)
     return replace(translation, other=other, sizes=sizes)
 
 

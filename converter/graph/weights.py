@@ -11,12 +11,14 @@ from mlxport.converter.graph.naming import Names
 from mlxport.converter.graph.value import identity
 from mlxport.converter.plan import Entry, WeightPlan
 from mlxport.converter.tensor import Tensor, TensorSpec
+from mlxport.converter.timings import stage
 from mlxport.converter.torch_tensor import tensor_from_torch
 from mlxport.converter.transforms import Permute, Step
 
 UNUSED = "not used when the model runs in eval mode"
 
 
+@stage("plan")
 def weight_plan(lowered: Lowered, names: Names) -> WeightPlan:
     """Return the plan of all tensors of the model; sources are keys of its state dict."""
     state = names.model.state_dict(keep_vars=True)

@@ -19,6 +19,7 @@ from mlxport.converter.parity.kept import Kept, bits, dtype_name, joined, tensor
 from mlxport.converter.parity.recording import Call, Reference, sample_indices
 from mlxport.converter.parity.torch_draws import TorchDraws
 from mlxport.converter.structure import Signature
+from mlxport.converter.timings import stage
 from mlxport.converter.torch_call import bound_arguments, every_module_called, in_order
 from mlxport.converter.torch_structure import signature_of
 
@@ -40,6 +41,7 @@ class _Made:
 OnCall = Callable[[_Made], None]
 
 
+@stage("reference")
 def record_reference(
     module: torch.nn.Module,
     args: Sequence[Any],
@@ -142,6 +144,7 @@ class _Recorder:
         self.exact_outputs: list[Kept] = []
         self.exact_calls: dict[tuple[str, int], list[Kept]] = {}
 
+    @stage("own dtype")
     def run_own(self, keep_inputs: bool) -> None:
         """Run in the model's own dtype; the random numbers are drawn in this run."""
         with self.draws.recorded():
@@ -149,6 +152,7 @@ class _Recorder:
         self.signature = signature_of(self.module, self.given, result)
         self.own_outputs = [Kept(leaf) for leaf in tensors(result)]
 
+    @stage("float64")
     def run_exact(self) -> None:
         """Run in float64; where that fails, note why and keep what was computed before."""
 
@@ -225,6 +229,7 @@ class _Recorder:
             for hook in hooks:
                 hook.remove()
 
+    @stage("float64, alone")
     def _exact_alone(self, made: _Made, given: Given) -> list[Kept]:
         """Run one module in float64 on what it is fed in the model's own dtype."""
         if self.exact is None:

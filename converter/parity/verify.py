@@ -33,6 +33,7 @@ from mlxport.converter.parity.trace import (
     trace,
 )
 from mlxport.converter.record import Conversion, Layout, ModuleRecord
+from mlxport.converter.timings import stage
 
 
 def verify_live(
@@ -163,10 +164,11 @@ class _Verification:
         """Run the model in place, its modules alone, the model whole."""
         targets = [records[0].target for records in self.records.values()]
         reference = self.reference
-        with replayed(reference.draws, self.draws):
+        with stage("in place"), replayed(reference.draws, self.draws):
             in_place = trace(self.model, self.inputs, targets, self.observe, named=self.named)
-        entries = [entry for pair in self.pairs for entry in self.judge_alone(pair)]
-        with replayed(reference.draws, self.draws):
+        with stage("alone"):
+            entries = [entry for pair in self.pairs for entry in self.judge_alone(pair)]
+        with stage("whole"), replayed(reference.draws, self.draws):
             whole = run(self.model, self.inputs, self.named)
         compiled, reason = self.run_compiled()
         return ParityReport(
@@ -224,6 +226,7 @@ class _Verification:
         for entry, verdict in zip(pair.entries, verdicts, strict=True):
             yield replace(entry, verdicts={**entry.verdicts, ALONE: verdict})
 
+    @stage("compiled")
     def run_compiled(self) -> tuple[Any, str]:
         """Return the compiled model's result, or why there is none.
 
