@@ -290,6 +290,7 @@ def inspect(source: Path, as_json: bool, rename: tuple[str, ...], **options: Any
     """Show what is in the checkpoint SOURCE and what would become of each tensor.
 
     What cannot be told without the model is listed as open, with the --layer that would settle it.
+    Of several state dicts in one file, each is listed with the --key that shows it.
 
     \b
     Example:

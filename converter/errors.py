@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class ConversionError(Exception):
@@ -37,6 +37,17 @@ class UnsupportedError(ConversionError):
 
 class StateDictError(ConversionError):
     """Keys, shapes or dtypes of a state dict do not fit the model."""
+
+
+class SeveralStateDictsError(StateDictError):
+    """A file holds several state dicts and nothing says which is meant.
+
+    ``choices``: what ``--key`` may say -> the names in that state dict.
+    """
+
+    def __init__(self, message: str, choices: Mapping[str, tuple[str, ...]]) -> None:
+        super().__init__(message)
+        self.choices = choices
 
 
 class CheckpointError(ConversionError):

@@ -6,12 +6,12 @@ Needs torch only to read what ``torch.save`` wrote.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mlxport.converter.checkpoint.bind import OUTSIDE, cast_floats, left_out
-from mlxport.converter.checkpoint.checkpoint import Checkpoint, printable
+from mlxport.converter.checkpoint.checkpoint import Checkpoint, described, printable
 from mlxport.converter.checkpoint.folds import Source, plain_sources
 from mlxport.converter.checkpoint.output import MARK, OutputFolder
 from mlxport.converter.checkpoint.read import open_checkpoint
@@ -19,7 +19,7 @@ from mlxport.converter.checkpoint.readings import Reading, parse_layers, read_te
 from mlxport.converter.checkpoint.rename import Patterns, renamed
 from mlxport.converter.checkpoint.stream import stream_weights
 from mlxport.converter.converted import Converted
-from mlxport.converter.errors import StateDictError
+from mlxport.converter.errors import SeveralStateDictsError, StateDictError
 from mlxport.converter.folder import write_json, write_left_out
 from mlxport.converter.plan import Entry, WeightPlan
 from mlxport.converter.record import Conversion
@@ -63,8 +63,9 @@ class Inspection:
         path: what was opened.
         key: where in it the state dict was found; None where the format has no nesting.
         notes: what was left out and why.
-        tensors: in the checkpoint's order.
+        tensors: in the checkpoint's order; none where it holds several state dicts.
         ties: groups of keys that are one tensor.
+        choices: where it holds several state dicts, what ``--key`` may say -> the names in it.
     """
 
     path: str
@@ -72,6 +73,7 @@ class Inspection:
     notes: tuple[str, ...]
     tensors: tuple[Row, ...]
     ties: tuple[tuple[str, ...], ...] = ()
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it as JSON data."""
@@ -79,6 +81,10 @@ class Inspection:
 
     def to_text(self) -> str:
         """Return it as a table, and what is open after it."""
+        if self.choices:
+            listed = [f"  --key {described(key, names)}" for key, names in self.choices.items()]
+            heading = f"{len(listed)} state dicts are in {self.path}. Each is shown by its key:"
+            return "\n".join([heading, *listed])
         cells = [
             (
                 printable(row.name),
@@ -114,7 +120,11 @@ def inspect(
     layers: Sequence[str] = (),
 ) -> Inspection:
     """Tell what is in a checkpoint; see ``mlxport.inspect``."""
-    checkpoint, _ = renamed(open_checkpoint(source, key), rename or {})
+    try:
+        opened = open_checkpoint(source, key)
+    except SeveralStateDictsError as several:
+        return Inspection(str(source), None, (), (), choices=several.choices)
+    checkpoint, _ = renamed(opened, rename or {})
     sources = _sources(checkpoint, prefix)
     readings = read_tensors(sources, parse_layers(layers))
     rows = [_row(name, sources[name], reading) for name, reading in readings.items()]

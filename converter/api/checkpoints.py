@@ -236,10 +236,11 @@ def inspect(
         layers: as for ``convert_checkpoint``.
 
     Returns:
-        A row for each tensor; ``.to_text()`` is a table, ``.to_json()`` data.
+        A row for each tensor, or where the checkpoint holds several state dicts and ``key`` names
+        none, what it may name; ``.to_text()`` is a table, ``.to_json()`` data.
 
     Raises:
-        ConversionError: the checkpoint cannot be read, or holds several state dicts.
+        ConversionError: the checkpoint cannot be read.
     """
     prepare()
     from mlxport.converter.weights_only import inspect

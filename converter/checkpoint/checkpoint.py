@@ -62,6 +62,12 @@ def printable(name: object) -> str:
     return name if isinstance(name, str) and name and name.isprintable() else repr(name)
 
 
+def described(key: str, names: tuple[str, ...]) -> str:
+    """Return a state dict's key, how many tensors it holds and the first of their names."""
+    first = ", ".join(map(printable, names[:2])) + (", …" if len(names) > 2 else "")
+    return f"{printable(key)}: {len(names)} tensors ({first})"
+
+
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     try:

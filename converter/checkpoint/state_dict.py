@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from mlxport.converter.checkpoint.checkpoint import printable
+from mlxport.converter.checkpoint.checkpoint import described, printable
 from mlxport.converter.checkpoint.inert_pickle import Placeholder
-from mlxport.converter.errors import CheckpointError, StateDictError
+from mlxport.converter.errors import CheckpointError, SeveralStateDictsError, StateDictError
 from mlxport.converter.tensor import Tensor
 from mlxport.converter.torch_tensor import tensor_from_torch
 
@@ -204,9 +204,10 @@ def _only(everything: list[Candidate], path: Path) -> Candidate:
             "else that belongs to a model, load it in PyTorch and torch.save its state_dict()."
         )
     if len(left) > 1:
-        raise StateDictError.listing(
-            f"{path}: {len(left)} mappings in it could be the state dict:", _shown(left), _ADVICE
-        )
+        heading = f"{path}: {len(left)} mappings in it could be the state dict:"
+        lines = [heading, *(f"  {line}" for line in _shown(left)), _ADVICE]
+        choices = {candidate.key: tuple(candidate.tensors) for candidate in left}
+        raise SeveralStateDictsError("\n".join(lines), choices)
     return left[0]
 
 
@@ -227,12 +228,7 @@ def _named(everything: list[Candidate], path: Path, key: str) -> Candidate:
 
 
 def _shown(candidates: Iterable[Candidate]) -> list[str]:
-    lines = []
-    for candidate in candidates:
-        names = list(candidate.tensors)
-        first = ", ".join(map(printable, names[:2])) + (", …" if len(names) > 2 else "")
-        lines.append(f"{printable(candidate.key)}: {len(names)} tensors ({first})")
-    return lines
+    return [described(candidate.key, tuple(candidate.tensors)) for candidate in candidates]
 
 
 def _is_training(path: tuple[str, ...]) -> bool:

@@ -73,11 +73,21 @@ def test_ties_are_shown(tmp_path: Path) -> None:
     assert "one tensor: a.weight, b.weight" in found.to_text()
 
 
-def test_several_state_dicts_are_listed(tmp_path: Path) -> None:
-    torch.save({"encoder": state(), "decoder": state()}, tmp_path / "two.pt")
+def test_several_state_dicts_are_listed_with_their_keys(tmp_path: Path) -> None:
+    torch.save({"encoder": state(), "nets": {"decoder": {"a": torch.ones(2)}}}, tmp_path / "two.pt")
+    found = mlxport.inspect(tmp_path / "two.pt")
+    assert not found.tensors
+    assert {key: len(names) for key, names in found.choices.items()} == {
+        "encoder": len(state()),
+        "nets/decoder": 1,
+    }
+    text = found.to_text()
+    for key in found.choices:
+        assert f"  --key {key}: " in text
+        assert mlxport.inspect(tmp_path / "two.pt", key=key).key == key
+    assert json.loads(json.dumps(found.to_json()))["choices"]["nets/decoder"] == ["a"]
     with pytest.raises(StateDictError, match=r"(?s)encoder: .*decoder: .*--key"):
-        mlxport.inspect(tmp_path / "two.pt")
-    assert mlxport.inspect(tmp_path / "two.pt", key="decoder").key == "decoder"
+        api.convert_checkpoint(tmp_path / "two.pt", tmp_path / "out")
 
 
 def test_weights_become_what_the_model_would_make_of_them(checkpoint: Path, tmp_path: Path) -> None:
