@@ -67,6 +67,24 @@ def _selection(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _target(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that name an MLX model, and the arguments of any model."""
+    for option in (
+        click.option(
+            "--model-args",
+            metavar="JSON",
+            help="Keyword arguments of the factory: '{\"features\": 16}'.",
+        ),
+        click.option(
+            "--target",
+            metavar="PKG.MOD:FACTORY",
+            help="What gives an MLX model of your own: its layers say what the weights are.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def _device(meaning: str) -> Callable[..., Any]:
     return click.option(
         "--device",
@@ -114,9 +132,7 @@ def main() -> None:
     metavar="OUT/conversion.json",
     help="Instead of --model: convert by the plan of other weights of the same architecture.",
 )
-@click.option(
-    "--model-args", metavar="JSON", help="Keyword arguments of the factory: '{\"features\": 16}'."
-)
+@_target
 @click.option(
     "--input",
     "inputs",
@@ -187,7 +203,8 @@ def convert(
     """Convert the checkpoint SOURCE into a folder with a verified MLX model.
 
     With --plan other weights of an architecture that was converted before, unverified. With
-    neither --model nor --plan weights alone, where evidence or --layer says what they are.
+    --target weights alone, for an MLX model of your own. With none of these weights alone, where
+    evidence or --layer says what they are.
 
     Prints the parity table; exits 0 only where parity holds, 3 where it does not (the folder is
     written all the same, with the evidence in parity.json). --dry-run exits 0 where everything in
@@ -283,6 +300,7 @@ def report(sources: tuple[Path, ...], output: Path | None, overwrite: bool) -> N
 
 @main.command()
 @click.argument("source", type=click.Path(path_type=Path))
+@_target
 @_selection
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @_exits
@@ -296,6 +314,7 @@ def inspect(source: Path, as_json: bool, rename: tuple[str, ...], **options: Any
     Example:
       mlxport inspect unet3d.pt --layer '*=Conv' --layer 'upsample.*=ConvTranspose'
     """
+    options["model_args"] = _json_object(options["model_args"], "--model-args")
     result = api.inspect(source, rename=api.parse_renames(rename), **options)
     for note in result.notes:
         click.echo(f"Note: {note}", err=True)
@@ -384,7 +403,7 @@ def layers(search: str, as_json: bool, markdown: bool, imports: tuple[str, ...])
 
 def _analyze(source: Path, as_json: bool, **options: Any) -> None:
     """Print the analysis of a conversion; exit 1 where it would fail."""
-    others = ("plan", "layers", "max_shard_size")
+    others = ("plan", "target", "layers", "max_shard_size")
     if given := [f"--{n.rstrip('s').replace('_', '-')}" for n in others if options.pop(n)]:
         raise OptionsError(
             f"--dry-run analyzes a model: give --model and --input, not {', '.join(given)}"

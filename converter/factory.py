@@ -1,22 +1,27 @@
-"""Import what a user names on the command line: a model, ``pkg.mod:factory``, and extensions."""
+"""Import what a user names on the command line: a model, ``pkg.mod:factory``, and extensions.
+
+Needs torch only to make a torch model.
+"""
 
 from __future__ import annotations
 
 import importlib
 import os
 import sys
-from collections.abc import Iterable
-from typing import Any
-
-import torch
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from mlxport.converter.errors import OptionsError
 from mlxport.converter.timings import stage
 
+if TYPE_CHECKING:
+    import mlx.nn
+    import torch
+
 
 @stage("model")
-def make_model(name: str, arguments: dict[str, Any] | None = None) -> torch.nn.Module:
-    """Import ``pkg.mod:factory`` and return the model it gives.
+def make_model(name: str, arguments: Mapping[str, Any] | None = None) -> torch.nn.Module:
+    """Import ``pkg.mod:factory`` and return the torch model it gives.
 
     Args:
         name: an importable module and, after the colon, a class or function that gives a
@@ -26,9 +31,24 @@ def make_model(name: str, arguments: dict[str, Any] | None = None) -> torch.nn.M
     Raises:
         OptionsError: it does not import, or gives something else.
     """
+    import torch
+
+    made: torch.nn.Module = _make("--model", name, arguments or {}, torch.nn.Module)
+    return made
+
+
+def make_target(name: str, arguments: Mapping[str, Any] | None = None) -> mlx.nn.Module:
+    """Import ``pkg.mod:factory`` and return the MLX model it gives; as `make_model`."""
+    import mlx.nn
+
+    made: mlx.nn.Module = _make("--target", name, arguments or {}, mlx.nn.Module)
+    return made
+
+
+def _make(option: str, name: str, arguments: Mapping[str, Any], cls: type[Any]) -> Any:
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
-        raise OptionsError(f"--model {name}: expected pkg.mod:factory, e.g. nets.unet:UNet3d")
+        raise OptionsError(f"{option} {name}: expected pkg.mod:factory, e.g. nets.unet:UNet3d")
     _search_here()
     try:
         found: Any = importlib.import_module(module_name)
@@ -36,10 +56,10 @@ def make_model(name: str, arguments: dict[str, Any] | None = None) -> torch.nn.M
             found = getattr(found, part)
     except Exception as error:
         raise OptionsError(
-            f"--model {name}: cannot be imported from {os.getcwd()}: "
+            f"{option} {name}: cannot be imported from {os.getcwd()}: "
             f"{type(error).__name__}: {error}"
         ) from error
-    return _built(name, found, arguments or {})
+    return _built(f"{option} {name}", found, arguments, cls)
 
 
 def import_registrations(names: Iterable[str]) -> None:
@@ -64,21 +84,20 @@ def _search_here() -> None:
         sys.path.insert(0, os.getcwd())
 
 
-def _built(name: str, found: Any, arguments: dict[str, Any]) -> torch.nn.Module:
-    if isinstance(found, torch.nn.Module):
+def _built(said: str, found: Any, arguments: Mapping[str, Any], cls: type[Any]) -> Any:
+    if isinstance(found, cls):
         return found
     if not callable(found):
-        raise OptionsError(f"--model {name}: expected a class or function, got {found!r}")
+        raise OptionsError(f"{said}: expected a class or function, got {found!r}")
     try:
         model = found(**arguments)
     except Exception as error:
         raise OptionsError(
-            f"--model {name}: calling it with {arguments or 'no arguments'} failed: "
+            f"{said}: calling it with {dict(arguments) or 'no arguments'} failed: "
             f"{type(error).__name__}: {error}\n"
             "Write a function without arguments that builds your model, or give --model-args."
         ) from error
-    if not isinstance(model, torch.nn.Module):
-        raise OptionsError(
-            f"--model {name}: expected a torch.nn.Module, got a {type(model).__name__}"
-        )
+    if not isinstance(model, cls):
+        package = cls.__module__.partition(".")[0]
+        raise OptionsError(f"{said}: expected a {package}.nn.Module, got a {type(model).__name__}")
     return model

@@ -6,12 +6,11 @@ Needs torch only to read what ``torch.save`` wrote.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from mlxport.converter.checkpoint.bind import OUTSIDE, cast_floats, left_out
-from mlxport.converter.checkpoint.checkpoint import Checkpoint, described, printable
+from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.folds import Source, plain_sources
 from mlxport.converter.checkpoint.output import MARK, OutputFolder
 from mlxport.converter.checkpoint.read import open_checkpoint
@@ -21,94 +20,12 @@ from mlxport.converter.checkpoint.stream import stream_weights
 from mlxport.converter.converted import Converted
 from mlxport.converter.errors import SeveralStateDictsError, StateDictError
 from mlxport.converter.folder import write_json, write_left_out
+from mlxport.converter.inspection import Inspection, Row, settled_by, ties_of
 from mlxport.converter.plan import Entry, WeightPlan
 from mlxport.converter.record import Conversion
 from mlxport.converter.tensor import TensorSpec
 
 _NO_MODEL = "weights alone were converted: give --model and --input for a model that runs"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One tensor of a checkpoint, as the plain module would hold it.
-
-    Attributes:
-        name: the key, or the name of the weight that several keys make.
-        keys: of the checkpoint.
-        dtype: safetensors name.
-        shape: PyTorch's.
-        nbytes: of its values.
-        kind: class of torch.nn, ``"as it is"``, ``"counter"`` or ``"open"``.
-        becomes: the shape in MLX; None where it is open or left out.
-        evidence: why it is taken for that.
-        options: where it is open, what ``--layer`` may say of it.
-    """
-
-    name: str
-    keys: tuple[str, ...]
-    dtype: str
-    shape: tuple[int, ...]
-    nbytes: int
-    kind: str
-    becomes: tuple[int, ...] | None
-    evidence: str
-    options: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """What is in a checkpoint and what would happen to each tensor.
-
-    Attributes:
-        path: what was opened.
-        key: where in it the state dict was found; None where the format has no nesting.
-        notes: what was left out and why.
-        tensors: in the checkpoint's order; none where it holds several state dicts.
-        ties: groups of keys that are one tensor.
-        choices: where it holds several state dicts, what ``--key`` may say -> the names in it.
-    """
-
-    path: str
-    key: str | None
-    notes: tuple[str, ...]
-    tensors: tuple[Row, ...]
-    ties: tuple[tuple[str, ...], ...] = ()
-    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return all of it as JSON data."""
-        return asdict(self)
-
-    def to_text(self) -> str:
-        """Return it as a table, and what is open after it."""
-        if self.choices:
-            listed = [f"  --key {described(key, names)}" for key, names in self.choices.items()]
-            heading = f"{len(listed)} state dicts are in {self.path}. Each is shown by its key:"
-            return "\n".join([heading, *listed])
-        cells = [
-            (
-                printable(row.name),
-                f"{row.dtype} {row.shape}",
-                _size(row.nbytes),
-                row.kind,
-                "" if row.becomes in (None, row.shape) else str(row.becomes),
-                row.evidence,
-            )
-            for row in self.tensors
-        ]
-        heads = ("tensor", "PyTorch", "size", "taken for", "in MLX", "because")
-        widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in (heads, *cells)
-        ]
-        total = sum(row.nbytes for row in self.tensors)
-        lines += ["", f"{len(self.tensors)} tensors, {_size(total)}"]
-        lines += [f"one tensor: {', '.join(map(printable, group))}" for group in self.ties]
-        if open_rows := [row for row in self.tensors if row.kind == "open"]:
-            lines += ["", f"{len(open_rows)} are open. --model settles them all, or --layer each:"]
-            lines += [f"  {_said(row.name, row.options)}" for row in open_rows]
-        return "\n".join(lines)
 
 
 def inspect(
@@ -129,7 +46,7 @@ def inspect(
     readings = read_tensors(sources, parse_layers(layers))
     rows = [_row(name, sources[name], reading) for name, reading in readings.items()]
     return Inspection(
-        str(checkpoint.path), checkpoint.key, checkpoint.notes, tuple(rows), _ties(checkpoint)
+        str(checkpoint.path), checkpoint.key, checkpoint.notes, tuple(rows), ties_of(checkpoint)
     )
 
 
@@ -155,16 +72,42 @@ def convert_weights(
         checkpoint, own = renamed(open_checkpoint(source, key), rename or {})
         sources = _sources(checkpoint, prefix)
         plan = _plan(checkpoint, sources, read_tensors(sources, choices))
-        plan = plan if dtype is None else cast_floats(plan, dtype)
-        record = {"path": checkpoint.path.name, "sha256": checkpoint.digest()}
-        conversion = Conversion(plan.renamed(own), (), (), source=record)
-        if checkpoint.key:
-            conversion = replace(conversion, source={**record, "key": checkpoint.key})
-        not_finite = stream_weights(folder, plan, checkpoint, max_shard_size=max_shard_size)
-        write_left_out(folder, left_out(plan, checkpoint, own))
-        write_json(folder / MARK, conversion.to_json())
+        found = write_weights(
+            folder, plan, checkpoint, own, dtype=dtype, max_shard_size=max_shard_size
+        )
+    return replace(found, notes=(*checkpoint.notes, _NO_MODEL))
+
+
+def write_weights(
+    folder: Path,
+    plan: WeightPlan,
+    checkpoint: Checkpoint,
+    own: Mapping[str, str] | None = None,
+    *,
+    dtype: str | None = None,
+    max_shard_size: int | str | None = None,
+    source: Mapping[str, str] | None = None,
+) -> Converted:
+    """Write what a plan makes of a checkpoint, and the record of it: a folder without a model.
+
+    Args:
+        folder: where.
+        plan: what to write; its keys are the checkpoint's.
+        checkpoint: the weights.
+        own: key of ``checkpoint`` -> the file's own, where keys were renamed.
+        dtype: cast all floating-point weights to this.
+        max_shard_size: of the data in a file.
+        source: what else the record says of where the weights came from.
+    """
+    plan = plan if dtype is None else cast_floats(plan, dtype)
+    record = {"path": checkpoint.path.name, "sha256": checkpoint.digest(), **(source or {})}
+    record |= {"key": checkpoint.key} if checkpoint.key else {}
+    conversion = Conversion(plan.renamed(own or {}), (), (), source=record)
+    not_finite = stream_weights(folder, plan, checkpoint, max_shard_size=max_shard_size)
+    write_left_out(folder, left_out(plan, checkpoint, own))
+    write_json(folder / MARK, conversion.to_json())
     warnings = (f"these weights hold NaN or infinity: {', '.join(not_finite)}",) * bool(not_finite)
-    return Converted(None, "", conversion, None, (*checkpoint.notes, _NO_MODEL), warnings)
+    return Converted(None, "", conversion, None, (), warnings)
 
 
 def _sources(checkpoint: Checkpoint, prefix: str | None) -> dict[str, Source]:
@@ -209,7 +152,7 @@ def _plan(
         if reading.ignored:
             ignored.update(dict.fromkeys(source.keys, reading.ignored))
         elif reading.steps is None:
-            said = ("--layer " if reading.options else "") + _said(name, reading.options)
+            said = ("--layer " if reading.options else "") + settled_by(name, reading.options)
             problems.append(f"{said}  {source.spec.shape}: {reading.evidence}")
         else:
             entries.append(Entry(source.keys, (name,), (*source.steps, *reading.steps)))
@@ -223,29 +166,5 @@ def _plan(
     specs = {key: TensorSpec.of(tensor) for key, tensor in checkpoint.tensors.items()}
     used = {key for entry in entries for key in entry.sources} | set(ignored)
     ignored |= {key: OUTSIDE for key in specs if key not in used}
-    ties = {key: group[0] for group in _ties(checkpoint) for key in group[1:]}
+    ties = {key: group[0] for group in ties_of(checkpoint) for key in group[1:]}
     return WeightPlan(tuple(entries), ignored, specs=specs, ties=ties)
-
-
-def _ties(checkpoint: Checkpoint) -> tuple[tuple[str, ...], ...]:
-    groups: dict[Any, list[str]] = {}
-    for key, identity in checkpoint.storage.items():
-        groups.setdefault(identity, []).append(key)
-    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
-
-
-def _said(name: str, options: Sequence[str]) -> str:
-    """Return ``name=Conv3d | ConvTranspose3d`` of options for one tensor."""
-    if not options:
-        return f"{printable(name)}: only --model settles it"
-    name, _, first = options[0].rpartition("=")
-    kinds = " | ".join([first, *(option.rpartition("=")[2] for option in options[1:])])
-    return f"{printable(name)}={kinds}"
-
-
-def _size(nbytes: int) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if nbytes < 1024 or unit == "GiB":
-            return f"{nbytes:.4g} {unit}"
-        nbytes /= 1024  # type: ignore[assignment]
-    raise AssertionError

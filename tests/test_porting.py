@@ -12,6 +12,7 @@ import mlx.core as mx
 import pytest
 import torch
 from click.testing import CliRunner
+from mlx.utils import tree_flatten
 
 from mlxport.cli import main
 from mlxport.converter.errors import DeviceError
@@ -62,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_commands_are_these() -> None:
-    names = ["convert", "convert", "verify", "export", "inspect"]
+    names = ["convert", "convert", "verify", "export", "inspect", "convert"]
     assert [command[0] for command in COMMANDS] == names
     assert "--dry-run" in COMMANDS[0]
 
@@ -87,10 +88,17 @@ def test_a_port_by_hand(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "port.py").write_text(by_hand.read_text().replace("self.stem", "self.entry"))
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
-    assert "stem.0.weight" in run_command(*COMMANDS[4])
+    table = run_command(*COMMANDS[4])
+    assert "entry.layers.0.weight (2, 3, 3, 3, 1)" in table
+    assert "do not fit" not in table
     _, code = blocks("python")
     found: dict[str, Any] = {}
     exec(compile(code, "porting.md", "exec"), found)
+    run_command(*COMMANDS[5])
+    written = mx.load("weights/weights.safetensors")
+    held = dict(tree_flatten(found["model"].parameters()))
+    assert {*written} == {*held}
+    assert all(mx.array_equal(written[name], held[name]) for name in held)
     for name in ("nets", "port"):
         sys.modules.pop(name, None)
     judged = {entry.path: entry for entry in found["report"].entries if entry.verdicts}

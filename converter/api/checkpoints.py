@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from mlxport.converter.analysis import Analysis
     from mlxport.converter.checkpoint.rename import Patterns
     from mlxport.converter.converted import Converted
-    from mlxport.converter.load_weights import Loaded
+    from mlxport.converter.inspection import Inspection
     from mlxport.converter.plan import WeightPlan
     from mlxport.converter.record import Conversion
-    from mlxport.converter.weights_only import Inspection
+    from mlxport.converter.target import Loaded
 
 
 @timed
@@ -34,6 +34,7 @@ def convert_checkpoint(
     inputs: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     plan: str | Path | None = None,
+    target: str | mlx.nn.Module | None = None,
     layers: Sequence[str] = (),
     model_args: Mapping[str, Any] | None = None,
     key: str | None = None,
@@ -67,11 +68,14 @@ def convert_checkpoint(
             same architecture, or its ``conversion.json``. Its ``model.py`` is copied; there is no
             parity report, as its reference is of other weights. Needs no torch to read
             ``.safetensors``.
-        layers: with neither model nor plan, weights alone are converted (``weights.safetensors``
+        target: instead of ``model``, an MLX model written by hand, or ``pkg.mod:factory`` that
+            gives it. Its layers say the layout and names are matched as by ``load_weights``, all
+            or nothing. Weights alone are written, under its names, for ``model.load_weights``.
+        layers: with none of these, weights alone are converted (``weights.safetensors``
             and ``conversion.json``), each by evidence or by what is said here:
             ``"decoder.*.up.weight=ConvTranspose3d:2"``, the last that fits; ``"*=Conv"`` for most.
             What stays open is an error. ``mlxport inspect`` shows it.
-        model_args: keyword arguments for the factory.
+        model_args: keyword arguments for the factory of the model or the target.
         key: where in a nested checkpoint the state dict lies.
         prefix: take the checkpoint's keys under this prefix alone.
         rename: old key -> new key, as for ``load_weights``; the record keeps the old ones.
@@ -98,15 +102,17 @@ def convert_checkpoint(
     prepare()
     common: dict[str, Any] = {"key": key, "prefix": prefix, "rename": rename}
     common |= {"overwrite": overwrite, "max_shard_size": max_shard_size}
-    of_model = inputs or kwargs or model_args or channels_last or noise_multiple is not None
-    of_model = of_model or gradients
+    of_model = inputs or kwargs or channels_last or noise_multiple is not None or gradients
+    of_model = of_model or bool(model_args and target is None)
     if model is None and (of_model or dynamic is not None or dynamic_shapes is not None):
         raise OptionsError(
             "without --model there is no model to run: leave out --input, --input-file, --kwargs, "
             "--model-args, --layout, --dynamic, --gradients and --noise-multiple, or name the model"
         )
-    if (model is not None) + (plan is not None) + bool(layers) > 1:
-        raise OptionsError("--model, --plan and --layer each say what the weights are: give one")
+    if sum(said is not None for said in (model, plan, target)) + bool(layers) > 1:
+        raise OptionsError(
+            "--model, --plan, --target and --layer each say what the weights are: give one"
+        )
     if plan is not None:
         if dtype is not None:
             raise OptionsError(
@@ -116,6 +122,12 @@ def convert_checkpoint(
             from mlxport.converter.transfer import convert_by_plan
 
         return convert_by_plan(source, output, plan, allow_lossy_cast=allow_lossy_cast, **common)
+    if target is not None:
+        from mlxport.converter.target_weights import convert_for_target
+
+        return convert_for_target(
+            source, output, target, model_args=model_args, dtype=dtype, **common
+        )
     if model is None:
         with stage("imports"):
             from mlxport.converter.weights_only import convert_weights
@@ -225,6 +237,8 @@ def inspect(
     prefix: str | None = None,
     rename: Patterns | None = None,
     layers: Sequence[str] = (),
+    target: str | mlx.nn.Module | None = None,
+    model_args: Mapping[str, Any] | None = None,
 ) -> Inspection:
     """Tell what is in a checkpoint, what each tensor is taken for, and on what evidence.
 
@@ -234,6 +248,8 @@ def inspect(
         prefix: look at the keys under this prefix alone.
         rename: old key -> new key, as for ``load_weights``.
         layers: as for ``convert_checkpoint``.
+        target: as for ``convert_checkpoint``: where each tensor would go, and what does not fit.
+        model_args: keyword arguments for the factory of the target.
 
     Returns:
         A row for each tensor, or where the checkpoint holds several state dicts and ``key`` names
@@ -243,6 +259,16 @@ def inspect(
         ConversionError: the checkpoint cannot be read.
     """
     prepare()
+    if target is None and model_args:
+        raise OptionsError("--model-args without --target: nothing takes them")
+    if target is not None:
+        if layers:
+            raise OptionsError("--target and --layer each say what the weights are: give one")
+        from mlxport.converter.target_weights import inspect_for_target
+
+        return inspect_for_target(
+            source, target, model_args=model_args, key=key, prefix=prefix, rename=rename
+        )
     from mlxport.converter.weights_only import inspect
 
     return inspect(source, key=key, prefix=prefix, rename=rename, layers=layers)

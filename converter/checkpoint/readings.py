@@ -20,7 +20,8 @@ _CONVOLUTIONS = ("Conv", "ConvTranspose")
 # The layers of torch.nn whose tensors MLX keeps in the same order, as the user may name them.
 _KEPT = ("Linear", "Embedding", "LayerNorm", "RMSNorm", "Parameter")
 _HINTS = {"up": "ConvTranspose", "deconv": "ConvTranspose", "trans": "ConvTranspose"}
-_COUNTERS = {"num_batches_tracked": "counts training batches", "n_averaged": "counts updates"}
+# Counters that inference never reads -> why they are left out
+COUNTERS = {"num_batches_tracked": "counts training batches", "n_averaged": "counts updates"}
 
 
 @dataclass(frozen=True)
@@ -139,8 +140,8 @@ def _next_width(name: str, sources: Mapping[str, Source]) -> int | None:
 def _plain(name: str, shape: tuple[int, ...]) -> Reading | None:
     """Return the reading of a tensor that is no convolution's weight."""
     last = name.rpartition(".")[2]
-    if last in _COUNTERS:
-        return Reading("counter", None, "its name", ignored=_COUNTERS[last])
+    if last in COUNTERS:
+        return Reading("counter", None, "its name", ignored=COUNTERS[last])
     if len(shape) < 3:
         return Reading(_AS_IS, (), "fewer than 3 axes keep their order")
     if last != "weight":

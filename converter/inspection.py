@@ -1,0 +1,130 @@
+"""What is in a checkpoint and what would become of it, as data and as a table. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mlxport.converter.checkpoint.checkpoint import Checkpoint, described, printable
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tensor of a checkpoint, as the plain module would hold it.
+
+    Attributes:
+        name: the key, or the name of the weight that several keys make.
+        keys: of the checkpoint.
+        dtype: safetensors name.
+        shape: PyTorch's.
+        nbytes: of its values.
+        kind: class of torch.nn, ``"as it is"``, ``"counter"`` or ``"open"``.
+        becomes: the shape in MLX; None where it is open or left out.
+        evidence: why it is taken for that.
+        options: where it is open, what ``--layer`` may say of it.
+        target: the parameter of the MLX model it goes to, where that model was given.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    kind: str
+    becomes: tuple[int, ...] | None
+    evidence: str
+    options: tuple[str, ...] = ()
+    target: str = ""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is in a checkpoint and what would happen to each tensor.
+
+    Attributes:
+        path: what was opened.
+        key: where in it the state dict was found; None where the format has no nesting.
+        notes: what was left out and why.
+        tensors: in the checkpoint's order; none where it holds several state dicts.
+        ties: groups of keys that are one tensor.
+        choices: where it holds several state dicts, what ``--key`` may say -> the names in it.
+        problems: what does not fit the MLX model that was given, one line each.
+    """
+
+    path: str
+    key: str | None
+    notes: tuple[str, ...]
+    tensors: tuple[Row, ...]
+    ties: tuple[tuple[str, ...], ...] = ()
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as JSON data."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """Return it as a table, and what is open after it."""
+        if self.choices:
+            listed = [f"  --key {described(key, names)}" for key, names in self.choices.items()]
+            heading = f"{len(listed)} state dicts are in {self.path}. Each is shown by its key:"
+            return "\n".join([heading, *listed])
+        cells = [
+            (
+                printable(row.name),
+                f"{row.dtype} {row.shape}",
+                _size(row.nbytes),
+                row.kind,
+                _becomes(row),
+                row.evidence,
+            )
+            for row in self.tensors
+        ]
+        heads = ("tensor", "PyTorch", "size", "taken for", "in MLX", "because")
+        widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in (heads, *cells)
+        ]
+        total = sum(row.nbytes for row in self.tensors)
+        lines += ["", f"{len(self.tensors)} tensors, {_size(total)}"]
+        lines += [f"one tensor: {', '.join(map(printable, group))}" for group in self.ties]
+        if open_rows := [row for row in self.tensors if row.kind == "open"]:
+            lines += ["", f"{len(open_rows)} are open. --model settles them all, or --layer each:"]
+            lines += [f"  {settled_by(row.name, row.options)}" for row in open_rows]
+        if self.problems:
+            lines += ["", f"{len(self.problems)} do not fit:", *(f"  {p}" for p in self.problems)]
+        return "\n".join(lines)
+
+
+def _becomes(row: Row) -> str:
+    """Return where a tensor goes and in which shape, as far as these are others."""
+    name = row.target if row.target not in ("", row.name) else ""
+    shape = "" if row.becomes in (None, row.shape) else str(row.becomes)
+    return f"{name} {shape}".strip()
+
+
+def ties_of(checkpoint: Checkpoint) -> tuple[tuple[str, ...], ...]:
+    """Return the groups of keys that are one tensor."""
+    groups: dict[Any, list[str]] = {}
+    for key, identity in checkpoint.storage.items():
+        groups.setdefault(identity, []).append(key)
+    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+
+
+def settled_by(name: str, options: Sequence[str]) -> str:
+    """Return ``name=Conv3d | ConvTranspose3d`` of options for one tensor."""
+    if not options:
+        return f"{printable(name)}: only --model settles it"
+    name, _, first = options[0].rpartition("=")
+    kinds = " | ".join([first, *(option.rpartition("=")[2] for option in options[1:])])
+    return f"{printable(name)}={kinds}"
+
+
+def _size(nbytes: int) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if nbytes < 1024 or unit == "GiB":
+            return f"{nbytes:.4g} {unit}"
+        nbytes /= 1024  # type: ignore[assignment]
+    raise AssertionError
