@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mlxport import testing
     from mlxport.converter.api import (
         analyze,
         convert,
@@ -48,6 +49,7 @@ __all__ = [
     "register_op",
     "register_rule",
     "restore",
+    "testing",
     "verify",
 ]
 
@@ -82,6 +84,8 @@ def __getattr__(name: str) -> object:
     Raises:
         AttributeError: ``name`` is not public.
     """
+    if name == "testing":
+        return import_module("mlxport.testing")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name != "ConversionError":

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 # Top first: a module imports from the levels below its own, and from its own package.
 LEVELS: list[set[str]] = [
     {"examples"},
-    {"cli"},
+    {"cli", "testing"},
     {"converter.api"},
     {
         "converter.conversion",
@@ -144,7 +144,7 @@ class Import(NamedTuple):
 
 def sources() -> dict[str, str]:
     """Every module of the package by name (``""`` is the root), with its text."""
-    folders = [ROOT / name for name in ("converter", "layers", "examples")]
+    folders = [ROOT / name for name in ("converter", "layers", "examples", "testing")]
     paths = [*ROOT.glob("*.py"), *(path for folder in folders for path in folder.rglob("*.py"))]
     return {module_name(path.relative_to(ROOT)): path.read_text() for path in sorted(paths)}
 

@@ -18,7 +18,12 @@ else:
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-PACKAGED = ("converter", "layers", "examples")  # the root's folders that belong to the package
+PACKAGED = (
+    "converter",
+    "layers",
+    "examples",
+    "testing",
+)  # the root's folders that belong to the package
 VAGUE = re.compile(r"^(utils?|helpers?|managers?|misc|common)$")
 
 
