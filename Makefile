@@ -9,10 +9,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 STAMP := $(VENV)/.installed
 TYPES := build/types
+DEVICE ?= metal
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install test lint format types pytest layers-report bench docs demo verify-metal clean
+.PHONY: help install test lint format types pytest layers-report bench calibrate docs demo \
+  verify-metal clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -52,16 +54,26 @@ layers-report: $(STAMP) ## Tally PyTorch's own samples of its layers: converted,
 bench: $(STAMP) ## Measure it beside MLX's own layers and PyTorch; writes benchmarks/results.md
 	$(BIN)/python benchmarks/run.py
 
+calibrate: $(STAMP) ## Measure how far right conversions and planted faults stray from the noise
+	$(BIN)/python tests/models/calibrate.py
+
 docs: $(STAMP) ## Write docs/supported.md anew, from the registries and by converting networks
 	$(BIN)/python tests/models/networks_table.py
 
-verify-metal: $(STAMP) ## On a Mac: convert the 3-D U-Net, hold it to PyTorch on the GPU
+# DEVICE=cpu tries the recipe where there is no Apple GPU.
+verify-metal: $(STAMP) ## On a Mac: convert every example, hold it to PyTorch on the GPU
 	$(BIN)/python examples/demo.py
-	$(BIN)/mlxport verify out --device metal --overwrite -o parity-metal.json
+	$(BIN)/mlxport verify out --device $(DEVICE) --overwrite -o parity-$(DEVICE).json
+	$(BIN)/python -c "import torch; from mlxport.examples.stereo import StereoNet; \
+	  torch.manual_seed(0); torch.save(StereoNet().state_dict(), 'stereo.pt')"
+	$(BIN)/mlxport convert stereo.pt --model examples.stereo:StereoNet \
+	  --input 1,3,32,64 --input 1,3,32,64 --overwrite -o out-stereo
+	$(BIN)/mlxport verify out-stereo --device $(DEVICE) --overwrite -o parity-$(DEVICE)-stereo.json
+	$(BIN)/python examples/hand_port.py
 
 demo: $(STAMP) ## Convert a 3-D U-Net and show that it computes what PyTorch's does
 	$(BIN)/python examples/demo.py
 
 clean: ## Remove what was built, cached or written by the demo; the environment stays
-	rm -rf build dist out unet3d.pt parity-metal.json *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist out out-stereo unet3d.pt stereo.pt parity-*.json *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

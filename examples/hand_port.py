@@ -47,6 +47,8 @@ def main() -> None:
         mlxport.load_weights(model, torch_model.state_dict(), rename=names)
         report = mlxport.verify(model.eval(), torch_model, torch.randn(2, 3, 20, 24), names=names)
         print(report.to_text() if right else report.verdict, end="\n\n")
+        if report.passed is not right:
+            raise SystemExit(3)
 
 
 if __name__ == "__main__":

@@ -79,8 +79,20 @@ def test_verify(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_python_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    code, _ = blocks("python")
+    code = blocks("python")[2]
     exec(compile(code, "porting.md", "exec"), {})
+
+
+def test_the_report_is_read_and_the_model_asserted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    read, asserted, *_ = blocks("python")
+    exec(compile(read, "porting.md", "exec"), {})
+    assert "stem.0 in_place " in capsys.readouterr().out
+    exec(compile(asserted, "porting.md", "exec"), {})
+    sys.modules.pop("nets", None)
 
 
 def test_a_port_by_hand(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +103,7 @@ def test_a_port_by_hand(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = run_command(*COMMANDS[4])
     assert "entry.layers.0.weight (2, 3, 3, 3, 1)" in table
     assert "do not fit" not in table
-    _, code = blocks("python")
+    code = blocks("python")[3]
     found: dict[str, Any] = {}
     exec(compile(code, "porting.md", "exec"), found)
     run_command(*COMMANDS[5])

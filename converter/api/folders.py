@@ -19,13 +19,18 @@ if TYPE_CHECKING:
 def load(folder: str | Path) -> mlx.nn.Module:
     """Return the MLX model of an output folder, with its weights, in eval mode.
 
+    ``verify`` and ``mlxport.testing.assert_parity`` know its layers, as of one just converted.
+
     Raises:
         ConversionError: the folder holds no converted model.
     """
     prepare()
+    from mlxport.converter.converted import remember
+    from mlxport.converter.folder import read_conversion
     from mlxport.converter.loading import live_model
 
     model: mlx.nn.Module = live_model(folder)
+    remember(model, read_conversion(Path(folder)))
     return model
 
 

@@ -37,6 +37,9 @@ class Verdict:
         reference_dtype: dtype the reference was computed in; ``"float64"`` wherever possible.
         noise_multiple: the largest ratio that passes.
         compared: positions that entered the error (finite in all three tensors).
+        nonfinite: positions where MLX's value is NaN or infinite.
+        misplaced: positions where it is that and PyTorch's own is not, or the other way round, or
+            NaN in place of infinity.
         error: relative L2 error of MLX, ``‖actual − reference‖ / ‖reference‖``; the absolute norm
             where the reference is zero; the share of positions that differ for integers.
         noise: the same for PyTorch's value in the model's own dtype.
@@ -65,6 +68,8 @@ class Verdict:
     cosine: float | None = None
     snr_db: float | None = None
     first: Index | None = None
+    nonfinite: int = 0
+    misplaced: int = 0
 
     @property
     def passed(self) -> bool:
@@ -161,12 +166,17 @@ def _judge_floats(
     count = int(np.count_nonzero(finite))
     problems = list(verdict.problems)
     first = None
-    if misplaced.any():
+    verdict = _with(
+        verdict,
+        nonfinite=int(np.count_nonzero(~np.isfinite(actual))),
+        misplaced=int(np.count_nonzero(misplaced)),
+    )
+    if verdict.misplaced:
         at = int(np.argmax(misplaced))
         first = _index(at, verdict, indices)
         problems.append(
             f"NaN or infinity in other places: PyTorch's own value at {first} is {own[at]:g}, "
-            f"MLX's {actual[at]:g}; {np.count_nonzero(misplaced):,} positions differ"
+            f"MLX's {actual[at]:g}; {verdict.misplaced:,} positions differ"
         )
     if count == 0:
         return _with(verdict, problems=tuple(problems), first=first)

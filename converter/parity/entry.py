@@ -106,7 +106,7 @@ def _verdict_to_json(verdict: Verdict) -> dict[str, Any]:
 
 
 def _verdict_from_json(data: Mapping[str, Any]) -> Verdict:
-    values = {one.name: data[one.name] for one in fields(Verdict)}
+    values = {one.name: data[one.name] for one in fields(Verdict) if one.name in data}
     for name in _NUMBERS:
         values[name] = None if values[name] is None else float(values[name])
     for name in _TUPLES:

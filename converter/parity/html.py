@@ -6,61 +6,50 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from mlxport.converter.parity.chart import chart
+from mlxport.converter.parity.chart import chart, legend
+from mlxport.converter.parity.images import figures, histograms
+from mlxport.converter.parity.style import SCRIPT, STYLE
 from mlxport.converter.parity.table import BAD, Cell, Row, Table, tables_of
 
 if TYPE_CHECKING:
     from mlxport.converter.parity.report import ParityReport
 
-_STYLE = """
-:root { color-scheme: light dark; --good: #1a7f37; --bad: #cf222e; --line: #8884; --soft: #8881;
-  --series-0: #0969da; --series-1: #bf8700; --series-2: #8250df; --series-3: #1b7c83; }
-@media (prefers-color-scheme: dark) { :root { --good: #3fb950; --bad: #f85149;
-  --series-0: #58a6ff; --series-1: #d29922; --series-2: #bc8cff; --series-3: #39c5cf; } }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 75rem; padding: 1.5rem; }
-h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
-.verdict { border-left: .4rem solid var(--good); background: var(--soft); padding: .8rem 1rem;
-  margin: 1rem 0; overflow-wrap: anywhere; white-space: pre-line; }
-.verdict.bad { border-color: var(--bad); }
-.wide { overflow-x: auto; } svg { display: block; width: 100%; min-width: 40rem; height: auto; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right;
-  white-space: nowrap; }
-th:nth-child(-n+3), td:nth-child(-n+3) { text-align: left; }
-td:first-child { overflow-wrap: anywhere; white-space: normal; min-width: 10rem; }
-thead th { position: sticky; top: 0; background: Canvas; }
-td.good { color: var(--good); } td.bad { color: var(--bad); font-weight: 700; }
-.problems { color: var(--bad); } dl { display: grid; grid-template-columns: max-content 1fr;
-  gap: .1rem 1rem; } dt { font-weight: 600; } dd { margin: 0; overflow-wrap: anywhere; }
-@media (max-width: 40rem) { body { padding: .8rem; } dl { grid-template-columns: 1fr; }
-  :is(th, td):is(:nth-child(2), :nth-child(3)) { display: none; } }
-"""
+
+# of the environment, what stands beside the verdict
+_WHERE = ("backend", "device", "mlx", "reference torch", "MLX_ENABLE_TF32")
 
 
 def html(reports: Mapping[str, ParityReport]) -> str:
-    """Return a page with verdicts, chart, table, problems and environment.
+    """Return a page with verdicts, chart, tables, problems, pictures and environment.
 
-    It loads nothing from elsewhere: style and picture are in it.
+    It loads nothing from elsewhere: style and pictures are in it, and a script that sorts the
+    tables, without which all is there to read. Where a report holds several runs, what is shown is
+    the first that failed, or the example's.
 
     Args:
         reports: by what to call them; one, or several of the same model side by side.
     """
-    tables = tables_of(reports)
+    shown = {name: report.decisive for name, report in reports.items()}
+    several = len(reports) > 1
+    tables = tables_of(shown)
     passed = all(report.passed for report in reports.values())
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>Parity {'holds' if passed else 'failed'}</title>",
-        f"<style>{_STYLE}</style></head><body>",
+        f"<style>{STYLE}</style></head><body><main>",
         "<h1>Parity of the MLX model with PyTorch</h1>",
-        *(_verdict(name, report, len(reports) > 1) for name, report in reports.items()),
-        "<h2>Error of each layer, as a multiple of PyTorch's own noise</h2>",
-        f'<div class="wide">{chart(reports)}</div>',
+        *(_verdict(name, report, several) for name, report in reports.items()),
+        *(_runs(name, report, several) for name, report in reports.items()),
+        "<h2>Error of each layer beside PyTorch's own noise</h2>",
+        _scrolling("Chart", chart(shown)),
+        legend(list(shown)),
+        *(_pictures(name, report, several) for name, report in shown.items()),
         *map(_table, tables),
         _problems(tables),
-        *(_environment(name, report, len(reports) > 1) for name, report in reports.items()),
-        "</body></html>",
+        *(_environment(name, report, several) for name, report in shown.items()),
+        f"</main><script>{SCRIPT}</script></body></html>",
     ]
     return "\n".join(part for part in parts if part) + "\n"
 
@@ -68,28 +57,65 @@ def html(reports: Mapping[str, ParityReport]) -> str:
 def _verdict(name: str, report: ParityReport, named: bool) -> str:
     title = f"<strong>{escape(name)}</strong>: " if named else ""
     state = "" if report.passed else " bad"
-    return f'<p class="verdict{state}">{title}{escape(report.verdict)}</p>'
-
-
-def _table(table: Table) -> str:
-    titles = ("layer", "class", "shape", *table.columns)
-    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in titles)
-    body = "\n".join(_row(row) for row in table.rows)
+    known = [(name, report.environment.get(name)) for name in _WHERE]
+    where = ", ".join(f"{name} {value}" for name, value in known if value)
     return (
-        f"<h2>{escape(table.title)}</h2>"
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>'
-        "</table></div>"
+        f'<p class="verdict{state}">{title}{escape(report.verdict)}</p>'
+        f'<p class="where">{escape(where)}</p>'
     )
 
 
-def _row(row: Row) -> str:
-    first = "".join(f"<td>{escape(text)}</td>" for text in (row.label, row.layer, row.shape))
-    return f"<tr>{first}{''.join(map(_cell, row.cells))}</tr>"
+def _runs(name: str, report: ParityReport, named: bool) -> str:
+    """List what was tried besides the example."""
+    if not report.others:
+        return ""
+    runs = (report, *report.others)
+    items = "".join(
+        f"<li>{escape(run.conditions or 'example inputs')}: "
+        f"{'holds' if run.own_passed else '<strong>FAILED</strong>'}, worst "
+        f"{run.worst_ratio:.2g}x</li>"
+        for run in runs
+    )
+    return f"<h2>Runs{f' of {escape(name)}' if named else ''}</h2><ul>{items}</ul>"
+
+
+def _scrolling(name: str, content: str) -> str:
+    """Return content that scrolls by itself where the window is narrow, by keyboard too."""
+    attributes = f'class="wide" role="region" aria-label="{escape(name)}" tabindex="0"'
+    return f"<div {attributes}>{content}</div>"
+
+
+def _table(table: Table) -> str:
+    titles = ("#", "layer", "class", "shape", *table.columns)
+    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in titles)
+    numbered = [*enumerate(table.rows)]
+    failing_first = sorted(numbered, key=lambda one: not _fails(one[1]))
+    body = "\n".join(_row(row, number) for number, row in failing_first)
+    return f"<h2>{escape(table.title)}</h2>" + _scrolling(
+        table.title,
+        f'<table class="cells"><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>',
+    )
+
+
+def _fails(row: Row) -> bool:
+    return any(cell.state == BAD for cell in row.cells)
+
+
+def _row(row: Row, number: int) -> str:
+    first = "".join(f"<td{_value(text)}>{escape(text)}</td>" for text in (row.layer, row.shape))
+    name = f'<th scope="row"{_value(row.label)}>{escape(row.label)}</th>'
+    cells = "".join(map(_cell, row.cells))
+    return f'<tr><td data-value="{number}">{number + 1}</td>{name}{first}{cells}</tr>'
 
 
 def _cell(cell: Cell) -> str:
     why = f' title="{escape(cell.why, quote=True)}"' if cell.why else ""
-    return f'<td class="{cell.state}"{why}>{escape(cell.text)}</td>'
+    value = "" if cell.value is None else _value(repr(cell.value).replace("inf", "1e999"))
+    return f'<td class="{cell.state}"{why}{value}>{escape(cell.text)}</td>'
+
+
+def _value(text: str) -> str:
+    return f' data-value="{escape(text, quote=True)}"'
 
 
 def _problems(tables: Sequence[Table]) -> str:
@@ -103,6 +129,16 @@ def _problems(tables: Sequence[Table]) -> str:
     return f'<h2>Problems</h2><ul class="problems">{"".join(items)}</ul>' if items else ""
 
 
+def _pictures(name: str, report: ParityReport, named: bool) -> str:
+    of = f" of {escape(name)}" if named else ""
+    parts = []
+    if report.pictures:
+        parts += [f"<h2>Outputs{of}, side by side</h2>", figures(report.pictures)]
+    if report.histograms:
+        parts += [f"<h2>Histograms{of} of the error</h2>", histograms(report.histograms)]
+    return "\n".join(parts)
+
+
 def _environment(name: str, report: ParityReport, named: bool) -> str:
     facts = {
         "dtype": report.dtype,
@@ -112,4 +148,5 @@ def _environment(name: str, report: ParityReport, named: bool) -> str:
     }
     items = "".join(f"<dt>{escape(key)}</dt><dd>{escape(v)}</dd>" for key, v in facts.items())
     title = f"Environment of {escape(name)}" if named else "Environment"
-    return f"<h2>{title}</h2><dl>{items}</dl>"
+    notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
+    return f"<h2>{title}</h2><dl>{items}</dl>" + (f"<ul>{notes}</ul>" if notes else "")

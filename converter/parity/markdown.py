@@ -17,7 +17,7 @@ def markdown(reports: Mapping[str, ParityReport]) -> str:
     for name, report in reports.items():
         sentence = _escaped(report.verdict.replace("\n", " "))
         lines += [f"**{_escaped(name)}**: {sentence}" if len(reports) > 1 else sentence, ""]
-    for table in tables_of(reports):
+    for table in tables_of({name: report.decisive for name, report in reports.items()}):
         lines += _section(table)
     for name, report in reports.items():
         facts = ", ".join(f"{key} {value}" for key, value in report.environment.items())

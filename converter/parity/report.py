@@ -11,6 +11,7 @@ from mlxport.converter.parity.compare import NOISE_MULTIPLE, Verdict
 from mlxport.converter.parity.entry import ALONE, COMPILED, GRADIENT, IN_PLACE, WHOLE, Entry
 from mlxport.converter.parity.html import html
 from mlxport.converter.parity.markdown import markdown
+from mlxport.converter.parity.pictures import Histogram, Picture
 from mlxport.converter.parity.text import label, render
 
 FORMAT = "mlxport-parity"
@@ -35,7 +36,10 @@ class ParityReport:
         gradients: of the model's inputs, then of its parameters in the order of their modules'
             calls; empty where they were not asked for.
         sizes: name of each dynamic size -> what it was in this run; empty where all are static.
-        others: what was found at other sizes.
+        case: what was put in, in words, where it was not the example (``"impulse inputs"``).
+        pictures: slices of the model's outputs, as it runs whole.
+        histograms: of the error at their single positions.
+        others: what was found at other sizes and on other inputs.
         notes: what the reader should know besides, one sentence each.
     """
 
@@ -50,6 +54,9 @@ class ParityReport:
     draws: int = 0
     gradients: tuple[Entry, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
+    case: str = ""
+    pictures: tuple[Picture, ...] = ()
+    histograms: tuple[Histogram, ...] = ()
     others: tuple[ParityReport, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -59,11 +66,10 @@ class ParityReport:
 
         What was skipped neither passes nor fails; outputs of which no value was compared (none
         there, all empty, all NaN) show nothing, so the report does not pass, nor where gradients
-        were asked for and none was compared. Where sizes are dynamic, parity is shown only where
-        it is at every size tried.
+        were asked for and none was compared. Where it was tried at several sizes or on several
+        inputs, parity is shown only where it is in every run.
         """
-        here = not any(entry.failing for entry in self._all()) and self._compared()
-        return here and all(other.passed for other in self.others)
+        return self.own_passed and all(other.passed for other in self.others)
 
     @property
     def culprit(self) -> str | None:
@@ -75,8 +81,8 @@ class ParityReport:
         """
         if self.passed:
             return None
-        if self._at_fault is not self:
-            return self._at_fault.culprit
+        if self.decisive is not self:
+            return self.decisive.culprit
         entry = self._first_at_fault()
         return entry.path if entry else ""
 
@@ -84,10 +90,9 @@ class ParityReport:
     def verdict(self) -> str:
         """The outcome in a sentence."""
         if self.passed:
-            tried = " and ".join(run._at() for run in (self, *self.others) if run.sizes)
-            return self._holds() + (f"; sizes {tried}" if tried else "")
-        failed = self._at_fault
-        return failed._failed() + (f"\n(at {failed._at()})" if failed.sizes else "")
+            return self._holds() + self._elsewhere()
+        failed = self.decisive
+        return failed._failed() + (f"\n({failed.conditions})" if failed.conditions else "")
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON data, free of NaN and infinity."""
@@ -105,7 +110,10 @@ class ParityReport:
             "draws": self.draws,
             "environment": dict(self.environment),
             "sizes": dict(self.sizes),
+            "case": self.case,
             "others": [other.to_json() for other in self.others],
+            "pictures": [picture.to_json() for picture in self.pictures],
+            "histograms": [histogram.to_json() for histogram in self.histograms],
             "notes": list(self.notes),
             "outputs": [entry.to_json() for entry in self.outputs],
             "entries": [entry.to_json() for entry in self.entries],
@@ -136,6 +144,9 @@ class ParityReport:
             draws=data.get("draws", 0),
             gradients=tuple(Entry.from_json(entry) for entry in data.get("gradients", [])),
             sizes=dict(data.get("sizes", {})),
+            case=data.get("case", ""),
+            pictures=tuple(map(Picture.from_json, data.get("pictures", ()))),
+            histograms=tuple(map(Histogram.from_json, data.get("histograms", ()))),
             others=tuple(map(cls.from_json, data.get("others", ()))),
             notes=tuple(data.get("notes", ())),
         )
@@ -156,7 +167,7 @@ class ParityReport:
             limit: list at most this many modules; all if None.
             color: with ANSI colours.
         """
-        told = self._at_fault
+        told = self.decisive
         if told is not self:
             return told.to_text(width, failing_first=failing_first, limit=limit, color=color)
         entries = list(self.entries)
@@ -178,14 +189,35 @@ class ParityReport:
         return html({"parity": self})
 
     @property
-    def _at_fault(self) -> ParityReport:
-        """The first of the runs at several sizes that failed; the one at the example's if none."""
+    def decisive(self) -> ParityReport:
+        """The first of the runs at several sizes and inputs that failed; the example's if none."""
         runs = (replace(self, others=()), *self.others)
         failed = next((i for i, run in enumerate(runs) if not run.passed), 0)
         return runs[failed] if failed else self
 
-    def _at(self) -> str:
-        return ", ".join(f"{name}={size}" for name, size in self.sizes.items())
+    @property
+    def conditions(self) -> str:
+        """At which sizes and on which inputs it ran; empty for the example where all is static."""
+        at = ", ".join(f"{name}={size}" for name, size in self.sizes.items())
+        return " ".join(filter(None, [self.case and f"on {self.case}", at and f"at {at}"]))
+
+    @property
+    def own_passed(self) -> bool:
+        """Whether this run passed, whatever the others did."""
+        return not any(entry.failing for entry in self._all()) and self._compared()
+
+    @property
+    def worst_ratio(self) -> float:
+        """The largest ratio of error to noise in this run."""
+        return max((entry.ratio for entry in self._all()), default=0.0)
+
+    def _elsewhere(self) -> str:
+        """Say at which sizes and on which inputs parity holds."""
+        runs = (self, *self.others)
+        sizes = [run.conditions.removeprefix("at ") for run in runs if run.sizes and not run.case]
+        cases = [run.case for run in runs if run.case]
+        told = f"; sizes {' and '.join(sizes)}" if sizes else ""
+        return told + (f"; also on {', '.join(cases)}" if cases else "")
 
     def _all(self) -> Iterator[Entry]:
         yield from self.entries

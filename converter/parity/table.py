@@ -24,11 +24,13 @@ class Cell:
         text: what it says.
         state: ``good``, ``bad``, or ``none`` for what is no verdict.
         why: the problems, or why there is no verdict.
+        value: the number behind it, to sort by; None where there is none.
     """
 
     text: str
     state: str = NONE
     why: str = ""
+    value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def tables_of(reports: Mapping[str, ParityReport]) -> tuple[Table, ...]:
     """
     parts = {
         "Outputs": {name: report.outputs for name, report in reports.items()},
-        "Layers, in the order computed": {name: r.entries for name, r in reports.items()},
+        "Layers": {name: r.entries for name, r in reports.items()},
     }
     gradients = {name: report.gradients for name, report in reports.items()}
     parts |= {"Gradients": gradients} if any(gradients.values()) else {}
@@ -85,17 +87,32 @@ def tables_of(reports: Mapping[str, ParityReport]) -> tuple[Table, ...]:
 
 def _whole(title: str, entries: Sequence[Entry]) -> Table:
     modes = [mode for mode in MODES if any(mode in entry.verdicts for entry in entries)]
-    columns = (*(mode.replace("_", " ") for mode in modes), "error", "noise", "max abs", "SNR")
+    columns = (*(mode.replace("_", " ") for mode in modes), *_NUMBERS)
     rows = []
     for entry in entries:
         worst = _worst(entry)
-        numbers = (
-            (_number(worst.error), _number(worst.noise), _number(worst.max_abs), _decibels(worst))
-            if worst
-            else ("-",) * 4
-        )
-        rows.append(_row(entry, (*(_cell(entry, (mode,)) for mode in modes), *map(Cell, numbers))))
+        numbers = _numbers(worst) if worst else (Cell("-"),) * len(_NUMBERS)
+        rows.append(_row(entry, (*(_cell(entry, (mode,)) for mode in modes), *numbers)))
     return Table(title, columns, tuple(rows))
+
+
+_NUMBERS = ("error", "noise", "max abs", "max ULP", "1 - cosine", "SNR", "not finite", "first at")
+
+
+def _numbers(verdict: Verdict) -> tuple[Cell, ...]:
+    """Return the cells under the titles of ``_NUMBERS``."""
+    apart = None if verdict.cosine is None else max(1 - verdict.cosine, 0.0)
+    decibels, first = verdict.snr_db, verdict.first
+    return (
+        _number(verdict.error),
+        _number(verdict.noise),
+        _number(verdict.max_abs),
+        _number(verdict.max_ulp, ".3g"),
+        _number(apart),
+        Cell("-" if decibels is None else f"{decibels:.0f} dB", value=decibels),
+        Cell(f"{verdict.nonfinite:,}", value=float(verdict.nonfinite)),
+        Cell("-" if first is None else ", ".join(map(str, first))),
+    )
 
 
 def _beside(title: str, reports: Mapping[str, Sequence[Entry]]) -> Table:
@@ -133,13 +150,9 @@ def _cell(entry: Entry, modes: Sequence[str]) -> Cell:
     worst = max(verdicts.values(), key=lambda v: (not v.passed, v.ratio or 0.0))
     ratio = "" if worst.ratio is None else f"{worst.ratio:.2g}x"
     if worst.passed:
-        return Cell(ratio or "ok", GOOD)
-    return Cell(f"FAIL {ratio}".rstrip(), BAD, "; ".join(worst.problems))
+        return Cell(ratio or "ok", GOOD, value=worst.ratio)
+    return Cell(f"FAIL {ratio}".rstrip(), BAD, "; ".join(worst.problems), worst.ratio)
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1e}" if value else "0"
-
-
-def _decibels(verdict: Verdict) -> str:
-    return "-" if verdict.snr_db is None else f"{verdict.snr_db:.0f} dB"
+def _number(value: float | None, form: str = ".1e") -> Cell:
+    return Cell("-" if value is None else f"{value:{form}}" if value else "0", value=value)

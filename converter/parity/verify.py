@@ -20,6 +20,7 @@ from mlxport.converter.parity.compare import NOISE_MULTIPLE, Verdict, judge
 from mlxport.converter.parity.entry import ALONE, COMPILED, IN_PLACE, WHOLE, Entry
 from mlxport.converter.parity.environment import environment
 from mlxport.converter.parity.interface import model_inputs, output_names, paired, unpaired
+from mlxport.converter.parity.pictures import Histogram, Picture, pictured
 from mlxport.converter.parity.recording import Call, Reference, Value
 from mlxport.converter.parity.replay import check_draws, replayed
 from mlxport.converter.parity.report import ParityReport
@@ -171,6 +172,7 @@ class _Verification:
         with stage("whole"), replayed(reference.draws, self.draws):
             whole = run(self.model, self.inputs, self.named)
         compiled, reason = self.run_compiled()
+        pictures, histograms = self.pictured(whole)
         return ParityReport(
             entries=(*self.without_miscounted(entries), *self.never_called()),
             outputs=self.judge_outputs(in_place, whole, compiled, reason),
@@ -182,7 +184,17 @@ class _Verification:
             environment=environment(reference.versions),
             draws=len(reference.draws),
             sizes=dict(reference.sizes),
+            pictures=pictures,
+            histograms=histograms,
         )
+
+    def pictured(self, result: Any) -> tuple[tuple[Picture, ...], tuple[Histogram, ...]]:
+        """Return what is to be seen of the model's outputs, where they are as many as PyTorch's."""
+        found, values = list(arrays(result)), self.reference.outputs
+        if not len(found) == len(values) == len(self.names):
+            return (), ()
+        pairs = zip(found, self.root.outputs, strict=True)
+        return pictured(self.names, [logical(*pair) for pair in pairs], values)
 
     def observe(self, traced: TracedCall) -> None:
         """Judge a call in place as it comes, so that its values need not stay in memory."""
