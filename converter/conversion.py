@@ -11,14 +11,13 @@ from typing import Any
 import mlx.nn as nn
 import torch
 
-from mlxport.converter.checkpoint.bind import bind, left_out
+from mlxport.converter.checkpoint.bind import bind
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.output import OutputFolder
 from mlxport.converter.checkpoint.rename import Patterns
-from mlxport.converter.checkpoint.stream import stream_weights
 from mlxport.converter.converted import Converted, remember
 from mlxport.converter.errors import OptionsError
-from mlxport.converter.folder import write_folder, write_left_out, write_report
+from mlxport.converter.folder import write_folder, write_report, write_weights
 from mlxport.converter.graph.dynamic import DynamicSizes
 from mlxport.converter.graph.translate import Translation, translate
 from mlxport.converter.graph.weights import state_tensors
@@ -114,18 +113,23 @@ def convert_checkpoint(
         translation = translate(
             torch_model, args, named, channels_last=channels_last, dynamic=sizes
         )
-        conversion = _recorded(translation.conversion, checkpoint, keys, model, prefix)
-        # what the plan uses and the checkpoint lacks (a counter) the model has
-        state = ChainMap(dict(checkpoint.tensors), _renamed(state_tensors(torch_model), keys))
-        stream_weights(
+        plan = bind(translation.conversion.plan, keys, checkpoint, prefix=prefix)
+        written = write_weights(
             folder,
-            conversion.plan,
-            replace(checkpoint, tensors=state),
-            translation.constants,
+            plan,
+            checkpoint,
+            loaded.own,
+            # what the plan uses and the checkpoint lacks (a counter) the model has
+            state=ChainMap(dict(checkpoint.tensors), _renamed(state_tensors(torch_model), keys)),
+            constants=translation.constants,
             max_shard_size=max_shard_size,
         )
-        write_left_out(folder, left_out(conversion.plan, checkpoint, loaded.own))
-        conversion = replace(conversion, plan=conversion.plan.renamed(loaded.own))
+        conversion = replace(
+            translation.conversion,
+            plan=plan.renamed(loaded.own),
+            source=_source(checkpoint, written.sha256, model),
+            digests=written.digests,
+        )
         with stage("verify"):
             references = tuple(_references(torch_model, args, named, translation, conversion))
         write_folder(folder, translation.source, conversion, references, translation.own)
@@ -243,20 +247,10 @@ def _weights(
     return {**dict(conversion.plan.apply(state)), **translation.constants}
 
 
-def _recorded(
-    conversion: Conversion,
-    checkpoint: Checkpoint,
-    keys: Mapping[str, str],
-    model: str | torch.nn.Module,
-    prefix: str | None,
-) -> Conversion:
-    """Return the record with the checkpoint's own tensors in place of the model's."""
+def _source(checkpoint: Checkpoint, sha256: str, model: str | torch.nn.Module) -> dict[str, str]:
     factory = model if isinstance(model, str) else type(model).__qualname__
-    source = {"path": checkpoint.path.name, "sha256": checkpoint.digest(), "model": factory}
-    if checkpoint.key:
-        source["key"] = checkpoint.key
-    plan = bind(conversion.plan, keys, checkpoint, prefix=prefix)
-    return replace(conversion, plan=plan, source=source)
+    source = {"path": checkpoint.path.name, "sha256": sha256, "model": factory}
+    return source | ({"key": checkpoint.key} if checkpoint.key else {})
 
 
 def _renamed(state: Mapping[str, Tensor], keys: Mapping[str, str]) -> dict[str, Tensor]:

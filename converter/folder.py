@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mlxport.converter.checkpoint.bind import left_out
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
+from mlxport.converter.checkpoint.digest import digesting
 from mlxport.converter.checkpoint.read_index import open_index
 from mlxport.converter.checkpoint.read_safetensors import open_safetensors
-from mlxport.converter.checkpoint.write import write_safetensors
+from mlxport.converter.checkpoint.stream import stream_left_out, stream_weights
 from mlxport.converter.errors import ConversionError, DeviceError
 from mlxport.converter.graph.layer_files import layer_files
 from mlxport.converter.loading import live_model
@@ -23,7 +26,8 @@ from mlxport.converter.parity.pages import REPORT, write_page
 from mlxport.converter.parity.recording import Reference
 from mlxport.converter.parity.report import ParityReport
 from mlxport.converter.parity.verify import verify_at_sizes
-from mlxport.converter.record import Conversion
+from mlxport.converter.plan import WeightPlan
+from mlxport.converter.record import Conversion, Digests
 from mlxport.converter.tensor import Tensor
 from mlxport.converter.timings import stage
 
@@ -64,14 +68,48 @@ def write_folder(
         save_reference(folder / name, reference)
 
 
-@stage("weights")
-def write_left_out(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write the checkpoint's tensors that the MLX model has no use for, where there are any.
+@dataclass(frozen=True)
+class WrittenWeights:
+    """What is to be recorded of weights that were written.
 
-    ``mlxport restore`` gives them back.
+    Attributes:
+        sha256: of the files they came from.
+        digests: of every tensor.
+        warnings: what the user should look into, one sentence each.
     """
-    if tensors:
-        write_safetensors(folder / LEFT_OUT, tensors, {"format": "pt"})
+
+    sha256: str
+    digests: Digests
+    warnings: tuple[str, ...]
+
+
+def write_weights(
+    folder: Path,
+    plan: WeightPlan,
+    checkpoint: Checkpoint,
+    own: Mapping[str, str] | None = None,
+    *,
+    state: Mapping[str, Tensor] | None = None,
+    constants: Mapping[str, Tensor] | None = None,
+    max_shard_size: int | str | None = None,
+) -> WrittenWeights:
+    """Write what a plan makes of a checkpoint and, for ``mlxport restore``, what it leaves out.
+
+    Args:
+        folder: where.
+        plan: its keys are the checkpoint's.
+        checkpoint: the weights.
+        own: key of ``checkpoint`` -> the file's own, where keys were renamed.
+        state: the tensors to take, if those of the checkpoint are not all.
+        constants: further tensors, by the name of their parameter.
+        max_shard_size: of the data in a file.
+    """
+    tensors = checkpoint if state is None else replace(checkpoint, tensors=state)
+    with digesting(checkpoint) as digest:
+        streamed = stream_weights(folder, plan, tensors, constants, max_shard_size=max_shard_size)
+        rest = left_out(plan, checkpoint, own)
+        kept = stream_left_out(folder / LEFT_OUT, rest, checkpoint.mapped) if rest else {}
+        return WrittenWeights(digest(), streamed.digests(own or {}, kept), tuple(streamed.warnings))
 
 
 @stage("write")

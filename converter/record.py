@@ -83,6 +83,22 @@ class DrawRecord:
 
 
 @dataclass(frozen=True)
+class Digests:
+    """What the weights are, a hexadecimal digest of each tensor's bytes in C order.
+
+    Attributes:
+        sources: key of the checkpoint -> of PyTorch's tensor.
+        targets: MLX parameter -> of MLX's tensor, where its values are not just those of a source
+            in another order: cast, folded, or part of the model.
+        algorithm: of all of them.
+    """
+
+    sources: Mapping[str, str] = field(default_factory=dict)
+    targets: Mapping[str, str] = field(default_factory=dict)
+    algorithm: str = "xxh3_128"
+
+
+@dataclass(frozen=True)
 class Conversion:
     """Everything needed to repeat, reverse, verify or explain a conversion.
 
@@ -99,6 +115,7 @@ class Conversion:
         dynamic: name of each dynamic size -> the least and the largest it may be, None if there is
             no largest; empty where every size is that of the example.
         conditions: what else must be true of these sizes (``"h % 4 == 0"``), Python in their names.
+        digests: what the weights are; empty where none were written.
     """
 
     plan: WeightPlan
@@ -112,6 +129,7 @@ class Conversion:
     draws: tuple[DrawRecord, ...] = ()
     dynamic: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
     conditions: tuple[str, ...] = ()
+    digests: Digests = field(default_factory=Digests)
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON data."""
@@ -129,6 +147,7 @@ class Conversion:
             "modules": [asdict(module, dict_factory=_stated) for module in self.modules],
             "draws": [asdict(draw, dict_factory=_stated) for draw in self.draws],
             "plan": self.plan.to_json(),
+            "digests": asdict(self.digests),
         }
 
     @classmethod
@@ -158,6 +177,7 @@ class Conversion:
                 DrawRecord(draw["kind"], _layout_from_json(draw["layout"]))
                 for draw in data.get("draws", [])
             ),
+            digests=Digests(**data.get("digests", {})),
         )
 
 

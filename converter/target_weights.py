@@ -24,7 +24,7 @@ from mlxport.converter.inspection import Inspection, Row, ties_of
 from mlxport.converter.plan import WeightPlan
 from mlxport.converter.target import Fit, fit_target
 from mlxport.converter.tensor import TensorSpec, to_mlx
-from mlxport.converter.weights_only import write_weights
+from mlxport.converter.weights_only import convert_by
 
 
 def convert_for_target(
@@ -53,7 +53,7 @@ def convert_for_target(
         fit.require("Nothing was written.")
         name = target if isinstance(target, str) else type(target).__qualname__
         plan = _plan(checkpoint, fit)
-        found = write_weights(
+        found = convert_by(
             folder,
             plan,
             checkpoint,

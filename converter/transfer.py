@@ -11,14 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlxport.converter.checkpoint.bind import bind, left_out
+from mlxport.converter.checkpoint.bind import bind
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.in_memory import checkpoint_of
 from mlxport.converter.checkpoint.match import match_keys
 from mlxport.converter.checkpoint.output import MARK, OutputFolder
 from mlxport.converter.checkpoint.read import open_checkpoint
 from mlxport.converter.checkpoint.rename import Patterns, renamed
-from mlxport.converter.checkpoint.stream import stream_weights
 from mlxport.converter.converted import Converted, remember
 from mlxport.converter.errors import ConversionError, StateDictError
 from mlxport.converter.folder import (
@@ -26,7 +25,7 @@ from mlxport.converter.folder import (
     open_weights,
     read_conversion,
     write_json,
-    write_left_out,
+    write_weights,
 )
 from mlxport.converter.loading import live_model
 from mlxport.converter.plan import WeightPlan
@@ -54,23 +53,27 @@ def convert_by_plan(
         old = read_conversion(other)
         checkpoint, own = renamed(open_checkpoint(source, key), rename or {})
         fitted = fit(old.plan, checkpoint, prefix, allow_lossy_cast)
-        not_finite = stream_weights(
+        written = write_weights(
             folder,
             fitted,
             checkpoint,
-            _constants(old.plan, other),
+            own,
+            constants=_constants(old.plan, other),
             max_shard_size=max_shard_size,
         )
-        write_left_out(folder, left_out(fitted, checkpoint, own))
-        conversion = replace(old, plan=fitted.renamed(own), source=_source(checkpoint, old))
+        conversion = replace(
+            old,
+            plan=fitted.renamed(own),
+            source=_source(checkpoint, written.sha256, old),
+            digests=written.digests,
+        )
         write_json(folder / MARK, conversion.to_json())
         text = _copy_model(other, folder)
         model = live_model(folder) if text else None
         if model is not None:
             remember(model, conversion)
-    warnings = (f"these weights hold NaN or infinity: {', '.join(not_finite)}",) * bool(not_finite)
     notes = (*checkpoint.notes, _unverified(other, bool(text)))
-    return Converted(model, text, conversion, None, notes, warnings)
+    return Converted(model, text, conversion, None, notes, written.warnings)
 
 
 def convert_state_dict(
@@ -188,8 +191,8 @@ def _constants(plan: WeightPlan, folder: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _source(checkpoint: Checkpoint, old: Conversion) -> dict[str, str]:
-    source = {"path": checkpoint.path.name, "sha256": checkpoint.digest()}
+def _source(checkpoint: Checkpoint, sha256: str, old: Conversion) -> dict[str, str]:
+    source = {"path": checkpoint.path.name, "sha256": sha256}
     source |= {name: old.source[name] for name in ("model",) if name in old.source}
     return source | ({"key": checkpoint.key} if checkpoint.key else {})
 

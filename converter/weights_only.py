@@ -9,17 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mlxport.converter.checkpoint.bind import OUTSIDE, cast_floats, left_out
+from mlxport.converter.checkpoint.bind import OUTSIDE, cast_floats
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.folds import Source, plain_sources
 from mlxport.converter.checkpoint.output import MARK, OutputFolder
 from mlxport.converter.checkpoint.read import open_checkpoint
 from mlxport.converter.checkpoint.readings import Reading, parse_layers, read_tensors
 from mlxport.converter.checkpoint.rename import Patterns, renamed
-from mlxport.converter.checkpoint.stream import stream_weights
 from mlxport.converter.converted import Converted
 from mlxport.converter.errors import SeveralStateDictsError, StateDictError
-from mlxport.converter.folder import write_json, write_left_out
+from mlxport.converter.folder import write_json, write_weights
 from mlxport.converter.inspection import Inspection, Row, settled_by, ties_of
 from mlxport.converter.plan import Entry, WeightPlan
 from mlxport.converter.record import Conversion
@@ -72,13 +71,13 @@ def convert_weights(
         checkpoint, own = renamed(open_checkpoint(source, key), rename or {})
         sources = _sources(checkpoint, prefix)
         plan = _plan(checkpoint, sources, read_tensors(sources, choices))
-        found = write_weights(
+        found = convert_by(
             folder, plan, checkpoint, own, dtype=dtype, max_shard_size=max_shard_size
         )
     return replace(found, notes=(*checkpoint.notes, _NO_MODEL))
 
 
-def write_weights(
+def convert_by(
     folder: Path,
     plan: WeightPlan,
     checkpoint: Checkpoint,
@@ -100,14 +99,12 @@ def write_weights(
         source: what else the record says of where the weights came from.
     """
     plan = plan if dtype is None else cast_floats(plan, dtype)
-    record = {"path": checkpoint.path.name, "sha256": checkpoint.digest(), **(source or {})}
+    written = write_weights(folder, plan, checkpoint, own, max_shard_size=max_shard_size)
+    record = {"path": checkpoint.path.name, "sha256": written.sha256, **(source or {})}
     record |= {"key": checkpoint.key} if checkpoint.key else {}
-    conversion = Conversion(plan.renamed(own or {}), (), (), source=record)
-    not_finite = stream_weights(folder, plan, checkpoint, max_shard_size=max_shard_size)
-    write_left_out(folder, left_out(plan, checkpoint, own))
+    conversion = Conversion(plan.renamed(own or {}), (), (), source=record, digests=written.digests)
     write_json(folder / MARK, conversion.to_json())
-    warnings = (f"these weights hold NaN or infinity: {', '.join(not_finite)}",) * bool(not_finite)
-    return Converted(None, "", conversion, None, (), warnings)
+    return Converted(None, "", conversion, None, (), written.warnings)
 
 
 def _sources(checkpoint: Checkpoint, prefix: str | None) -> dict[str, Source]:

@@ -58,7 +58,13 @@ LEVELS: list[set[str]] = [
         "converter.transforms",
         "layers",
     },
-    {"converter.environment", "converter.errors", "converter.orthogonal", "converter.timings"},
+    {
+        "converter.environment",
+        "converter.errors",
+        "converter.orthogonal",
+        "converter.progress",
+        "converter.timings",
+    },
 ]
 
 # Imports inside one level that are meant, and none of them goes back.
@@ -119,6 +125,7 @@ TORCH_FREE: set[str] = {
     "converter.parity.report",
     "converter.parity.trace",
     "converter.plan",
+    "converter.progress",
     "converter.record",
     "converter.restore",
     "converter.structure",

@@ -6,6 +6,7 @@ Needs no torch.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from mlxport.converter.errors import CheckpointError
 from mlxport.converter.tensor import Tensor
 from mlxport.converter.timings import stage
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Checkpoint:
         key: where in a nested file the state dict was found (``"network_weights"``; ``"."`` is the
             file itself), None where the format has no nesting.
         files: the files read, for the digest.
+        mapped: the addresses at which they are mapped into memory, where the tensors lie there.
     """
 
     path: Path
@@ -38,19 +40,23 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     key: str | None = None
     files: tuple[Path, ...] = ()
+    mapped: tuple[range, ...] = ()
 
     @stage("digest")
-    def digest(self) -> str:
+    def digest(self, stop: threading.Event | None = None) -> str:
         """Return the SHA-256 of the file, in hexadecimal.
 
         For several files it is the SHA-256 of what ``sha256sum FILES`` prints, the files sorted by
         name: one line ``<digest>  <name>`` each.
 
+        Args:
+            stop: once it is set, the rest is not read and the result means nothing.
+
         Raises:
             CheckpointError: a file cannot be read (any more).
         """
         files = sorted(self.files or (self.path,), key=lambda file: file.name)
-        digests = [_sha256(file) for file in files]
+        digests = [_sha256(file, stop or threading.Event()) for file in files]
         if len(files) == 1:
             return digests[0]
         lines = (f"{digest}  {file.name}\n" for digest, file in zip(digests, files, strict=True))
@@ -68,12 +74,13 @@ def described(key: str, names: tuple[str, ...]) -> str:
     return f"{printable(key)}: {len(names)} tensors ({first})"
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
+def _sha256(path: Path, stop: threading.Event) -> str:
+    digest, block = hashlib.sha256(), bytearray(_BLOCK)
+    view = memoryview(block)
     try:
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
+        with path.open("rb", buffering=0) as file:
+            while not stop.is_set() and (length := file.readinto(block)):
+                digest.update(view[:length])
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
     return digest.hexdigest()

@@ -5,29 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
 from mlxport.converter.tensor import Tensor
 
-# dtype -> (mask, pattern): not finite where the masked bits are the pattern. The 8-bit formats
-# without infinity have one NaN pattern, or one for each sign.
-_PATTERNS: dict[str, tuple[int, int]] = {
-    "BF16": (0x7F80, 0x7F80),
-    "F8_E4M3": (0x7F, 0x7F),
-    "F8_E5M2": (0x7C, 0x7C),
-    "F8_E4M3FNUZ": (0xFF, 0x80),
-    "F8_E5M2FNUZ": (0xFF, 0x80),
-    "F8_E8M0": (0xFF, 0xFF),
+# dtype -> the pattern from which on, sign aside, all are infinite or NaN. As integers they are the
+# largest of either sign, which is faster to tell than by floating-point classes.
+_LIMITS: dict[str, int] = {
+    "F16": 0x7C00,
+    "BF16": 0x7F80,
+    "F32": 0x7F800000,
+    "F64": 0x7FF << 52,
+    "F8_E4M3": 0x7F,
+    "F8_E5M2": 0x7C,
 }
+# dtype -> its one pattern that is no number.
+_NAN: dict[str, int] = {"F8_E4M3FNUZ": 0x80, "F8_E5M2FNUZ": 0x80, "F8_E8M0": 0xFF}
 
 
 def is_finite(tensor: Tensor) -> bool:
     """Tell whether a tensor holds neither NaN nor infinity."""
     bits: Any = tensor.bits
-    if tensor.dtype in _PATTERNS:
-        mask, pattern = _PATTERNS[tensor.dtype]
-        return not bool(((bits & mask) == pattern).any())
-    return bits.dtype.kind not in "fc" or bool(np.isfinite(bits).all())
+    if not bits.size:
+        return True
+    if tensor.dtype == "C64":
+        return all(is_finite(Tensor(part, "F32")) for part in (bits.real, bits.imag))
+    if tensor.dtype in _NAN:
+        return not bool((bits == _NAN[tensor.dtype]).any())
+    if tensor.dtype not in _LIMITS:
+        return True
+    limit, width = _LIMITS[tensor.dtype], bits.itemsize
+    sign = 1 << (8 * width - 1)
+    positive, negative = (bits.view(f"{kind}{width}").max() for kind in "iu")
+    return int(positive) < limit and int(negative) < sign | limit
 
 
 def non_finite(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:

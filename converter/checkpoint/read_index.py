@@ -54,6 +54,7 @@ def open_index(path: Path, open_shard: Callable[[Path], Checkpoint]) -> Checkpoi
         storage,
         notes=(*_surplus(weight_map, shards), *(note for s in shards.values() for note in s.notes)),
         files=(path, *(path.parent / name for name in names)),
+        mapped=tuple(addresses for shard in shards.values() for addresses in shard.mapped),
     )
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.header import LENGTH_BYTES, MAX_HEADER, Header, parse
+from mlxport.converter.checkpoint.mapped import mapped_at
 from mlxport.converter.errors import CheckpointError
 from mlxport.converter.tensor import STORAGE, Tensor
 
@@ -23,6 +24,7 @@ class SafetensorsFile(Mapping[str, Tensor]):
 
     Attributes:
         header: the checked header.
+        mapped: the addresses of the file in memory.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,6 +34,7 @@ class SafetensorsFile(Mapping[str, Tensor]):
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
         self._start = start
+        self.mapped = mapped_at(self._data)
 
     def __getitem__(self, name: str) -> Tensor:
         spec = self.header.specs[name]
@@ -56,7 +59,8 @@ def open_safetensors(path: Path) -> Checkpoint:
     """
     tensors = SafetensorsFile(path)
     # Tensors of one file never overlap: every name is memory of its own.
-    return Checkpoint(path, tensors, {name: name for name in tensors}, files=(path,))
+    storage = {name: name for name in tensors}
+    return Checkpoint(path, tensors, storage, files=(path,), mapped=tensors.mapped)
 
 
 def _read_header(path: Path) -> tuple[Header, int]:

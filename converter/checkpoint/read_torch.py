@@ -14,6 +14,7 @@ import torch
 
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.inert_pickle import InertPickle, load_inert
+from mlxport.converter.checkpoint.mapped import mappings_of
 from mlxport.converter.checkpoint.recognise import Format, is_mappable
 from mlxport.converter.checkpoint.state_dict import find_state_dict, memory_of, to_tensors
 from mlxport.converter.errors import CheckpointError
@@ -35,7 +36,8 @@ def open_torch(path: Path, form: Format, key: str | None = None) -> Checkpoint:
     found = find_state_dict(loaded, path, key)
     tensors = to_tensors(found.entries, path)
     storage = {name: memory_of(name, tensor) for name, tensor in tensors.items()}
-    return Checkpoint(path, tensors, storage, (*notes, *found.notes), found.key, (path,))
+    notes = (*notes, *found.notes)
+    return Checkpoint(path, tensors, storage, notes, found.key, (path,), mappings_of(path))
 
 
 def load(path: Path, form: Format) -> tuple[Any, tuple[str, ...]]:

@@ -8,20 +8,57 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
-from mlxport.converter.checkpoint.finite import is_finite
+from mlxport.converter.checkpoint.digest import examine
+from mlxport.converter.checkpoint.mapped import release
 from mlxport.converter.checkpoint.write import write_safetensors
 from mlxport.converter.errors import OptionsError, StateDictError
 from mlxport.converter.plan import WeightPlan
+from mlxport.converter.progress import advance
+from mlxport.converter.record import Digests
 from mlxport.converter.tensor import MLX_DTYPE, Tensor, TensorSpec
 from mlxport.converter.timings import stage
+from mlxport.converter.transforms import rearranges
 
 STEM = "weights"
+SHARD = 2 * 10**9
 # As the ecosystem counts: decimal, unless it says "i".
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+@dataclass
+class Streamed:
+    """What was learnt of weights on the way.
+
+    Attributes:
+        not_finite: the targets that hold NaN or infinity.
+        sources: source key -> digest of the tensor.
+        targets: target -> digest, where values were computed and the sources' do not tell.
+    """
+
+    not_finite: list[str] = field(default_factory=list)
+    sources: dict[str, str] = field(default_factory=dict)
+    targets: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should look into, one sentence each."""
+        found = ", ".join(self.not_finite)
+        return [f"these weights hold NaN or infinity: {found}"] if found else []
+
+    def digests(self, own: Mapping[str, str], left_out: Mapping[str, str]) -> Digests:
+        """Return the record of them.
+
+        Args:
+            own: key -> the checkpoint's own name for it, where it is another.
+            left_out: the digests of further tensors, under the checkpoint's own names.
+        """
+        sources = {own.get(key, key): digest for key, digest in self.sources.items()}
+        return Digests({**sources, **left_out}, self.targets)
 
 
 @stage("weights")
@@ -32,7 +69,7 @@ def stream_weights(
     constants: Mapping[str, Tensor] | None = None,
     *,
     max_shard_size: int | str | None = None,
-) -> list[str]:
+) -> Streamed:
     """Write what a plan makes of a checkpoint; no more than one entry is in memory at a time.
 
     Args:
@@ -42,45 +79,105 @@ def stream_weights(
         checkpoint: the weights.
         constants: further tensors, by target name.
         max_shard_size: of the data in a file, in bytes or as ``"5GB"``; a file holds more only
-            where a single tensor does.
-
-    Returns:
-        The targets that hold NaN or infinity.
+            where a single tensor does. 2 GB if not given.
 
     Raises:
         StateDictError: MLX has no such dtype as some targets would have; all are listed.
         CheckpointError: a file cannot be written.
     """
+    plan.check_keys(checkpoint.tensors)
     given = {name: TensorSpec.of(tensor) for name, tensor in checkpoint.tensors.items()}
     specs = plan.target_specs(given)
     specs |= {name: TensorSpec.of(tensor) for name, tensor in (constants or {}).items()}
     _check_dtypes(specs)
-    not_finite: list[str] = []
+    shards = split(specs, parse_size(SHARD if max_shard_size is None else max_shard_size))
+    streamed = Streamed()
+    made = _converted(plan, checkpoint, constants or {}, streamed)
+    _write(folder, shards, _counted(made, specs))
+    return streamed
 
-    def pairs() -> Iterator[tuple[str, Tensor]]:
-        for name, tensor in plan.apply(checkpoint.tensors):
-            if not is_finite(tensor):
-                not_finite.append(name)
-            yield name, tensor
-        yield from (constants or {}).items()
 
-    shards = split(specs, parse_size(max_shard_size))
+def _write(
+    folder: Path, shards: list[dict[str, TensorSpec]], made: Iterator[tuple[str, Tensor]]
+) -> None:
     if len(shards) == 1:
-        write_safetensors(folder / f"{STEM}.safetensors", pairs(), specs=specs)
-        return not_finite
-    rest = pairs()
+        write_safetensors(folder / f"{STEM}.safetensors", made, specs=shards[0])
+        return
     weight_map = {}
     for number, shard in enumerate(shards, 1):
         name = f"{STEM}-{number:05}-of-{len(shards):05}.safetensors"
-        write_safetensors(folder / name, islice(rest, len(shard)), specs=shard)
+        write_safetensors(folder / name, islice(made, len(shard)), specs=shard)
         weight_map.update(dict.fromkeys(shard, name))
-    index = {
-        "metadata": {"total_size": sum(spec.nbytes for spec in specs.values())},
-        "weight_map": weight_map,
-    }
+    total = sum(spec.nbytes for shard in shards for spec in shard.values())
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     path = folder / f"{STEM}.safetensors.index.json"
     path.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
-    return not_finite
+
+
+def _converted(
+    plan: WeightPlan,
+    checkpoint: Checkpoint,
+    constants: Mapping[str, Tensor],
+    streamed: Streamed,
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield the targets; what was read for one is given back when the next is asked for."""
+    bad: set[str] = set()
+
+    def opened(key: str) -> Tensor:
+        tensor = checkpoint.tensors[key]
+        if key not in streamed.sources:
+            streamed.sources[key], finite = examine(tensor)
+            bad.update([] if finite else [key])
+        return tensor
+
+    for entry in plan.entries:
+        sources = tuple(map(opened, entry.sources))
+        for position, (name, tensor) in enumerate(
+            zip(entry.targets, entry.apply(sources), strict=True)
+        ):
+            if all(map(rearranges, entry.steps)):  # the values are those of one source
+                finite = entry.sources[position] not in bad
+            else:
+                streamed.targets[name], finite = examine(tensor)
+            streamed.not_finite += [] if finite else [name]
+            yield name, tensor
+        release((source.bits for source in sources), checkpoint.mapped)
+    for name, tensor in constants.items():
+        streamed.targets[name] = examine(tensor)[0]
+        yield name, tensor
+
+
+@stage("weights")
+def stream_left_out(
+    path: Path, tensors: Mapping[str, Tensor], mapped: tuple[range, ...] = ()
+) -> dict[str, str]:
+    """Write tensors as they are, in PyTorch's layout, and return their digests.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    digests: dict[str, str] = {}
+
+    def examined() -> Iterator[tuple[str, Tensor]]:
+        for name, tensor in tensors.items():
+            digests[name] = examine(tensor)[0]
+            yield name, tensor
+            release([tensor.bits], mapped)
+
+    specs = {name: TensorSpec.of(tensor) for name, tensor in tensors.items()}
+    write_safetensors(path, examined(), {"format": "pt"}, specs=specs)
+    return digests
+
+
+def _counted(
+    made: Iterator[tuple[str, Tensor]], specs: Mapping[str, TensorSpec]
+) -> Iterator[tuple[str, Tensor]]:
+    total, done = sum(spec.nbytes for spec in specs.values()), 0
+    for name, tensor in made:
+        advance(done, total)
+        yield name, tensor
+        done += specs[name].nbytes
+    advance(total, total)
 
 
 def parse_size(size: int | str | None) -> int | None:

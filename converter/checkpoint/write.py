@@ -11,9 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-
 from mlxport.converter.checkpoint.atomic import atomic_file
+from mlxport.converter.checkpoint.blocks import blocks
 from mlxport.converter.checkpoint.checkpoint import printable
 from mlxport.converter.checkpoint.header import Header, encode, lay_out
 from mlxport.converter.errors import CheckpointError
@@ -75,14 +74,10 @@ def _write(file: BinaryIO, header: Header, pairs: Iterable[tuple[str, Tensor]]) 
                 f"got {got}; nothing was written"
             )
         file.seek(start + header.offsets[name])
-        file.write(_bytes(tensor))
+        for block in blocks(tensor.bits):
+            file.write(block.data)
     if waiting:
         raise CheckpointError.listing(
             "these tensors were announced and did not come; nothing was written:",
             map(printable, waiting),
         )
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    """Return the values in C order; copies only where the strides are others."""
-    return np.ascontiguousarray(tensor.bits).reshape(-1).view(np.uint8).data

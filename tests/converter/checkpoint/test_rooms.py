@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[3]
 ROOM = "mlxport.converter.checkpoint"
 TORCH_FREE = ["checkpoint", "header", "read", "read_safetensors", "read_index", "recognise"]
 TORCH_FREE += ["match", "finite", "write", "atomic", "output", "bind", "in_memory", "rename"]
-TORCH_FREE += ["folds", "readings", "stream"]
+TORCH_FREE += ["folds", "readings", "stream", "blocks", "digest", "mapped"]
 SOURCES = sorted(
     path
     for folder in ("converter", "layers", "examples", "benchmarks")
