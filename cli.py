@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from mlxport.converter import api
+from mlxport.converter.environment import keep_memory
 from mlxport.converter.errors import ConversionError, OptionsError, ParityError
 
 if TYPE_CHECKING:
@@ -444,5 +445,11 @@ def _json_object(text: str | None, option: str) -> dict[str, Any]:
     return value
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Be the command ``mlxport``, in a process of its own."""
+    keep_memory()
     main()
+
+
+if __name__ == "__main__":
+    run()

@@ -52,7 +52,7 @@ def test_the_root_holds_no_module_but_the_public_ones() -> None:
 
 
 def test_the_entry_point_is_there() -> None:
-    assert PROJECT["project"]["scripts"] == {"mlxport": "mlxport.cli:main"}
+    assert PROJECT["project"]["scripts"] == {"mlxport": "mlxport.cli:run"}
     tree = ast.parse((ROOT / "cli.py").read_text())
     assert "main" in {getattr(node, "name", None) for node in tree.body}
 

@@ -111,18 +111,22 @@ def capture(
     with eval_mode(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         args, kwargs = in_order(model, args, kwargs)
-        calls, several = try_forward(model, args, kwargs)
+        with stage("two runs"):
+            calls, several = try_forward(model, args, kwargs)
         try:
             shapes: Any = dynamic.for_export(model, args, kwargs) if dynamic else None
-            captured = export(model, args, kwargs, strict=False, dynamic_shapes=shapes)
+            with stage("torch.export"):
+                captured = export(model, args, kwargs, strict=False, dynamic_shapes=shapes)
             if dynamic:
                 dynamic.check(captured)
             leaves, sharing = find_leaves(model, captured)
             drop_aside(model, captured, leaves)
-            program = captured.run_decompositions(_decompositions(handled))
-            root = unflatten(_without_mutations(program))
+            with stage("decompose"):
+                program = captured.run_decompositions(_decompositions(handled))
+            with stage("unflatten"):
+                root = unflatten(_without_mutations(program))
             signature = read_signature(model, args, kwargs, program)
-            with seeded():
+            with stage("compare"), seeded():
                 calls = by_every_name(model, calls)
                 ordered = order_arguments(calls, root, *copied(args, kwargs))
                 arguments = by_every_name(model, ordered)

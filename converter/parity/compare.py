@@ -263,14 +263,17 @@ def _norm(values: Array) -> float:
         return largest
     # scaled, so that squares neither overflow nor vanish; in two steps, as 1 / largest may overflow
     exponent = np.frexp(largest)[1]
-    return float(np.ldexp(np.linalg.norm(np.ldexp(values, -exponent)), exponent))
+    squares = np.square(np.ldexp(values, -exponent))
+    # summed pairwise, and not by a BLAS whose idle threads would wait for every small array
+    return float(np.ldexp(np.sqrt(squares.sum()), exponent))
 
 
 def _cosine(actual: Array, reference: Array) -> float | None:
     sizes = _norm(actual), _norm(reference)
     if 0.0 in sizes:
         return None
-    return float(np.clip(np.dot(actual / sizes[0], reference / sizes[1]), -1.0, 1.0))
+    products = (actual / sizes[0]) * (reference / sizes[1])
+    return float(np.clip(products.sum(), -1.0, 1.0))
 
 
 def _decibels(signal: float, noise: float) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,8 +12,12 @@ from torch.utils._pytree import tree_map
 from mlxport.converter.errors import ParityError
 
 
-def copied(module: torch.nn.Module) -> torch.nn.Module:
+def copied(module: torch.nn.Module, known: Mapping[int, Any] | None = None) -> torch.nn.Module:
     """Return a copy of a model, in eval mode.
+
+    Args:
+        module: the model.
+        known: the copies of some of its tensors, by their ``id``.
 
     Raises:
         ParityError: it cannot be copied.
@@ -25,7 +30,7 @@ def copied(module: torch.nn.Module) -> torch.nn.Module:
         if isinstance(value, torch.Tensor) and not value.is_leaf
     }
     try:
-        return copy.deepcopy(module, computed).eval()
+        return copy.deepcopy(module, computed | dict(known or {})).eval()
     except Exception as error:  # deepcopy runs the classes' own code
         raise ParityError(
             f"{type(module).__name__} cannot be copied ({type(error).__name__}: {error}). Parity "

@@ -10,6 +10,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
+from mlxport.converter.parity.copies import copied
+
 _WIDER = {
     torch.float16: torch.float64,
     torch.bfloat16: torch.float64,
@@ -26,12 +28,29 @@ def wide(value: Any) -> Any:
     return value.detach().to(_WIDER.get(value.dtype, value.dtype), copy=True)
 
 
-def widen(module: torch.nn.Module) -> None:
-    """Bring parameters, buffers and plain tensor attributes of a module to float64, in place."""
-    module._apply(wide)
-    for part in module.modules():
-        plain = {k: v for k, v in vars(part).items() if isinstance(v, torch.Tensor)}
-        vars(part).update({name: wide(value) for name, value in plain.items()})
+def widened(module: torch.nn.Module) -> torch.nn.Module:
+    """Return a copy of a module with parameters, buffers and plain tensor attributes in float64.
+
+    In eval mode. What is widened is not copied in its own dtype before.
+
+    Raises:
+        ParityError: it cannot be copied.
+    """
+    plain = [p for p in module.parameters() if type(p) is torch.nn.Parameter]
+    known: dict[int, Any] = {
+        id(p): torch.nn.Parameter(wide(p), p.requires_grad and p.is_floating_point()) for p in plain
+    }
+    known |= {id(b): wide(b) for b in module.buffers() if type(b) is torch.Tensor}
+    exact = copied(module, known)
+    exact._apply(_wider)
+    for part in exact.modules():
+        attributes = {k: v for k, v in vars(part).items() if isinstance(v, torch.Tensor)}
+        vars(part).update({name: _wider(value) for name, value in attributes.items()})
+    return exact
+
+
+def _wider(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().to(_WIDER.get(tensor.dtype, tensor.dtype))
 
 
 @contextmanager

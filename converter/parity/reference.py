@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map
 
 from mlxport.converter.errors import ParityError
 from mlxport.converter.parity.copies import cloned, copied
-from mlxport.converter.parity.float64 import in_float64, wide, widen
+from mlxport.converter.parity.float64 import in_float64, wide, widened
 from mlxport.converter.parity.kept import Kept, bits, dtype_name, joined, tensors
 from mlxport.converter.parity.recording import Call, Reference, sample_indices
 from mlxport.converter.parity.torch_draws import TorchDraws
@@ -159,10 +159,9 @@ class _Recorder:
         def on_call(made: _Made) -> None:
             self.exact_calls[made.path, made.number] = made.outputs
 
-        exact = copied(self.module)
         try:
-            widen(exact)
-            self.exact = exact  # where only the whole fails, its modules may still run alone
+            # where only the whole fails, its modules may still run alone
+            exact = self.exact = widened(self.module)
             with in_float64(), self.draws.replayed():
                 result = self._run(exact, tree_map(wide, self.given), on_call)
         except ParityError:

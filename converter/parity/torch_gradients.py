@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 
 from mlxport.converter.errors import ParityError
 from mlxport.converter.parity.copies import cloned, copied
-from mlxport.converter.parity.float64 import in_float64, wide, widen
+from mlxport.converter.parity.float64 import in_float64, wide, widened
 from mlxport.converter.parity.kept import Kept, bits, joined, tensors
 from mlxport.converter.parity.recording import Gradients, Reference, Value
 from mlxport.converter.parity.torch_draws import TorchDraws
@@ -139,9 +139,8 @@ class _Differentiation:
 
     def in_float64(self, module: torch.nn.Module) -> _Found | None:
         """Return the gradients in float64; None where the model cannot run in it."""
-        exact = copied(module)
         try:
-            widen(exact)
+            exact = widened(module)
             with in_float64(), self.draws.replayed():
                 found = self._run(exact, tree_map(wide, self.given))
         except Exception:  # whatever the model's code raises when its dtype is another

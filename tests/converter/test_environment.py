@@ -61,3 +61,30 @@ def test_mlx_computes_rightly_with_either_blas():
     for text in (code.format(prepare=""), code.format(prepare=prepared)):
         done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)
         assert done.stdout.strip() == "True", done.stderr
+
+
+@LINUX_ONLY
+def test_freed_memory_is_kept_for_what_comes_next():
+    code = """
+import ctypes, numpy as np, sys
+from mlxport.converter.environment import keep_memory
+if sys.argv[1:]:
+    keep_memory()
+
+def faults():
+    with open("/proc/self/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[7])
+
+np.ones(1 << 24)  # 128 MiB
+before = faults()
+for _ in range(4):
+    np.ones(1 << 24)
+print(faults() - before)
+"""
+    counts = []
+    for arguments in ([], ["keep"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+        )
+        counts.append(int(done.stdout))
+    assert counts[1] * 10 < counts[0]
