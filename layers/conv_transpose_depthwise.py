@@ -5,76 +5,52 @@ phase (see :mod:`mlxport.layers.conv_transpose_axes`) sums shifted inputs, each 
 weights of one tap, a weight for each channel.
 """
 
+import math
 from itertools import product
 
 import mlx.core as mx
 
 from mlxport.layers.conv_geometry import Axis
-from mlxport.layers.conv_transpose_axes import interleave, phases_of
-
-Numbers = tuple[int, ...]
+from mlxport.layers.conv_transpose_axes import Shifts, lay_out, pairs, phases_of, window
 
 
-def compute_depthwise(x: mx.array, weight: mx.array, axes: list[Axis]) -> mx.array:
-    """The transposed convolution in ``G`` groups, without its bias.
+def compute_depthwise(
+    x: mx.array, weight: mx.array, bias: mx.array | None, axes: list[Axis]
+) -> mx.array:
+    """The transposed convolution in ``G`` groups.
 
     Args:
         x: ``(N, *S, G)``.
         weight: ``(G * C, *k, 1)``, of the input's dtype.
+        bias: ``(G * C,)`` or ``None``, of the input's dtype.
         axes: One for each spatial axis.
 
     Returns:
         ``(N, *O, G * C)`` of the input's dtype.
     """
-    channels = weight.shape[0] // x.shape[-1]
+    groups, rank = x.shape[-1], len(axes)
+    channels = weight.shape[0] // groups
     x = mx.repeat(x, channels, axis=-1) if channels > 1 else x
-    taps = mx.moveaxis(weight.squeeze(-1), 0, -1)
+    kernels = weight.shape[1:-1]
+    # Split, not indexed: an integer index is a gather, and its gradient a scatter.
+    columns = mx.split(mx.moveaxis(weight, 0, -1).flatten(0, -2), math.prod(kernels))
+    taps = dict(zip(product(*map(range, kernels)), columns, strict=True))
     plans = [phases_of(axis) for axis in axes]
     lengths = [length for length, _ in plans]
-    x, starts = _extend(x, plans)
+    rows = Shifts(x, 1, plans)
     sums = [
-        _sum([(taps[tap], _shifted(x, shift, starts, lengths)) for tap, shift in _pairs(meetings)])
+        _sum([(taps[tap], rows[shift]) for tap, shift in pairs(meetings)])
         if all(meetings)
         else mx.zeros((x.shape[0], *lengths, x.shape[-1]), x.dtype)
         for meetings in product(*(meetings for _, meetings in plans))
     ]
-    for index, (axis, (_, meetings)) in reversed([*enumerate(zip(axes, plans, strict=True), 1)]):
-        count = len(meetings)
-        groups = [sums[first : first + count] for first in range(0, len(sums), count)]
-        sums = [interleave(parts, index, axis.output) for parts in groups]
-    return sums[0]
-
-
-def _extend(
-    x: mx.array, plans: list[tuple[int, list[list[tuple[int, int]]]]]
-) -> tuple[mx.array, list[int]]:
-    """Put zeros around the input, so that every shift of it can be cut out.
-
-    Returns the input and, for each axis, where its row 0 is now.
-    """
-    widths = [(0, 0)]
-    for size, (length, meetings) in zip(x.shape[1:-1], plans, strict=True):
-        shifts = [shift for meeting in meetings for _, shift in meeting] or [0]
-        widths.append((max(-min(shifts), 0), max(max(shifts) + length - size, 0)))
-    extended = mx.pad(x, [*widths, (0, 0)]) if any(map(any, widths)) else x
-    return extended, [before for before, _ in widths[1:]]
-
-
-def _pairs(meetings: tuple[list[tuple[int, int]], ...]) -> list[tuple[Numbers, Numbers]]:
-    """Every combination of taps, one on each axis, with their shifts."""
-    return [
-        (tuple(tap for tap, _ in combination), tuple(shift for _, shift in combination))
-        for combination in product(*meetings)
-    ]
-
-
-def _shifted(x: mx.array, shift: Numbers, starts: list[int], lengths: list[int]) -> mx.array:
-    rows = (
-        slice(start + by, start + by + length)
-        for by, start, length in zip(shift, starts, lengths, strict=True)
-    )
-    cut: mx.array = x[tuple([slice(None), *rows])]
-    return cut
+    y = mx.unflatten(mx.stack(sums), 0, [len(meetings) for _, meetings in plans])
+    y = mx.unflatten(y, -1, (groups, channels))
+    order = [place for index in range(rank) for place in (rank + 1 + index, index)]
+    y = lay_out(y, [rank, *order, y.ndim - 2, y.ndim - 1], rank, bias)
+    for index, axis in enumerate(axes, 1):
+        y = window(y, index, 0, axis.output)
+    return y
 
 
 def _sum(terms: list[tuple[mx.array, mx.array]]) -> mx.array:

@@ -1,26 +1,35 @@
 """The arithmetic of a transposed convolution, without a multiplication by an inserted zero.
 
-Where no two taps meet (``kernel_size <= stride``) the result is one matrix product of the input
-with all taps, and a reshape. Where every stride is 1 it is a plain convolution. Otherwise the
-output falls into phases, its residues modulo the stride, and each phase sums its own taps, every
-one shifted by whole rows. Along the leading axis that sum is part of the matrix product: the
-shifted inputs stand side by side, as more channels. Along the others the product gives the taps
-apart, they are added up, and the phases interleave.
+Where no two taps meet (``kernel_size <= stride`` on every axis) the result is one matrix product
+of the input with all taps, laid out anew. Otherwise the output falls into phases, its residues
+modulo the stride, and each phase sums its own taps, every one shifted by whole rows. On all axes
+but the last that sum is part of the matrix product: the shifted inputs stand side by side, as
+more channels, and each phase has a product of its own. On the last axis the product gives the
+taps apart, in the order of the output, and blocks of ``stride`` taps are added where they overlap.
 
 Shapes: ``G`` groups, ``N`` batch, ``*S`` input and ``*O`` output sizes, ``*k`` taps, ``I`` and
 ``C`` the input and output channels of one group.
 """
 
 import math
+from itertools import product
 
 import mlx.core as mx
 
 from mlxport.layers.conv_geometry import Axis
-from mlxport.layers.conv_transpose_axes import interleave, phases_of, window
+from mlxport.layers.conv_transpose_axes import (
+    Shifts,
+    lay_out,
+    overlap,
+    pairs,
+    phases_of,
+    taps_stay_apart,
+    window,
+)
 from mlxport.layers.conv_transpose_depthwise import compute_depthwise
 
-# The matrix products of a slab: small beside memory, large beside a kernel's launch. On the CPU
-# smaller ones than the whole are also faster, since their memory is used again.
+# What the matrix products of a slab read and write: small beside memory, large beside a kernel's
+# launch. On the CPU less than all is also faster, since that memory is used again.
 SLAB_BYTES = 1 << 24
 
 
@@ -43,23 +52,30 @@ def compute(
     """
     if x.shape[0] == 0:  # the gradient of MLX's convolution of nothing ends the process
         return mx.zeros((0, *(axis.output for axis in axes), weight.shape[0]), x.dtype)
-    blocks = all(_taps_stay_apart(axis) for axis in axes)
+    blocks = all(taps_stay_apart(axis) for axis in axes)
+    if not blocks and _convolution_serves(x, axes, groups):
+        y = _convolve(x, weight, axes, groups)
+        return y if bias is None else y + bias
+    dtype = _summing_dtype(x, blocks)
+    operands = [None if a is None else a.astype(dtype) for a in (x, weight, bias)]
+    if not blocks and groups == x.shape[-1] > 1:
+        y = compute_depthwise(*operands, axes)
+    else:
+        y = _by_products(*operands, axes, groups, blocks)
+    return y.astype(x.dtype)
+
+
+def _convolution_serves(x: mx.array, axes: list[Axis], groups: int) -> bool:
+    """Whether MLX's convolution is to do it: stride 1 on every axis, on a GPU.
+
+    There it gathers the input tile by tile inside its kernel, where the products below would have
+    the gathered input written out and read again. MLX's CPU backend writes it out itself, kernel
+    and all, and takes a scalar loop for the gradient.
+    """
+    on_gpu = mx.default_device().type == mx.gpu
     # MLX convolves float64 in float32, and in 3-D without groups.
     native = x.dtype != mx.float64 and (groups == 1 or len(axes) < 3)
-    if not blocks and native and all(axis.stride == 1 for axis in axes):
-        y = _convolve(x, weight, axes, groups)
-    elif groups == x.shape[-1] > 1:
-        dtype = _summing_dtype(x, blocks)
-        y = compute_depthwise(x.astype(dtype), weight.astype(dtype), axes)
-    else:
-        dtype = _summing_dtype(x, blocks)
-        inputs = mx.unflatten(x, -1, (groups, x.shape[-1] // groups)).astype(dtype)
-        taps = mx.unflatten(weight, 0, (groups, weight.shape[0] // groups)).astype(dtype)
-        place = _place_blocks if blocks else _interleave_slabs
-        y = _join_groups(place(inputs, taps, axes))
-    if bias is not None:
-        y = y + bias.astype(y.dtype)
-    return y.astype(x.dtype)
+    return on_gpu and native and all(axis.stride == 1 for axis in axes)
 
 
 def _summing_dtype(x: mx.array, blocks: bool) -> mx.Dtype:
@@ -72,11 +88,6 @@ def _summing_dtype(x: mx.array, blocks: bool) -> mx.Dtype:
     return x.dtype if x.dtype == mx.float64 or (blocks and on_gpu) else mx.float32
 
 
-def _taps_stay_apart(axis: Axis) -> bool:
-    """Whether one tap at most reaches each output position, and all in the order of the output."""
-    return axis.kernel == 1 or (axis.dilation == 1 and axis.kernel <= axis.stride)
-
-
 def _convolve(x: mx.array, weight: mx.array, axes: list[Axis], groups: int) -> mx.array:
     """Stride 1 on every axis: the convolution with the flipped kernel."""
     # Negative padding makes MLX crop the input; that is right while nothing dilates the input.
@@ -86,39 +97,53 @@ def _convolve(x: mx.array, weight: mx.array, axes: list[Axis], groups: int) -> m
     return mx.conv_general(x, weight, 1, (low, high), dilations, groups=groups, flip=True)
 
 
-def _multiply(x: mx.array, weight: mx.array) -> mx.array:
-    """Every tap of every input: ``(N, *S, G, I)``, ``(G, C, *k, I)`` to ``(G, N, *S, *k, C)``."""
-    groups, channels, *kernels, _ = weight.shape
-    columns = mx.moveaxis(weight, 1, -2).flatten(1, -2).swapaxes(1, 2)
-    if groups == 1:
-        y = (x.squeeze(-2) @ columns[0])[None]
-    else:
-        # A split, not a transpose: under a shapeless compile MLX refuses it, while the unflatten
-        # below would keep the traced shape without a word.
-        rows = mx.stack([part.squeeze(-2) for part in mx.split(x, groups, -2)])
-        y = mx.unflatten(rows.flatten(1, -2) @ columns, 1, x.shape[:-2])
-    return mx.unflatten(y, -1, (*kernels, channels))
-
-
-def _place_blocks(x: mx.array, weight: mx.array, axes: list[Axis]) -> mx.array:
-    """The taps of each input side by side, widened to the stride; ``(G, N, *O, C)``."""
-    rank = len(axes)
-    order = [position for axis in range(rank) for position in (2 + axis, 2 + rank + axis)]
-    y = _multiply(x, weight).transpose(0, 1, *order, 2 + 2 * rank)
-    for index, axis in enumerate(axes):
-        y = window(y, 3 + 2 * index, 0, axis.stride)
-    for index, axis in enumerate(axes):
-        y = window(y.flatten(2 + index, 3 + index), 2 + index, axis.offset, axis.output)
-    return y
-
-
-def _interleave_slabs(x: mx.array, weight: mx.array, axes: list[Axis]) -> mx.array:
-    """The phases interleaved, slab by slab along the leading axis; ``(G, N, *O, C)``."""
+def _by_products(
+    x: mx.array,
+    weight: mx.array,
+    bias: mx.array | None,
+    axes: list[Axis],
+    groups: int,
+    blocks: bool,
+) -> mx.array:
+    """By matrix products of ``(G, N, *S, I)`` and ``(G, C, *k, I)``, in slabs."""
+    weight = mx.unflatten(weight, 0, (groups, weight.shape[0] // groups))
+    # A split, not a transpose: under a shapeless compile MLX refuses it, while `_multiply` would
+    # keep the traced shape without a word.
+    x = mx.stack(mx.split(x, groups, -1)) if groups > 1 else mx.expand_dims(x, 0)
+    if blocks:
+        return _place_blocks(x, weight, bias, axes)
     leading, *others = axes
-    slabs = _slabs(x, leading, _row_bytes(x, weight, leading))
+    slabs = _slabs(x, leading, _row_bytes(x, weight, axes))
+    if len(slabs) == 1:
+        return _interleave(x, weight, bias, axes)
     return mx.concatenate(
-        [_interleave_leading(rows, weight, [slab, *others]) for rows, slab in slabs], 2
+        [_interleave(rows, weight, bias, [slab, *others]) for rows, slab in slabs], 1
     )
+
+
+def _multiply(x: mx.array, weight: mx.array) -> mx.array:
+    """``(G, N, *L, K)`` by ``(G, columns, K)`` to ``(G, N, *L, columns)``."""
+    columns = weight.swapaxes(1, 2)
+    if x.shape[0] == 1:
+        return mx.expand_dims(x.squeeze(0) @ columns.squeeze(0), 0)
+    return mx.unflatten(x.flatten(1, -2) @ columns, 1, x.shape[1:-1])
+
+
+def _place_blocks(
+    x: mx.array, weight: mx.array, bias: mx.array | None, axes: list[Axis]
+) -> mx.array:
+    """The taps of each input side by side, widened to the stride; ``(N, *O, G * C)``."""
+    rank, kernels = len(axes), weight.shape[2:-1]
+    y = _multiply(x, mx.moveaxis(weight, 1, -2).flatten(1, -2))
+    y = mx.unflatten(y, -1, (*kernels, weight.shape[1]))
+    for index, axis in enumerate(axes, 2):
+        y = window(y, index, 0, -(-(axis.offset + axis.output) // axis.stride))
+        y = window(y, index + rank, 0, axis.stride)
+    order = [place for index in range(2, 2 + rank) for place in (index, index + rank)]
+    y = lay_out(y, [1, *order, 0, 2 + 2 * rank], rank, bias)
+    for index, axis in enumerate(axes, 1):
+        y = window(y, index, axis.offset, axis.output)
+    return y
 
 
 def _slabs(x: mx.array, axis: Axis, row_bytes: int) -> list[tuple[mx.array, Axis]]:
@@ -135,55 +160,68 @@ def _slabs(x: mx.array, axis: Axis, row_bytes: int) -> list[tuple[mx.array, Axis
         last = (axis.offset + stop - 1) // axis.stride
         size = min(max(last, first), axis.size - 1) + 1 - first
         half = axis._replace(size=size, offset=offset - first * axis.stride, output=stop - start)
-        halves += _slabs(window(x, 1, first, size), half, row_bytes)
+        halves += _slabs(window(x, 2, first, size), half, row_bytes)
     return halves
 
 
-def _row_bytes(x: mx.array, weight: mx.array, axis: Axis) -> int:
-    """The size of the matrix products over one row of the leading axis, all phases together."""
-    batch, _, *sizes, _, _ = x.shape
-    taps = weight.size // (axis.kernel * weight.shape[-1]) * min(axis.stride, axis.kernel)
-    return int(batch * math.prod(sizes) * taps * x.itemsize)
+def _row_bytes(x: mx.array, weight: mx.array, axes: list[Axis]) -> int:
+    """What the matrix products over one row of the leading axis read and write, all phases."""
+    gathered, summed = _gathered(axes)
+    reads = math.prod(axis.kernel for axis in gathered) * x.shape[-1]
+    writes = math.prod(min(axis.stride, axis.kernel) for axis in gathered) * weight.shape[1]
+    for axis in summed:
+        writes *= axis.kernel
+    positions = x.size // x.shape[-1] // axes[0].size
+    return positions * (reads + writes) * x.itemsize
 
 
-def _interleave_leading(x: mx.array, weight: mx.array, axes: list[Axis]) -> mx.array:
-    """Each phase of the leading axis by a matrix product of its own; ``(G, N, *O, C)``."""
-    leading, *others = axes
-    length, meetings = phases_of(leading)
-    # Splitting once, not slicing per tap, makes the gradient one concatenation.
-    taps = [tap.squeeze(2) for tap in mx.split(weight, leading.kernel, 2)]
-    phases = []
-    for meeting in meetings:
-        if meeting:
-            rows = mx.concatenate([window(x, 1, shift, length) for _, shift in meeting], -1)
-            y = _multiply(rows, mx.concatenate([taps[tap] for tap, _ in meeting], -1))
-            for index, axis in enumerate(others, start=3):
-                y = _sum_trailing(y, axis, index, 3 + len(others))
-        else:
-            outputs = (length, *(axis.output for axis in others))
-            y = mx.zeros((weight.shape[0], x.shape[0], *outputs, weight.shape[1]), x.dtype)
-        phases.append(y)
-    return interleave(phases, 2, leading.output)
+def _gathered(axes: list[Axis]) -> tuple[list[Axis], list[Axis]]:
+    """The axes whose taps are summed inside the products, and the one after them, if any.
 
-
-def _sum_trailing(taps: mx.array, axis: Axis, index: int, tap_index: int) -> mx.array:
-    """Sum the taps that meet along one axis.
-
-    Turns axis ``index`` from ``size`` to ``output`` and removes the tap axis ``tap_index``.
+    A dilated last axis is gathered, too: its taps do not lie in the order of the output.
     """
-    length, meetings = phases_of(axis)
-    parts = [part.squeeze(tap_index) for part in mx.split(taps, axis.kernel, tap_index)]
-    phases = []
-    for meeting in meetings:
-        terms = [window(parts[tap], index, shift, length) for tap, shift in meeting]
-        # A window that starts behind the last row is all zeros.
-        terms = terms or [window(parts[0], index, axis.size, length)]
-        phases.append(sum(terms[1:], start=terms[0]))
-    return interleave(phases, index, axis.output)
+    count = len(axes) - (axes[-1].dilation == 1)
+    return axes[:count], axes[count:]
 
 
-def _join_groups(y: mx.array) -> mx.array:
-    """``(G, N, *O, C)`` to ``(N, *O, G * C)``."""
-    if y.shape[0] == 1:
-        return y.squeeze(0)
-    return mx.moveaxis(y, 0, -2).flatten(-2)
+def _interleave(x: mx.array, weight: mx.array, bias: mx.array | None, axes: list[Axis]) -> mx.array:
+    """Each phase of the gathered axes by a matrix product of its own; ``(N, *O, G * C)``."""
+    gathered, summed = _gathered(axes)
+    plans = [phases_of(axis) for axis in gathered]
+    rows, columns = Shifts(x, 2, plans), _taps(weight, len(gathered))
+    outputs = (*(length for length, _ in plans), *(axis.output for axis in summed))
+    parts = []
+    for meetings in product(*(meetings for _, meetings in plans)):
+        met = pairs(meetings)
+        if met:
+            y = _multiply(
+                mx.concatenate([rows[shift] for _, shift in met], -1),
+                mx.concatenate([columns[tap] for tap, _ in met], -1).flatten(1, 2),
+            )
+            parts.append(overlap(y, *summed) if summed else y)
+        else:
+            parts.append(mx.zeros((*x.shape[:2], *outputs, weight.shape[1]), x.dtype))
+    # (*phases, G, N, *rows, ..., C)
+    y = mx.unflatten(mx.stack(parts), 0, [len(m) for _, m in plans]) if plans else parts[0]
+    count = len(plans)
+    order = [place for index in range(count) for place in (count + 2 + index, index)]
+    order = [count + 1, *order, *range(2 * count + 2, y.ndim - 1), count, y.ndim - 1]
+    y = lay_out(y, order, count, bias)
+    for index, axis in enumerate(gathered, 1):
+        y = window(y, index, 0, axis.output)
+    return y
+
+
+def _taps(weight: mx.array, gathered: int) -> dict[tuple[int, ...], mx.array]:
+    """The columns ``(G, taps of the last axis, C, I)`` of each tap of the gathered axes."""
+    kernels = weight.shape[2 : 2 + gathered]
+    if gathered == weight.ndim - 3:
+        weight = mx.expand_dims(weight, -2)
+    if not gathered:
+        return {(): weight.swapaxes(1, 2)}
+    # Splitting once, not slicing per tap, makes the gradient one concatenation.
+    taps = mx.split(weight.flatten(2, 1 + gathered), math.prod(kernels), 2)
+    return {
+        place: tap.squeeze(2).swapaxes(1, 2)
+        for place, tap in zip(product(*map(range, kernels)), taps, strict=True)
+    }

@@ -31,7 +31,7 @@ def test_no_multiplication_is_wasted(
 
     def counted(x: mx.array, weight: mx.array) -> mx.array:
         nonlocal done
-        done += x.size // x.shape[-1] // x.shape[-2] * weight.size
+        done += x.size * weight.shape[1]
         return multiply(x, weight)
 
     monkeypatch.setattr(conv_transpose_phases, "_multiply", counted)
