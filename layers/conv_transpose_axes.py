@@ -75,7 +75,7 @@ class Shifts:
         if shift not in self._cut:
             ends = zip(shift, self._starts, self._lengths, strict=True)
             rows = [slice(start + by, start + by + length) for by, start, length in ends]
-            self._cut[shift] = self._x[(*self._before, *rows)]
+            self._cut[shift] = self._x[self._before + tuple(rows)]
         return self._cut[shift]
 
 
@@ -91,7 +91,7 @@ def overlap(y: mx.array, axis: Axis) -> mx.array:
     reached = axis.kernel - (blocks - 1) * axis.stride
     ends = {block * axis.stride + end for block in range(blocks) for end in (reached, axis.stride)}
     # Splitting once, not slicing per block, makes the gradient one concatenation.
-    parts = mx.split(y, [end * channels for end in sorted(ends) if end < axis.kernel], -1)
+    parts = [*mx.split(y, [end * channels for end in sorted(ends) if end < axis.kernel], -1)]
     rows = axis.size + blocks - 1
     if reached == axis.stride:
         y = _staggered(parts, rows)

@@ -57,11 +57,12 @@ def compute(
         y = _convolve(x, weight, axes, groups)
         return y if bias is None else y + bias
     dtype = _summing_dtype(x, blocks)
-    operands = [None if a is None else a.astype(dtype) for a in (x, weight, bias)]
+    inputs, taps = x.astype(dtype), weight.astype(dtype)
+    bias = None if bias is None else bias.astype(dtype)
     if not blocks and groups == x.shape[-1] > 1:
-        y = compute_depthwise(*operands, axes)
+        y = compute_depthwise(inputs, taps, bias, axes)
     else:
-        y = _by_products(*operands, axes, groups, blocks)
+        y = _by_products(inputs, taps, bias, axes, groups, blocks)
     return y.astype(x.dtype)
 
 
@@ -109,7 +110,7 @@ def _by_products(
     weight = mx.unflatten(weight, 0, (groups, weight.shape[0] // groups))
     # A split, not a transpose: under a shapeless compile MLX refuses it, while `_multiply` would
     # keep the traced shape without a word.
-    x = mx.stack(mx.split(x, groups, -1)) if groups > 1 else mx.expand_dims(x, 0)
+    x = mx.stack([*mx.split(x, groups, -1)]) if groups > 1 else mx.expand_dims(x, 0)
     if blocks:
         return _place_blocks(x, weight, bias, axes)
     leading, *others = axes
