@@ -187,6 +187,11 @@ def main() -> None:
     is_flag=True,
     help="Hold the gradients of inputs and parameters to PyTorch's too.",
 )
+@click.option(
+    "--fold-batchnorm",
+    is_flag=True,
+    help="Make one layer of a convolution and the BatchNorm behind it. Rounds otherwise.",
+)
 @click.option("--timings", is_flag=True, help="Tell how long each stage took.")
 @click.option("--json", "as_json", is_flag=True, help="Print the parity report as JSON.")
 @_exits
@@ -409,7 +414,7 @@ def _analyze(source: Path, as_json: bool, **options: Any) -> None:
         raise OptionsError(
             f"--dry-run analyzes a model: give --model and --input, not {', '.join(given)}"
         )
-    unused = ("overwrite", "noise_multiple", "gradients")
+    unused = ("overwrite", "noise_multiple", "gradients", "fold_batchnorm")
     analysis = api.analyze_checkpoint(
         source, **{name: value for name, value in options.items() if name not in unused}
     )

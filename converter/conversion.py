@@ -19,6 +19,7 @@ from mlxport.converter.converted import Converted, remember
 from mlxport.converter.errors import OptionsError
 from mlxport.converter.folder import write_folder, write_report, write_weights
 from mlxport.converter.graph.dynamic import DynamicSizes
+from mlxport.converter.graph.fold_batchnorm import translate_folded
 from mlxport.converter.graph.translate import Translation, translate
 from mlxport.converter.graph.weights import state_tensors
 from mlxport.converter.inputs import example_call
@@ -45,12 +46,13 @@ def convert_model(
     verify: bool = True,
     noise_multiple: float | None = None,
     gradients: bool = False,
+    fold_batchnorm: bool = False,
     dynamic: Sequence[int] | int | None = None,
     dynamic_shapes: Any = None,
 ) -> Converted:
     """Convert a torch model in memory; see ``mlxport.convert``."""
     sizes = DynamicSizes.of(dynamic, dynamic_shapes)
-    translation = translate(model, args, kwargs, channels_last=channels_last, dynamic=sizes)
+    translation, notes = _translated(fold_batchnorm, model, args, kwargs, channels_last, sizes)
     with stage("weights"):
         weights = _weights(translation, translation.conversion, state_tensors(model))
         module = load_source(translation.source, translation.conversion.layers, translation.own)
@@ -70,7 +72,7 @@ def convert_model(
             )
             if gradients:
                 report = _with_gradients(report, built, model, args, kwargs)
-    return Converted(built, translation.source, translation.conversion, report)
+    return Converted(built, translation.source, translation.conversion, report, notes)
 
 
 def convert_checkpoint(
@@ -91,6 +93,7 @@ def convert_checkpoint(
     channels_last: bool = False,
     noise_multiple: float | None = None,
     gradients: bool = False,
+    fold_batchnorm: bool = False,
     dynamic: Sequence[int] | int | None = None,
     dynamic_shapes: Any = None,
 ) -> Converted:
@@ -110,8 +113,8 @@ def convert_checkpoint(
         )
         torch_model, checkpoint, keys = loaded.model, loaded.checkpoint, loaded.keys
         args, named = example_call(torch_model, inputs, kwargs)
-        translation = translate(
-            torch_model, args, named, channels_last=channels_last, dynamic=sizes
+        translation, notes = _translated(
+            fold_batchnorm, torch_model, args, named, channels_last, sizes
         )
         plan = bind(translation.conversion.plan, keys, checkpoint, prefix=prefix)
         written = write_weights(
@@ -142,9 +145,8 @@ def convert_checkpoint(
             if gradients:
                 report = _with_gradients(report, built, torch_model, args, named)
         write_report(folder, report)
-    return Converted(
-        built, translation.source, conversion, report, checkpoint.notes, loaded.warnings
-    )
+    notes = (*checkpoint.notes, *notes)
+    return Converted(built, translation.source, conversion, report, notes, loaded.warnings)
 
 
 def verify_model(
@@ -203,7 +205,8 @@ def reference_of(
 ) -> Reference:
     """Run the torch model and record what its MLX counterpart will be held to."""
     paths = [record.path for record in conversion.modules if record.path]
-    return record_reference(model, args, kwargs, paths=paths, keep_inputs=keep_inputs)
+    since = {record.path: record.since for record in conversion.modules if record.since}
+    return record_reference(model, args, kwargs, paths=paths, since=since, keep_inputs=keep_inputs)
 
 
 @stage("gradients")
@@ -239,6 +242,23 @@ def _references(
     if other is not None:
         given = reference_of(model, other.args, other.kwargs, conversion, keep_inputs=True)
         yield replace(given, sizes=other.sizes)
+
+
+def _translated(
+    fold_batchnorm: bool,
+    model: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None,
+    channels_last: bool,
+    sizes: DynamicSizes | None,
+) -> tuple[Translation, tuple[str, ...]]:
+    """Return the translation, and what there is to say of it."""
+    if not fold_batchnorm:
+        return translate(model, args, kwargs, channels_last=channels_last, dynamic=sizes), ()
+    translation, note = translate_folded(
+        model, args, kwargs, channels_last=channels_last, dynamic=sizes
+    )
+    return translation, (note,)
 
 
 def _weights(

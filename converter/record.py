@@ -60,6 +60,8 @@ class ModuleRecord:
         outputs: tensor results, flattened.
         results: which of the tensors PyTorch's module gives each output is, as some may be left
             out; None where it is all of them, empty where that is not known.
+        since: where PyTorch has several modules in a row for this one (a convolution and the
+            BatchNorm folded into it), the first of them; ``path`` is the last.
     """
 
     path: str
@@ -67,6 +69,7 @@ class ModuleRecord:
     inputs: tuple[Layout, ...]
     outputs: tuple[Layout, ...]
     results: tuple[int, ...] | None = None
+    since: str | None = None
 
 
 @dataclass(frozen=True)
@@ -192,12 +195,13 @@ def _module_from_json(data: Mapping[str, Any]) -> ModuleRecord:
         layouts(data["inputs"]),
         layouts(data["outputs"]),
         None if results is None else tuple(results),
+        data.get("since"),
     )
 
 
 def _stated(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return fields as JSON data; how no axis was merged goes without saying."""
-    return {name: value for name, value in items if name != "merged" or value is not None}
+    """Return fields as JSON data; that no axis was merged, no module folded goes without saying."""
+    return {name: v for name, v in items if name not in ("merged", "since") or v is not None}
 
 
 def _layout_from_json(data: Mapping[str, Any]) -> Layout:

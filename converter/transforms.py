@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from mlxport.converter.batch_norm import folded_weight, scale_of
 from mlxport.converter.errors import ConversionError
 from mlxport.converter.orthogonal import orthogonal
 from mlxport.converter.tensor import Tensor, cast, from_float64, holds, to_float64
@@ -210,6 +211,60 @@ class FoldOrthogonal:
         raise _lost("an orthogonal weight does not tell the parameters it was made from")
 
 
+@dataclass(frozen=True)
+class FoldBatchNormWeight:
+    """``(weight, running_var)`` or ``(weight, running_var, gamma)`` to the weight of both layers.
+
+    Of a convolution or linear layer with the BatchNorm behind it, in evaluation: every output
+    channel times ``gamma / sqrt(running_var + eps)``, in float64, rounded to the weight's dtype.
+    ``groups`` is a transposed convolution's, whose output channels lie on axis 1; None otherwise.
+    """
+
+    eps: float
+    affine: bool = True
+    groups: int | None = None
+    kind: ClassVar[str] = "fold_batch_norm_weight"
+
+    def apply(self, tensors: Tensors) -> Tensors:
+        """Map PyTorch's tensors towards MLX's."""
+        weight, variance, *gamma = _values(self.kind, tensors, 3 if self.affine else 2)
+        scale = scale_of(variance, gamma[0] if gamma else None, self.eps)
+        return (from_float64(folded_weight(weight, scale, self.groups), tensors[0].dtype),)
+
+    def invert(self, tensors: Tensors) -> Tensors:
+        """Refuse: only the product of weight and scale is left."""
+        raise _lost("BatchNorm was folded into the layer before it, which does not tell the two")
+
+
+@dataclass(frozen=True)
+class FoldBatchNormBias:
+    """``(running_mean, running_var[, gamma, beta][, bias])`` to the bias of both layers.
+
+    ``(bias − running_mean) · gamma / sqrt(running_var + eps) + beta`` in float64, rounded to
+    ``dtype``, the layer's; see `FoldBatchNormWeight`.
+    """
+
+    eps: float
+    dtype: str
+    affine: bool = True
+    biased: bool = True
+    kind: ClassVar[str] = "fold_batch_norm_bias"
+
+    def apply(self, tensors: Tensors) -> Tensors:
+        """Map PyTorch's tensors towards MLX's."""
+        count = 2 + 2 * self.affine + self.biased
+        mean, variance, *rest = _values(self.kind, tensors, count)
+        gamma, beta = rest[:2] if self.affine else (None, np.zeros_like(mean))
+        bias = rest[-1] if self.biased else np.zeros_like(mean)
+        with np.errstate(invalid="ignore"):
+            shifted = (bias - mean) * scale_of(variance, gamma, self.eps) + beta
+        return (from_float64(np.asarray(shifted), self.dtype),)
+
+    def invert(self, tensors: Tensors) -> Tensors:
+        """Refuse: one sum is left of four vectors."""
+        raise _lost("BatchNorm was folded into the layer before it, which does not tell the two")
+
+
 def _values(kind: str, tensors: Tensors, count: int) -> list[npt.NDArray[np.float64]]:
     if len(tensors) != count:
         raise ConversionError(
@@ -234,6 +289,8 @@ STEPS: dict[str, type[Any]] = {
         FoldWeightNorm,
         FoldSpectralNorm,
         FoldOrthogonal,
+        FoldBatchNormWeight,
+        FoldBatchNormBias,
     )
 }
 

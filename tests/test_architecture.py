@@ -61,6 +61,7 @@ LEVELS: list[set[str]] = [
     {
         "converter.environment",
         "converter.errors",
+        "converter.batch_norm",
         "converter.orthogonal",
         "converter.progress",
         "converter.timings",

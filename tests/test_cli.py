@@ -176,6 +176,13 @@ def test_timings_stand_on_stderr_and_in_the_json(invoke: Invoke) -> None:
     assert "weights" in json.loads(result.stdout)["timings"]["stages"]
 
 
+def test_folding_says_what_it_did(invoke: Invoke) -> None:
+    result = convert(invoke, "--fold-batchnorm")
+    assert "Note: 6 BatchNorms were folded into the layers before them\n" in result.stderr
+    assert "BatchNorm(" not in Path("out/model.py").read_text()
+    assert "BatchNorm was folded" in assert_fails(invoke, 1, "restore", "out", "-o", "back.pt")
+
+
 def test_without_timings_none_are_told(invoke: Invoke) -> None:
     result = convert(invoke, "--json")
     assert "timings" not in json.loads(result.stdout)

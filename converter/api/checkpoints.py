@@ -47,6 +47,7 @@ def convert_checkpoint(
     channels_last: bool = False,
     noise_multiple: float | None = None,
     gradients: bool = False,
+    fold_batchnorm: bool = False,
     dynamic: Sequence[int] | int | None = None,
     dynamic_shapes: Any = None,
 ) -> Converted:
@@ -86,6 +87,8 @@ def convert_checkpoint(
         channels_last: the MLX model takes and gives channels-last arrays.
         noise_multiple: how many times PyTorch's own rounding noise passes (default 32).
         gradients: as for ``convert``; judged here alone, as the folder's reference holds none.
+        fold_batchnorm: as for ``convert``. Another checkpoint converts by the plan, folded too;
+            ``restore`` cannot give the folded tensors back.
         dynamic: axes whose size may change from call to call, in every input that has them and
             more than one element there: ``(0,)`` is the batch, ``(0, 2, 3)`` the batch and both
             sides of an image. torch.export finds out which sizes go together. Parity is then
@@ -103,11 +106,13 @@ def convert_checkpoint(
     common: dict[str, Any] = {"key": key, "prefix": prefix, "rename": rename}
     common |= {"overwrite": overwrite, "max_shard_size": max_shard_size}
     of_model = inputs or kwargs or channels_last or noise_multiple is not None or gradients
+    of_model = of_model or fold_batchnorm
     of_model = of_model or bool(model_args and target is None)
     if model is None and (of_model or dynamic is not None or dynamic_shapes is not None):
         raise OptionsError(
             "without --model there is no model to run: leave out --input, --input-file, --kwargs, "
-            "--model-args, --layout, --dynamic, --gradients and --noise-multiple, or name the model"
+            "--model-args, --layout, --dynamic, --gradients, --fold-batchnorm and "
+            "--noise-multiple, or name the model"
         )
     if sum(said is not None for said in (model, plan, target)) + bool(layers) > 1:
         raise OptionsError(
@@ -150,6 +155,7 @@ def convert_checkpoint(
         channels_last=channels_last,
         noise_multiple=noise_multiple,
         gradients=gradients,
+        fold_batchnorm=fold_batchnorm,
         dynamic=dynamic,
         dynamic_shapes=dynamic_shapes,
         **common,

@@ -29,6 +29,7 @@ def convert(
     verify: bool = True,
     noise_multiple: float | None = None,
     gradients: bool = False,
+    fold_batchnorm: bool = False,
     dynamic: Sequence[int] | int | None = None,
     dynamic_shapes: Any = None,
 ) -> Converted:
@@ -53,6 +54,9 @@ def convert(
         verify: hold the MLX model to PyTorch, layer by layer, in float64.
         noise_multiple: how many times PyTorch's own rounding noise passes (default 32).
         gradients: hold the gradients of inputs and parameters to PyTorch's too, in eval mode.
+        fold_batchnorm: make one layer of every convolution or linear layer and the BatchNorm
+            behind it, where nothing else reads what is between them: faster, rounded otherwise,
+            and for inference alone. ``.notes`` tell what was folded and what was not.
         dynamic: axes whose size may change from call to call, in every input that has them and
             more than one element there: ``(0,)`` is the batch, ``(0, 2, 3)`` the batch and both
             sides of an image. torch.export finds out which sizes go together. Parity is then
@@ -79,6 +83,7 @@ def convert(
         verify=verify,
         noise_multiple=noise_multiple,
         gradients=gradients,
+        fold_batchnorm=fold_batchnorm,
         dynamic=dynamic,
         dynamic_shapes=dynamic_shapes,
     )

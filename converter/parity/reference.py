@@ -48,6 +48,7 @@ def record_reference(
     kwargs: Mapping[str, Any] | None = None,
     *,
     paths: Sequence[str],
+    since: Mapping[str, str] | None = None,
     sample: int = 65536,
     seed: int = 0,
     keep_inputs: bool = False,
@@ -66,6 +67,8 @@ def record_reference(
         paths: qualified names of the submodules to record; ``""`` (the model) is left out, as its
             outputs are recorded anyway. A module that bears several names is recorded under the
             first of them asked for.
+        since: path -> the module before it that is to be judged with it, as one layer whose input
+            is that module's and whose output is its own; the two run one after the other.
         sample: keep at most about this many values of each tensor but the model's outputs.
         seed: of the random state and of the choice of samples.
         keep_inputs: keep the submodules' inputs too, whole, and judge each alone; this takes
@@ -76,7 +79,8 @@ def record_reference(
             numbers by an op or in a way that cannot be repeated.
     """
     canonical = _canonical(module, paths)
-    recorder = _Recorder(module, in_order(module, args, kwargs), canonical, sample, seed)
+    since = since or {}
+    recorder = _Recorder(module, in_order(module, args, kwargs), canonical, since, sample, seed)
     recorder.run_own(keep_inputs)
     recorder.run_exact()
     return Reference(
@@ -127,11 +131,12 @@ class _Recorder:
         module: torch.nn.Module,
         given: Given,
         canonical: Mapping[str, str],
+        since: Mapping[str, str],
         sample: int,
         seed: int,
     ) -> None:
-        self.module, self.given = module, given
-        self.paths = list(dict.fromkeys(canonical.values()))
+        self.module, self.given, self.since = module, given, since
+        self.paths = list(dict.fromkeys([*since.values(), *canonical.values()]))
         self.sample, self.seed = sample, seed
         self.dtype = _own_dtype(module, given)
         self.inputs = tuple(bits(leaf) for leaf in tensors(given))
@@ -173,13 +178,20 @@ class _Recorder:
 
     def calls(self) -> Iterator[Call]:
         """Join the values of the two runs, and run in float64 alone what was given its inputs."""
+        first: dict[tuple[str, int], Given | None] = {}
         while self.own_calls:
             made = self.own_calls.pop(0)
             path, number, given = made.path, made.number, made.given
+            if path in self.since.values():
+                first[path, number] = given
+                continue
+            begin = self.since.get(path, path)
+            if begin != path:
+                given = first.pop((begin, number))
             outputs = joined(made.outputs, self.exact_calls.get((path, number), []))
             call = Call(path, number, outputs, draws=made.draws)
             if given is not None:
-                named = bound_arguments(self.module.get_submodule(path), *given)
+                named = bound_arguments(self.module.get_submodule(begin), *given)
                 inputs = tuple(bits(leaf) for leaf in tensors(named))
                 alone = joined(made.outputs, self._exact_alone(made, given))
                 call = replace(call, inputs=inputs, alone=alone)
@@ -230,13 +242,15 @@ class _Recorder:
 
     @stage("float64, alone")
     def _exact_alone(self, made: _Made, given: Given) -> list[Kept]:
-        """Run one module in float64 on what it is fed in the model's own dtype."""
+        """Run one module, with the one judged with it, in float64 on what it is fed in its own."""
         if self.exact is None:
             return []
         args, kwargs = tree_map(wide, given)
         with self._random_state(), in_float64():
             try:
                 with self.draws.replayed(*made.draws):
+                    if first := self.since.get(made.path):
+                        args, kwargs = (self.exact.get_submodule(first)(*args, **kwargs),), {}
                     result = self.exact.get_submodule(made.path)(*args, **kwargs)
             except Exception:  # state left by the run before; its own value stands in
                 return []
