@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +19,7 @@ import click
 from mlxport.converter import api
 from mlxport.converter.environment import keep_memory
 from mlxport.converter.errors import ConversionError, OptionsError, ParityError
+from mlxport.converter.progress import listening
 
 if TYPE_CHECKING:
     from mlxport.converter.parity.report import ParityReport
@@ -232,7 +234,8 @@ def convert(
         return
     if output is None:
         raise click.UsageError("Missing option '-o' / '--output'.")
-    result = api.convert_checkpoint(source, output, **options)
+    with _progress():
+        result = api.convert_checkpoint(source, output, **options)
     for note in result.notes:
         click.echo(f"Note: {note}", err=True)
     _warn(result.warnings)
@@ -259,17 +262,26 @@ def convert(
     help="Write the report: .html, .md or .json.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing report.")
-@click.option("--json", "as_json", is_flag=True, help="Print the parity report as JSON.")
+@click.option(
+    "--weights",
+    is_flag=True,
+    help="Instead: check that the weights are those of the checkpoint, by their digests.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @_exits
-def verify(folder: Path, as_json: bool, **options: Any) -> None:
+def verify(folder: Path, weights: bool, as_json: bool, **options: Any) -> None:
     """Run the MLX model in FOLDER again and hold it to the reference stored there.
 
-    Needs mlx only, not torch.
+    Needs mlx only, not torch. Exits 3 where parity fails, or the weights are others.
 
     \b
     Example:
       mlxport verify out/ --device metal
+      mlxport verify out/ --weights
     """
+    if weights:
+        _verify_weights(folder, as_json)
+        return
     report = api.verify_folder(folder, **options)
     _show(report, as_json)
     _require(report)
@@ -348,7 +360,8 @@ def restore(folder: Path, output: Path, partial: bool, overwrite: bool) -> None:
     Example:
       mlxport restore out/ -o unet3d.safetensors
     """
-    result = api.restore(folder, output, partial=partial, overwrite=overwrite)
+    with _progress():
+        result = api.restore(folder, output, partial=partial, overwrite=overwrite)
     _warn(result.warnings)
     click.echo(f"{len(result.keys)} tensors written to {output}", err=True)
 
@@ -422,6 +435,33 @@ def _analyze(source: Path, as_json: bool, **options: Any) -> None:
     click.echo(text)
     if not analysis.covered:
         sys.exit(ConversionError.exit_code)
+
+
+def _verify_weights(folder: Path, as_json: bool) -> None:
+    found = api.verify_weights(folder)
+    click.echo(json.dumps(found.to_json(), indent=1) if as_json else found.verdict)
+    if not found.passed:
+        raise ParityError("the weights are not those that were written")
+
+
+@contextmanager
+def _progress() -> Iterator[None]:
+    """Show on stderr how far weights have come; nothing where that is no terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+    columns = ("weights", BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("weights", visible=False)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, visible=True)
+
+        with listening(show):
+            yield
 
 
 def _show(report: ParityReport, as_json: bool, took: Timings | None = None) -> None:

@@ -8,14 +8,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
+from mlxport.converter.checkpoint.checkpoint import Checkpoint
+from mlxport.converter.checkpoint.mapped import released
 from mlxport.converter.checkpoint.output import MARK
 from mlxport.converter.checkpoint.read_safetensors import open_safetensors
 from mlxport.converter.checkpoint.write import write_safetensors
 from mlxport.converter.errors import ConversionError, OptionsError, StateDictError
 from mlxport.converter.folder import LEFT_OUT, open_weights, read_conversion
 from mlxport.converter.plan import WeightPlan
+from mlxport.converter.progress import counted
 from mlxport.converter.tensor import Tensor, TensorSpec, same_bits
 from mlxport.converter.transforms import Cast
 
@@ -73,7 +77,7 @@ def restore(
     specs |= {key: TensorSpec.of(tensor) for key, tensor in kept.items()}
     order = [key for key in plan.specs if key in specs]
     specs = {key: specs[key] for key in dict.fromkeys([*order, *specs])}
-    _write(path, plan, weights.tensors, kept, specs)
+    _write(path, plan, weights, kept, specs)
     rounded = [key for key in _rounded(plan) if key in specs]
     return Restored(path, tuple(specs), lost, tuple(rounded))
 
@@ -183,19 +187,18 @@ def _rounded(plan: WeightPlan) -> Iterator[str]:
 def _write(
     path: Path,
     plan: WeightPlan,
-    weights: Mapping[str, Tensor],
+    weights: Checkpoint,
     kept: Mapping[str, Tensor],
     specs: Mapping[str, TensorSpec],
 ) -> None:
-    def pairs() -> Iterator[tuple[str, Tensor]]:
-        yield from plan.invert(weights, partial=True)
-        yield from kept.items()
-
+    moved = released(plan.invert(weights.tensors, partial=True), weights.mapped)
+    given = chain(moved, kept.items())
+    pairs = counted(given, {key: spec.nbytes for key, spec in specs.items()})
     if path.suffix == ".safetensors":
-        write_safetensors(path, pairs(), {"format": "pt"}, specs=specs)
+        write_safetensors(path, pairs, {"format": "pt"}, specs=specs)
         return
     from mlxport.converter.checkpoint.write_torch import write_torch
 
     ties = {**plan.ties, **plan.aliases}
     ties = {key: other for key, other in ties.items() if key in specs}
-    write_torch(path, pairs(), ties, specs)
+    write_torch(path, pairs, ties, specs)

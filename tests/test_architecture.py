@@ -35,6 +35,7 @@ LEVELS: list[set[str]] = [
         "converter.target",
         "converter.target_weights",
         "converter.transfer",
+        "converter.verify_weights",
         "converter.weights_only",
     },
     {
@@ -90,6 +91,7 @@ SIDEWAYS: dict[str, set[str]] = {
         "converter.weights_only",
     },
     "converter.restore": {"converter.folder"},
+    "converter.verify_weights": {"converter.folder"},
     "converter.graph": {"converter.rules"},  # a leaf of a known class is lowered by its rule
     # the reference is a safetensors file; modules are paired by the names layer_weights gives them
     "converter.parity": {"converter.checkpoint", "converter.layer_weights"},
@@ -136,6 +138,7 @@ TORCH_FREE: set[str] = {
     "converter.timings",
     "converter.transfer",
     "converter.transforms",
+    "converter.verify_weights",
     "converter.weights_only",
     "layers",
 }

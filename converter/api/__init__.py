@@ -18,6 +18,7 @@ from mlxport.converter.api.folders import (
     report,
     restore,
     verify_folder,
+    verify_weights,
 )
 from mlxport.converter.api.models import (
     analyze,
@@ -46,4 +47,5 @@ __all__ = [
     "support",
     "verify",
     "verify_folder",
+    "verify_weights",
 ]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mlxport.converter.export import Exported
     from mlxport.converter.parity.report import ParityReport
     from mlxport.converter.restore import Restored
+    from mlxport.converter.verify_weights import WeightsReport
 
 
 def load(folder: str | Path) -> mlx.nn.Module:
@@ -68,6 +69,23 @@ def verify_folder(
     if output is not None:
         write_page(Path(output), {Path(output).stem: found}, overwrite=overwrite)
     return found
+
+
+def verify_weights(folder: str | Path) -> WeightsReport:
+    """Check the weights of an output folder against the digests in its ``conversion.json``.
+
+    Weights that were only moved are moved back and compared with the digest of PyTorch's tensor,
+    cast and folded ones with the digest of what was written. Needs no torch.
+
+    Args:
+        folder: what ``mlxport convert`` wrote.
+
+    Raises:
+        ConversionError: the folder is damaged or holds no digests.
+    """
+    from mlxport.converter.verify_weights import verify_weights
+
+    return verify_weights(folder)
 
 
 def report(

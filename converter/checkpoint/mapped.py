@@ -9,11 +9,13 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
+
+from mlxport.converter.tensor import Tensor
 
 # The same number on Linux and macOS.
 _DONTNEED = 4
@@ -58,6 +60,15 @@ def release(arrays: Iterable[npt.NDArray[Any]], mapped: tuple[range, ...]) -> No
         if any(start in addresses and end - 1 in addresses for addresses in mapped):
             first = start - start % mmap.PAGESIZE
             _libc().madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), _DONTNEED)
+
+
+def released(
+    pairs: Iterable[tuple[str, Tensor]], mapped: tuple[range, ...]
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield named tensors, and give the pages of each back when the next one is asked for."""
+    for name, tensor in pairs:
+        yield name, tensor
+        release([tensor.bits], mapped)
 
 
 def _libc() -> Any:

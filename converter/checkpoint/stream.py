@@ -14,11 +14,11 @@ from pathlib import Path
 
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.digest import examine
-from mlxport.converter.checkpoint.mapped import release
+from mlxport.converter.checkpoint.mapped import release, released
 from mlxport.converter.checkpoint.write import write_safetensors
 from mlxport.converter.errors import OptionsError, StateDictError
 from mlxport.converter.plan import WeightPlan
-from mlxport.converter.progress import advance
+from mlxport.converter.progress import counted
 from mlxport.converter.record import Digests
 from mlxport.converter.tensor import MLX_DTYPE, Tensor, TensorSpec
 from mlxport.converter.timings import stage
@@ -93,7 +93,7 @@ def stream_weights(
     shards = split(specs, parse_size(SHARD if max_shard_size is None else max_shard_size))
     streamed = Streamed()
     made = _converted(plan, checkpoint, constants or {}, streamed)
-    _write(folder, shards, _counted(made, specs))
+    _write(folder, shards, counted(made, {name: spec.nbytes for name, spec in specs.items()}))
     return streamed
 
 
@@ -108,6 +108,7 @@ def _write(
         name = f"{STEM}-{number:05}-of-{len(shards):05}.safetensors"
         write_safetensors(folder / name, islice(made, len(shard)), specs=shard)
         weight_map.update(dict.fromkeys(shard, name))
+    next(made, None)  # the last one is done with, too
     total = sum(spec.nbytes for shard in shards for spec in shard.values())
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     path = folder / f"{STEM}.safetensors.index.json"
@@ -159,25 +160,13 @@ def stream_left_out(
     digests: dict[str, str] = {}
 
     def examined() -> Iterator[tuple[str, Tensor]]:
-        for name, tensor in tensors.items():
+        for name, tensor in released(tensors.items(), mapped):
             digests[name] = examine(tensor)[0]
             yield name, tensor
-            release([tensor.bits], mapped)
 
     specs = {name: TensorSpec.of(tensor) for name, tensor in tensors.items()}
     write_safetensors(path, examined(), {"format": "pt"}, specs=specs)
     return digests
-
-
-def _counted(
-    made: Iterator[tuple[str, Tensor]], specs: Mapping[str, TensorSpec]
-) -> Iterator[tuple[str, Tensor]]:
-    total, done = sum(spec.nbytes for spec in specs.values()), 0
-    for name, tensor in made:
-        advance(done, total)
-        yield name, tensor
-        done += specs[name].nbytes
-    advance(total, total)
 
 
 def parse_size(size: int | str | None) -> int | None:

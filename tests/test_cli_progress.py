@@ -1,0 +1,72 @@
+"""The progress bar: by bytes, on stderr, and only where that is a terminal."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlxport.converter import api
+from mlxport.converter.checkpoint.write import write_safetensors
+from mlxport.converter.progress import counted, listening
+from mlxport.converter.tensor import Tensor
+
+CLI = [sys.executable, "-m", "mlxport.cli"]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    tensors = {f"{i}.weight": Tensor(np.ones((1000, 500), np.float32), "F32") for i in range(4)}
+    write_safetensors(tmp_path / "x.safetensors", tensors)
+    return tmp_path / "x.safetensors"
+
+
+def on_a_terminal(command: list[str]) -> tuple[str, str]:
+    """Run a command with a terminal for stderr; return what went to stdout and there."""
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=theirs, env={**os.environ, "TERM": "xterm"}
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while part := os.read(ours, 1 << 16):
+            shown += part
+    except OSError:  # Linux: the other side is closed
+        pass
+    out, _ = process.communicate()
+    os.close(ours)
+    assert process.returncode == 0, shown
+    return out.decode(), shown.decode()
+
+
+def test_a_terminal_is_shown_the_bytes(source: Path, tmp_path: Path) -> None:
+    commands = {
+        "convert": [*CLI, "convert", str(source), "-o", str(tmp_path / "out")],
+        "restore": [*CLI, "restore", str(tmp_path / "out"), "-o", str(tmp_path / "y.safetensors")],
+    }
+    for name, command in commands.items():
+        out, shown = on_a_terminal(command)
+        assert "8.0/8.0 MB" in shown, name
+        assert out == "", name
+
+
+def test_elsewhere_it_is_quiet(source: Path, tmp_path: Path) -> None:
+    command = [*CLI, "convert", str(source), "-o", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    assert "MB" not in done.stderr
+    assert "\x1b" not in done.stderr
+
+
+def test_all_shards_are_counted_as_one(source: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    with listening(lambda done, total: told.append((done, total))):
+        api.convert_checkpoint(source, tmp_path / "out", max_shard_size="5MB")
+    assert told == [(i * 2_000_000, 8_000_000) for i in range(5)]
+
+
+def test_nobody_has_to_listen() -> None:
+    assert list(counted([("a", 1), ("b", 2)], {"a": 3, "b": 4})) == [("a", 1), ("b", 2)]
