@@ -15,11 +15,16 @@ from mlxport.converter.graph.body import Array, Leaf, Lowered
 from mlxport.converter.graph.capture import Captured
 from mlxport.converter.graph.constants import array_of, is_short, number_of
 from mlxport.converter.graph.context import Context, Statement, Unsupported
+from mlxport.converter.graph.folding import Fixed
 from mlxport.converter.graph.leaves import plain_path, stored_as
 from mlxport.converter.graph.naming import Names
+from mlxport.converter.graph.spelling import spelled
 from mlxport.converter.graph.value import ARRAY, Order, Value, identity
 from mlxport.converter.rules.parametrization import spec_by
 from mlxport.converter.rules.registry import LayerSpec, Refusal
+
+# What constants that ``forward`` computes are called in the class that keeps them.
+KEPT = "constant_"
 
 
 class Arrays:
@@ -81,6 +86,42 @@ class Arrays:
                 code = ast.Attribute(code, segment)
         self.lowered.arrays[full] = Array(full, tensor, order, trainable)
         name = target.split(".")[-1]
+        return Value(tuple(tensor.shape), tensor.dtype, order, name, origin, code=code)
+
+    def constant(self, target: str, module: torch.nn.Module, path: str) -> torch.Tensor | None:
+        """Return the tensor ``target`` of a captured module; None if it is one of the model's."""
+        full = self.captured.sharing.tensor(plain_path(f"{path}.{target}" if path else target))
+        if self._tensor(full) is not None:
+            return None
+        found: torch.Tensor = operator.attrgetter(target)(module).detach()
+        return found
+
+    def folded(self, cx: Context, fixed: Fixed, owner: str) -> Value | None:
+        """Return an array that is the same at every call as it is best written.
+
+        None where that is how PyTorch computes it.
+        """
+        tensor = fixed.tensor
+        shape, dtype = cx.results[0]
+        if fixed.made or (tuple(tensor.shape), tensor.dtype) != (shape, dtype):
+            return None
+        if spelled(tensor) is not None:
+            value = cx.chosen(lambda order: _spelled_in(cx, tensor, order))
+            if tensor.ndim == 0:
+                self.numbers[value.id] = tensor
+            return value
+        return self._kept(tensor, owner) if fixed.rounded else None
+
+    def _kept(self, tensor: torch.Tensor, owner: str) -> Value:
+        """Keep a constant of ``forward`` among the frozen arrays of its class, one of a kind."""
+        prefix = f"{owner}.{KEPT}" if owner else KEPT
+        kept = [path for path in self.lowered.arrays if path.startswith(prefix)]
+        same = (p for p in kept if _equal(self.lowered.arrays[p].tensor, tensor))
+        path = next(same, f"{prefix}{len(kept)}")
+        origin = f"{ARRAY}{path}"
+        order = self.preferences.get(origin, identity(tensor.ndim))
+        self.lowered.arrays[path] = Array(path, tensor, order, False)
+        code, name = self.names.reference(owner, path), path.rpartition(".")[2]
         return Value(tuple(tensor.shape), tensor.dtype, order, name, origin, code=code)
 
     def table(self, value: Any, owner: str) -> ast.expr | None:
@@ -153,3 +194,14 @@ class Arrays:
         except AttributeError:
             return None
         return found.detach(), False
+
+
+def _spelled_in(cx: Context, tensor: torch.Tensor, order: Order) -> Value:
+    code = spelled(tensor.permute(order))
+    if code is None:
+        raise AssertionError("what can be written can be written in any order of its axes")
+    return cx.compute(code, *cx.results[0], order)
+
+
+def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.dtype == b.dtype and torch.equal(a, b)

@@ -19,7 +19,7 @@ from torch.export import ExportedProgram, default_decompositions, export, unflat
 from torch.export.graph_signature import OutputKind
 
 from mlxport.converter.errors import CaptureError, OptionsError
-from mlxport.converter.graph.arguments import Argument, order_arguments
+from mlxport.converter.graph.arguments import Argument, order_arguments, watch_capture
 from mlxport.converter.graph.complaints import uncapturable
 from mlxport.converter.graph.dynamic import DynamicSizes
 from mlxport.converter.graph.leaves import drop_aside, find_leaves, plain_path
@@ -115,7 +115,7 @@ def capture(
             calls, several = try_forward(model, args, kwargs)
         try:
             shapes: Any = dynamic.for_export(model, args, kwargs) if dynamic else None
-            with stage("torch.export"):
+            with stage("torch.export"), watch_capture(model) as traced:
                 captured = export(model, args, kwargs, strict=False, dynamic_shapes=shapes)
             if dynamic:
                 dynamic.check(captured)
@@ -128,7 +128,7 @@ def capture(
             signature = read_signature(model, args, kwargs, program)
             with stage("compare"), seeded():
                 calls = by_every_name(model, calls)
-                ordered = order_arguments(calls, root, *copied(args, kwargs))
+                ordered = order_arguments(calls, traced, root, *copied(args, kwargs))
                 arguments = by_every_name(model, ordered)
                 vouched = {path for path, rule in leaves.items() if rule.vouched}
                 told = by_every_name(model, dict.fromkeys(vouched | (several - leaves.keys())))

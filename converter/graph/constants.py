@@ -40,9 +40,14 @@ def is_short(constant: torch.Tensor) -> bool:
     return 0 < constant.numel() <= SHORT and constant.dtype in _DTYPES
 
 
+def can_be_written(dtype: torch.dtype) -> bool:
+    """Whether numbers of a dtype can stand in code that MLX runs on any device."""
+    return dtype in _DTYPES and dtype is not torch.float64
+
+
 def array_of(constant: torch.Tensor) -> ast.Call:
     """Return the expression that makes a short constant."""
-    return call("mx.array", _numbers(constant), dtype=_DTYPES[constant.dtype])
+    return call("mx.array", numbers_of(constant), dtype=_DTYPES[constant.dtype])
 
 
 def number_of(constant: torch.Tensor, other: Value) -> float | None:
@@ -51,7 +56,7 @@ def number_of(constant: torch.Tensor, other: Value) -> float | None:
     None where there is none: where PyTorch would choose another dtype, or for truth values.
     """
     like = torch.empty((1,) * other.ndim, dtype=other.dtype, device="meta")
-    number: float = _numbers(constant)
+    number: float = numbers_of(constant)
     if isinstance(number, bool) or (isinstance(number, int) and abs(number) >= LARGEST):
         return None
     dtype = torch.result_type(like, constant)
@@ -62,7 +67,7 @@ def number_of(constant: torch.Tensor, other: Value) -> float | None:
     return number
 
 
-def _numbers(constant: torch.Tensor) -> Any:
+def numbers_of(constant: torch.Tensor) -> Any:
     """Return a tensor's values in lists, those of float32 by the shortest that mean them."""
     if constant.dtype is not torch.float32:
         return constant.tolist()

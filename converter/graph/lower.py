@@ -21,6 +21,7 @@ from mlxport.converter.graph.capture import Captured
 from mlxport.converter.graph.context import Context, Statement, Unsupported
 from mlxport.converter.graph.entrance import enter
 from mlxport.converter.graph.flattened import holds, of_columns
+from mlxport.converter.graph.folding import Folding
 from mlxport.converter.graph.leaf_lowering import as_linear, call_of, lower_leaf, record_call
 from mlxport.converter.graph.leaves import plain_path
 from mlxport.converter.graph.made_floats import following
@@ -76,11 +77,16 @@ def attempt(captured: Captured, *, channels_last_ends: bool = False) -> tuple[Lo
     Where there are problems, the lowered model goes on with what PyTorch says, and cannot run.
     """
     tally = Tally()
+    folding = Folding()
     preferences: dict[str, Order] = {}
-    best = _Lowering(captured, preferences, channels_last_ends, tally).model()
+
+    def lowered_by(preferences: Preferences) -> Lowered:
+        return _Lowering(captured, preferences, channels_last_ends, tally, folding).model()
+
+    best = lowered_by(preferences)
     for more in (unanimous, of_parts, unanimous, of_columns):
         for added in more(best.demands, preferences):
-            tried = _Lowering(captured, preferences | added, channels_last_ends, tally).model()
+            tried = lowered_by(preferences | added)
             fewest = best.transposes + (more is unanimous)
             if tried.transposes < fewest and holds(tried, preferences | added):
                 best, preferences = tried, preferences | added
@@ -92,7 +98,12 @@ class _Lowering:
     """One pass over the captured hierarchy."""
 
     def __init__(
-        self, captured: Captured, preferences: Preferences, last: bool, tally: Tally
+        self,
+        captured: Captured,
+        preferences: Preferences,
+        last: bool,
+        tally: Tally,
+        folding: Folding,
     ) -> None:
         self.captured = captured
         self.preferences = preferences
@@ -101,6 +112,7 @@ class _Lowering:
         self.lowered = Lowered()
         self.arrays = Arrays(captured, self.names, self.lowered, preferences)
         self.tally = tally
+        self.folding = folding
 
     # -- the model itself ------------------------------------------------------------------------
 
@@ -163,6 +175,9 @@ class _Lowering:
     ) -> Any:
         """Lower the graph of the module at ``path`` into the body of the class ``owner``."""
         self.tally.walked.add(plain_path(path))
+        self.folding.of(
+            graph_of(module), lambda node: self.arrays.constant(str(node.target), module, path)
+        )
         waiting = iter(inputs)
         env: dict[Node, Any] = {}
         for node in graph_of(module).nodes:
@@ -201,13 +216,23 @@ class _Lowering:
             table = self.arrays.table(args[1], owner)
             if table is not None:
                 return as_linear(cx, table, *args)
-        return self._op(node, path, cx, args, kwargs)
+        return self._op(node, path, owner, cx, args, kwargs)
 
     def _op(
-        self, node: Node, path: str, cx: Context, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        node: Node,
+        path: str,
+        owner: str,
+        cx: Context,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Any:
         name = self.tally.ops[node] = str(node.target)
+        fixed = self.folding.known[node.graph].get(node)
         try:
+            folded = self.arrays.folded(cx, fixed, owner) if fixed is not None else None
+            if folded is not None:
+                return folded
             if name not in OPS:
                 raise Unsupported("no MLX handler")
             args = self.arrays.with_number(node.target, args)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import string
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -73,7 +74,9 @@ class Lowered:
         return [v.order for v in tree_leaves(self.outputs) if isinstance(v, Value)]
 
     def names(self) -> dict[str, str]:
-        names = {v.id: chr(ord("a") + i) for i, v in enumerate(self.inputs)}
+        letters = string.ascii_lowercase
+        given = [*letters, *(f"input{i}" for i in range(len(letters), len(self.inputs)))]
+        names = {v.id: name for v, name in zip(self.inputs, given, strict=False)}
         for i, (value, _) in enumerate(self.constants):
             names[value.id] = f"constant{i}"
         for target in (t for s in self.cx.statements for t in s.targets):
@@ -219,9 +222,10 @@ def assert_op_parity(
     dtype: torch.dtype | None = None,
     parameters: Sequence[int] = (),
     exact: bool = True,
+    program: Any = None,
 ) -> None:
     inputs = tuple(_cast(x, dtype) for x in inputs)
-    program = exported(fn, inputs)
+    program = program or exported(fn, inputs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         own = tree_leaves(fn(*(x.clone() for x in inputs)))

@@ -11,6 +11,7 @@ from mlxport.converter.graph.code import OMIT
 from mlxport.converter.graph.context import Context
 from mlxport.converter.graph.dtypes import Number, literal, mlx_dtype
 from mlxport.converter.graph.ops.registry import op
+from mlxport.converter.graph.spelling import uniform
 from mlxport.converter.graph.value import Order, Scalar, Value
 
 
@@ -21,17 +22,11 @@ def filled(cx: Context, value: Number | Scalar, size: Sequence[Any]) -> Value:
 
 def _filled(cx: Context, value: Number | Scalar, shape: Sequence[Any], order: Order) -> Value:
     """Emit an array of one number, ``shape`` as stored, in the node's dtype."""
-    dtype = mlx_dtype(cx.dtype)
-    shape = tuple(shape)
     if isinstance(value, Scalar):
-        return cx.call("mx.full", shape, value, dtype=dtype, order=order)
-    number = literal(value, cx.dtype)
-    if number in (0, 1) and str(number) != "-0.0":
-        function = "mx.ones" if number else "mx.zeros"
-        default = OMIT if cx.dtype == torch.float32 else dtype
-        return cx.call(function, shape, dtype=default, order=order)
-    default = OMIT if cx.dtype in (torch.float32, torch.int32) else dtype
-    return cx.call("mx.full", shape, number, dtype=default, order=order)
+        dtype = mlx_dtype(cx.dtype)
+        return cx.call("mx.full", tuple(shape), value, dtype=dtype, order=order)
+    code = uniform(literal(value, cx.dtype), tuple(shape), cx.dtype)
+    return cx.compute(code, *cx.results[0], order)
 
 
 @op("aten.full.default")

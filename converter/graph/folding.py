@@ -1,0 +1,113 @@
+"""What a model's code computes of nothing: neither of its inputs nor of its tensors.
+
+Such an array is the same at every call. Where it can be written shortly, it stands as that; where
+it is of integers or truth values that come of floats, it is kept, as rounding could decide them
+otherwise (the buckets of relative positions, which a logarithm tells apart). Any other is computed
+as PyTorch does: its computation says what it is, and no array comes to the weights that no
+checkpoint holds.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.fx import Graph, Node
+
+LARGEST = 2**20  # elements
+
+# What only hands on an array.
+_SAME = {
+    torch.ops.aten.clone.default,
+    torch.ops.aten.alias.default,
+    torch.ops.aten.detach.default,
+    torch.ops.aten.lift_fresh_copy.default,
+}
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """An array that is the same at every call.
+
+    Attributes:
+        tensor: its values.
+        made: whether it is not computed: an op makes it of numbers alone, or hands it on.
+        rounded: whether it is of integers or truth values that come of floats, and is used.
+    """
+
+    tensor: torch.Tensor
+    made: bool
+    rounded: bool = False
+
+
+@dataclass
+class Folding:
+    """The arrays that are the same at every call, graph by graph."""
+
+    known: dict[Graph, dict[Node, Fixed]] = field(default_factory=dict)
+
+    def of(
+        self, graph: Graph, constant: Callable[[Node], torch.Tensor | None]
+    ) -> dict[Node, Fixed]:
+        """Return the nodes of a graph whose results are the same at every call.
+
+        Args:
+            graph: the graph of a captured module.
+            constant: gives the tensor that a node reads of its module; None where a checkpoint or
+                training may change it.
+        """
+        if graph not in self.known:
+            self.known[graph] = _fixed(graph, constant)
+        return self.known[graph]
+
+
+def _fixed(graph: Graph, constant: Callable[[Node], torch.Tensor | None]) -> dict[Node, Fixed]:
+    values = _values(graph, constant)
+    arrays = {node: x for node, x in values.items() if isinstance(x, torch.Tensor)}
+    floats: set[Node] = set()  # and what comes of them
+    found: dict[Node, Fixed] = {}
+    for node, tensor in arrays.items():
+        inputs = node.all_input_nodes
+        if tensor.is_floating_point() or any(n in floats for n in inputs):
+            floats.add(node)
+        used = any(user not in arrays for user in node.users)
+        rounded = used and node in floats and not tensor.is_floating_point()
+        found[node] = Fixed(tensor, not inputs or node.target in _SAME, rounded)
+    return found
+
+
+def _values(graph: Graph, constant: Callable[[Node], torch.Tensor | None]) -> dict[Node, Any]:
+    """Run the nodes of a graph that read nothing but constants."""
+    values: dict[Node, Any] = {}
+    for node in graph.nodes:
+        if node.op == "get_attr":
+            tensor = constant(node)
+            if tensor is not None:
+                values[node] = tensor
+        elif all(n in values for n in node.all_input_nodes) and _is_pure(node):
+            with suppress(Exception), torch.no_grad():  # else it is left to the model
+                given: Any = torch.fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+                values[node] = node.target(*given[0], **given[1])
+    return values
+
+
+def _is_pure(node: Node) -> bool:
+    """Whether a node gives the same small array in every run."""
+    target = node.target
+    if target is operator.getitem:
+        return True
+    if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
+        return False
+    value = node.meta.get("val")
+    return (
+        isinstance(value, torch.Tensor)
+        and all(isinstance(size, int) for size in value.shape)
+        and value.numel() <= LARGEST
+        and not target._schema.is_mutable
+        and torch.Tag.nondeterministic_seeded not in target.tags
+        and not target._schema.name.startswith(("aten::empty", "aten::new_empty"))
+    )
