@@ -157,12 +157,21 @@ def number(value: Number | Scalar, dtype: torch.dtype) -> Operand:
     if isinstance(value, (Scalar, bool, complex)):
         return value
     if not is_inexact(dtype) and isinstance(value, int) and dtype != torch.bool:
-        limits = torch.iinfo(dtype)
-        if not limits.min <= value <= limits.max:
-            raise Unsupported(f"{value} does not fit {str(dtype).removeprefix('torch.')}")
+        require_fitting(value, dtype)
     if dtype in HALF and not _fits(value, dtype):
         return Typed(call("mx.array", float(value)), torch.float32)
     return value
+
+
+def require_fitting(value: int, dtype: torch.dtype) -> None:
+    """Refuse an integer that an integer dtype cannot hold.
+
+    Raises:
+        Unsupported: PyTorch would wrap it around, or raise.
+    """
+    limits = torch.iinfo(dtype)
+    if not limits.min <= value <= limits.max:
+        raise Unsupported(f"{value} does not fit {str(dtype).removeprefix('torch.')}")
 
 
 def _fits(value: float, dtype: torch.dtype) -> bool:
@@ -178,6 +187,9 @@ def literal(value: Number | Scalar, dtype: torch.dtype) -> Any:
     """Return a Python number of the kind that stands for a dtype (``True`` for bool, …).
 
     One known only at run time is converted then.
+
+    Raises:
+        Unsupported: an integer that an integer dtype cannot hold.
     """
     if isinstance(value, Scalar):
         wanted = bool if dtype == torch.bool else float if is_inexact(dtype) else int
@@ -186,7 +198,10 @@ def literal(value: Number | Scalar, dtype: torch.dtype) -> Any:
         return bool(value)
     if isinstance(value, complex):
         return value
-    return float(value) if is_inexact(dtype) else int(value)
+    if is_inexact(dtype):
+        return float(value)
+    require_fitting(int(value), dtype)
+    return int(value)
 
 
 def emit(

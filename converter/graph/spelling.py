@@ -66,6 +66,8 @@ def _steps(core: torch.Tensor) -> ast.Call | None:
         if core.dtype != torch.float32 or not counted:
             return None
     start, step = int(core[0]), int(core[1]) - int(core[0])
+    if step == 0:
+        return None
     stop = start + step * len(core)
     if not torch.equal(core, torch.arange(start, stop, step).to(core.dtype)):
         return None

@@ -7,7 +7,15 @@ from typing import Any
 import torch
 
 from mlxport.converter.graph.context import Context, Handler
-from mlxport.converter.graph.dtypes import Number, cast, emit, is_inexact, literal, torch_promoted
+from mlxport.converter.graph.dtypes import (
+    Number,
+    cast,
+    emit,
+    is_inexact,
+    literal,
+    require_fitting,
+    torch_promoted,
+)
 from mlxport.converter.graph.ops.broadcast import align
 from mlxport.converter.graph.ops.pointwise import pointwise
 from mlxport.converter.graph.ops.registry import op
@@ -27,20 +35,18 @@ def _comparison(template: str) -> Handler:
     def compare(cx: Context, x: Value, y: Value | Number) -> Value:
         dtype = torch_promoted(x, y)
         aligned, order = align(cx, x, y)
-        a, b = (_compared(cx, operand, dtype) for operand in aligned)
+        a, b = (_compared(operand, dtype) for operand in aligned)
         return emit(cx, template, torch.bool, order, x=a, y=b)
 
     return compare
 
 
-def _compared(cx: Context, operand: Any, dtype: torch.dtype) -> Any:
+def _compared(operand: Any, dtype: torch.dtype) -> Any:
     """Return an operand as PyTorch compares it: a 0-d array takes the other's dtype first."""
     if isinstance(operand, Value):
         return cast(operand, dtype) if operand.ndim == 0 else operand
     if not is_inexact(dtype) and isinstance(operand, int) and dtype != torch.bool:
-        limits = torch.iinfo(dtype)
-        if not limits.min <= operand <= limits.max:
-            raise cx.refuse(f"{operand} does not fit {str(dtype).removeprefix('torch.')}")
+        require_fitting(operand, dtype)
     return operand
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from mlxport.converter.graph.code import call
 from mlxport.converter.graph.context import Context
 from mlxport.converter.graph.dtypes import (
     Number,
@@ -103,9 +104,12 @@ def div_mode(cx: Context, x: Value, y: Value | Number, rounding_mode: str | None
 
 
 @op("aten.floor_divide.default", "aten.floor_divide.Scalar")
-def floor_divide(cx: Context, x: Value, y: Value | Number) -> Value:
+def floor_divide(cx: Context, x: Value | Number, y: Value | Number) -> Value:
     """The largest integer not above ``x / y``, computed exactly as Python's ``//``."""
     if is_inexact(cx.dtype):
+        if not isinstance(x, Value):
+            dividend = Typed(call("mx.array", float(x)), torch.float32)
+            return _arithmetic(cx, "floor_divide", dividend, y)
         return _arithmetic(cx, "floor_divide", x, y)
     return pointwise(cx, "x // y", x=x, y=y)
 
@@ -126,7 +130,7 @@ def _promoted(cx: Context, *operands: Any) -> torch.dtype:
     return mlx_promoted(*(_operand(cx, x) for x in operands))
 
 
-def _arithmetic(cx: Context, function: str, x: Value, y: Value | Number) -> Value:
+def _arithmetic(cx: Context, function: str, x: Value | Typed, y: Value | Number) -> Value:
     """Emit a function of ``layers/arithmetic.py`` of two operands."""
     cx.imports[function] = "arithmetic"
     return pointwise(cx, f"{function}(x, y)", x=x, y=y)

@@ -123,6 +123,8 @@ NUMBERS: dict[str, Fn] = {
     "x % 3": lambda x: x % 3,
     "7 % (x + 1)": lambda x: 7 % (x + 1),
     "3 / (x + 1)": lambda x: 3 / (x + 1),
+    "7 // (x + 1)": lambda x: 7 // (x + 1),
+    "7.5 // (x + 1)": lambda x: 7.5 // (x + 1),
     "add alpha": lambda x: torch.add(x, 2, alpha=3),
 }
 
