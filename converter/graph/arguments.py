@@ -18,11 +18,9 @@ import torch
 from torch.nn.utils.rnn import PackedSequence
 
 from mlxport.converter.errors import CaptureError
+from mlxport.converter.graph.by_value import Seen, places
 from mlxport.converter.graph.naming import argument_name
 from mlxport.converter.torch_call import bound_arguments, parameters_of
-
-SAMPLES = 257
-CLOSE = 1e-3  # decompositions round differently; other tensors differ by far more
 
 
 @dataclass(frozen=True)
@@ -40,10 +38,10 @@ class Argument:
 
 @dataclass(frozen=True)
 class Given:
-    """A tensor handed to a module, and some of its values."""
+    """A tensor handed to a module."""
 
     argument: Argument
-    sample: torch.Tensor
+    tensor: Seen
 
 
 @dataclass(frozen=True)
@@ -54,16 +52,12 @@ class Traced:
     shape: tuple[Any, ...]
     dtype: torch.dtype
 
-    def may_be(self, tensor: torch.Tensor) -> bool:
+    def may_be(self, tensor: Seen) -> bool:
         """Whether this may be a tensor, by dtype and shape; sizes left open are any."""
-        return (
-            tensor.dtype == self.dtype
-            and tensor.ndim == len(self.shape)
-            and all(
-                not isinstance(n, int) or n == m
-                for n, m in zip(self.shape, tensor.shape, strict=True)
-            )
-        )
+        if tensor.dtype != self.dtype or len(tensor.shape) != len(self.shape):
+            return False
+        sizes = zip(self.shape, tensor.shape, strict=True)
+        return all(traced == size for traced, size in sizes if isinstance(traced, int))
 
 
 def watch_calls(model: torch.nn.Module) -> tuple[dict[str, list[Given]], list[Any]]:
@@ -127,7 +121,7 @@ def order_arguments(
         path -> one argument for each placeholder; paths that cannot be told are left out.
     """
     orders: dict[str, tuple[Argument, ...]] = {}
-    received: dict[str, list[torch.Tensor]] = {}
+    received: dict[str, list[Seen]] = {}
     hooks = []
     for path, given in calls.items():
         if len(given) == 1 and len(traced.get(path, given)) == 1:
@@ -140,7 +134,7 @@ def order_arguments(
 
         def note(_: torch.nn.Module, args: Any, kwargs: Any, path: str = path) -> None:
             tensors = [t for t in (*args, *kwargs.values()) if isinstance(t, torch.Tensor)]
-            received.setdefault(path, [t.detach().clone() for t in tensors])
+            received.setdefault(path, list(map(Seen.of, tensors)))
 
         hooks.append(captured.register_forward_pre_hook(note, with_kwargs=True))
     if hooks:
@@ -165,7 +159,7 @@ def _refuse_packed(path: str, module: torch.nn.Module, given: Sequence[Any]) -> 
 
 def _named(module: torch.nn.Module, args: Any, kwargs: Any) -> list[Given]:
     return [
-        Given(argument, sample(tensor)) for argument, tensor in _arguments(module, args, kwargs)
+        Given(argument, Seen.of(tensor)) for argument, tensor in _arguments(module, args, kwargs)
     ]
 
 
@@ -188,24 +182,12 @@ def _arguments(
     return found
 
 
-def sample(tensor: torch.Tensor) -> torch.Tensor:
-    """Return some values of a tensor, by which it is told from others."""
-    flat = tensor.detach().reshape(-1)
-    step = max(flat.numel() // SAMPLES, 1)
-    return flat[::step].to(torch.complex128).clone()
-
-
 def _match(
-    tensors: Sequence[torch.Tensor], given: Sequence[Given], traced: Sequence[Traced]
+    tensors: Sequence[Seen], given: Sequence[Given], traced: Sequence[Traced]
 ) -> tuple[Argument, ...] | None:
     """Return which argument each tensor is: by value, what is left by shape; None if unsure."""
-    free = list(given)
-    matched: list[Argument | None] = []
-    for one in map(sample, tensors):
-        found = next((g for g in free if alike(one, g.sample)), None)
-        matched.append(found.argument if found else None)
-        if found is not None:
-            free.remove(found)
+    found = places(tensors, [g.tensor for g in given])
+    matched = [None if place is None else given[place].argument for place in found]
     if None not in matched:
         return tuple(argument for argument in matched if argument is not None)
     known = {argument.name for argument in matched if argument is not None}
@@ -219,11 +201,3 @@ def _match(
             return None
         complete.append(by_name[argument.name] if argument else fits[0].argument)
     return tuple(complete) if len(set(complete)) == len(complete) else None
-
-
-def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two samples are of one tensor, computed twice."""
-    if a.shape != b.shape:
-        return False
-    scale = b.abs().nan_to_num().max() if b.numel() else torch.zeros(())
-    return torch.allclose(a, b, rtol=0.0, atol=float(scale) * CLOSE, equal_nan=True)

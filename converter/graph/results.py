@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
-from mlxport.converter.graph.arguments import alike, sample
+from mlxport.converter.graph.by_value import Seen, places
 from mlxport.converter.graph.leaves import plain_path
 from mlxport.converter.graph.trial import seeded
 from mlxport.converter.torch_call import every_module_called
@@ -69,34 +69,24 @@ def order_results(
     found: dict[str, Results] = {}
     for path, (result, *_) in captured.items():
         for expected in given.get(plain_path(path), []):
-            places = _places(result.tensors, expected.tensors)
-            if places is not None and path not in found:
+            known = [p for p in places(result.tensors, expected.tensors) if p is not None]
+            if len(known) == len(result.tensors) and path not in found:
                 shapes = tuple((seen.shape, seen.dtype) for seen in expected.tensors)
-                found[path] = Results(shapes, places, result.nested)
+                found[path] = Results(shapes, tuple(known), result.nested)
     return found
-
-
-@dataclass(frozen=True)
-class _Tensor:
-    """What is kept of a tensor: enough to know it again."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    sample: torch.Tensor
 
 
 @dataclass(frozen=True)
 class _Result:
     """What a module gave at one call."""
 
-    tensors: tuple[_Tensor, ...]
+    tensors: tuple[Seen, ...]
     nested: bool
 
     @classmethod
     def of(cls, result: Any) -> _Result:
         leaves = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-        kept = tuple(_Tensor(tuple(t.shape), t.dtype, sample(t)) for t in leaves)
-        return cls(kept, not isinstance(result, torch.Tensor))
+        return cls(tuple(map(Seen.of, leaves)), not isinstance(result, torch.Tensor))
 
 
 @contextmanager
@@ -116,20 +106,3 @@ def _watched(model: torch.nn.Module, paths: Collection[str]) -> Iterator[dict[st
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _places(outputs: Sequence[_Tensor], tensors: Sequence[_Tensor]) -> tuple[int, ...] | None:
-    free = list(range(len(tensors)))
-    places = []
-    for output in outputs:
-        matches = (
-            i
-            for i in free
-            if output.shape == tensors[i].shape and alike(output.sample, tensors[i].sample)
-        )
-        place = next(matches, None)
-        if place is None:
-            return None
-        free.remove(place)
-        places.append(place)
-    return tuple(places)

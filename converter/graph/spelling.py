@@ -50,7 +50,8 @@ def uniform(number: float, shape: tuple[Any, ...], dtype: torch.dtype) -> ast.Ca
         default: Any = OMIT if dtype == torch.float32 else made
         return call("mx.ones" if number else "mx.zeros", shape, dtype=default)
     default = OMIT if dtype in (torch.float32, torch.int32) else made
-    return call("mx.full", shape, number, dtype=default)
+    value = complex(number) if dtype.is_complex else number  # MLX 0.32.4 heeds no other dtype then
+    return call("mx.full", shape, value, dtype=default)
 
 
 def _shortest(number: float, dtype: torch.dtype) -> Any:

@@ -33,6 +33,7 @@ MADE: dict[str, Fn] = {
     "eye of a rectangle": lambda dtype: torch.eye(2, 3, dtype=dtype),
     "empty shape": lambda dtype: torch.zeros(0, 3, dtype=dtype),
     "0-d": lambda dtype: torch.full((), 3, dtype=dtype),
+    "full of a complex number": lambda dtype: torch.full((2,), 2.0, dtype=torch.complex64),
 }
 
 
