@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 cannot convert, 2 usage, 3 parity failed, 4 the device is 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -38,6 +39,14 @@ def _exits(command: Callable[..., None]) -> Callable[..., None]:
             sys.exit(error.exit_code)
 
     return run
+
+
+class _Source(click.Path):
+    """A path, or the address of a repository on the Hugging Face Hub."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        hub = isinstance(value, str) and value.startswith("hf://")
+        return value if hub else Path(os.fsdecode(super().convert(value, param, ctx)))
 
 
 def _axes(context: click.Context, option: click.Parameter, text: str | None) -> Any:
@@ -121,7 +130,7 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=_Source())
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to write.")
 @click.option(
     "--dry-run",
@@ -168,6 +177,16 @@ def main() -> None:
     is_flag=True,
     help="Round where the model's dtype cannot hold the checkpoint's values.",
 )
+@click.option(
+    "--quantize",
+    metavar="bits=4,group_size=64[,mode=…]",
+    help="Quantize Linear and Embedding layers as mlx.nn.quantize does; tells what it costs.",
+)
+@click.option(
+    "--weights-only",
+    is_flag=True,
+    help="Of a folder, do not carry config.json, tokenizer, README and licence along.",
+)
 @click.option("--max-shard-size", metavar="SIZE", help="Write weights in files of 5GB, say.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output folder.")
 @click.option(
@@ -209,6 +228,8 @@ def convert(
     **options: Any,
 ) -> None:
     """Convert the checkpoint SOURCE into a folder with a verified MLX model.
+
+    SOURCE is a file, a folder, or hf://owner/name[@revision] on the Hugging Face Hub.
 
     With --plan other weights of an architecture that was converted before, unverified. With
     --target weights alone, for an MLX model of your own. With none of these weights alone, where
@@ -317,7 +338,7 @@ def report(sources: tuple[Path, ...], output: Path | None, overwrite: bool) -> N
 
 
 @main.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=_Source())
 @_target
 @_selection
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
@@ -427,7 +448,8 @@ def _analyze(source: Path, as_json: bool, **options: Any) -> None:
         raise OptionsError(
             f"--dry-run analyzes a model: give --model and --input, not {', '.join(given)}"
         )
-    unused = ("overwrite", "noise_multiple", "gradients", "fold_batchnorm")
+    unused = {"overwrite", "noise_multiple", "gradients", "fold_batchnorm"}
+    unused |= {"quantize", "weights_only"}
     analysis = api.analyze_checkpoint(
         source, **{name: value for name, value in options.items() if name not in unused}
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,18 @@ import mlx.nn as nn
 import torch
 
 from mlxport.converter.checkpoint.bind import bind
-from mlxport.converter.checkpoint.checkpoint import Checkpoint
+from mlxport.converter.checkpoint.carried import carry_along
 from mlxport.converter.checkpoint.output import OutputFolder
 from mlxport.converter.checkpoint.rename import Patterns
 from mlxport.converter.converted import Converted, remember
 from mlxport.converter.errors import OptionsError
-from mlxport.converter.folder import write_folder, write_report, write_weights
+from mlxport.converter.folder import (
+    source_of,
+    stem_of,
+    write_folder,
+    write_report,
+    write_weights,
+)
 from mlxport.converter.graph.dynamic import DynamicSizes
 from mlxport.converter.graph.fold_batchnorm import translate_folded
 from mlxport.converter.graph.translate import Translation, translate
@@ -32,6 +39,8 @@ from mlxport.converter.parity.recording import Reference
 from mlxport.converter.parity.reference import record_reference
 from mlxport.converter.parity.report import ParityReport
 from mlxport.converter.parity.verify import verify_at_sizes, verify_live
+from mlxport.converter.quantization import Settings
+from mlxport.converter.quantize import Whole, carrying, dequantized, live_weights, quantize_folder
 from mlxport.converter.record import Conversion
 from mlxport.converter.tensor import Tensor, to_mlx
 from mlxport.converter.timings import stage
@@ -96,6 +105,8 @@ def convert_checkpoint(
     fold_batchnorm: bool = False,
     dynamic: Sequence[int] | int | None = None,
     dynamic_shapes: Any = None,
+    quantize: Settings | None = None,
+    weights_only: bool = False,
 ) -> Converted:
     """Convert a checkpoint into an output folder; see ``mlxport.api.convert_checkpoint``."""
     sources = (Path(source),)
@@ -114,27 +125,31 @@ def convert_checkpoint(
         torch_model, checkpoint, keys = loaded.model, loaded.checkpoint, loaded.keys
         args, named = example_call(torch_model, inputs, kwargs)
         translation, notes = _translated(
-            fold_batchnorm, torch_model, args, named, channels_last, sizes
+            fold_batchnorm, torch_model, args, named, channels_last, sizes, stem_of(checkpoint)
         )
         plan = bind(translation.conversion.plan, keys, checkpoint, prefix=prefix)
+        # what the plan uses and the checkpoint lacks (a counter) the model has
+        state = ChainMap(dict(checkpoint.tensors), _renamed(state_tensors(torch_model), keys))
         written = write_weights(
             folder,
             plan,
             checkpoint,
             loaded.own,
-            # what the plan uses and the checkpoint lacks (a counter) the model has
-            state=ChainMap(dict(checkpoint.tensors), _renamed(state_tensors(torch_model), keys)),
+            state=state,
             constants=translation.constants,
             max_shard_size=max_shard_size,
         )
+        factory = model if isinstance(model, str) else type(model).__qualname__
         conversion = replace(
             translation.conversion,
             plan=plan.renamed(loaded.own),
-            source=_source(checkpoint, written.sha256, model),
+            source=source_of(checkpoint, written.sha256, model=factory),
             digests=written.digests,
         )
         with stage("verify"):
             references = tuple(_references(torch_model, args, named, translation, conversion))
+        if not weights_only:
+            carry_along(folder, Path(source))
         write_folder(folder, translation.source, conversion, references, translation.own)
         built = live_model(folder)
         remember(built, conversion, translation.conversion.plan)
@@ -144,9 +159,20 @@ def convert_checkpoint(
             )
             if gradients:
                 report = _with_gradients(report, built, torch_model, args, named)
+        warnings = loaded.warnings
+        if quantize is not None and report.passed:
+            made = (torch_model, translation, conversion, plan, checkpoint, state)
+            whole = Whole(folder, *made, references, built, report, loaded.own)
+            record = partial(_references, torch_model, args, named, translation, conversion)
+            built, conversion, report = quantize_folder(
+                whole, quantize, record, max_shard_size=max_shard_size
+            )
+        elif quantize is not None:
+            warnings = (*warnings, "the weights were not quantized, as parity does not hold")
         write_report(folder, report)
+        text = (folder / "model.py").read_text(encoding="utf-8")
     notes = (*checkpoint.notes, *notes)
-    return Converted(built, translation.source, conversion, report, notes, loaded.warnings)
+    return Converted(built, text, conversion, report, notes, warnings)
 
 
 def verify_model(
@@ -188,7 +214,13 @@ def verify_model(
             f"{', '.join(said)}: for models written by hand. {type(model).__name__} comes from "
             "mlxport.convert, which knows its layers and the order of their axes."
         )
-    reference = reference_of(module, args, kwargs, conversion, keep_inputs=True)
+    values = {}
+    if conversion.quantized is not None:
+        if gradients:
+            raise OptionsError("gradients: MLX gives none of quantized weights")
+        values = dequantized(model._mlxport_plan, live_weights(model))
+    with carrying(module, values):
+        reference = reference_of(module, args, kwargs, conversion, keep_inputs=True)
     report = verify_live(
         model, conversion, reference, noise_multiple=noise_multiple or NOISE_MULTIPLE
     )
@@ -251,13 +283,13 @@ def _translated(
     kwargs: Mapping[str, Any] | None,
     channels_last: bool,
     sizes: DynamicSizes | None,
+    stem: str = "weights",
 ) -> tuple[Translation, tuple[str, ...]]:
     """Return the translation, and what there is to say of it."""
+    options: dict[str, Any] = {"channels_last": channels_last, "dynamic": sizes, "stem": stem}
     if not fold_batchnorm:
-        return translate(model, args, kwargs, channels_last=channels_last, dynamic=sizes), ()
-    translation, note = translate_folded(
-        model, args, kwargs, channels_last=channels_last, dynamic=sizes
-    )
+        return translate(model, args, kwargs, **options), ()
+    translation, note = translate_folded(model, args, kwargs, **options)
     return translation, (note,)
 
 
@@ -265,12 +297,6 @@ def _weights(
     translation: Translation, conversion: Conversion, state: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     return {**dict(conversion.plan.apply(state)), **translation.constants}
-
-
-def _source(checkpoint: Checkpoint, sha256: str, model: str | torch.nn.Module) -> dict[str, str]:
-    factory = model if isinstance(model, str) else type(model).__qualname__
-    source = {"path": checkpoint.path.name, "sha256": sha256, "model": factory}
-    return source | ({"key": checkpoint.key} if checkpoint.key else {})
 
 
 def _renamed(state: Mapping[str, Tensor], keys: Mapping[str, str]) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from mlxport.converter.checkpoint.read_safetensors import open_safetensors
 from mlxport.converter.checkpoint.stream import stream_left_out, stream_weights
 from mlxport.converter.errors import ConversionError, DeviceError
 from mlxport.converter.graph.layer_files import layer_files
+from mlxport.converter.hub import address_of
 from mlxport.converter.loading import live_model
 from mlxport.converter.parity.bundle import load_reference, save_reference
 from mlxport.converter.parity.compare import NOISE_MULTIPLE
@@ -27,11 +28,14 @@ from mlxport.converter.parity.recording import Reference
 from mlxport.converter.parity.report import ParityReport
 from mlxport.converter.parity.verify import verify_at_sizes
 from mlxport.converter.plan import WeightPlan
+from mlxport.converter.quantization import config_text
 from mlxport.converter.record import Conversion, Digests
 from mlxport.converter.tensor import Tensor
 from mlxport.converter.timings import stage
 
 WEIGHTS = "weights.safetensors"
+# What the files of the weights are called before their ending; the second as on the Hub.
+STEMS = ("weights", "model")
 LEFT_OUT = "left_out.safetensors"
 DEVICES = ("auto", "cpu", "metal", "cuda")
 
@@ -62,6 +66,28 @@ def write_folder(
         )
     for name, text in layers.items():
         (folder / "layers" / name).write_text(text, encoding="utf-8")
+    _write_evidence(folder, conversion, references)
+
+
+def write_quantized(
+    folder: Path, source: str, conversion: Conversion, references: Sequence[Reference]
+) -> None:
+    """Write anew what is another once the weights in a folder are quantised; see `write_folder`."""
+    (folder / "model.py").write_text(source, encoding="utf-8")
+    write_config(folder, conversion)
+    _write_evidence(folder, conversion, references)
+
+
+def write_config(folder: Path, conversion: Conversion) -> None:
+    """Write the ``config.json`` by which quantised weights are loaded, where they are quantised."""
+    if conversion.quantized is None:
+        return
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    path.write_text(config_text(conversion.quantized.settings, config), encoding="utf-8")
+
+
+def _write_evidence(folder: Path, conversion: Conversion, references: Sequence[Reference]) -> None:
     write_json(folder / "conversion.json", conversion.to_json())
     for number, reference in enumerate(references, 1):
         name = "reference.safetensors" if number == 1 else f"reference-{number}.safetensors"
@@ -92,6 +118,7 @@ def write_weights(
     state: Mapping[str, Tensor] | None = None,
     constants: Mapping[str, Tensor] | None = None,
     max_shard_size: int | str | None = None,
+    stem: str | None = None,
 ) -> WrittenWeights:
     """Write what a plan makes of a checkpoint and, for ``mlxport restore``, what it leaves out.
 
@@ -103,13 +130,40 @@ def write_weights(
         state: the tensors to take, if those of the checkpoint are not all.
         constants: further tensors, by the name of their parameter.
         max_shard_size: of the data in a file.
+        stem: of the files' names; the checkpoint's if not given.
     """
     tensors = checkpoint if state is None else replace(checkpoint, tensors=state)
     with digesting(checkpoint) as digest:
-        streamed = stream_weights(folder, plan, tensors, constants, max_shard_size=max_shard_size)
+        streamed = stream_weights(
+            folder,
+            plan,
+            tensors,
+            constants,
+            max_shard_size=max_shard_size,
+            stem=stem or stem_of(checkpoint),
+        )
         rest = left_out(plan, checkpoint, own)
         kept = stream_left_out(folder / LEFT_OUT, rest, checkpoint.mapped) if rest else {}
         return WrittenWeights(digest(), streamed.digests(own or {}, kept), tuple(streamed.warnings))
+
+
+def stem_of(checkpoint: Checkpoint) -> str:
+    """Return what files of weights are called: as the checkpoint's, where those have MLX's name."""
+    name = checkpoint.path.name
+    return "model" if name.startswith("model.safetensors") else "weights"
+
+
+def source_of(checkpoint: Checkpoint, sha256: str, **more: str) -> dict[str, str]:
+    """Return what the record says of where weights came from.
+
+    Args:
+        checkpoint: the weights.
+        sha256: of their files.
+        more: what else is known, by name.
+    """
+    source = {"path": checkpoint.path.name, "sha256": sha256, **more}
+    source |= {"hub": address} if (address := address_of(checkpoint.path)) else {}
+    return source | ({"key": checkpoint.key} if checkpoint.key else {})
 
 
 @stage("write")
@@ -152,10 +206,18 @@ def open_weights(folder: Path) -> Checkpoint:
     Raises:
         CheckpointError: they are missing or damaged.
     """
-    index = folder / f"{WEIGHTS}.index.json"
-    if index.exists():
-        return open_index(index, open_safetensors)
-    return open_safetensors(folder / WEIGHTS)
+    for stem in STEMS:
+        index = folder / f"{stem}.safetensors.index.json"
+        if index.exists():
+            return open_index(index, open_safetensors)
+        if (folder / f"{stem}.safetensors").exists():
+            return open_safetensors(folder / f"{stem}.safetensors")
+    return open_safetensors(folder / WEIGHTS)  # says that it is missing
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files of an output folder that hold its MLX weights."""
+    return sorted(file for stem in STEMS for file in folder.glob(f"{stem}*.safetensors"))
 
 
 def read_conversion(folder: Path) -> Conversion:

@@ -12,6 +12,7 @@ from typing import Any
 
 from mlxport.converter.errors import ConversionError
 from mlxport.converter.plan import WeightPlan
+from mlxport.converter.quantization import Quantized
 from mlxport.converter.structure import Signature
 
 FORMAT = "mlxport-conversion"
@@ -119,6 +120,8 @@ class Conversion:
             no largest; empty where every size is that of the example.
         conditions: what else must be true of these sizes (``"h % 4 == 0"``), Python in their names.
         digests: what the weights are; empty where none were written.
+        quantized: which weights are quantised, how, and what it cost; None if none are.
+        stem: what the files of the weights are called before their ending.
     """
 
     plan: WeightPlan
@@ -133,6 +136,8 @@ class Conversion:
     dynamic: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
     conditions: tuple[str, ...] = ()
     digests: Digests = field(default_factory=Digests)
+    quantized: Quantized | None = None
+    stem: str = "weights"
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON data."""
@@ -149,6 +154,8 @@ class Conversion:
             "conditions": list(self.conditions),
             "modules": [asdict(module, dict_factory=_stated) for module in self.modules],
             "draws": [asdict(draw, dict_factory=_stated) for draw in self.draws],
+            "quantized": self.quantized and self.quantized.to_json(),
+            "stem": self.stem,
             "plan": self.plan.to_json(),
             "digests": asdict(self.digests),
         }
@@ -174,6 +181,8 @@ class Conversion:
             transposes=data["transposes"],
             dynamic={name: tuple(limits) for name, limits in data.get("dynamic", {}).items()},
             conditions=tuple(data.get("conditions", ())),
+            quantized=data.get("quantized") and Quantized.from_json(data["quantized"]),
+            stem=data.get("stem", "weights"),
             versions=dict(data["versions"]),
             source=dict(data["source"]),
             draws=tuple(

@@ -6,7 +6,7 @@ Needs no torch to write ``.safetensors``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -20,8 +20,9 @@ from mlxport.converter.errors import ConversionError, OptionsError, StateDictErr
 from mlxport.converter.folder import LEFT_OUT, open_weights, read_conversion
 from mlxport.converter.plan import WeightPlan
 from mlxport.converter.progress import counted
+from mlxport.converter.quantization import Quantize
 from mlxport.converter.tensor import Tensor, TensorSpec, same_bits
-from mlxport.converter.transforms import Cast
+from mlxport.converter.transforms import Cast, Step
 
 _TORCH_ENDINGS = (".pt", ".pth", ".bin", ".ckpt")
 
@@ -35,12 +36,14 @@ class Restored:
         keys: the keys in it.
         lost: key -> why it could not be given back.
         rounded: keys whose values a cast had rounded: original dtype, rounded values.
+        quantized: keys whose values had been quantised: those the quantised ones stand for.
     """
 
     path: Path
     keys: tuple[str, ...]
     lost: Mapping[str, str] = field(default_factory=dict)
     rounded: tuple[str, ...] = ()
+    quantized: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -50,6 +53,11 @@ class Restored:
             found.append(
                 f"{len(self.rounded)} tensors were rounded when they were converted and have "
                 f"their dtype back, but not those values: {', '.join(self.rounded)}"
+            )
+        if self.quantized:
+            found.append(
+                f"{len(self.quantized)} tensors were quantized when they were converted and hold "
+                f"what is left of their values: {', '.join(self.quantized)}"
             )
         return tuple(found)
 
@@ -78,8 +86,10 @@ def restore(
     order = [key for key in plan.specs if key in specs]
     specs = {key: specs[key] for key in dict.fromkeys([*order, *specs])}
     _write(path, plan, weights, kept, specs)
-    rounded = [key for key in _rounded(plan) if key in specs]
-    return Restored(path, tuple(specs), lost, tuple(rounded))
+    rounded = _changed(plan, lambda step: isinstance(step, Cast) and step.rounds)
+    quantized = _changed(plan, lambda step: isinstance(step, Quantize))
+    kept_keys = [tuple(key for key in keys if key in specs) for keys in (rounded, quantized)]
+    return Restored(path, tuple(specs), lost, *kept_keys)
 
 
 def _checked(path: Path, overwrite: bool) -> Path:
@@ -177,10 +187,11 @@ def _check_ties(plan: WeightPlan, weights: Mapping[str, Tensor], lost: Mapping[s
         )
 
 
-def _rounded(plan: WeightPlan) -> Iterator[str]:
+def _changed(plan: WeightPlan, changes: Callable[[Step], bool]) -> Iterator[str]:
+    """Yield the keys whose values a step of a kind changed."""
     aliases = plan.names()
     for entry in plan.entries:
-        if any(isinstance(step, Cast) and step.rounds for step in entry.steps):
+        if any(map(changes, entry.steps)):
             yield from (name for key in entry.sources for name in aliases[key])
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import mlx.nn as nn
 
 from mlxport.converter.checkpoint.bind import OUTSIDE
+from mlxport.converter.checkpoint.carried import carry_along
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.output import OutputFolder
 from mlxport.converter.checkpoint.read import open_checkpoint
@@ -39,6 +40,7 @@ def convert_for_target(
     dtype: str | None = None,
     max_shard_size: int | str | None = None,
     overwrite: bool = False,
+    weights_only: bool = False,
 ) -> Converted:
     """Convert weights for an MLX model; see ``mlxport.convert_checkpoint``.
 
@@ -51,6 +53,8 @@ def convert_for_target(
         model = make_target(target, model_args) if isinstance(target, str) else target
         fit = fit_target(model, checkpoint, rename or {}, prefix)
         fit.require("Nothing was written.")
+        if not weights_only:
+            carry_along(folder, Path(source))
         name = target if isinstance(target, str) else type(target).__qualname__
         plan = _plan(checkpoint, fit)
         found = convert_by(

@@ -289,3 +289,18 @@ def to_mlx(tensor: Tensor) -> mx.array:
         return mx.zeros(tensor.shape, dtype=getattr(mx, name))
     array = mx.array(np.ascontiguousarray(tensor.bits).reshape(tensor.shape))
     return array.view(mx.bfloat16) if tensor.dtype == "BF16" else array
+
+
+def from_mlx(array: mx.array) -> Tensor:
+    """Return an ``mx.array`` as a tensor with the same bits.
+
+    Raises:
+        CheckpointError: the safetensors format has no such dtype.
+    """
+    import mlx.core as mx
+
+    name = str(array.dtype).rpartition(".")[2]
+    dtype = next((ours for ours, theirs in MLX_DTYPE.items() if theirs in (name, f"{name}_")), None)
+    if dtype is None:
+        raise CheckpointError(f"{name} is no dtype of a tensor in a checkpoint")
+    return Tensor(np.array(array.view(mx.uint16) if dtype == "BF16" else array), dtype)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxport.converter.checkpoint.bind import bind
+from mlxport.converter.checkpoint.carried import carry_along
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.in_memory import checkpoint_of
 from mlxport.converter.checkpoint.match import match_keys
@@ -24,11 +25,14 @@ from mlxport.converter.folder import (
     WEIGHTS,
     open_weights,
     read_conversion,
+    source_of,
+    write_config,
     write_json,
     write_weights,
 )
 from mlxport.converter.loading import live_model
 from mlxport.converter.plan import WeightPlan
+from mlxport.converter.quantization import Quantized
 from mlxport.converter.record import Conversion
 from mlxport.converter.tensor import Tensor, is_float, same_bits, to_mlx
 from mlxport.converter.transforms import Cast
@@ -45,6 +49,7 @@ def convert_by_plan(
     allow_lossy_cast: bool = False,
     max_shard_size: int | str | None = None,
     overwrite: bool = False,
+    weights_only: bool = False,
 ) -> Converted:
     """Convert a checkpoint by another's plan; see ``mlxport.convert_checkpoint``."""
     other = Path(plan).parent if Path(plan).name == MARK else Path(plan)
@@ -60,13 +65,21 @@ def convert_by_plan(
             own,
             constants=_constants(old.plan, other),
             max_shard_size=max_shard_size,
+            stem=old.stem,
         )
+        model_of = {"model": old.source["model"]} if "model" in old.source else {}
         conversion = replace(
             old,
             plan=fitted.renamed(own),
-            source=_source(checkpoint, written.sha256, old),
+            source=source_of(checkpoint, written.sha256, **model_of),
             digests=written.digests,
         )
+        if not weights_only:
+            carry_along(folder, Path(source))
+        if old.quantized is not None:  # as those were; the costs are theirs
+            unmeasured = Quantized(old.quantized.settings, old.quantized.layers, old.quantized.left)
+            conversion = replace(conversion, quantized=unmeasured)
+            write_config(folder, conversion)
         write_json(folder / MARK, conversion.to_json())
         text = _copy_model(other, folder)
         model = live_model(folder) if text else None
@@ -189,12 +202,6 @@ def _constants(plan: WeightPlan, folder: Path) -> dict[str, Tensor]:
             plan.constants,
             f"Keep {WEIGHTS} beside {MARK} ({error}).",
         ) from error
-
-
-def _source(checkpoint: Checkpoint, sha256: str, old: Conversion) -> dict[str, str]:
-    source = {"path": checkpoint.path.name, "sha256": sha256}
-    source |= {name: old.source[name] for name in ("model",) if name in old.source}
-    return source | ({"key": checkpoint.key} if checkpoint.key else {})
 
 
 def _copy_model(other: Path, folder: Path) -> str:

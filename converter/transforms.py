@@ -17,6 +17,7 @@ import numpy.typing as npt
 from mlxport.converter.batch_norm import folded_weight, scale_of
 from mlxport.converter.errors import ConversionError
 from mlxport.converter.orthogonal import orthogonal
+from mlxport.converter.quantization import Quantize
 from mlxport.converter.tensor import Tensor, cast, from_float64, holds, to_float64
 
 Tensors = tuple[Tensor, ...]
@@ -291,6 +292,7 @@ STEPS: dict[str, type[Any]] = {
         FoldOrthogonal,
         FoldBatchNormWeight,
         FoldBatchNormBias,
+        Quantize,
     )
 }
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlxport.converter.checkpoint.bind import OUTSIDE, cast_floats
+from mlxport.converter.checkpoint.carried import carry_along
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.folds import Source, plain_sources
 from mlxport.converter.checkpoint.output import MARK, OutputFolder
@@ -18,7 +19,7 @@ from mlxport.converter.checkpoint.readings import Reading, parse_layers, read_te
 from mlxport.converter.checkpoint.rename import Patterns, renamed
 from mlxport.converter.converted import Converted
 from mlxport.converter.errors import SeveralStateDictsError, StateDictError
-from mlxport.converter.folder import write_json, write_weights
+from mlxport.converter.folder import source_of, stem_of, write_json, write_weights
 from mlxport.converter.inspection import Inspection, Row, settled_by, ties_of
 from mlxport.converter.plan import Entry, WeightPlan
 from mlxport.converter.record import Conversion
@@ -60,6 +61,7 @@ def convert_weights(
     dtype: str | None = None,
     max_shard_size: int | str | None = None,
     overwrite: bool = False,
+    weights_only: bool = False,
 ) -> Converted:
     """Convert weights alone, by evidence and ``--layer``; see ``mlxport.convert_checkpoint``.
 
@@ -71,6 +73,8 @@ def convert_weights(
         checkpoint, own = renamed(open_checkpoint(source, key), rename or {})
         sources = _sources(checkpoint, prefix)
         plan = _plan(checkpoint, sources, read_tensors(sources, choices))
+        if not weights_only:
+            carry_along(folder, Path(source))
         found = convert_by(
             folder, plan, checkpoint, own, dtype=dtype, max_shard_size=max_shard_size
         )
@@ -100,9 +104,14 @@ def convert_by(
     """
     plan = plan if dtype is None else cast_floats(plan, dtype)
     written = write_weights(folder, plan, checkpoint, own, max_shard_size=max_shard_size)
-    record = {"path": checkpoint.path.name, "sha256": written.sha256, **(source or {})}
-    record |= {"key": checkpoint.key} if checkpoint.key else {}
-    conversion = Conversion(plan.renamed(own or {}), (), (), source=record, digests=written.digests)
+    conversion = Conversion(
+        plan.renamed(own or {}),
+        (),
+        (),
+        source=source_of(checkpoint, written.sha256, **(source or {})),
+        digests=written.digests,
+        stem=stem_of(checkpoint),
+    )
     write_json(folder / MARK, conversion.to_json())
     return Converted(None, "", conversion, None, (), written.warnings)
 

@@ -30,6 +30,7 @@ LEVELS: list[set[str]] = [
         "converter.inspection",
         "converter.load_weights",
         "converter.loaded",
+        "converter.quantize",
         "converter.restore",
         "converter.support",
         "converter.target",
@@ -47,9 +48,11 @@ LEVELS: list[set[str]] = [
     },
     {
         "converter.factory",
+        "converter.hub",
         "converter.inputs",
         "converter.loading",
         "converter.plan",
+        "converter.quantization",
         "converter.record",
         "converter.structure",
         "converter.tensor",
@@ -75,7 +78,13 @@ SIDEWAYS: dict[str, set[str]] = {
     "converter.analyze": {"converter.analysis", "converter.loaded"},
     "converter.export": {"converter.folder"},  # it reads what was written
     # a conversion ends in a written folder
-    "converter.conversion": {"converter.converted", "converter.folder", "converter.loaded"},
+    "converter.conversion": {
+        "converter.converted",
+        "converter.folder",
+        "converter.loaded",
+        "converter.quantize",
+    },
+    "converter.quantize": {"converter.converted", "converter.folder"},
     "converter.transfer": {"converter.converted", "converter.folder"},
     "converter.weights_only": {
         "converter.converted",
@@ -96,10 +105,12 @@ SIDEWAYS: dict[str, set[str]] = {
     # the reference is a safetensors file; modules are paired by the names layer_weights gives them
     "converter.parity": {"converter.checkpoint", "converter.layer_weights"},
     "converter.inputs": {"converter.torch_call"},  # inputs go by the names of forward
-    "converter.record": {"converter.plan", "converter.structure"},  # the record carries both
+    # the record carries all three
+    "converter.record": {"converter.plan", "converter.quantization", "converter.structure"},
     "converter.torch_structure": {"converter.structure", "converter.torch_call"},
     "converter.plan": {"converter.transforms", "converter.tensor"},
-    "converter.transforms": {"converter.tensor"},
+    "converter.transforms": {"converter.quantization", "converter.tensor"},
+    "converter.quantization": {"converter.tensor"},
     "converter.torch_tensor": {"converter.tensor"},
 }
 
@@ -113,7 +124,7 @@ NEVER: list[tuple[str, str]] = [
 ONLY: dict[str, set[str]] = {"layers": {"mlx", "mlxport.layers"}}
 
 # A third-party package -> the only place that may import it.
-KEPT_TO: dict[str, str] = {"click": "cli"}
+KEPT_TO: dict[str, str] = {"click": "cli", "huggingface_hub": "converter.hub"}
 
 # Verifying on a Mac needs no torch: neither these nor anything they load on import.
 TORCH_FREE: set[str] = {
@@ -129,6 +140,7 @@ TORCH_FREE: set[str] = {
     "converter.parity.trace",
     "converter.plan",
     "converter.progress",
+    "converter.quantization",
     "converter.record",
     "converter.restore",
     "converter.structure",

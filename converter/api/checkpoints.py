@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlxport.converter.environment import prepare
 from mlxport.converter.errors import OptionsError
+from mlxport.converter.hub import resolved
 from mlxport.converter.timings import stage, timed
 
 if TYPE_CHECKING:
@@ -50,11 +51,15 @@ def convert_checkpoint(
     fold_batchnorm: bool = False,
     dynamic: Sequence[int] | int | None = None,
     dynamic_shapes: Any = None,
+    quantize: str | Mapping[str, Any] | None = None,
+    weights_only: bool = False,
 ) -> Converted:
     """Convert a PyTorch checkpoint into an output folder with a verified MLX model.
 
     Args:
-        source: ``.safetensors``, ``.pt``, ``.pth``, ``.bin``, ``.ckpt`` or a folder of these.
+        source: ``.safetensors``, ``.pt``, ``.pth``, ``.bin``, ``.ckpt`` or a folder of these, or
+            ``hf://owner/name[@revision]``, a repository of the Hugging Face Hub (from its cache
+            where there is no network; needs ``mlxport[hub]``).
         output: the folder to write: ``model.py``, ``layers/``, ``weights.safetensors``,
             ``conversion.json``, ``reference.safetensors``, ``parity.json``.
         model: the torch model, or ``pkg.mod:factory`` that gives it.
@@ -94,6 +99,11 @@ def convert_checkpoint(
             sides of an image. torch.export finds out which sizes go together. Parity is then
             judged at a second set of sizes too.
         dynamic_shapes: the same in torch.export's own words, in place of ``dynamic``.
+        quantize: quantise ``Linear`` and ``Embedding`` layers as ``mlx.nn.quantize`` does:
+            ``"bits=4,group_size=64,mode=affine"``, or these in a dict. Parity is judged before, and
+            again with the quantised weights in both MLX and PyTorch; what they cost is measured.
+        weights_only: of a folder with a ``config.json``, do not carry along this, the tokenizer,
+            README and licence.
 
     Returns:
         The live model, its record, the parity report, which may say that parity failed, and how
@@ -105,6 +115,7 @@ def convert_checkpoint(
     prepare()
     common: dict[str, Any] = {"key": key, "prefix": prefix, "rename": rename}
     common |= {"overwrite": overwrite, "max_shard_size": max_shard_size}
+    common |= {"weights_only": weights_only}
     of_model = inputs or kwargs or channels_last or noise_multiple is not None or gradients
     of_model = of_model or fold_batchnorm
     of_model = of_model or bool(model_args and target is None)
@@ -114,10 +125,16 @@ def convert_checkpoint(
             "--model-args, --layout, --dynamic, --gradients, --fold-batchnorm and "
             "--noise-multiple, or name the model"
         )
+    if quantize is not None and model is None:
+        raise OptionsError(
+            "--quantize needs --model and --input: what it costs is measured by running the model. "
+            "A plan quantizes as its own model was."
+        )
     if sum(said is not None for said in (model, plan, target)) + bool(layers) > 1:
         raise OptionsError(
             "--model, --plan, --target and --layer each say what the weights are: give one"
         )
+    source = resolved(source)
     if plan is not None:
         if dtype is not None:
             raise OptionsError(
@@ -142,6 +159,7 @@ def convert_checkpoint(
         raise OptionsError("--model needs an example input: --input 1,1,32,48,40 (inputs=[…])")
     with stage("imports"):
         from mlxport.converter.conversion import convert_checkpoint
+    from mlxport.converter.quantization import parse_settings
 
     return convert_checkpoint(
         source,
@@ -158,6 +176,7 @@ def convert_checkpoint(
         fold_batchnorm=fold_batchnorm,
         dynamic=dynamic,
         dynamic_shapes=dynamic_shapes,
+        quantize=None if quantize is None else parse_settings(quantize),
         **common,
     )
 
@@ -189,7 +208,7 @@ def analyze_checkpoint(
     from mlxport.converter.analyze import analyze_checkpoint
 
     return analyze_checkpoint(
-        source,
+        resolved(source),
         model=model,
         inputs=inputs,
         kwargs=kwargs,
@@ -231,6 +250,7 @@ def convert_state_dict(
     prepare()
     from mlxport.converter.transfer import convert_state_dict
 
+    source = source if isinstance(source, Mapping) else resolved(source)
     return convert_state_dict(
         source, plan, key=key, prefix=prefix, allow_lossy_cast=allow_lossy_cast
     )
@@ -265,6 +285,7 @@ def inspect(
         ConversionError: the checkpoint cannot be read.
     """
     prepare()
+    source = resolved(source)
     if target is None and model_args:
         raise OptionsError("--model-args without --target: nothing takes them")
     if target is not None:
@@ -318,6 +339,7 @@ def load_weights(
     prepare()
     from mlxport.converter.load_weights import load_weights
 
+    source = source if isinstance(source, Mapping) else resolved(source)
     return load_weights(model, source, rename=rename, key=key, prefix=prefix, strict=strict)
 
 

@@ -18,8 +18,9 @@ from mlxport.converter.timings import stage
 
 # The endings of checkpoints in a folder, from the one to prefer to the one to take for want of it.
 _ENDINGS = (
-    (".index.json",),
+    (".safetensors.index.json",),
     (".safetensors",),
+    (".index.json",),
     (".pt", ".pth", ".bin", ".ckpt", ".pytorch", ".tar", ".pkl"),
 )
 

@@ -69,6 +69,7 @@ def stream_weights(
     constants: Mapping[str, Tensor] | None = None,
     *,
     max_shard_size: int | str | None = None,
+    stem: str = STEM,
 ) -> Streamed:
     """Write what a plan makes of a checkpoint; no more than one entry is in memory at a time.
 
@@ -80,6 +81,7 @@ def stream_weights(
         constants: further tensors, by target name.
         max_shard_size: of the data in a file, in bytes or as ``"5GB"``; a file holds more only
             where a single tensor does. 2 GB if not given.
+        stem: of the files' names, in place of ``weights``.
 
     Raises:
         StateDictError: MLX has no such dtype as some targets would have; all are listed.
@@ -93,25 +95,26 @@ def stream_weights(
     shards = split(specs, parse_size(SHARD if max_shard_size is None else max_shard_size))
     streamed = Streamed()
     made = _converted(plan, checkpoint, constants or {}, streamed)
-    _write(folder, shards, counted(made, {name: spec.nbytes for name, spec in specs.items()}))
+    sized = counted(made, {name: spec.nbytes for name, spec in specs.items()})
+    _write(folder, stem, shards, sized)
     return streamed
 
 
 def _write(
-    folder: Path, shards: list[dict[str, TensorSpec]], made: Iterator[tuple[str, Tensor]]
+    folder: Path, stem: str, shards: list[dict[str, TensorSpec]], made: Iterator[tuple[str, Tensor]]
 ) -> None:
     if len(shards) == 1:
-        write_safetensors(folder / f"{STEM}.safetensors", made, specs=shards[0])
+        write_safetensors(folder / f"{stem}.safetensors", made, specs=shards[0])
         return
     weight_map = {}
     for number, shard in enumerate(shards, 1):
-        name = f"{STEM}-{number:05}-of-{len(shards):05}.safetensors"
+        name = f"{stem}-{number:05}-of-{len(shards):05}.safetensors"
         write_safetensors(folder / name, islice(made, len(shard)), specs=shard)
         weight_map.update(dict.fromkeys(shard, name))
     next(made, None)  # the last one is done with, too
     total = sum(spec.nbytes for shard in shards for spec in shard.values())
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    path = folder / f"{STEM}.safetensors.index.json"
+    path = folder / f"{stem}.safetensors.index.json"
     path.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
 
 

@@ -7,6 +7,7 @@ import re
 import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from mlxport.converter.errors import ConversionError
 from mlxport.converter.graph.attributes import Attribute, Built, ClassGroup, Parameter
 from mlxport.converter.graph.body import Body, Lowered
 from mlxport.converter.graph.classes import find_classes
@@ -22,7 +23,7 @@ LOAD = '''
 def load(folder: str | Path = Path(__file__).parent) -> {name}:
     """Build the model with the weights in a folder (this file's own), ready for inference."""
     weights = {{}}
-    for file in sorted(Path(folder).glob("weights*.safetensors")):
+    for file in sorted(Path(folder).glob("{stem}*.safetensors")):
         weights.update(mx.load(str(file)))
     model = {name}()
     model.load_weights(list(weights.items()))
@@ -34,11 +35,41 @@ Model = {name}
 '''
 
 
+_BUILD = "    model = {name}()\n"
+_QUANTIZE = """\
+    settings = json.loads((Path(folder) / "config.json").read_text())["quantization"]
+    nn.quantize(model, **settings, class_predicate=lambda path, _: f"{{path}}.scales" in weights)
+"""
+
+
+def loading_quantized(source: str) -> str:
+    """Return the source of a model whose ``load`` expects quantised weights, as mlx-lm's does.
+
+    Args:
+        source: what `emit` gives.
+    """
+    name = source.rpartition("Model = ")[2].strip()
+    for stem in ("weights", "model"):
+        said = {"name": name, "stem": stem}
+        if source.endswith(plain := LOAD.format(**said)):
+            break
+    else:
+        raise ConversionError("model.py has another load() than mlxport writes: convert it again")
+    quantized = LOAD.replace(_BUILD, _BUILD + _QUANTIZE).format(**said)
+    text = source.removesuffix(plain) + quantized
+    return text.replace("from pathlib import Path\n", "import json\nfrom pathlib import Path\n", 1)
+
+
 @stage("emit")
-def emit(lowered: Lowered, names: Names) -> str:
+def emit(lowered: Lowered, names: Names, stem: str = "weights") -> str:
     """Return the source of the MLX model.
 
     Deterministic: the same lowered model gives the same text.
+
+    Args:
+        lowered: the model.
+        names: its names.
+        stem: what the files of the weights are called before their ending.
     """
     groups = find_classes(lowered, names)
     root = groups[-1]
@@ -47,7 +78,7 @@ def emit(lowered: Lowered, names: Names) -> str:
     classes = "\n\n".join(
         _class(group, names, buffers, limits.get(group.name, ())) for group in groups
     )
-    code = f"{classes}\n{LOAD.format(name=root.name)}"
+    code = f"{classes}\n{LOAD.format(name=root.name, stem=stem)}"
     return f"{_module_docstring(root, lowered, names)}\n{_imports(code, lowered)}\n\n\n{code}"
 
 

@@ -96,13 +96,16 @@ def translate_folded(
     *,
     channels_last: bool = False,
     dynamic: DynamicSizes | None = None,
+    stem: str = "weights",
 ) -> tuple[Translation, str]:
     """Translate a torch model with its BatchNorms folded, and say which were.
 
     As `translate`; the plan's sources are keys of the state dict of the model that is given.
     """
     folds = fold_batchnorm(model, args, kwargs)
-    translation = translate(folds.model, args, kwargs, channels_last=channels_last, dynamic=dynamic)
+    translation = translate(
+        folds.model, args, kwargs, channels_last=channels_last, dynamic=dynamic, stem=stem
+    )
     return (_with_folds(translation, folds, model) if folds.layers else translation), folds.note()
 
 

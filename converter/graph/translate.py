@@ -55,6 +55,7 @@ def translate(
     *,
     channels_last: bool = False,
     dynamic: DynamicSizes | None = None,
+    stem: str = "weights",
 ) -> Translation:
     """Translate a torch model, captured on example inputs.
 
@@ -64,6 +65,7 @@ def translate(
         kwargs: keyword inputs.
         channels_last: the MLX model takes and gives channels-last arrays, without transposes.
         dynamic: which sizes of the inputs are dynamic; none if not given.
+        stem: what the files of the weights are called before their ending.
 
     Raises:
         CaptureError: torch.export cannot capture the model, or not at more than one size.
@@ -77,8 +79,9 @@ def translate(
     if lowered.size_names:
         with stage("sizes"):
             lowered.conditions = _conditions(captured, lowered, model, *call)
-    source = emit(lowered, names)
+    source = emit(lowered, names, stem)
     conversion = Conversion(
+        stem=stem,
         plan=weight_plan(lowered, names),
         modules=tuple(lowered.records),
         inputs=tuple(formal.name for formal in lowered.bodies[""].parameters),

@@ -41,6 +41,7 @@ class ParityReport:
         histograms: of the error at their single positions.
         others: what was found at other sizes and on other inputs.
         notes: what the reader should know besides, one sentence each.
+        quantized: how the weights are quantised, in PyTorch too; empty where they are not.
     """
 
     entries: tuple[Entry, ...]
@@ -59,6 +60,7 @@ class ParityReport:
     histograms: tuple[Histogram, ...] = ()
     others: tuple[ParityReport, ...] = ()
     notes: tuple[str, ...] = ()
+    quantized: str = ""
 
     @property
     def passed(self) -> bool:
@@ -90,7 +92,8 @@ class ParityReport:
     def verdict(self) -> str:
         """The outcome in a sentence."""
         if self.passed:
-            return self._holds() + self._elsewhere()
+            weights = f"; both with weights quantized to {self.quantized}"
+            return self._holds() + self._elsewhere() + weights * bool(self.quantized)
         failed = self.decisive
         return failed._failed() + (f"\n({failed.conditions})" if failed.conditions else "")
 
@@ -115,6 +118,7 @@ class ParityReport:
             "pictures": [picture.to_json() for picture in self.pictures],
             "histograms": [histogram.to_json() for histogram in self.histograms],
             "notes": list(self.notes),
+            "quantized": self.quantized,
             "outputs": [entry.to_json() for entry in self.outputs],
             "entries": [entry.to_json() for entry in self.entries],
             "gradients": [entry.to_json() for entry in self.gradients],
@@ -149,6 +153,7 @@ class ParityReport:
             histograms=tuple(map(Histogram.from_json, data.get("histograms", ()))),
             others=tuple(map(cls.from_json, data.get("others", ()))),
             notes=tuple(data.get("notes", ())),
+            quantized=data.get("quantized", ""),
         )
 
     def to_text(

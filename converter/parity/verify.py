@@ -158,7 +158,7 @@ class _Verification:
         self.calls = {(call.path, call.number): call for call in reference.calls}
         self.seen: Counter[str] = Counter()
         self.pairs: list[_Pair] = []
-        self.draws = conversion.draws
+        self.draws, self.quantized = conversion.draws, conversion.quantized
         check_draws(reference.draws, self.draws)
 
     def report(self) -> ParityReport:
@@ -186,6 +186,8 @@ class _Verification:
             sizes=dict(reference.sizes),
             pictures=pictures,
             histograms=histograms,
+            notes=tuple(self.quantized.sentences()) if self.quantized else (),
+            quantized=str(self.quantized.settings) if self.quantized else "",
         )
 
     def pictured(self, result: Any) -> tuple[tuple[Picture, ...], tuple[Histogram, ...]]:

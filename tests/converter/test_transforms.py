@@ -145,7 +145,10 @@ def test_every_step_is_known_by_its_kind() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"kind": "rotate"}, r"'rotate' is unknown; known are .*permute, reshape.*newer mlxport"),
+        (
+            {"kind": "rotate"},
+            r"'rotate' is unknown; known are .*permute, quantize, reshape.*newer mlxport",
+        ),
         ({}, "None is unknown"),
         ({"kind": "permute", "axis": 1}, r"'permute' has wrong fields \['axis'\]"),
         ({"kind": "permute"}, r"'permute' has wrong fields \[\]"),

@@ -1,0 +1,111 @@
+"""Checkpoints on the Hugging Face Hub: ``hf://owner/name[@revision]``, by way of its local cache.
+
+Needs huggingface_hub only where such an address is given.
+"""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from mlxport.converter.errors import CheckpointError, OptionsError
+
+# pathlib makes one slash of two
+_ADDRESS = re.compile(r"hf:/{1,2}(?P<repo>[^/@]+/[^/@]+?)(?:@(?P<revision>.+))?")
+_CACHED = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)")
+
+# What lies beside the weights of a model on the Hub and belongs with them wherever they go.
+CARRIED = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece*.model",
+    "*.tiktoken",
+    "chat_template*",
+    "README.md",
+    "LICENSE*",
+)
+_SAFETENSORS = ("*.safetensors", "*.safetensors.index.json")
+_TORCH = ("*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt")
+
+
+def resolved(source: str | Path) -> Path:
+    """Return where a source lies on this machine; what is on the Hub is fetched into its cache.
+
+    Of a repository the files at its top are taken: the weights, as safetensors where there are
+    any, and what belongs with them. Offline (``HF_HUB_OFFLINE=1``, or no network) the cache alone
+    is looked into.
+
+    Args:
+        source: a path, or ``hf://owner/name``, ``hf://owner/name@revision``.
+
+    Raises:
+        OptionsError: the address does not read so.
+        CheckpointError: huggingface_hub is not installed, or there is no such repository or
+            revision, or no access to it.
+    """
+    text = str(source)
+    if not text.startswith("hf:/"):
+        return Path(source)
+    match = _ADDRESS.fullmatch(text)
+    if match is None:
+        raise OptionsError(f"{text}: expected hf://owner/name or hf://owner/name@revision")
+    return _snapshot(match["repo"], match["revision"])
+
+
+def address_of(path: Path) -> str:
+    """Return the address of a file in the Hub's cache, with its commit; empty for other files."""
+    for snapshots in path.absolute().parents:
+        match = _CACHED.fullmatch(snapshots.parent.name)
+        if snapshots.name == "snapshots" and match:
+            commit = path.absolute().relative_to(snapshots).parts[0]
+            return f"hf://{match['owner']}/{match['name']}@{commit}"
+    return ""
+
+
+def _snapshot(repository: str, revision: str | None) -> Path:
+    address = f"hf://{repository}" + (f"@{revision}" if revision else "")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise CheckpointError(
+            f"{address}: huggingface_hub is not installed: pip install 'mlxport[hub]'"
+        ) from error
+    wanted = _wanted(repository, revision)
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
+    except Exception as error:  # the Hub's own errors, the network's, the disk's
+        reason = f"{type(error).__name__}: {error}".strip().partition("\n")[0]
+        raise CheckpointError(f"{address} cannot be fetched: {reason}") from error
+
+
+def _wanted(repository: str, revision: str | None) -> list[str]:
+    """Return the files to fetch; patterns for them where the Hub cannot be asked."""
+    from huggingface_hub import HfApi
+
+    try:
+        files = HfApi().list_repo_files(repository, revision=revision)
+    except Exception:  # snapshot_download says what is wrong, or finds it in the cache
+        return [*_SAFETENSORS, *CARRIED]
+    top = [file for file in files if "/" not in file]
+    weights = [file for file in top if is_one(file, _SAFETENSORS)]
+    weights = weights or [file for file in top if is_one(file, _TORCH)]
+    if not weights:
+        raise CheckpointError(
+            f"hf://{repository}: no weights at the top of this repository, which holds "
+            f"{len(files)} files. Fetch the folder that is meant and name it."
+        )
+    return [*weights, *(file for file in top if is_one(file, CARRIED))]
+
+
+def is_one(name: str, patterns: tuple[str, ...]) -> bool:
+    """Tell whether a file's name fits one of several patterns."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
