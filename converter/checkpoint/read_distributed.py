@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 from mlxport.converter.checkpoint.checkpoint import Checkpoint, printable
 from mlxport.converter.checkpoint.inert_pickle import InertPickle, Placeholder, load_inert
 from mlxport.converter.checkpoint.read_index import stays_inside
-from mlxport.converter.checkpoint.recognise import DISTRIBUTED
+from mlxport.converter.checkpoint.recognise import DISTRIBUTED, check_unpacked
 from mlxport.converter.checkpoint.state_dict import find_state_dict
 from mlxport.converter.errors import CheckpointError
 from mlxport.converter.tensor import Tensor
@@ -192,7 +193,11 @@ def _load(chunk: _Chunk, dtype: torch.dtype) -> Tensor:
         with chunk.file.open("rb") as file:
             file.seek(chunk.start)
             data = file.read(chunk.length)
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            check_unpacked(archive, len(data), f"{chunk.file} at {chunk.start}")
         loaded = load_inert(io.BytesIO(data), InertPickle(), mmap=False)
+    except CheckpointError:
+        raise
     except Exception as error:  # torch raises nearly anything on damaged bytes
         raise CheckpointError(
             f"{chunk.file}: damaged at {chunk.start} ({type(error).__name__}). {_DAMAGED}"

@@ -34,6 +34,9 @@ _FIRST_BYTES = 512
 # Where a member's local header in a zip archive gives the lengths of its last two parts.
 _LENGTHS_AT = 26
 _ALIGNMENT = 16
+# What compression gains on weights is a fraction; even a file of zeros is not worth this much.
+_MOST_GAIN = 64
+_HARMLESS = 1 << 27
 
 # How files begin that are taken for checkpoints -> what they are, and what to do.
 _OTHER: dict[bytes, tuple[str, str]] = {
@@ -90,6 +93,25 @@ def recognise(path: Path) -> Format:
     )
 
 
+def is_inflated(claimed: int, held: int) -> bool:
+    """Tell whether a few bytes claim to be so many that no honest file does it."""
+    return claimed > _HARMLESS and claimed > _MOST_GAIN * held
+
+
+def check_unpacked(archive: zipfile.ZipFile, size: int, where: str) -> None:
+    """Check that a zip archive does not unpack to far more than it is.
+
+    Raises:
+        CheckpointError: it does.
+    """
+    claimed = sum(info.file_size for info in archive.infolist())
+    if is_inflated(claimed, size):
+        raise CheckpointError(
+            f"{where}: {size} bytes claim to unpack to {claimed}, which would fill the memory. "
+            "If that is meant, unpack the archive and save the checkpoint anew in PyTorch."
+        )
+
+
 def is_mappable(path: Path) -> bool:
     """Tell whether the members of a zip archive can be read where they lie.
 
@@ -136,6 +158,7 @@ def _zip_format(path: Path) -> Format:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+            check_unpacked(archive, path.stat().st_size, str(path))
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise CheckpointError(
             f"{path}: cut short or damaged ({error}). torch.save writes a zip archive, and its "

@@ -17,6 +17,7 @@ import torch
 
 from mlxport.converter.checkpoint.checkpoint import described, printable
 from mlxport.converter.checkpoint.inert_pickle import Placeholder
+from mlxport.converter.checkpoint.recognise import is_inflated
 from mlxport.converter.errors import CheckpointError, SeveralStateDictsError, StateDictError
 from mlxport.converter.tensor import Tensor
 from mlxport.converter.torch_tensor import tensor_from_torch
@@ -94,14 +95,18 @@ def to_tensors(entries: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     """Return the tensors as their bits, sharing memory.
 
     Raises:
-        CheckpointError: some are not plain (sparse, quantised, on no device …); all are listed.
+        CheckpointError: some are not plain (sparse, quantised, on no device …), or a few values
+            repeated without end; all are listed.
     """
     tensors: dict[str, Tensor] = {}
     problems = []
+    held = path.stat().st_size
     for name, value in entries.items():
         try:
             if isinstance(value, Placeholder):
                 raise StateDictError(f"made by {value.source}, not a plain tensor")
+            if is_inflated(value.numel() * value.element_size(), held):
+                raise StateDictError(f"one value claims to be {tuple(value.shape)}")
             tensors[name] = tensor_from_torch(value)
         except StateDictError as error:
             problems.append(f"{printable(name)}: {error}")
