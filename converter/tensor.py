@@ -240,10 +240,12 @@ def holds(wide: str, narrow: str) -> bool:
 def cast(tensor: Tensor, dtype: str) -> Tensor:
     """Return a tensor's values in another dtype of its kind, rounded as ``torch.Tensor.to`` does.
 
-    To nearest, ties to even; from F64 to 16 bits by way of F32. NaN stays NaN.
+    To nearest, ties to even; from F64 to 16 bits by way of F32. NaN stays NaN. To 8 bits only what
+    they hold, as when a cast from them is undone: nothing is rounded.
 
     Raises:
-        CheckpointError: one dtype is floating-point and the other is not, or ``dtype`` has 8 bits.
+        CheckpointError: one dtype is floating-point and the other is not, or ``dtype`` has 8 bits
+            and values are none of its.
     """
     if tensor.dtype == dtype:
         return tensor
@@ -251,8 +253,10 @@ def cast(tensor: Tensor, dtype: str) -> Tensor:
     if bits.size > 1 and not any(bits.strides):  # an outline stays one
         one = cast(tensor.with_bits(bits[(0,) * bits.ndim]), dtype)
         return one.with_bits(np.broadcast_to(one.bits, bits.shape))
-    if is_float(tensor.dtype) != is_float(dtype) or dtype in _EIGHT_BITS:
+    if is_float(tensor.dtype) != is_float(dtype):
         raise CheckpointError(f"{tensor.dtype} values cannot be cast to {dtype}")
+    if dtype in _EIGHT_BITS:
+        return Tensor(_eight_bit_patterns(tensor, dtype), dtype)
     if not is_float(dtype):
         return Tensor(bits.astype(STORAGE[dtype]), dtype)
     if dtype == "F64":
@@ -262,6 +266,24 @@ def cast(tensor: Tensor, dtype: str) -> Tensor:
         if dtype == "BF16":
             return Tensor(_bfloat16_bits(values), dtype)
         return Tensor(values.astype(STORAGE[dtype], copy=False), dtype)
+
+
+def _eight_bit_patterns(tensor: Tensor, dtype: str) -> npt.NDArray[np.uint8]:
+    values = to_float64(tensor)
+    known = _eight_bit_values(dtype)
+    keys, codes = np.unique(known.view(np.uint64), return_index=True)
+    found = np.minimum(np.searchsorted(keys, values.view(np.uint64)), len(keys) - 1)
+    isnan = np.isnan(values)
+    patterns = np.where(isnan, _EIGHT_BITS[dtype].nan[0], codes[found]).astype(np.uint8)
+    unknown = ~isnan & (known[patterns] != values)
+    if dtype == "F8_E8M0":  # which has no zero; PyTorch makes it the least there is
+        patterns, unknown = np.where(values == 0, np.uint8(0), patterns), unknown & (values != 0)
+    if unknown.any():
+        raise CheckpointError(
+            f"{np.count_nonzero(unknown)} of {values.size} {tensor.dtype} values are none of "
+            f"{dtype}'s: they were changed since they were cast from it"
+        )
+    return np.asarray(patterns)
 
 
 def _to_float32(tensor: Tensor) -> npt.NDArray[np.float32]:

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mlxport.converter.checkpoint.bind import OUTSIDE, cast_floats
+from mlxport.converter.checkpoint.bind import OUTSIDE, cast_floats, decode_float8
 from mlxport.converter.checkpoint.carried import carry_along
-from mlxport.converter.checkpoint.checkpoint import Checkpoint
+from mlxport.converter.checkpoint.checkpoint import Checkpoint, printable
 from mlxport.converter.checkpoint.folds import Source, plain_sources
 from mlxport.converter.checkpoint.output import MARK, OutputFolder
 from mlxport.converter.checkpoint.read import open_checkpoint
@@ -103,6 +103,7 @@ def convert_by(
         source: what else the record says of where the weights came from.
     """
     plan = plan if dtype is None else cast_floats(plan, dtype)
+    plan, decoded = decode_float8(plan)
     written = write_weights(folder, plan, checkpoint, own, max_shard_size=max_shard_size)
     conversion = Conversion(
         plan.renamed(own or {}),
@@ -113,7 +114,11 @@ def convert_by(
         stem=stem_of(checkpoint),
     )
     write_json(folder / MARK, conversion.to_json())
-    return Converted(None, "", conversion, None, (), written.warnings)
+    warnings = list(written.warnings)
+    if decoded:
+        named = ", ".join(map(printable, decoded))
+        warnings.append(f"MLX has no float8: decoded to bfloat16, which holds every value: {named}")
+    return Converted(None, "", conversion, None, (), tuple(warnings))
 
 
 def _sources(checkpoint: Checkpoint, prefix: str | None) -> dict[str, Source]:

@@ -85,6 +85,32 @@ def cast_floats(plan: WeightPlan, dtype: str) -> WeightPlan:
     return replace(plan, entries=tuple(map(recast, plan.entries)))
 
 
+def decode_float8(plan: WeightPlan) -> tuple[WeightPlan, list[str]]:
+    """Return the plan with float8 sources decoded to bfloat16, which holds all their values.
+
+    MLX has no float8 dtypes; its loaders would take the bits for integers.
+
+    Args:
+        plan: its ``specs`` give the dtypes of its sources.
+
+    Returns:
+        The plan, and the sources that are decoded; those it casts already are not among them.
+    """
+    decoded: list[str] = []
+
+    def decode(entry: Entry) -> Entry:
+        source = computed_dtypes(entry, plan.specs)
+        target = tuple("BF16" if one.startswith("F8") else one for one in source)
+        if source == target:
+            return entry
+        decoded.extend(
+            key for key, one in zip(entry.sources, source, strict=True) if one[:2] == "F8"
+        )
+        return _preceded(entry, Cast(source, target))
+
+    return replace(plan, entries=tuple(map(decode, plan.entries))), decoded
+
+
 def computed_dtypes(entry: Entry, specs: Mapping[str, TensorSpec]) -> tuple[str, ...]:
     """Return the dtypes in which an entry's steps take its sources, after any cast."""
     first = entry.steps[0] if entry.steps else None

@@ -58,13 +58,33 @@ def test_integers(narrow: str, wide: str, fits: bool) -> None:
     assert holds(wide, narrow) == (fits and narrow != "I64")
 
 
-@pytest.mark.parametrize(("source", "target"), [("F32", "I32"), ("I32", "F32"), ("F32", "F8_E4M3")])
+@pytest.mark.parametrize(("source", "target"), [("F32", "I32"), ("I32", "F32"), ("I8", "F8_E4M3")])
 def test_other_kinds_are_refused(source: str, target: str) -> None:
     with pytest.raises(CheckpointError, match="cannot be cast"):
         cast(TensorSpec(source, (2,)).outline(), target)
 
 
-@pytest.mark.parametrize("target", ["F16", "BF16", "F32", "F64"])
+@pytest.mark.parametrize("through", ["BF16", "F32", "F64"])
+@pytest.mark.parametrize("dtype", EIGHT_BITS)
+def test_a_cast_from_8_bits_is_undone(dtype: str, through: str) -> None:
+    given = patterns(dtype)
+    step = Cast((dtype,), (through,))
+    assert not step.rounds
+    (back,) = step.invert(step.apply((given,)))
+    number = ~np.isnan(to_float64(given))
+    assert np.array_equal(back.bits[number], given.bits[number])
+    assert np.isnan(to_float64(back)[~number]).all()
+    assert cast(TensorSpec(through, (3, 4)).outline(), dtype).shape == (3, 4)
+
+
+@pytest.mark.parametrize("dtype", EIGHT_BITS)
+def test_nothing_is_rounded_to_8_bits(dtype: str) -> None:
+    given = Tensor(np.array([1, 1.01, np.nan, 3e38, 1e-44], np.float32), "F32")
+    with pytest.raises(CheckpointError, match=f"3 of 5 F32 values are none of {dtype}'s"):
+        cast(given, dtype)
+
+
+@pytest.mark.parametrize("target", ["F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E8M0"])
 def test_an_outline_stays_one(target: str) -> None:
     found = cast(TensorSpec("F32", (10**6, 10**6)).outline(), target)
     assert (found.shape, found.dtype) == ((10**6, 10**6), target)
@@ -79,3 +99,10 @@ def test_a_step_goes_back_and_says_whether_it_rounds() -> None:
     assert back.bits.tolist() == given.bits.tolist()
     with pytest.raises(ConversionError, match="expected"):
         step.apply((cast(given, "F32"),))
+
+
+def test_a_zero_with_a_sign_is_none_of_those_without() -> None:
+    zero = Tensor(np.array([-0.0], np.float32), "F32")
+    assert cast(zero, "F8_E4M3").bits.tolist() == [0x80]
+    with pytest.raises(CheckpointError, match="none of F8_E4M3FNUZ's"):
+        cast(zero, "F8_E4M3FNUZ")
