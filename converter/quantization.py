@@ -207,6 +207,15 @@ class Quantized:
     costs: tuple[Cost, ...] = ()
     layer_costs: tuple[Cost, ...] = ()
 
+    def summary(self) -> str:
+        """Say how the weights are quantised and how far that moves the model, for a verdict."""
+        worst = max(self.costs, key=lambda cost: cost.error, default=None)
+        if worst is None:
+            return str(self.settings)
+        ratio = "" if worst.snr_db is None else f", {worst.snr_db:.1f} dB"
+        moved = f"which moves {worst.name} by {worst.error:.1e}{ratio} (measured, not judged)"
+        return f"{self.settings}, {moved}"
+
     def sentences(self) -> Iterator[str]:
         """Say what was quantised and what it cost, for a report."""
         before, after = (f"{size / 2**20:.4g} MiB" for size in self.nbytes)

@@ -187,7 +187,7 @@ class _Verification:
             pictures=pictures,
             histograms=histograms,
             notes=tuple(self.quantized.sentences()) if self.quantized else (),
-            quantized=str(self.quantized.settings) if self.quantized else "",
+            quantized=self.quantized.summary() if self.quantized else "",
         )
 
     def pictured(self, result: Any) -> tuple[tuple[Picture, ...], tuple[Histogram, ...]]:

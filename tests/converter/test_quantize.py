@@ -140,7 +140,9 @@ def test_what_is_quantized_and_what_is_not_is_told(converted: tuple[Path, Any]) 
     assert done.left == {"narrow": "rows of 40 do not divide into groups of 32"}
     assert done.nbytes[1] < done.nbytes[0] / 2
     assert done.before.startswith("parity holds")
-    said = "both with weights quantized to 4 bits in groups of 32 (affine)"
+    (cost,) = done.costs
+    moved = f"moves output by {cost.error:.1e}, {cost.snr_db:.1f} dB (measured, not judged)"
+    said = f"both with weights quantized to 4 bits in groups of 32 (affine), which {moved}"
     assert result.report.verdict.endswith(said)
     text = result.report.to_text(width=200)
     for said in ("3 layers quantized to 4 bits in groups of 32", "narrow (rows of 40", "dB"):

@@ -1,9 +1,13 @@
 """Looking into a checkpoint, and converting its weights, without the model."""
 
 import json
+import warnings
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -12,6 +16,8 @@ from torch import nn
 import mlxport
 from mlxport.converter import api
 from mlxport.converter.errors import OptionsError, StateDictError
+from mlxport.converter.torch_tensor import tensor_from_torch
+from mlxport.converter.transforms import conv_transpose_weight
 from mlxport.examples.unet3d import UNet3d
 
 State = dict[str, torch.Tensor]
@@ -141,6 +147,37 @@ def test_weight_norm_is_folded_and_named_as_lost(tmp_path: Path) -> None:
     )
     lost = api.restore(tmp_path / "out", tmp_path / "back.pt", partial=True).lost
     assert len(lost) == 2
+
+
+NORMS = {
+    "weight norm, hook": nn.utils.weight_norm,
+    "weight norm": nn.utils.parametrizations.weight_norm,
+    "weight norm of axis 1": partial(nn.utils.parametrizations.weight_norm, dim=1),
+    "spectral norm, hook": nn.utils.spectral_norm,
+    "spectral norm": nn.utils.parametrizations.spectral_norm,
+}
+
+
+@pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
+def test_norms_are_folded_straight_from_the_state_dict(tmp_path: Path, norm: Any) -> None:
+    torch.manual_seed(6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the hooks are deprecated
+        up = norm(nn.ConvTranspose3d(4, 6, (2, 3, 1), groups=2)).eval()
+        down = norm(nn.Conv2d(5, 4, (2, 3))).eval()
+    net = nn.ModuleDict({"up": up, "down": down})
+    save_file(net.state_dict(), tmp_path / "net.safetensors")
+    layers = ["*=Conv", "up.*=ConvTranspose3d:2"]
+    api.convert_checkpoint(tmp_path / "net.safetensors", tmp_path / "out", layers=layers)
+    made = mx.load(str(tmp_path / "out/weights.safetensors"))
+    up(torch.zeros(1, 4, 2, 2, 2))  # the hooks make the weights
+    down(torch.zeros(1, 5, 4, 4))
+    (transposed,) = conv_transpose_weight(2)
+    (turned,) = transposed.apply((tensor_from_torch(up.weight.detach()),))
+    assert {*made} == {"up.weight", "up.bias", "down.weight", "down.bias"}
+    np.testing.assert_allclose(np.array(made["up.weight"]), turned.bits, rtol=1e-5, atol=1e-7)
+    expected = down.weight.detach().permute(0, 2, 3, 1).numpy()
+    np.testing.assert_allclose(np.array(made["down.weight"]), expected, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
