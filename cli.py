@@ -339,6 +339,12 @@ def report(sources: tuple[Path, ...], output: Path | None, overwrite: bool) -> N
 
 @main.command()
 @click.argument("source", type=_Source())
+@click.option(
+    "--plan",
+    type=click.Path(path_type=Path),
+    metavar="OUT/conversion.json",
+    help="Show what the plan of other weights of the same architecture makes of each tensor.",
+)
 @_target
 @_selection
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")

@@ -6,7 +6,7 @@ Needs torch only to read what ``torch.save`` wrote.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,9 @@ from mlxport.converter.folder import (
     write_json,
     write_weights,
 )
+from mlxport.converter.inspection import Inspection, Row, ties_of
 from mlxport.converter.loading import live_model
-from mlxport.converter.plan import WeightPlan
+from mlxport.converter.plan import Entry, WeightPlan
 from mlxport.converter.quantization import Quantized
 from mlxport.converter.record import Conversion
 from mlxport.converter.tensor import Tensor, is_float, same_bits, to_mlx
@@ -87,6 +88,42 @@ def convert_by_plan(
             remember(model, conversion)
     notes = (*checkpoint.notes, _unverified(other, bool(text)))
     return Converted(model, text, conversion, None, notes, written.warnings)
+
+
+def inspect_by_plan(
+    source: str | Path,
+    plan: str | Path,
+    *,
+    key: str | None = None,
+    prefix: str | None = None,
+    rename: Patterns | None = None,
+) -> Inspection:
+    """Tell what another checkpoint's plan makes of each tensor; see ``mlxport.inspect``."""
+    other = Path(plan).parent if Path(plan).name == MARK else Path(plan)
+    checkpoint, _ = renamed(open_checkpoint(source, key), rename or {})
+    fitted = fit(read_conversion(other).plan, checkpoint, prefix, allow_lossy_cast=True)
+    rows = {row.name: row for entry in fitted.entries for row in _rows(entry, fitted)}
+    for name, reason in {**fitted.ignored, **fitted.aliases}.items():
+        spec = fitted.specs.get(name)
+        if spec is not None:
+            alias = name in fitted.aliases
+            kind, why = ("tied", f"it is {reason}") if alias else ("left out", reason)
+            rows[name] = Row(name, (name,), spec.dtype, spec.shape, spec.nbytes, kind, None, why)
+    ordered = tuple(rows[name] for name in fitted.specs if name in rows)
+    path, ties = str(checkpoint.path), ties_of(checkpoint)
+    return Inspection(path, checkpoint.key, checkpoint.notes, ordered, ties)
+
+
+def _rows(entry: Entry, plan: WeightPlan) -> Iterator[Row]:
+    """Yield what becomes of the sources of an entry."""
+    made = entry.apply(tuple(plan.specs[key].outline() for key in entry.sources))
+    becomes = made[0].shape if len(made) == 1 else None
+    steps = ", ".join(step.kind.replace("_", " ") for step in entry.steps)
+    target = ", ".join(entry.targets)
+    for key in entry.sources:
+        spec, why = plan.specs[key], steps or "the bits are kept"
+        given = (key, (key,), spec.dtype, spec.shape, spec.nbytes)
+        yield Row(*given, "by the plan", becomes, why, (), target)
 
 
 def convert_state_dict(

@@ -85,7 +85,7 @@ SIDEWAYS: dict[str, set[str]] = {
         "converter.quantize",
     },
     "converter.quantize": {"converter.converted", "converter.folder"},
-    "converter.transfer": {"converter.converted", "converter.folder"},
+    "converter.transfer": {"converter.converted", "converter.folder", "converter.inspection"},
     "converter.weights_only": {
         "converter.converted",
         "converter.folder",

@@ -264,6 +264,7 @@ def inspect(
     rename: Patterns | None = None,
     layers: Sequence[str] = (),
     target: str | mlx.nn.Module | None = None,
+    plan: str | Path | None = None,
     model_args: Mapping[str, Any] | None = None,
 ) -> Inspection:
     """Tell what is in a checkpoint, what each tensor is taken for, and on what evidence.
@@ -275,6 +276,7 @@ def inspect(
         rename: old key -> new key, as for ``load_weights``.
         layers: as for ``convert_checkpoint``.
         target: as for ``convert_checkpoint``: where each tensor would go, and what does not fit.
+        plan: as for ``convert_checkpoint``: what its steps make of each tensor.
         model_args: keyword arguments for the factory of the target.
 
     Returns:
@@ -288,9 +290,13 @@ def inspect(
     source = resolved(source)
     if target is None and model_args:
         raise OptionsError("--model-args without --target: nothing takes them")
+    if (target is not None) + (plan is not None) + bool(layers) > 1:
+        raise OptionsError("--plan, --target and --layer each say what the weights are: give one")
+    if plan is not None:
+        from mlxport.converter.transfer import inspect_by_plan
+
+        return inspect_by_plan(source, plan, key=key, prefix=prefix, rename=rename)
     if target is not None:
-        if layers:
-            raise OptionsError("--target and --layer each say what the weights are: give one")
         from mlxport.converter.target_weights import inspect_for_target
 
         return inspect_for_target(

@@ -41,8 +41,8 @@ class ParityReport:
         histograms: of the error at their single positions.
         others: what was found at other sizes and on other inputs.
         notes: what the reader should know besides, one sentence each.
-        quantized: how the weights are quantised, in PyTorch too, and how far that moves the outputs;
-            empty where they are not.
+        quantized: how the weights are quantised, in PyTorch too, and how far that moves the
+            outputs; empty where they are not.
     """
 
     entries: tuple[Entry, ...]

@@ -111,6 +111,28 @@ def test_its_output_restores_to_its_own_checkpoint(first: Path, tmp_path: Path) 
     assert all(torch.equal(back[key], tensor) for key, tensor in state.items())
 
 
+def test_inspect_tells_what_the_plan_makes_of_each_tensor(first: Path, tmp_path: Path) -> None:
+    state = {f"module.{key}": value for key, value in weights(unet, 2).items()}
+    save_file(state, tmp_path / "second.safetensors")
+    found = mlxport.inspect(tmp_path / "second.safetensors", plan=first)
+    rows = {row.name: row for row in found.tensors}
+    assert {*rows} == {*state}
+    made = api.convert_checkpoint(
+        tmp_path / "second.safetensors", tmp_path / "out", plan=first
+    ).conversion.plan
+    shapes = {name: spec.shape for name, spec in made.target_specs(made.specs).items()}
+    for entry in made.entries:
+        row = rows[entry.sources[0]]
+        assert (row.target, row.becomes) == (entry.targets[0], shapes[entry.targets[0]])
+        assert row.kind == "by the plan"
+    assert rows["module.upsample.0.weight"].evidence == "transposed conv weight"
+    assert rows["module.stem.1.num_batches_tracked"].kind == "left out"
+    del state["module.head.weight"]
+    save_file(state, tmp_path / "second.safetensors")
+    with pytest.raises(StateDictError, match=r"missing     head\.weight"):
+        mlxport.inspect(tmp_path / "second.safetensors", plan=first)
+
+
 def test_needs_no_torch_for_safetensors(first: Path, tmp_path: Path) -> None:
     save_file(weights(unet, 2), tmp_path / "second.safetensors")
     code = """
