@@ -51,7 +51,7 @@ pytest: $(STAMP) ## Run the tests
 layers-report: $(STAMP) ## Tally PyTorch's own samples of its layers: converted, right, rejected
 	$(BIN)/pytest -q tests/samples -n $(WORKERS)
 
-bench: $(STAMP) ## Measure it beside MLX's own layers and PyTorch; writes benchmarks/results.md
+bench: $(STAMP) ## Measure it beside MLX's own layers and PyTorch; writes benchmarks/results.md and the README's table
 	$(BIN)/python benchmarks/run.py
 
 calibrate: $(STAMP) ## Measure how far right conversions and planted faults stray from the noise

@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import torch
+from mlx.utils import tree_map
 from timing import Table, milliseconds, side_by_side, times
 
 import mlxport
@@ -83,7 +84,7 @@ def forward(model: Callable[[Any], Any], x: mx.array) -> Callable[[], None]:
     return lambda: mx.eval(model(x))
 
 
-def backward(model: nn.Module, x: mx.array) -> Callable[[], None]:
+def backward(model: nn.Module, x: mx.array, *, compiled: bool = False) -> Callable[[], None]:
     """A call of an MLX layer and of its derivative by parameters and input."""
 
     def loss(parameters: dict[str, Any], x: mx.array) -> mx.array:
@@ -91,26 +92,45 @@ def backward(model: nn.Module, x: mx.array) -> Callable[[], None]:
         return mx.square(model(x)).sum()
 
     gradient = mx.grad(loss, argnums=(0, 1))
-    parameters = model.parameters()
+    if compiled:
+        gradient = mx.compile(gradient)
+    parameters = tree_map(mx.array, model.parameters())
+    mx.eval(parameters)
     return lambda: mx.eval(gradient(parameters, x))
 
 
-def torch_forward(model: torch.nn.Module, x: torch.Tensor) -> Callable[[], torch.Tensor]:
+def torch_forward(model: torch.nn.Module, x: torch.Tensor) -> Callable[[], None]:
     """A call of a PyTorch layer."""
 
-    def run() -> torch.Tensor:
+    def run() -> None:
         with torch.inference_mode():
-            y: torch.Tensor = model(x)
-            return y
+            model(x)
+        _wait(x)
 
     return run
 
 
-def torch_backward(model: torch.nn.Module, x: torch.Tensor) -> Callable[[], object]:
+def torch_backward(model: torch.nn.Module, x: torch.Tensor) -> Callable[[], None]:
     """A call of a PyTorch layer and of its derivative by parameters and input."""
     x = x.clone().requires_grad_()
     wanted = [x, *model.parameters()]
-    return lambda: torch.autograd.grad(model(x).square().sum(), wanted)
+
+    def run() -> None:
+        torch.autograd.grad(model(x).square().sum(), wanted)
+        _wait(x)
+
+    return run
+
+
+def _wait(x: torch.Tensor) -> None:
+    if x.is_cuda:
+        torch.cuda.synchronize()
+
+
+def torch_device() -> str:
+    """The GPU where MLX runs on one that PyTorch can use, too; else the CPU."""
+    on_gpu = mx.default_device().type == mx.gpu
+    return "cuda" if on_gpu and torch.cuda.is_available() else "cpu"
 
 
 def measure(shape: Shape, dtype: str, *, derivative: bool) -> list[str]:
@@ -122,28 +142,22 @@ def measure(shape: Shape, dtype: str, *, derivative: bool) -> list[str]:
     native = shape.native(ours)
     values = mx.array(x.float().movedim(1, -1).numpy()).astype(getattr(mx, dtype))
     mx.eval(values, ours.parameters())
+    module, x = module.to(torch_device()), x.to(torch_device())
     ways: dict[str, Callable[[], object]] = {}
     if derivative:
         ways["torch"] = torch_backward(module, x)
         ways["ours"] = backward(ours, values)
-        if native is not None:
-            ways["native"] = backward(native, values)
+        ways["compiled"] = backward(ours, values, compiled=True)
     else:
         ways["torch"] = torch_forward(module, x)
         ways["ours"], ways["compiled"] = forward(ours, values), forward(mx.compile(ours), values)
-        if native is not None:
-            ways["native"] = forward(native, values)
+    if native is not None:
+        ways["native"] = (backward if derivative else forward)(native, values)
     took = side_by_side(ways, SECONDS)
-    names = [
-        *(["native"] if native else []),
-        "ours",
-        *([] if derivative else ["compiled"]),
-        "torch",
-    ]
-    cells = {name: milliseconds(took[name]) for name in names}
-    gain = times(took["native"] / took["ours"]) if native else "-"
-    given = [cells.get("native", "-"), cells["ours"], cells.get("compiled", "-"), cells["torch"]]
-    return [*given, gain, times(took["ours"] / took["torch"])]
+    gain = times(took["native"] / took["ours"]) if native is not None else "-"
+    names = ("native", "ours", "compiled", "torch")
+    cells = [milliseconds(took[name]) if name in took else "-" for name in names]
+    return [*cells, gain, times(took["ours"] / took["torch"])]
 
 
 def tables() -> list[Table]:
@@ -151,11 +165,11 @@ def tables() -> list[Table]:
     head = ["shape", "mlx.nn", "ours", "ours, compiled", "torch", "mlx.nn / ours", "ours / torch"]
     found = []
     for dtype, derivative in [(d, b) for d in DTYPES for b in (False, True)]:
-        shapes = SHAPES if dtype == "float32" else {n: SHAPES[n] for n in [*SHAPES][:5]}
-        rows = [[name, *measure(s, dtype, derivative=derivative)] for name, s in shapes.items()]
+        rows = [[name, *measure(s, dtype, derivative=derivative)] for name, s in SHAPES.items()]
         kind = "forward and backward" if derivative else "forward"
         text = (
-            "Milliseconds of one call, batch 1. `mlx.nn` has no groups in 3-D. "
+            f"Milliseconds of one call, batch 1; torch on {torch_device().upper()}. "
+            "`mlx.nn` has no groups in 3-D. "
             f"{layers.ConvTranspose3d.__name__} and its like are what `mlxport` builds."
         )
         found.append(Table(f"Transposed convolution, {dtype}, {kind}", text, head, rows))

@@ -22,6 +22,16 @@ settings.register_profile("explore", settings.get_profile("ci"), derandomize=Fal
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+def pytest_configure() -> None:
+    """Run MLX on the device of ``MLXPORT_TEST_DEVICE`` (``cpu`` or ``gpu``), if it is given."""
+    if device := os.environ.get("MLXPORT_TEST_DEVICE"):
+        import mlx.core as mx
+
+        if not mx.is_available(getattr(mx, device)):
+            raise pytest.UsageError(f"MLXPORT_TEST_DEVICE={device}: MLX has no such device here")
+        mx.set_default_device(mx.Device(getattr(mx, device)))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs Metal where there is none, and say so."""
     marked = [item for item in items if item.get_closest_marker("metal")]

@@ -36,3 +36,16 @@ def test_every_option_in_it_exists() -> None:
 @pytest.mark.parametrize("error", [ConversionError, OptionsError, ParityError, DeviceError])
 def test_exit_codes_are_all_there(error: type[ConversionError]) -> None:
     assert f"\n| {error.exit_code} | " in README
+
+
+def test_the_figures_in_it_are_the_measured_ones() -> None:
+    """`make bench` writes both; a table changed by hand, or in one place alone, is told."""
+    results = (Path(__file__).parents[1] / "benchmarks" / "results.md").read_text()
+    table = results.partition("\n## Transposed convolution, float32, forward\n")[2]
+    measured = [line for line in table.partition("\n## ")[0].splitlines() if line[:1] == "|"]
+    _, begin, rest = README.partition("<!-- from benchmarks/results.md, by `make bench` -->\n")
+    quoted, end, _ = rest.partition("<!-- until here -->\n")
+    assert begin
+    assert end
+    assert len(measured) > 10
+    assert quoted.split("\n") == ["", *measured, "", ""]
