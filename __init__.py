@@ -5,6 +5,7 @@ nor mlx, and verifying a converted model on a Mac never needs torch.
 """
 
 import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -78,6 +79,31 @@ _HOME = {
 os.environ.setdefault("MLX_ENABLE_TF32", "0")
 
 
+class _BeforeMlx:
+    """Finds no module, but prepares the process when mlx is about to be imported, by whomever.
+
+    Not at once: loading torch's BLAS takes longer than all of ``import mlxport`` may.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        """Called for every import, until that of mlx."""
+        if name == "mlx.core":
+            sys.meta_path.remove(_BeforeMlx)
+            _prepare()
+
+
+def _prepare() -> None:
+    """Settle what has to be settled before mlx is imported; say so where that is too late."""
+    import_module("mlxport.converter.environment").prepare()
+
+
+if "mlx.core" in sys.modules:
+    _prepare()
+else:
+    sys.meta_path.insert(0, _BeforeMlx)
+
+
 def __getattr__(name: str) -> object:
     """Import a public name from the module that defines it, once.
 
@@ -88,10 +114,6 @@ def __getattr__(name: str) -> object:
         return import_module("mlxport.testing")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name != "ConversionError":
-        from mlxport.converter.environment import prepare
-
-        prepare()  # the module may import mlx
     value: object = getattr(import_module(_HOME[name]), name)
     globals()[name] = value
     return value

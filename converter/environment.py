@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
-import ctypes
-import importlib.util
-import logging
 import os
 import sys
-from pathlib import Path
-
-log = logging.getLogger("mlxport")
+from functools import cache
 
 # malloc.h
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
 
-def prepare() -> None:
-    """Prepare the process for importing mlx; harmless when called again or too late.
+@cache
+def prepare() -> bool:
+    """Prepare the process for importing mlx; only the first call does anything.
 
     Sets ``MLX_ENABLE_TF32=0`` unless the user set it. On Linux, MLX's CPU wheel carries the
     reference BLAS and calls ``sgemm_`` by name: where torch is installed its BLAS, many times
-    faster, is loaded first and the name resolves to it. ``MLXPORT_TORCH_BLAS=0`` switches that off.
+    faster, is loaded first and the name resolves to it, whether torch was imported or not.
+    ``MLXPORT_TORCH_BLAS=0`` switches that off. After mlx it is too late, which is logged.
+
+    Returns:
+        Whether mlx computes, or will, with torch's BLAS.
     """
     os.environ.setdefault("MLX_ENABLE_TF32", "0")
     if not sys.platform.startswith("linux") or os.environ.get("MLXPORT_TORCH_BLAS") == "0":
-        return
+        return False
     if "mlx.core" in sys.modules:
-        log.debug("mlx was imported before mlxport: too late to give it torch's BLAS")
-        return
+        _log("mlx was imported before mlxport: too late to give it torch's BLAS")
+        return False
     library = _torch_library()
-    if library is not None:
-        try:
-            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-        except OSError as error:
-            log.debug("torch's BLAS cannot be loaded: %s", error)
+    if library is None:
+        return False
+    import ctypes
+
+    try:
+        ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        _log(f"torch's BLAS cannot be loaded: {error}")
+        return False
+    return True
 
 
 def keep_memory() -> None:
@@ -44,15 +49,25 @@ def keep_memory() -> None:
     where the C library has no such setting.
     """
     if sys.platform.startswith("linux"):
+        import ctypes
+
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:  # glibc; 1 means that the value was taken
             mallopt(_MMAP_THRESHOLD, 1 << 30)
             mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
-def _torch_library() -> Path | None:
+def _torch_library() -> str | None:
+    import importlib.util
+
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         return None
-    library = Path(spec.origin).parent / "lib" / "libtorch_cpu.so"
-    return library if library.is_file() else None
+    library = os.path.join(os.path.dirname(spec.origin), "lib", "libtorch_cpu.so")
+    return library if os.path.isfile(library) else None
+
+
+def _log(message: str) -> None:
+    import logging
+
+    logging.getLogger("mlxport").debug(message)

@@ -73,7 +73,7 @@ def main() -> None:
     torch.manual_seed(0)
     example = torch.randn(1, 1, 24, 20, 16)
     result = mlxport.convert(UNet3d(), example, dynamic=(2, 3, 4), channels_last=True)
-    if result.report is None or not result.report.passed:
+    if result.model is None or result.report is None or not result.report.passed:
         raise SystemExit(3)
     print(result.report.verdict)
     volume = mx.random.normal((given.size, given.size, given.size, 1))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Mapping
 
 import mlx.core as mx
 import numpy as np
 
 from mlxport import __version__
+from mlxport.converter.environment import prepare
 
 
 def environment(reference_versions: Mapping[str, str]) -> dict[str, str]:
@@ -26,9 +28,14 @@ def environment(reference_versions: Mapping[str, str]) -> dict[str, str]:
         "mlx": mx.__version__,  # type: ignore[attr-defined]
         "backend": ("metal" if mx.metal.is_available() else "cuda") if gpu else "cpu",
         "device": str(info.get("device_name", platform.processor() or "unknown")),
+        **({"BLAS": _blas()} if not gpu and sys.platform.startswith("linux") else {}),
         "platform": platform.platform(),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "MLX_ENABLE_TF32": os.environ.get("MLX_ENABLE_TF32", "unset (1)"),
         **{f"reference {name}": version for name, version in reference_versions.items()},
     }
+
+
+def _blas() -> str:
+    return "torch's" if prepare() else "MLX's own"

@@ -48,6 +48,86 @@ def test_after_mlx_it_is_too_late_and_nothing_is_loaded():
     assert run("import mlx.core")[1] == "False"
 
 
+SYMBOL = """
+import ctypes, logging, sys
+logging.basicConfig(level=logging.DEBUG, format="%(levelname)s %(name)s %(message)s")
+{code}
+address = ctypes.cast(ctypes.CDLL(None).sgemm_, ctypes.c_void_p).value
+for line in open("/proc/self/maps"):
+    first, _, last = line.split()[0].partition("-")
+    if int(first, 16) <= address < int(last, 16):
+        print(line.rpartition("/")[2].strip())
+print("torch" in sys.modules)
+"""
+TOO_LATE = "DEBUG mlxport mlx was imported before mlxport: too late to give it torch's BLAS"
+
+
+def blas_of(code, **environment):
+    """What the name `sgemm_` stands for after the code, whether torch is there, and the log."""
+    done = subprocess.run(
+        [sys.executable, "-c", SYMBOL.format(code=code)],
+        capture_output=True, text=True, env=dict(os.environ) | environment,
+    )  # fmt: skip
+    log = [line for line in done.stderr.splitlines() if " mlxport " in line]
+    if "undefined symbol" in done.stderr:
+        return None, None, log
+    assert done.returncode == 0, done.stderr
+    library, torch_imported = done.stdout.split()
+    return library, torch_imported == "True", log
+
+
+@LINUX_ONLY
+@pytest.mark.parametrize(
+    ("code", "torch_imported"),
+    [
+        ("import mlxport; import mlx.core", False),
+        ("from mlxport.layers import ConvTranspose3d", False),
+        ("import torch; import mlxport; import mlx.core", True),
+        ("import mlxport; import torch; import mlx.core", True),
+        ("from mlxport.cli import main; main(['layers', 'Bilinear'], standalone_mode=False)", None),
+    ],
+    ids=["mlxport", "layers", "torch first", "torch between", "command line"],
+)
+def test_mlx_gets_torchs_blas_however_it_is_imported(code, torch_imported):
+    library, found, log = blas_of(
+        f"import io; sys.stdout = io.StringIO()\n{code}\nsys.stdout = sys.__stdout__"
+    )
+    assert library == "libtorch_cpu.so"
+    assert torch_imported is None or found is torch_imported
+    assert log == []
+
+
+@LINUX_ONLY
+def test_the_switch_leaves_mlx_its_own():
+    code = "import mlxport; import mlx.core"
+    library, _, log = blas_of(code, MLXPORT_TORCH_BLAS="0")
+    assert library != "libtorch_cpu.so"
+    assert log == []
+
+
+@LINUX_ONLY
+@pytest.mark.parametrize("before", ["", "import torch; "], ids=["alone", "with torch"])
+def test_that_it_is_too_late_is_said_once(before):
+    later = "from mlxport.converter.environment import prepare; prepare(); import mlxport.layers"
+    _, _, log = blas_of(f"{before}import mlx.core; import mlxport; {later}")
+    assert log == [TOO_LATE]
+
+
+@LINUX_ONLY
+@pytest.mark.parametrize(("switch", "blas"), [("1", "torch's"), ("0", "MLX's own")])
+def test_a_parity_report_says_which_it_was(switch, blas):
+    code = (
+        "from mlxport.converter.parity.environment import environment; "
+        "print(environment({}).get('BLAS'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, check=True,
+        env=dict(os.environ) | {"MLXPORT_TORCH_BLAS": switch},
+    )  # fmt: skip
+    assert done.stdout.strip() == blas
+
+
 @LINUX_ONLY
 def test_mlx_computes_rightly_with_either_blas():
     code = (
