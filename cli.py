@@ -49,11 +49,16 @@ class _Source(click.Path):
         return value if hub else Path(os.fsdecode(super().convert(value, param, ctx)))
 
 
-def _axes(context: click.Context, option: click.Parameter, text: str | None) -> Any:
-    try:
-        return None if text is None else tuple(int(axis) for axis in text.split(","))
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r}: expected axes like 0,2,3,4") from error
+def _numbers(expected: str) -> Callable[..., Any]:
+    """Return what reads numbers between commas."""
+
+    def read(context: click.Context, option: click.Parameter, text: str | None) -> Any:
+        try:
+            return None if text is None else tuple(int(number) for number in text.split(","))
+        except ValueError as error:
+            raise click.BadParameter(f"{text!r}: expected {expected}") from error
+
+    return read
 
 
 def _selection(command: Callable[..., None]) -> Callable[..., None]:
@@ -199,7 +204,7 @@ def main() -> None:
 @click.option(
     "--dynamic",
     metavar="AXES",
-    callback=_axes,
+    callback=_numbers("axes like 0,2,3,4"),
     help="Axes whose size may change from call to call, in every input: 0 is the batch.",
 )
 @_noise_multiple
@@ -214,6 +219,19 @@ def main() -> None:
     help="Make one layer of a convolution and the BatchNorm behind it. Rounds otherwise.",
 )
 @click.option("--timings", is_flag=True, help="Tell how long each stage took.")
+@click.option(
+    "--input-kinds",
+    metavar="KINDS",
+    default="",
+    callback=lambda context, option, text: [kind for kind in text.split(",") if kind],
+    help="Judge other inputs too: normal,constant,impulse,large.",
+)
+@click.option(
+    "--batch-sizes",
+    metavar="SIZES",
+    callback=_numbers("sizes like 1,2"),
+    help="Judge these sizes of the first axis too.  [default: 1,2 where --dynamic leaves it open]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the parity report as JSON.")
 @_exits
 def convert(
@@ -455,7 +473,7 @@ def _analyze(source: Path, as_json: bool, **options: Any) -> None:
             f"--dry-run analyzes a model: give --model and --input, not {', '.join(given)}"
         )
     unused = {"overwrite", "noise_multiple", "gradients", "fold_batchnorm"}
-    unused |= {"quantize", "weights_only"}
+    unused |= {"quantize", "weights_only", "input_kinds", "batch_sizes"}
     analysis = api.analyze_checkpoint(
         source, **{name: value for name, value in options.items() if name not in unused}
     )

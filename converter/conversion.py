@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +37,12 @@ from mlxport.converter.parity.hand_port import verify_hand_port
 from mlxport.converter.parity.recording import Reference
 from mlxport.converter.parity.reference import record_reference
 from mlxport.converter.parity.report import ParityReport
-from mlxport.converter.parity.verify import verify_at_sizes, verify_live
+from mlxport.converter.parity.trials import Trials
+from mlxport.converter.parity.verify import verify_at_sizes
 from mlxport.converter.quantization import Settings
 from mlxport.converter.quantize import Whole, carrying, dequantized, live_weights, quantize_folder
 from mlxport.converter.record import Conversion
+from mlxport.converter.references import Origin
 from mlxport.converter.tensor import Tensor, to_mlx
 from mlxport.converter.timings import stage
 
@@ -58,9 +59,11 @@ def convert_model(
     fold_batchnorm: bool = False,
     dynamic: Sequence[int] | int | None = None,
     dynamic_shapes: Any = None,
+    input_kinds: Sequence[str] = (),
+    batch_sizes: Sequence[int] | None = None,
 ) -> Converted:
     """Convert a torch model in memory; see ``mlxport.convert``."""
-    sizes = DynamicSizes.of(dynamic, dynamic_shapes)
+    trials, sizes = Trials.of(input_kinds, batch_sizes), DynamicSizes.of(dynamic, dynamic_shapes)
     translation, notes = _translated(fold_batchnorm, model, args, kwargs, channels_last, sizes)
     with stage("weights"):
         weights = _weights(translation, translation.conversion, state_tensors(model))
@@ -72,13 +75,8 @@ def convert_model(
     report = None
     if verify:
         with stage("verify"):
-            references = _references(model, args, kwargs, translation, translation.conversion)
-            report = verify_at_sizes(
-                built,
-                translation.conversion,
-                references,
-                noise_multiple=noise_multiple or NOISE_MULTIPLE,
-            )
+            origin = _origin(model, args, kwargs, translation, translation.conversion, trials)
+            report = _verified(built, origin, origin.references(), noise_multiple)
             if gradients:
                 report = _with_gradients(report, built, model, args, kwargs)
     return Converted(built, translation.source, translation.conversion, report, notes)
@@ -107,10 +105,12 @@ def convert_checkpoint(
     dynamic_shapes: Any = None,
     quantize: Settings | None = None,
     weights_only: bool = False,
+    input_kinds: Sequence[str] = (),
+    batch_sizes: Sequence[int] | None = None,
 ) -> Converted:
     """Convert a checkpoint into an output folder; see ``mlxport.api.convert_checkpoint``."""
     sources = (Path(source),)
-    sizes = DynamicSizes.of(dynamic, dynamic_shapes)
+    trials, sizes = Trials.of(input_kinds, batch_sizes), DynamicSizes.of(dynamic, dynamic_shapes)
     with OutputFolder(Path(output), overwrite=overwrite, sources=sources) as folder:
         loaded = load_model(
             source,
@@ -147,25 +147,23 @@ def convert_checkpoint(
             digests=written.digests,
         )
         with stage("verify"):
-            references = tuple(_references(torch_model, args, named, translation, conversion))
+            origin = _origin(torch_model, args, named, translation, conversion, trials)
+            references = tuple(origin.references())
         if not weights_only:
             carry_along(folder, Path(source))
         write_folder(folder, translation.source, conversion, references, translation.own)
         built = live_model(folder)
         remember(built, conversion, translation.conversion.plan)
         with stage("verify"):
-            report = verify_at_sizes(
-                built, conversion, references, noise_multiple=noise_multiple or NOISE_MULTIPLE
-            )
+            report = _verified(built, origin, references, noise_multiple)
             if gradients:
                 report = _with_gradients(report, built, torch_model, args, named)
         warnings = loaded.warnings
         if quantize is not None and report.passed:
             made = (torch_model, translation, conversion, plan, checkpoint, state)
             whole = Whole(folder, *made, references, built, report, loaded.own)
-            record = partial(_references, torch_model, args, named, translation, conversion)
             built, conversion, report = quantize_folder(
-                whole, quantize, record, max_shard_size=max_shard_size
+                whole, quantize, origin.references, max_shard_size=max_shard_size
             )
         elif quantize is not None:
             warnings = (*warnings, "the weights were not quantized, as parity does not hold")
@@ -183,6 +181,8 @@ def verify_model(
     *,
     noise_multiple: float | None = None,
     gradients: bool = False,
+    input_kinds: Sequence[str] = (),
+    batch_sizes: Sequence[int] | None = None,
     **by_hand: Any,
 ) -> ParityReport:
     """Hold a converted model to its torch model; see ``mlxport.verify``.
@@ -194,12 +194,15 @@ def verify_model(
         kwargs: keyword inputs.
         noise_multiple: how many times PyTorch's own noise passes.
         gradients: judge those of inputs and parameters too; of a converted model alone.
+        input_kinds: kinds of inputs to judge besides.
+        batch_sizes: sizes of the batch to judge besides.
         by_hand: what a model written by hand has to say (``names``, …); None says nothing.
 
     Raises:
         OptionsError: ``by_hand`` speaks of a model that was converted, ``gradients`` of one that
             was not.
     """
+    trials = Trials.of(input_kinds, batch_sizes)
     conversion = getattr(model, "_mlxport_conversion", None)
     if not isinstance(conversion, Conversion):
         if gradients:
@@ -208,7 +211,9 @@ def verify_model(
                 "says which of its parameters stand for which of PyTorch's, in which layout"
             )
         multiple = noise_multiple or NOISE_MULTIPLE
-        return verify_hand_port(model, module, args, kwargs, noise_multiple=multiple, **by_hand)
+        return verify_hand_port(
+            model, module, args, kwargs, noise_multiple=multiple, trials=trials, **by_hand
+        )
     if said := [option for option, value in by_hand.items() if value is not None]:
         raise OptionsError(
             f"{', '.join(said)}: for models written by hand. {type(model).__name__} comes from "
@@ -219,26 +224,11 @@ def verify_model(
         if gradients:
             raise OptionsError("gradients: MLX gives none of quantized weights")
         values = dequantized(model._mlxport_plan, live_weights(model))
+    origin = Origin(module, args, kwargs, conversion, trials)
     with carrying(module, values):
-        reference = reference_of(module, args, kwargs, conversion, keep_inputs=True)
-    report = verify_live(
-        model, conversion, reference, noise_multiple=noise_multiple or NOISE_MULTIPLE
-    )
+        references = origin.references() if not values else tuple(origin.references())
+        report = _verified(model, origin, references, noise_multiple)
     return _with_gradients(report, model, module, args, kwargs) if gradients else report
-
-
-def reference_of(
-    model: torch.nn.Module,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any] | None,
-    conversion: Conversion,
-    *,
-    keep_inputs: bool,
-) -> Reference:
-    """Run the torch model and record what its MLX counterpart will be held to."""
-    paths = [record.path for record in conversion.modules if record.path]
-    since = {record.path: record.since for record in conversion.modules if record.since}
-    return record_reference(model, args, kwargs, paths=paths, since=since, keep_inputs=keep_inputs)
 
 
 @stage("gradients")
@@ -260,20 +250,29 @@ def _with_gradients(
     return replace(report, gradients=entries)
 
 
-def _references(
+def _origin(
     model: torch.nn.Module,
     args: Sequence[Any],
     kwargs: Mapping[str, Any] | None,
     translation: Translation,
     conversion: Conversion,
-) -> Iterator[Reference]:
-    """Run the torch model on the example and, where sizes are dynamic, at other sizes."""
-    given = reference_of(model, args, kwargs, conversion, keep_inputs=True)
-    yield replace(given, sizes=translation.sizes)
-    other = translation.other
-    if other is not None:
-        given = reference_of(model, other.args, other.kwargs, conversion, keep_inputs=True)
-        yield replace(given, sizes=other.sizes)
+    trials: Trials,
+) -> Origin:
+    return Origin(
+        model, args, kwargs, conversion, trials, sizes=translation.sizes, other=translation.other
+    )
+
+
+def _verified(
+    built: nn.Module,
+    origin: Origin,
+    references: Iterable[Reference],
+    noise_multiple: float | None,
+) -> ParityReport:
+    """Judge a converted model by all its references, and note what could not be tried."""
+    multiple = noise_multiple or NOISE_MULTIPLE
+    report = verify_at_sizes(built, origin.conversion, references, noise_multiple=multiple)
+    return replace(report, notes=(*report.notes, *origin.notes))
 
 
 def _translated(

@@ -48,7 +48,9 @@ def test_a_folder_holds_a_reference_for_each_set_of_sizes(folder: Path) -> None:
     assert {"d % 4 == 0", "h % 4 == 0", "w % 4 == 0"} <= {*data["conditions"]}
     report = json.loads((folder / "out/parity.json").read_text())
     assert report["sizes"] == {"n": 2, "d": 8, "h": 16, "w": 8}
-    assert len(report["others"]) == 1
+    others = [(other["sizes"]["n"], other["case"]) for other in report["others"]]
+    assert others == [(3, ""), (1, "batch size 1")]
+    assert (folder / "out/reference-3.safetensors").is_file()
 
     again = CliRunner().invoke(main, ["verify", "out"])
     assert again.exit_code == 0, again.stderr

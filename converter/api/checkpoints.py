@@ -53,6 +53,8 @@ def convert_checkpoint(
     dynamic_shapes: Any = None,
     quantize: str | Mapping[str, Any] | None = None,
     weights_only: bool = False,
+    input_kinds: Sequence[str] = (),
+    batch_sizes: Sequence[int] | None = None,
 ) -> Converted:
     """Convert a PyTorch checkpoint into an output folder with a verified MLX model.
 
@@ -104,6 +106,8 @@ def convert_checkpoint(
             again with the quantised weights in both MLX and PyTorch; what they cost is measured.
         weights_only: of a folder with a ``config.json``, do not carry along this, the tokenizer,
             README and licence.
+        input_kinds: as for ``convert``; the references of these runs are stored too.
+        batch_sizes: as for ``convert``; stored too.
 
     Returns:
         The live model, its record, the parity report, which may say that parity failed, and how
@@ -119,11 +123,12 @@ def convert_checkpoint(
     of_model = inputs or kwargs or channels_last or noise_multiple is not None or gradients
     of_model = of_model or fold_batchnorm
     of_model = of_model or bool(model_args and target is None)
+    of_model = of_model or bool(input_kinds) or batch_sizes is not None
     if model is None and (of_model or dynamic is not None or dynamic_shapes is not None):
         raise OptionsError(
             "without --model there is no model to run: leave out --input, --input-file, --kwargs, "
-            "--model-args, --layout, --dynamic, --gradients, --fold-batchnorm and "
-            "--noise-multiple, or name the model"
+            "--model-args, --layout, --dynamic, --gradients, --fold-batchnorm, --input-kinds, "
+            "--batch-sizes and --noise-multiple, or name the model"
         )
     if quantize is not None and model is None:
         raise OptionsError(
@@ -177,6 +182,8 @@ def convert_checkpoint(
         dynamic=dynamic,
         dynamic_shapes=dynamic_shapes,
         quantize=None if quantize is None else parse_settings(quantize),
+        input_kinds=input_kinds,
+        batch_sizes=batch_sizes,
         **common,
     )
 

@@ -32,6 +32,8 @@ def convert(
     fold_batchnorm: bool = False,
     dynamic: Sequence[int] | int | None = None,
     dynamic_shapes: Any = None,
+    input_kinds: Sequence[str] = (),
+    batch_sizes: Sequence[int] | None = None,
 ) -> Converted:
     """Convert a torch model into a live, verified MLX model.
 
@@ -62,6 +64,11 @@ def convert(
             sides of an image. torch.export finds out which sizes go together. Parity is then
             judged at a second set of sizes too.
         dynamic_shapes: the same in torch.export's own words, in place of ``dynamic``.
+        input_kinds: kinds of inputs to judge besides the example: ``"normal"``, ``"constant"``,
+            ``"impulse"`` (one 1 among zeros), ``"large"`` (some values 1024 times the others).
+            Integers are drawn from the example's, masks stay as they are.
+        batch_sizes: sizes of the first axis to judge besides; 1 and 2 where ``dynamic`` leaves the
+            batch open and nothing is said. Of a batch that is fixed the report says so.
 
     Returns:
         The live model (``.model``), its source (``.source``), the record of the conversion
@@ -86,6 +93,8 @@ def convert(
         fold_batchnorm=fold_batchnorm,
         dynamic=dynamic,
         dynamic_shapes=dynamic_shapes,
+        input_kinds=input_kinds,
+        batch_sizes=batch_sizes,
     )
 
 
@@ -159,6 +168,8 @@ def verify(
     outputs_order: Axes | Sequence[Axes] | None = None,
     noise_multiple: float | None = None,
     gradients: bool = False,
+    input_kinds: Sequence[str] = (),
+    batch_sizes: Sequence[int] | None = None,
 ) -> ParityReport:
     """Hold an MLX model to its torch model, on these inputs: a converted one, or one of your own.
 
@@ -184,6 +195,8 @@ def verify(
         outputs_order: the same of the model's outputs.
         noise_multiple: how many times PyTorch's own rounding noise passes (default 32).
         gradients: as for ``convert``; of a converted model only.
+        input_kinds: as for ``convert``.
+        batch_sizes: as for ``convert``; of a model written by hand none unless they are said.
 
     Raises:
         OptionsError: ``names`` or an order does not fit, or stands beside a converted model.
@@ -204,6 +217,8 @@ def verify(
         outputs_order=outputs_order,
         noise_multiple=noise_multiple,
         gradients=gradients,
+        input_kinds=input_kinds,
+        batch_sizes=batch_sizes,
     )
 
 

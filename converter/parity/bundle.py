@@ -64,6 +64,7 @@ def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
         "sample": reference.sample,
         "versions": dict(reference.versions),
         "sizes": dict(reference.sizes),
+        "case": reference.case,
     }
     tensors = {name: Tensor(bits, _PLAIN[bits.dtype]) for name, bits in writer.arrays.items()}
     try:
@@ -178,6 +179,7 @@ def _reference(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Refere
         sample=header["sample"],
         versions=dict(header["versions"]),
         sizes=dict(header.get("sizes", {})),
+        case=header.get("case", ""),
     )
 
 

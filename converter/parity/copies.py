@@ -11,6 +11,8 @@ from torch.utils._pytree import tree_map
 
 from mlxport.converter.errors import ParityError
 
+JITTER_ROUNDINGS = 4  # twice what MLX's forward pass loses
+
 
 def copied(module: torch.nn.Module, known: Mapping[int, Any] | None = None) -> torch.nn.Module:
     """Return a copy of a model, in eval mode.
@@ -36,6 +38,33 @@ def copied(module: torch.nn.Module, known: Mapping[int, Any] | None = None) -> t
             f"{type(module).__name__} cannot be copied ({type(error).__name__}: {error}). Parity "
             "runs a copy, so that the model itself stays as it is; give it a __deepcopy__."
         ) from error
+
+
+def jittered(value: Any, generator: torch.Generator) -> Any:
+    """Return a floating tensor a few roundings off at every element; anything else as it is."""
+    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        return value
+    noise = torch.rand(value.shape, generator=generator, dtype=torch.float64) * 2 - 1
+    step = JITTER_ROUNDINGS * torch.finfo(value.dtype).eps / 2
+    return (value.detach().double() * (1 + step * noise.to(value.device))).to(value.dtype)
+
+
+def perturbed(module: torch.nn.Module, given: Any, number: int) -> tuple[torch.nn.Module, Any]:
+    """Return a copy of a model and its arguments, inputs and parameters a few roundings off.
+
+    Args:
+        module: the model.
+        given: its arguments, nested.
+        number: which of several such copies.
+
+    Raises:
+        ParityError: the model cannot be copied.
+    """
+    generator = torch.Generator().manual_seed(number)
+    moved = copied(module)
+    for parameter in moved.parameters():
+        parameter.data = jittered(parameter.data, generator)
+    return moved, tree_map(lambda leaf: jittered(leaf, generator), given)
 
 
 def cloned(value: Any) -> Any:

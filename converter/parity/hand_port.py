@@ -24,6 +24,7 @@ from mlxport.converter.parity.arrangements import (
 )
 from mlxport.converter.parity.compare import NOISE_MULTIPLE
 from mlxport.converter.parity.entry import ALONE, IN_PLACE, Entry
+from mlxport.converter.parity.hand_trials import Tried
 from mlxport.converter.parity.orders import Order, Settled, customary, logical, settle
 from mlxport.converter.parity.pairing import Names, Pairing, pair
 from mlxport.converter.parity.recording import Reference
@@ -31,6 +32,7 @@ from mlxport.converter.parity.reference import record_reference
 from mlxport.converter.parity.report import ParityReport
 from mlxport.converter.parity.settling import Boundary, Settling, plain
 from mlxport.converter.parity.trace import arrays, check_mode, modules_at, trace
+from mlxport.converter.parity.trials import Trials
 from mlxport.converter.parity.verify import verify_live
 from mlxport.converter.plan import WeightPlan
 from mlxport.converter.record import Conversion, Layout, ModuleRecord
@@ -48,6 +50,7 @@ def verify_hand_port(
     inputs_order: Axes | Sequence[Axes] | None = None,
     outputs_order: Axes | Sequence[Axes] | None = None,
     noise_multiple: float = NOISE_MULTIPLE,
+    trials: Trials | None = None,
 ) -> ParityReport:
     """Judge every module that has a counterpart, and the model; see ``mlxport.verify``.
 
@@ -58,7 +61,7 @@ def verify_hand_port(
     check_mode(model)
     pairing = pair(_callable_paths(module), model, names)
     reference = record_reference(module, args, kwargs, paths=list(pairing.pairs), keep_inputs=True)
-    port = _HandPort(model, pairing, reference, outputs_order)
+    port = HandPort(model, pairing, reference, outputs_order)
     given = in_order(module, args, kwargs)
     ways = (
         [explicit(mlx_inputs, given)]
@@ -73,10 +76,15 @@ def verify_hand_port(
         inputs=(run.arrangement.args, run.arrangement.kwargs),
         noise_multiple=noise_multiple,
     )
-    return port.annotated(report, run)
+    report = port.annotated(report, run)
+    asked = trials or Trials()
+    if not (asked.kinds or asked.batch_sizes):
+        return report
+    found = Tried(port, run, module, given, mlx_inputs, noise_multiple)
+    return replace(report, others=tuple(found.reports(asked)), notes=(*report.notes, *found.notes))
 
 
-class _Run:
+class Run:
     """One run of the MLX model and what it tells of the orders."""
 
     def __init__(
@@ -100,7 +108,7 @@ class _Run:
         )
 
 
-class _HandPort:
+class HandPort:
     """An MLX model, the names that pair it with a torch model, and what that one computes."""
 
     def __init__(
@@ -117,7 +125,7 @@ class _HandPort:
             None if outputs_order is None else orders_of(outputs_order, ranks, "outputs_order")
         )
 
-    def best_run(self, ways: Iterable[Arrangement]) -> _Run:
+    def best_run(self, ways: Iterable[Arrangement]) -> Run:
         """Run the model on its inputs in one order after another, until PyTorch's values appear."""
         runs, failures = [], []
         for way in ways:
@@ -144,7 +152,7 @@ class _HandPort:
         # a fault in the first layer hides which it is; in the right one orders hardly change
         return min(best, key=lambda run: run.settling.variety())
 
-    def run(self, way: Arrangement) -> _Run:
+    def run(self, way: Arrangement) -> Run:
         """Run the model once and settle what the values tell."""
         by_module: dict[int, list[str]] = {}
         targets: dict[int, str] = {}
@@ -155,7 +163,7 @@ class _HandPort:
         settling = Settling(by_module, targets, self.reference)
         watched = list(self.modules)
         result = trace(self.model, way.args, watched, settling.observe, named=way.kwargs)
-        return _Run(way, settling, self.results(settling, [plain(a) for a in arrays(result)]))
+        return Run(way, settling, self.results(settling, [plain(a) for a in arrays(result)]))
 
     def results(self, settling: Settling, values: Sequence[Any]) -> list[Settled]:
         """Settle the order of the model's own outputs, in which not any order will do.
@@ -180,7 +188,7 @@ class _HandPort:
             found.append(settled or unfit)
         return found
 
-    def conversion(self, run: _Run) -> Conversion:
+    def conversion(self, run: Run) -> Conversion:
         """Return the record a conversion would have left."""
         records = [found.record for found in run.settling.found]
         seen = {record.path for record in records}
@@ -197,7 +205,7 @@ class _HandPort:
         root = ModuleRecord("", "", (), outputs)
         return Conversion(WeightPlan(), (*records, root), ())
 
-    def annotated(self, report: ParityReport, run: _Run) -> ParityReport:
+    def annotated(self, report: ParityReport, run: Run) -> ParityReport:
         """Return the report with MLX's paths, the orders found, and what stands alone."""
         found = {(one.call.path, one.call.number): one for one in run.settling.found}
         entries = [

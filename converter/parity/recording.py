@@ -104,6 +104,7 @@ class Reference:
         draws: the random draws of the run, in the order of execution; the same in both dtypes.
         signature: how its arguments and its result are nested; None if not known.
         sizes: name of each dynamic size -> what it was; empty where all are static.
+        case: what was put in, where it was not the example (``"impulse inputs"``).
     """
 
     inputs: tuple[Tensor, ...]
@@ -119,6 +120,7 @@ class Reference:
     draws: tuple[Draw, ...] = ()
     signature: Signature | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
+    case: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -103,6 +103,29 @@ def record_reference(
     )
 
 
+def record_own(
+    module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], reference: Reference
+) -> tuple[list[Kept], dict[tuple[str, int], list[Kept]]]:
+    """Run a module once more, in its own dtype alone, and return what a reference holds of it.
+
+    Args:
+        module: the model, or one whose parameters are slightly others.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        reference: what was recorded of the model; gives submodules, seed and samples.
+
+    Returns:
+        The model's outputs, and those of its submodules' calls by path and number.
+    """
+    paths = dict.fromkeys(reference.aliases.values())
+    canonical = {path: path for path in paths}
+    given = in_order(module, args, kwargs)
+    recorder = _Recorder(module, given, canonical, {}, reference.sample, reference.seed)
+    recorder.run_own(False)
+    calls = {(made.path, made.number): made.outputs for made in recorder.own_calls}
+    return recorder.own_outputs, calls
+
+
 def _canonical(module: torch.nn.Module, paths: Sequence[str]) -> dict[str, str]:
     """Map every path asked for to the first that names the same module."""
     names: dict[int, str] = {}

@@ -11,7 +11,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from mlxport.converter.errors import ParityError
-from mlxport.converter.parity.copies import cloned, copied
+from mlxport.converter.parity.copies import cloned, copied, perturbed
 from mlxport.converter.parity.float64 import in_float64, wide, widened
 from mlxport.converter.parity.kept import Kept, bits, joined, tensors
 from mlxport.converter.parity.recording import Gradients, Reference, Value
@@ -21,8 +21,7 @@ from mlxport.converter.torch_tensor import tensor_to_torch
 
 Given = tuple[tuple[Any, ...], dict[str, Any]]
 
-# twice what MLX's forward pass loses, and often enough to meet what it may meet
-_PERTURBED_ROUNDINGS, _PERTURBED_RUNS = 4, 6
+_PERTURBED_RUNS = 6  # often enough to meet what MLX may meet
 
 
 def record_gradients(
@@ -129,11 +128,7 @@ class _Differentiation:
 
     def perturbed(self, module: torch.nn.Module, number: int) -> _Found | str:
         """Return the gradients where inputs and parameters are a few roundings off."""
-        generator = torch.Generator().manual_seed(number)
-        moved = copied(module)
-        for parameter in moved.parameters():
-            parameter.data = _jittered(parameter.data, generator)
-        given = tree_map(lambda leaf: _jittered(leaf, generator), self.given)
+        moved, given = perturbed(module, self.given, number)
         with self.draws.replayed():
             return self._run(moved, given)
 
@@ -180,14 +175,6 @@ class _Differentiation:
         )
         parameters = {name: next(filled) for name in named}
         return _Found([[] if leaf is None else [next(filled)] for leaf in inputs], parameters)
-
-
-def _jittered(value: Any, generator: torch.Generator) -> Any:
-    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
-        return value
-    noise = torch.rand(value.shape, generator=generator, dtype=torch.float64) * 2 - 1
-    step = _PERTURBED_ROUNDINGS * torch.finfo(value.dtype).eps / 2
-    return (value.detach().double() * (1 + step * noise.to(value.device))).to(value.dtype)
 
 
 def _farther(value: Value, kept: Kept) -> Value:

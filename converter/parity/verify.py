@@ -93,24 +93,54 @@ def verify_at_sizes(
     noise_multiple: float = NOISE_MULTIPLE,
     alone: bool = True,
 ) -> ParityReport:
-    """Judge a model against references recorded at several sizes; the first is the example's.
+    """Judge a model against references recorded at several sizes and on several inputs.
 
     Args:
         model: the MLX model.
         conversion: says which MLX module stands for which PyTorch module.
-        references: what PyTorch computed, once for each set of sizes.
+        references: what PyTorch computed in each run, of the example first. Those with a ``case``
+            hold no layer inputs; where the model fails on one, the report says so.
         noise_multiple: how many times PyTorch's own noise passes.
         alone: judge layers on PyTorch's own inputs too, which the references then hold.
 
     Raises:
         ParityError: as for `verify_live`.
     """
-    judged = verify_live if alone else verify_bundle
-    first, *others = (
-        judged(model, conversion, reference, noise_multiple=noise_multiple)
-        for reference in references
-    )
+
+    def judged(reference: Reference) -> ParityReport:
+        check = verify_live if alone and not reference.case else verify_bundle
+        try:
+            return check(model, conversion, reference, noise_multiple=noise_multiple)
+        except ParityError as error:
+            if not reference.case:
+                raise
+            return failed_run(model, reference, str(error), noise_multiple)
+
+    first, *others = map(judged, references)
     return replace(first, others=tuple(others))
+
+
+def failed_run(
+    model: nn.Module, reference: Reference, problem: str, noise_multiple: float
+) -> ParityReport:
+    """Return the report on a run in which the model gave no result."""
+    layer = type(model).__name__
+    verdicts = [Verdict((problem,), v.shape, v.dtype) for v in reference.outputs]
+    return ParityReport(
+        entries=(),
+        outputs=tuple(
+            Entry("", 0, k, layer, dict.fromkeys((IN_PLACE, WHOLE), verdict))
+            for k, verdict in enumerate(verdicts)
+        ),
+        dtype=reference.dtype,
+        reference_dtype=reference.reference_dtype,
+        fallback=reference.fallback,
+        noise_multiple=noise_multiple,
+        seed=reference.seed,
+        environment=environment(reference.versions),
+        sizes=dict(reference.sizes),
+        case=reference.case,
+    )
 
 
 def judge_value(
@@ -184,6 +214,7 @@ class _Verification:
             environment=environment(reference.versions),
             draws=len(reference.draws),
             sizes=dict(reference.sizes),
+            case=reference.case,
             pictures=pictures,
             histograms=histograms,
             notes=tuple(self.quantized.sentences()) if self.quantized else (),
