@@ -7,10 +7,6 @@ verifying a converted model needs no torch.
 from mlxport.converter.api.checkpoints import (
     analyze_checkpoint,
     convert_checkpoint,
-    convert_state_dict,
-    inspect,
-    load_weights,
-    parse_renames,
 )
 from mlxport.converter.api.folders import (
     export_function,
@@ -28,6 +24,12 @@ from mlxport.converter.api.models import (
 )
 from mlxport.converter.api.tables import (
     support,
+)
+from mlxport.converter.api.weights import (
+    convert_state_dict,
+    inspect,
+    load_weights,
+    parse_renames,
 )
 
 __all__ = [

@@ -207,6 +207,13 @@ def test_verify_judges_the_quantized_model_without_torch(converted: tuple[Path, 
     assert "the dequantized weights; what quantization costs is measured, not judged" in run.stdout
 
 
+def test_the_folder_is_one_as_any_other(converted: tuple[Path, Any]) -> None:
+    folder, _ = converted
+    assert api.verify_weights(folder / "out").passed
+    exported = api.export_function(folder / "out", folder / "tagger.mlxfn")
+    assert "bit-identical" in str(exported)
+
+
 def test_verify_finds_a_wrong_quantized_weight(source: Path) -> None:
     convert(source)
     path = source.parent / "out/weights.safetensors"

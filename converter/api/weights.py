@@ -1,0 +1,158 @@
+"""State dicts and weights by themselves: look into them, convert them, load them into models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlxport.converter.environment import prepare
+from mlxport.converter.errors import OptionsError
+from mlxport.converter.hub import resolved
+
+if TYPE_CHECKING:
+    import mlx.core as mx
+    import mlx.nn
+
+    from mlxport.converter.checkpoint.rename import Patterns
+    from mlxport.converter.inspection import Inspection
+    from mlxport.converter.plan import WeightPlan
+    from mlxport.converter.record import Conversion
+    from mlxport.converter.target import Loaded
+
+
+def convert_state_dict(
+    source: str | Path | Mapping[str, Any],
+    plan: str | Path | Conversion | WeightPlan,
+    *,
+    key: str | None = None,
+    prefix: str | None = None,
+    allow_lossy_cast: bool = False,
+) -> dict[str, mx.array]:
+    """Convert a state dict by the plan of a conversion of the same architecture, in memory.
+
+    Args:
+        source: a mapping from keys to torch tensors or numpy arrays, or a checkpoint's path.
+        plan: an output folder, its ``conversion.json``, or a ``convert`` result's ``.conversion``.
+        key: where in a nested checkpoint the state dict lies.
+        prefix: take the keys under this prefix alone.
+        allow_lossy_cast: round where the plan's dtypes cannot hold the values.
+
+    Returns:
+        MLX parameter name -> array, as ``mlx.nn.Module.load_weights`` takes it (``.items()``).
+
+    Raises:
+        StateDictError: keys, shapes or dtypes do not fit the plan; all problems are listed.
+    """
+    prepare()
+    from mlxport.converter.transfer import convert_state_dict
+
+    source = source if isinstance(source, Mapping) else resolved(source)
+    return convert_state_dict(
+        source, plan, key=key, prefix=prefix, allow_lossy_cast=allow_lossy_cast
+    )
+
+
+def inspect(
+    source: str | Path,
+    *,
+    key: str | None = None,
+    prefix: str | None = None,
+    rename: Patterns | None = None,
+    layers: Sequence[str] = (),
+    target: str | mlx.nn.Module | None = None,
+    plan: str | Path | None = None,
+    model_args: Mapping[str, Any] | None = None,
+) -> Inspection:
+    """Tell what is in a checkpoint, what each tensor is taken for, and on what evidence.
+
+    Args:
+        source: as for ``convert_checkpoint``.
+        key: where in a nested checkpoint the state dict lies.
+        prefix: look at the keys under this prefix alone.
+        rename: old key -> new key, as for ``load_weights``.
+        layers: as for ``convert_checkpoint``.
+        target: as for ``convert_checkpoint``: where each tensor would go, and what does not fit.
+        plan: as for ``convert_checkpoint``: what its steps make of each tensor.
+        model_args: keyword arguments for the factory of the target.
+
+    Returns:
+        A row for each tensor, or where the checkpoint holds several state dicts and ``key`` names
+        none, what it may name; ``.to_text()`` is a table, ``.to_json()`` data.
+
+    Raises:
+        ConversionError: the checkpoint cannot be read.
+    """
+    prepare()
+    source = resolved(source)
+    if target is None and model_args:
+        raise OptionsError("--model-args without --target: nothing takes them")
+    if (target is not None) + (plan is not None) + bool(layers) > 1:
+        raise OptionsError("--plan, --target and --layer each say what the weights are: give one")
+    if plan is not None:
+        from mlxport.converter.transfer import inspect_by_plan
+
+        return inspect_by_plan(source, plan, key=key, prefix=prefix, rename=rename)
+    if target is not None:
+        from mlxport.converter.target_weights import inspect_for_target
+
+        return inspect_for_target(
+            source, target, model_args=model_args, key=key, prefix=prefix, rename=rename
+        )
+    from mlxport.converter.weights_only import inspect
+
+    return inspect(source, key=key, prefix=prefix, rename=rename, layers=layers)
+
+
+def load_weights(
+    model: mlx.nn.Module,
+    source: str | Path | Mapping[str, Any],
+    *,
+    rename: Patterns | None = None,
+    key: str | None = None,
+    prefix: str | None = None,
+    strict: bool = True,
+) -> Loaded:
+    r"""Load PyTorch's weights into an MLX model written by hand; its layers say the layout.
+
+    A tensor goes to the parameter of its name, else to the one ``rename`` sends it to, else by
+    structure: a layer whose parameters' names and shapes only one layer of the checkpoint has. What
+    was matched by structure is in the result. An MLX ``Sequential`` may add its ``layers`` to
+    names. Weight norm is folded. All or nothing, unless ``strict=False``.
+
+    Args:
+        model: changed in place; its modes and dtypes do not matter.
+        source: a checkpoint's path, or a mapping from keys to torch tensors or numpy arrays.
+        rename: old name -> new name: ``*`` stands for text without a dot, ``**`` for any; a
+            compiled regular expression, or text after ``re:``, fits the whole key.
+        key: where in a nested checkpoint the state dict lies.
+        prefix: take the keys under this prefix alone, without it.
+        strict: load nothing unless everything fits; otherwise what fits.
+
+    Returns:
+        What was loaded from where, and what was not.
+
+    Raises:
+        StateDictError: tensors are missing, unexpected or misshapen, or a layer does not say its
+            layout; all of them are listed and the model is as it was.
+
+    Warns:
+        UserWarning: float64 became float32, as MLX computes in that.
+    """
+    prepare()
+    from mlxport.converter.load_weights import load_weights
+
+    source = source if isinstance(source, Mapping) else resolved(source)
+    return load_weights(model, source, rename=rename, key=key, prefix=prefix, strict=strict)
+
+
+def parse_renames(options: Sequence[str]) -> dict[str | re.Pattern[str], str]:
+    """Return what ``rename=`` takes of ``OLD=NEW`` texts.
+
+    Raises:
+        OptionsError: one has no ``=``.
+    """
+    from mlxport.converter.checkpoint.rename import parse_renames
+
+    return parse_renames(options)
