@@ -100,6 +100,8 @@ def test_a_port_by_hand(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "port.py").write_text(by_hand.read_text().replace("self.stem", "self.entry"))
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
+    for name in ("nets", "port"):
+        sys.modules.pop(name, None)
     table = run_command(*COMMANDS[4])
     assert "entry.layers.0.weight (2, 3, 3, 3, 1)" in table
     assert "do not fit" not in table

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlx.core as mx
@@ -52,15 +53,16 @@ def torch_net() -> torch.nn.ModuleDict:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with a port by hand and a checkpoint, to be in."""
     (tmp_path / "port.py").write_text(PORT)
     save_file(torch_net().state_dict(), tmp_path / "net.safetensors")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.delitem(sys.modules, "port", raising=False)
-    return tmp_path
+    sys.modules.pop("port", None)
+    yield tmp_path
+    sys.modules.pop("port", None)
 
 
 def run(*arguments: str) -> Result:
