@@ -1,4 +1,5 @@
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -311,3 +312,77 @@ class TestSampleIndices:
 
     def test_all_where_there_are_few(self):
         assert sample_indices(100, 100, 0) is None
+
+
+# -- what is computed once -----------------------------------------------------------------------
+
+
+class Inner(nn.Module):
+    """Hands its input on, writes into it, and hands it on again."""
+
+    def __init__(self, writes: bool) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.norm = nn.LayerNorm(4)
+        self.writes = writes
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x)
+        if self.writes:
+            x.mul_(2)
+        z: torch.Tensor = self.norm(self.second(x) + self.second(y))
+        return z
+
+
+class Nested(nn.Module):
+    """Two levels of it, and one of them called twice on the same."""
+
+    def __init__(self, writes: bool) -> None:
+        super().__init__()
+        self.one, self.other = Inner(writes), nn.Sequential(Inner(writes), nn.Tanh())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.one(x * 1)
+        y: torch.Tensor = self.other(x) + self.other(x)
+        return y
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_calls_that_are_fed_the_same_run_once(
+    writes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlxport.converter.parity import reference as room
+
+    torch.manual_seed(0)
+    model = Nested(writes).eval()
+    paths = [path for path, _ in model.named_modules() if path]
+    runs: list[str] = []
+    alone = room._Recorder._run_alone
+
+    def counted(self: Any, made: Any, given: Any) -> Any:
+        runs.append(made.path)
+        return alone(self, made, given)
+
+    monkeypatch.setattr(room._Recorder, "_run_alone", counted)
+
+    def by_call() -> dict[tuple[str, int], Any]:
+        found = record_reference(
+            model, (torch.randn(3, 4),), {}, paths=paths, keep_inputs=True, seed=1
+        )
+        return {(call.path, call.number): call for call in found.calls}
+
+    torch.manual_seed(1)
+    shared = by_call()
+    count = len(runs)
+    monkeypatch.setattr(room, "same", lambda some, others: False)
+    monkeypatch.setattr(room._Recorder, "_shows", lambda self, outer, made: False)
+    torch.manual_seed(1)
+    each = by_call()
+    assert count < len(runs) - count == len(each)
+    assert shared.keys() == each.keys()
+    for key, call in each.items():
+        for one, other in zip(shared[key].alone, call.alone, strict=True):
+            assert np.array_equal(one.reference, other.reference), key
+            assert np.array_equal(one.own, other.own), key
+        for one, other in zip(shared[key].inputs, call.inputs, strict=True):
+            assert np.array_equal(one.bits, other.bits), key
