@@ -193,27 +193,19 @@ def verify_model(
         args: positional inputs.
         kwargs: keyword inputs.
         noise_multiple: how many times PyTorch's own noise passes.
-        gradients: judge those of inputs and parameters too; of a converted model alone.
+        gradients: judge those of inputs and parameters too.
         input_kinds: kinds of inputs to judge besides.
         batch_sizes: sizes of the batch to judge besides.
         by_hand: what a model written by hand has to say (``names``, …); None says nothing.
 
     Raises:
-        OptionsError: ``by_hand`` speaks of a model that was converted, ``gradients`` of one that
-            was not.
+        OptionsError: ``by_hand`` speaks of a model that was converted.
     """
     trials = Trials.of(input_kinds, batch_sizes)
     conversion = getattr(model, "_mlxport_conversion", None)
     if not isinstance(conversion, Conversion):
-        if gradients:
-            raise OptionsError(
-                f"gradients: {type(model).__name__} does not come from mlxport.convert, so nothing "
-                "says which of its parameters stand for which of PyTorch's, in which layout"
-            )
-        multiple = noise_multiple or NOISE_MULTIPLE
-        return verify_hand_port(
-            model, module, args, kwargs, noise_multiple=multiple, trials=trials, **by_hand
-        )
+        options = {"noise_multiple": noise_multiple or NOISE_MULTIPLE, "trials": trials, **by_hand}
+        return verify_hand_port(model, module, args, kwargs, gradients=gradients, **options)
     if said := [option for option, value in by_hand.items() if value is not None]:
         raise OptionsError(
             f"{', '.join(said)}: for models written by hand. {type(model).__name__} comes from "

@@ -194,7 +194,8 @@ def verify(
             which MLX stores them, ``(0, 2, 3, 1)``; for all inputs, or for each in a list.
         outputs_order: the same of the model's outputs.
         noise_multiple: how many times PyTorch's own rounding noise passes (default 32).
-        gradients: as for ``convert``; of a converted model only.
+        gradients: as for ``convert``. Of a model written by hand, parameters are paired by the
+            modules they belong to; what has no counterpart is listed, not judged.
         input_kinds: as for ``convert``.
         batch_sizes: as for ``convert``; of a model written by hand none unless they are said.
 

@@ -37,6 +37,7 @@ def verify_gradients(
     origin: TorchModel,
     *,
     plan: WeightPlan,
+    given: tuple[Sequence[Any], Mapping[str, Any]] | None = None,
     noise_multiple: float = NOISE_MULTIPLE,
 ) -> tuple[Entry, ...]:
     """Judge the gradients of a model's inputs and parameters; see `judge_gradients`.
@@ -50,6 +51,7 @@ def verify_gradients(
         conversion: the record of its conversion.
         origin: where it comes from.
         plan: of the weights, by the names of the torch model.
+        given: what to call the MLX model with instead of the reference's inputs.
         noise_multiple: how many times PyTorch's own noise passes.
     """
     reference = origin.reference
@@ -57,7 +59,13 @@ def verify_gradients(
 
     def judged(gradients: Gradients, multiple: float) -> tuple[Entry, ...]:
         return judge_gradients(
-            model, conversion, reference, gradients, plan=plan, noise_multiple=multiple
+            model,
+            conversion,
+            reference,
+            gradients,
+            plan=plan,
+            given=given,
+            noise_multiple=multiple,
         )
 
     gradients = record_gradients(*call, reference=reference)

@@ -37,6 +37,7 @@ def judge_gradients(
     gradients: Gradients,
     *,
     plan: WeightPlan | None = None,
+    given: tuple[Sequence[Any], Mapping[str, Any]] | None = None,
     noise_multiple: float = NOISE_MULTIPLE,
 ) -> tuple[Entry, ...]:
     """Judge the gradients of a model's floating inputs and of its parameters.
@@ -47,13 +48,14 @@ def judge_gradients(
         reference: what PyTorch computed; gives the inputs and the random draws.
         gradients: what PyTorch's autograd gave.
         plan: of the weights, by the names of the torch model; the conversion's if not given.
+        given: what to call the model with instead of the reference's inputs.
         noise_multiple: how many times PyTorch's own noise passes.
 
     Returns:
         An entry for each, the inputs first, then the parameters in the order of their modules'
         calls. What cannot be judged says why; where MLX cannot differentiate, all fail.
     """
-    judged = _Gradients(model, conversion, reference, gradients, noise_multiple)
+    judged = _Gradients(model, conversion, reference, gradients, noise_multiple, given)
     return judged.entries(conversion.plan if plan is None else plan)
 
 
@@ -67,8 +69,10 @@ class _Gradients:
         reference: Reference,
         gradients: Gradients,
         noise_multiple: float,
+        given: tuple[Sequence[Any], Mapping[str, Any]] | None = None,
     ) -> None:
         self.model, self.conversion, self.reference = model, conversion, reference
+        self.given = given
         self.gradients, self.noise_multiple = gradients, noise_multiple
         self.root = next(record for record in conversion.modules if record.path == "")
 
@@ -162,7 +166,7 @@ class _Gradients:
         self, targets: Sequence[str], inputs: Sequence[int]
     ) -> tuple[dict[str, mx.array], dict[int, mx.array]]:
         """Return MLX's gradients of parameters by name, and of inputs by number."""
-        given = model_inputs(self.root, self.conversion, self.reference)
+        given = self.given or model_inputs(self.root, self.conversion, self.reference)
         flat = list(arrays(given))
         held = dict(tree_flatten(self.model.parameters()))
         wanted = {

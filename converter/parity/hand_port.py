@@ -22,8 +22,10 @@ from mlxport.converter.parity.arrangements import (
     explicit,
     orders_of,
 )
+from mlxport.converter.parity.backwards import TorchModel
 from mlxport.converter.parity.compare import NOISE_MULTIPLE
 from mlxport.converter.parity.entry import ALONE, IN_PLACE, Entry
+from mlxport.converter.parity.hand_gradients import hand_gradients
 from mlxport.converter.parity.hand_trials import Tried
 from mlxport.converter.parity.orders import Order, Settled, customary, logical, settle
 from mlxport.converter.parity.pairing import Names, Pairing, pair
@@ -51,6 +53,7 @@ def verify_hand_port(
     outputs_order: Axes | Sequence[Axes] | None = None,
     noise_multiple: float = NOISE_MULTIPLE,
     trials: Trials | None = None,
+    gradients: bool = False,
 ) -> ParityReport:
     """Judge every module that has a counterpart, and the model; see ``mlxport.verify``.
 
@@ -77,6 +80,17 @@ def verify_hand_port(
         noise_multiple=noise_multiple,
     )
     report = port.annotated(report, run)
+    if gradients:
+        origin = TorchModel(module, args, kwargs, reference)
+        entries = hand_gradients(
+            model,
+            port.conversion(run),
+            origin,
+            pairing.pairs,
+            run.arrangement,
+            noise_multiple=noise_multiple,
+        )
+        report = replace(report, gradients=entries)
     asked = trials or Trials()
     if not (asked.kinds or asked.batch_sizes):
         return report

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 import mlxport
-from mlxport.converter.errors import OptionsError
 from mlxport.converter.parity.entry import GRADIENT
 from mlxport.converter.parity.gradients import judge_gradients
 from mlxport.converter.parity.reference import record_reference
@@ -313,12 +312,6 @@ class TestWhatIsNotJudged:
         assert report.verdict == (
             "parity NOT SHOWN: of the model's gradients no value was compared"
         )
-
-    def test_a_model_written_by_hand(self):
-        with pytest.raises(OptionsError, match=r"gradients: Linear does not come from mlxport"):
-            mlxport.verify(
-                mlx.nn.Linear(3, 3).eval(), nn.Linear(3, 3), torch.randn(2, 3), gradients=True
-            )
 
 
 @pytest.fixture(scope="module")
