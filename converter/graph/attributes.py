@@ -68,11 +68,15 @@ class ClassGroup:
         name: its name in the source.
         instances: all modules it stands for.
         parameters: names of its constructor arguments.
+        settings: attribute -> the argument it holds, for numbers that its body reads.
+        text: the lines of its body where it reads such numbers; the first instance's own if None.
     """
 
     name: str
     instances: list[Instance]
     parameters: list[str] = field(default_factory=list)
+    settings: dict[str, str] = field(default_factory=dict)
+    text: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

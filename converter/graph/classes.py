@@ -1,12 +1,14 @@
 """Find the classes of the emitted model: one per distinct module, however often it is built.
 
 Modules of the same torch class whose attributes and bodies agree become one class. The constructor
-arguments in which they differ become the class's own constructor arguments.
+arguments, and a few numbers of the bodies, in which they differ become the class's own constructor
+arguments.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from functools import partial
 
 from mlxport.converter.graph.attributes import (
     Attribute,
@@ -19,7 +21,15 @@ from mlxport.converter.graph.attributes import (
     zeros,
 )
 from mlxport.converter.graph.body import Body, Lowered
-from mlxport.converter.graph.naming import Kind, Names, children_of, class_name, kind_of
+from mlxport.converter.graph.body_numbers import differences, skeleton
+from mlxport.converter.graph.naming import (
+    Kind,
+    Names,
+    children_of,
+    class_name,
+    identifier,
+    kind_of,
+)
 from mlxport.converter.graph.parameters import parametrise
 
 
@@ -43,14 +53,14 @@ class _Finder:
             level.setdefault(_height(path, pending), []).append(path)
         self.group_of: dict[str, tuple[ClassGroup, Instance]] = {}
         for height in sorted(level):
+            instances = [self._instance(path) for path in level[height]]
             fresh = []
-            for path in level[height]:
-                instance = self._instance(path)
-                group = self._join(instance)
-                self.group_of[path] = (group, instance)
+            for instance, key in self._keyed(instances):
+                group = self._join(instance, key)
+                self.group_of[instance.path] = (group, instance)
                 fresh.append(group)
             for group in dict.fromkeys(fresh):
-                parametrise(group)
+                parametrise(group, partial(self._number_name, group))
         return list(self.groups.values())
 
     def _class_paths(self) -> list[str]:
@@ -121,15 +131,32 @@ class _Finder:
 
     # -- groups ----------------------------------------------------------------------------------
 
-    def _join(self, instance: Instance) -> ClassGroup:
-        module = self.names.model.get_submodule(instance.path)
-        name = class_name(module)
-        key = (
-            type(module),
+    def _keyed(self, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Hashable]]:
+        """Yield instances with what those share that become one class.
+
+        Their bodies agree, or do so but for a few numbers.
+        """
+        alike: dict[Hashable, list[Instance]] = {}
+        keys = [self._key(instance, but_for_numbers=True) for instance in instances]
+        for instance, key in zip(instances, keys, strict=True):
+            alike.setdefault(key, []).append(instance)
+        for instance, key in zip(instances, keys, strict=True):
+            texts = [i.body.text for i in alike[key] if i.body is not None]
+            joined = len(set(texts)) < 2 or differences(texts) is not None
+            yield instance, key if joined else self._key(instance)
+
+    def _key(self, instance: Instance, *, but_for_numbers: bool = False) -> Hashable:
+        body = instance.body
+        text = None if body is None else (but_for_numbers and skeleton(body.text)) or body.text
+        return (
+            type(self.names.model.get_submodule(instance.path)),
             tuple((n, structure(a)) for n, a in instance.attributes.items()),
             tuple(instance.frozen),
-            None if instance.body is None else (_signature(instance.body), instance.body.text),
+            None if body is None else (_signature(body), text),
         )
+
+    def _join(self, instance: Instance, key: Hashable) -> ClassGroup:
+        name = class_name(self.names.model.get_submodule(instance.path))
         if key not in self.groups:
             unique, n = name, 2
             while unique in self.taken:
@@ -138,6 +165,15 @@ class _Finder:
             self.groups[key] = ClassGroup(unique, [])
         self.groups[key].instances.append(instance)
         return self.groups[key]
+
+    def _number_name(self, group: ClassGroup, values: tuple[float, ...]) -> str:
+        """Return what the torch modules of a class call a number that differs between them."""
+        modules = [self.names.model.get_submodule(i.path) for i in group.instances]
+        for name in vars(modules[0]):
+            held = [getattr(module, name, None) for module in modules]
+            if all(type(h) is type(v) and h == v for h, v in zip(held, values, strict=True)):
+                return identifier(name).strip("_")
+        return "size" if isinstance(values[0], int) else "factor"
 
 
 def _signature(body: Body) -> tuple[str, ...]:

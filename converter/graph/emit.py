@@ -157,15 +157,17 @@ def _class(
 ) -> str:
     instance = group.instances[0]
     lines = [f"class {group.name}(nn.Module):", *_class_docstring(group, names), ""]
-    lines += [f"    def __init__(self{''.join(f', {p}' for p in group.parameters)}):"]
+    lines += _head("__init__", ["self", *group.parameters], "):")
     lines += ["        super().__init__()"]
     for name, attribute in instance.attributes.items():
         lines += statement(f"self.{name} = ", _construct(attribute), 8)
+    lines += [f"        self.{name} = {value}" for name, value in group.settings.items()]
     freeze = f"self.freeze(keys={to_source(to_ast(list(instance.frozen)))}, recurse=False)"
     if instance.frozen:
         lines.append(f"        {freeze}")
     if instance.body is not None:
-        lines += ["", *_method(instance.body, conditions)]
+        text = group.text or instance.body.text
+        lines += ["", *_method(instance.body, text, conditions)]
     prefix = f"{instance.path}." if instance.path else ""
     below = any(path != instance.path and path.startswith(prefix) for path in buffers)
     if instance.frozen or below:
@@ -203,20 +205,24 @@ def _shapes(values: Sequence[Value], sizes: Mapping[str, str]) -> str:
     return " and ".join(spelled_shape(value.stored_shape, sizes) for value in values)
 
 
-def _method(body: Body, conditions: Sequence[str]) -> list[str]:
+def _method(body: Body, lines: Sequence[str], conditions: Sequence[str]) -> list[str]:
     arguments = ["self", *(f"{formal.name}: {formal.annotation}" for formal in body.parameters)]
     named = [formal.keyword for formal in body.parameters]
     if any(named):
         arguments.insert(1 + named.index(True), "*")
-    tail = f") -> {_annotation(body.result)}:"
-    head = f"    def __call__({', '.join(arguments)}{tail}"
-    text = [*check_lines(conditions, body), *body.text]
+    head = _head("__call__", arguments, f") -> {_annotation(body.result)}:")
+    return [*head, *check_lines(conditions, body), *lines]
+
+
+def _head(name: str, arguments: Sequence[str], tail: str) -> list[str]:
+    """Return the lines of ``def``, broken the way ruff and black do."""
+    head = f"    def {name}({', '.join(arguments)}{tail}"
     if len(head) <= WIDTH:
-        return [head, *text]
+        return [head]
     inner = [f"        {', '.join(arguments)}"]
     if len(inner[0]) > WIDTH:
         inner = [f"        {argument}," for argument in arguments]
-    return ["    def __call__(", *inner, f"    {tail}", *text]
+    return [f"    def {name}(", *inner, f"    {tail}"]
 
 
 def _annotation(result: ast.expr | None) -> str:

@@ -1,19 +1,30 @@
 """Constructor arguments for the classes of the emitted model.
 
-Instances of one class agree in all but the arguments of the constructors they call. Each argument
-in which they differ becomes an argument of the class; arguments that always agree become one.
+Instances of one class agree in all but the arguments of the constructors they call, and some
+numbers in their bodies. Each in which they differ becomes an argument of the class; those that
+always agree become one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mlxport.converter.graph.attributes import Built, ClassGroup, Parameter, slots
+from mlxport.converter.graph.body_numbers import differences, with_settings
+from mlxport.converter.graph.naming import attribute_name
+
+# Names a number by its values in all instances, as their torch modules call it.
+Namer = Callable[[tuple[Any, ...]], str]
 
 
-def parametrise(group: ClassGroup) -> None:
-    """Give a class a constructor argument for each value in which its instances differ."""
+def parametrise(group: ClassGroup, name_of: Namer) -> None:
+    """Give a class a constructor argument for each value in which its instances differ.
+
+    Args:
+        group: the class.
+        name_of: names what its body reads.
+    """
     rows = [list(slots(instance)) for instance in group.instances]
     wanted = [
         dict.fromkeys(key for built in column for key in built.kwargs)
@@ -28,6 +39,7 @@ def parametrise(group: ClassGroup) -> None:
     chosen: dict[str, tuple[Any, ...]] = {}
     for column in zip(*rows, strict=True):
         _fill_column(column, chosen)
+    _fill_body(group, name_of, chosen)
     for index, instance in enumerate(group.instances):
         instance.arguments = [values[index] for values in chosen.values()]
     group.parameters = list(chosen)
@@ -47,6 +59,22 @@ def _fill_column(column: Sequence[Built], chosen: dict[str, tuple[Any, ...]]) ->
             first.kwargs[key] = Parameter(_name_for(values, key, chosen))
         elif key in first.defaults and values[0] == first.defaults[key]:
             del first.kwargs[key]
+
+
+def _fill_body(group: ClassGroup, name_of: Namer, chosen: dict[str, tuple[Any, ...]]) -> None:
+    """Replace the numbers in which the bodies of a class differ by settings."""
+    texts = [i.body.text for i in group.instances if i.body is not None]
+    if len(set(texts)) < 2:
+        return
+    attributes = {}
+    for place, values in (differences(texts) or {}).items():
+        parameter = _name_for(values, name_of(values), chosen)
+        attribute = attribute_name(parameter)
+        while attribute in group.instances[0].attributes:
+            attribute += "_"
+        attributes[place] = attribute
+        group.settings[attribute] = parameter
+    group.text = with_settings(texts[0], attributes)
 
 
 def _name_for(values: tuple[Any, ...], hint: str, chosen: dict[str, tuple[Any, ...]]) -> str:

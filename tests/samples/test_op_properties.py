@@ -501,20 +501,24 @@ def attention(draw: Draw) -> Case:
 
 def casts(draw: Draw) -> Case:
     a, b = draw(st.sampled_from(DTYPES)), draw(st.sampled_from(DTYPES))
-    x = a_tensor(
-        draw, a_shape(draw)
-    ).abs()  # what is no unsigned integer casts to none that is sure
-    kind = draw(st.sampled_from(["to", "sum", "type_as", "new", "chain", "cat", "stack"]))
+    x = a_tensor(draw, a_shape(draw))
+    x = x if x.dtype == torch.bool else x.abs()  # which unsigned integers hold
+    kind = draw(
+        st.sampled_from(["to", "sum", "prod", "cumsum", "type_as", "new", "chain", "cat", "stack"])
+    )
     table: dict[str, Fn] = {
         "to": lambda x: x.to(a),
         "sum": lambda x: x.to(a).sum(dtype=b),
+        "prod": lambda x: x.to(a).prod(dtype=b),
+        "cumsum": lambda x: x.to(a).flatten().cumsum(0, dtype=b),
         "type_as": lambda x: x.type_as(torch.zeros((), dtype=a)),
         "new": lambda x: x.new_full((2, 2), 3) + x.to(a).sum(),
         "chain": lambda x: (x.to(a) + x.to(b)).to(a),
         "cat": lambda x: torch.cat([x.to(a).flatten(), x.to(b).flatten()]),
         "stack": lambda x: torch.stack([x.to(a), x.to(b)], -1),
     }
-    return f"{kind} {a} {b}", table[kind], [x]
+    kind, fn = one_of(draw, table)
+    return f"{kind} {a} {b}", fn, [x]
 
 
 FAMILIES: dict[str, Callable[[Draw], Case]] = {

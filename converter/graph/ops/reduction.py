@@ -17,6 +17,7 @@ from mlxport.converter.graph.context import Context, Handler
 from mlxport.converter.graph.dtypes import HALF, Number, Typed, cast, emit, widened
 from mlxport.converter.graph.ops.axes import stored_axes, stored_axis
 from mlxport.converter.graph.ops.conversion import in_dtype
+from mlxport.converter.graph.ops.creation import filled
 from mlxport.converter.graph.ops.registry import op
 from mlxport.converter.graph.value import Value, normalise_dims, without_axes
 
@@ -85,7 +86,12 @@ def sum_(
     if cx.dtype.is_floating_point:
         return _summed(cx, ("mx.sum", "total"), x, dim, keepdim)
     template = "mx.sum(x, axis=axis, keepdims=keep)"
-    return reduce(cx, template, cast(x, cx.dtype), x, dim, keepdim, cx.dtype)
+    return reduce(cx, template, cast(x, cx.dtype), x, dim, keepdim, _counted(cx.dtype))
+
+
+def _counted(dtype: torch.dtype) -> torch.dtype:
+    """Return what MLX gives a sum or product in: of truth values, the number of those that hold."""
+    return torch.int32 if dtype == torch.bool else dtype
 
 
 @op("aten.mean.default", "aten.mean.dim")
@@ -199,7 +205,7 @@ def prod_dim(
     """The product over an axis."""
     factors = widened(cast(x, cx.dtype))
     template = "mx.prod(x, axis=axis, keepdims=keep)"
-    return reduce(cx, template, factors, x, dim, keepdim, factors.dtype)
+    return reduce(cx, template, factors, x, dim, keepdim, _counted(factors.dtype))
 
 
 @op("aten.logsumexp.default")
@@ -207,6 +213,8 @@ def logsumexp(cx: Context, x: Value, dim: Dims, keepdim: bool = False) -> Value:
     """The logarithm of the sum of exponentials."""
     if x.dtype.is_complex:
         raise cx.refuse("logsumexp of complex values: MLX takes their real parts")
+    if 0 in x.shape:  # which MLX rejects
+        return filled(cx, -math.inf, cx.shape)
     wide = widened(cast(x, cx.dtype))
     template = "mx.logsumexp(x, axis=axis, keepdims=keep)"
     return reduce(cx, template, wide, x, dim, keepdim, wide.dtype)
@@ -296,7 +304,8 @@ def _running(function: str) -> Handler:
             return in_dtype(cx, x)
         wide = widened(cast(x, cx.dtype))
         template = f"{function}(x, axis=axis)"
-        return emit(cx, template, wide.dtype, x.order, x=wide, axis=stored_axis(x, dim))
+        gives = wide.dtype if function == "mx.cumprod" else _counted(wide.dtype)
+        return emit(cx, template, gives, x.order, x=wide, axis=stored_axis(x, dim))
 
     return running
 

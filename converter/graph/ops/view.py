@@ -211,6 +211,8 @@ def reshape_source(x: Value, stored: Sizes) -> ast.expr:
         return call("mx.squeeze", x, _axes(front, len(old)))
     if not old and set(new) == {1}:
         return call("mx.expand_dims", x, _axes(front, len(new)))
+    if 0 in stored:  # PyTorch views nothing in any shape of nothing
+        return method(x, "reshape", *stored)
     if len(new) == 1 and len(old) > 1:
         last = front + len(old) - 1
         ends = (front, last) if last < x.ndim - 1 else (front,) if front else ()
@@ -221,7 +223,7 @@ def reshape_source(x: Value, stored: Sizes) -> ast.expr:
         return method(x, "reshape", ())
     if is_dynamic(stored):
         return method(x, "reshape", *_inferred(stored))
-    return method(x, "reshape", *(stored if 0 in stored else (-1, *stored[1:])))
+    return method(x, "reshape", -1, *stored[1:])
 
 
 def is_dynamic(sizes: Sizes) -> bool:

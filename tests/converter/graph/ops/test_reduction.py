@@ -93,6 +93,17 @@ def test_unbiased_flags(assert_op_parity: Fn) -> None:
     assert_op_parity(lambda x: (x.var(False), x.var(), x.std(True), x.var(1, False)), x)
 
 
+def test_logsumexp_of_nothing(assert_op_parity: Fn) -> None:
+    x = torch.zeros(2, 0, 3)
+    assert_op_parity(lambda x: (x.logsumexp(1), x.logsumexp(2, keepdim=True)), x)
+
+
+@pytest.mark.parametrize("reduced", [torch.sum, torch.prod], ids=["sum", "prod"])
+def test_as_truth_values(reduced: Fn, assert_op_parity: Fn) -> None:
+    x = torch.tensor([[0, 2, 3], [1, 1, 5]])
+    assert_op_parity(lambda x: (reduced(x, dtype=torch.bool), reduced(x, 1, dtype=torch.bool)), x)
+
+
 @pytest.mark.parametrize("order", [0, 1, 2, 3, 0.5, torch.inf, -torch.inf], ids=str)
 @pytest.mark.parametrize("dims", [None, 1, (1, 2), (1, 2, 3)], ids=str)
 def test_norms(order: float, dims: Any, assert_op_parity: Fn) -> None:
