@@ -14,6 +14,7 @@ from mlxport.converter.graph.context import Context
 from mlxport.converter.graph.dtypes import emit, mlx_promoted
 from mlxport.converter.graph.ops.arguments import FLOATING_ONLY, require_floating
 from mlxport.converter.graph.ops.broadcast import align
+from mlxport.converter.graph.ops.creation import filled
 from mlxport.converter.graph.ops.registry import op
 from mlxport.converter.graph.value import Order, Value, identity, without_axes
 
@@ -112,6 +113,8 @@ def pdist(cx: Context, x: Value, p: float = 2) -> Value:
 def einsum(cx: Context, equation: str, operands: Sequence[Value], *, path: Any = None) -> Value:
     """``torch.einsum``; the letters follow the axes to where they are stored."""
     require_floating(cx, "matrix product", *operands)
+    if any(0 in x.shape for x in operands):  # sums of nothing; MLX 0.32.4 rejects some of them
+        return filled(cx, 0, cx.shape)
     inputs, output = _subscripts(equation, [x.ndim for x in operands])
     stored = [
         "".join(letters[axis] for axis in x.order)

@@ -188,6 +188,12 @@ def test_any_einsum(assert_op_parity, data):
     assert_op_parity(fn, *tensors, orders=orders)
 
 
+def test_einsum_of_nothing(assert_op_parity):
+    x, y = torch.zeros(0, 0, 1), torch.ones(1, 1, 1)
+    assert_op_parity(lambda x, y: torch.einsum("...ij,...jk->...i", x, y), x, y)
+    assert_op_parity(lambda x, y: torch.einsum("bij,cjk->cik", x, y), torch.zeros(2, 3, 0), x.mT)
+
+
 def test_einsum_letters_follow_the_axes(lower_op):
     def fn(a, b):
         return torch.einsum("bihd,bjhd->bhij", a, b)
