@@ -90,8 +90,10 @@ def sum_(
 
 
 def _counted(dtype: torch.dtype) -> torch.dtype:
-    """Return what MLX gives a sum or product in: of truth values, the number of those that hold."""
-    return torch.int32 if dtype == torch.bool else dtype
+    """Return what MLX gives a sum or product in: small integers and truth values are counted."""
+    counted = {torch.uint8: torch.uint32, torch.uint16: torch.uint32}
+    small = (torch.bool, torch.int8, torch.int16)
+    return torch.int32 if dtype in small else counted.get(dtype, dtype)
 
 
 @op("aten.mean.default", "aten.mean.dim")
@@ -304,8 +306,7 @@ def _running(function: str) -> Handler:
             return in_dtype(cx, x)
         wide = widened(cast(x, cx.dtype))
         template = f"{function}(x, axis=axis)"
-        gives = wide.dtype if function == "mx.cumprod" else _counted(wide.dtype)
-        return emit(cx, template, gives, x.order, x=wide, axis=stored_axis(x, dim))
+        return emit(cx, template, wide.dtype, x.order, x=wide, axis=stored_axis(x, dim))
 
     return running
 
