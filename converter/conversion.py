@@ -165,6 +165,7 @@ def convert_checkpoint(
             built, conversion, report = quantize_folder(
                 whole, quantize, origin.references, max_shard_size=max_shard_size
             )
+            report = replace(report, notes=(*report.notes, *origin.notes))
         elif quantize is not None:
             warnings = (*warnings, "the weights were not quantized, as parity does not hold")
         write_report(folder, report)

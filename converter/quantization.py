@@ -7,7 +7,7 @@ mlx only to compute.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
@@ -219,7 +219,7 @@ class Quantized:
     def sentences(self) -> Iterator[str]:
         """Say what was quantised and what it cost, for a report."""
         before, after = (f"{size / 2**20:.4g} MiB" for size in self.nbytes)
-        yield f"{len(self.layers)} layers quantized to {self.settings}, {before} to {after}"
+        yield f"{_layers(self.layers)} quantized to {self.settings}, {before} to {after}"
         yield (
             "judged is whether MLX computes what PyTorch does with the dequantized weights; what "
             "quantization costs is measured, not judged"
@@ -231,7 +231,7 @@ class Quantized:
         if worst is not None:
             yield f"most in {worst.name}: {worst.error:.1e}"
         if self.left:
-            yield f"{len(self.left)} layers left as they were: {_grouped(self.left)}"
+            yield f"{_layers(self.left)} left: {_grouped(self.left)}"
         if self.before:
             yield f"before: {self.before}"
 
@@ -251,6 +251,10 @@ class Quantized:
             tuple(Cost(**cost) for cost in data["costs"]),
             tuple(Cost(**cost) for cost in data["layer_costs"]),
         )
+
+
+def _layers(paths: Collection[str]) -> str:
+    return f"{len(paths)} layer{'' if len(paths) == 1 else 's'}"
 
 
 def _grouped(left: Mapping[str, str]) -> str:

@@ -375,7 +375,7 @@ def test_settings_that_mlx_does_not_have(given: Any) -> None:
 def test_the_command_line(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(source.parent)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    Path("nets.py").write_text(
+    Path("quantized_nets.py").write_text(
         "from torch import nn\ndef net(): return nn.Sequential(nn.Linear(64, 32))"
     )
     torch.save(nn.Sequential(nn.Linear(64, 32)).state_dict(), "net.pt")
@@ -383,15 +383,15 @@ def test_the_command_line(source: Path, monkeypatch: pytest.MonkeyPatch) -> None
     def run(*arguments: str) -> Result:
         return CliRunner().invoke(main, ["convert", "net.pt", "-o", "q", *arguments])
 
-    model = ("--model", "nets:net", "--input", "2,64")
+    model = ("--model", "quantized_nets:net", "--input", "2,64")
     result = run(*model, "--quantize", "bits=8,group_size=64")
     assert result.exit_code == 0, result.stderr
-    assert "1 layers quantized to 8 bits" in result.stdout.replace("\n", " ")
+    assert "1 layer quantized to 8 bits" in result.stdout.replace("\n", " ")
     for wrong in (("--plan", "q"), ("--layer", "*=Linear"), ()):
         refused = run("--quantize", "bits=8", *wrong, "--overwrite")
         assert refused.exit_code == 2
         assert "--quantize needs --model" in refused.stderr
-    sys.modules.pop("nets", None)
+    sys.modules.pop("quantized_nets", None)
 
 
 # -- the step ------------------------------------------------------------------------------------
