@@ -12,6 +12,7 @@ Shapes: ``G`` groups, ``N`` batch, ``*S`` input and ``*O`` output sizes, ``*k`` 
 """
 
 import math
+from collections.abc import Callable
 from itertools import product
 
 import mlx.core as mx
@@ -60,7 +61,10 @@ def compute(
     inputs, taps = x.astype(dtype), weight.astype(dtype)
     bias = None if bias is None else bias.astype(dtype)
     if not blocks and groups == x.shape[-1] > 1:
-        y = compute_depthwise(inputs, taps, bias, axes)
+        row_bytes = inputs.nbytes // groups // axes[0].size * weight.size  # a product per tap
+        y = _in_slabs(
+            lambda rows, slab: compute_depthwise(rows, taps, bias, slab), inputs, 1, axes, row_bytes
+        )
     else:
         y = _by_products(inputs, taps, bias, axes, groups, blocks)
     return y.astype(x.dtype)
@@ -113,12 +117,12 @@ def _by_products(
     x = mx.stack([*mx.split(x, groups, -1)]) if groups > 1 else mx.expand_dims(x, 0)
     if blocks:
         return _place_blocks(x, weight, bias, axes)
-    leading, *others = axes
-    slabs = _slabs(x, leading, _row_bytes(x, weight, axes))
-    if len(slabs) == 1:
-        return _interleave(x, weight, bias, axes)
-    return mx.concatenate(
-        [_interleave(rows, weight, bias, [slab, *others]) for rows, slab in slabs], 1
+    return _in_slabs(
+        lambda rows, slab: _interleave(rows, weight, bias, slab),
+        x,
+        2,
+        axes,
+        _row_bytes(x, weight, axes),
     )
 
 
@@ -147,7 +151,21 @@ def _place_blocks(
     return y
 
 
-def _slabs(x: mx.array, axis: Axis, row_bytes: int) -> list[tuple[mx.array, Axis]]:
+def _in_slabs(
+    function: Callable[[mx.array, list[Axis]], mx.array],
+    x: mx.array,
+    index: int,
+    axes: list[Axis],
+    row_bytes: int,
+) -> mx.array:
+    """The results of slabs of the leading axis, ``x``'s axis ``index``, one after the other."""
+    leading, *others = axes
+    slabs = _slabs(x, index, leading, row_bytes)
+    results = [function(rows, [slab, *others]) for rows, slab in slabs]
+    return mx.concatenate(results, 1) if len(results) > 1 else results[0]
+
+
+def _slabs(x: mx.array, index: int, axis: Axis, row_bytes: int) -> list[tuple[mx.array, Axis]]:
     """The input rows of slabs of the output that are small enough, with the axis of each."""
     if axis.output <= axis.stride or axis.size * row_bytes <= SLAB_BYTES:
         return [(x, axis)]
@@ -161,7 +179,7 @@ def _slabs(x: mx.array, axis: Axis, row_bytes: int) -> list[tuple[mx.array, Axis
         last = (axis.offset + stop - 1) // axis.stride
         size = min(max(last, first), axis.size - 1) + 1 - first
         half = axis._replace(size=size, offset=offset - first * axis.stride, output=stop - start)
-        halves += _slabs(window(x, 2, first, size), half, row_bytes)
+        halves += _slabs(window(x, index, first, size), index, half, row_bytes)
     return halves
 
 
