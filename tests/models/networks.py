@@ -381,6 +381,26 @@ OTHERS = {
         8,
         f"of 2 {HEADS}",
     ),
+    "Llama": Network(
+        "transformers",
+        transformers(
+            "LlamaConfig",
+            "LlamaForCausalLM",
+            vocab_size=50,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            intermediate_size=48,
+            max_position_embeddings=20,
+            use_cache=False,
+            bos_token_id=0,
+            eos_token_id=0,
+        ),
+        tokens(50, 2, 7),
+        8,
+        f"of 2 {HEADS}",
+    ),
     "Whisper encoder": Network(
         "transformers", whisper_encoder, normal((1, 8, 20)), 9, f"in; of 2 {HEADS}"
     ),

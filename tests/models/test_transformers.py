@@ -111,3 +111,19 @@ def test_parity(
         warnings.simplefilter("ignore")  # of fast paths not taken, of masks of two kinds
         converted = mlxport.convert(randomise(build()), inputs())
     assert converted.report.passed, converted.report
+
+
+def test_encoder_and_decoder_of_t5() -> None:
+    """Position biases go from layer to layer, masks come about only as it is captured."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from transformers import T5Config, T5Model
+
+        sizes = {"d_model": 24, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 3}
+        model = T5Model(T5Config(vocab_size=50, use_cache=False, **sizes)).eval()
+        ids, decoder_ids = torch.randint(0, 50, (2, 7)), torch.randint(0, 50, (2, 5))
+        converted = mlxport.convert(model, ids, {"decoder_input_ids": decoder_ids})
+    assert converted.report is not None
+    assert converted.report.passed, converted.report.to_text()
+    assert "hidden_states: mx.array, mask: mx.array, position_bias: mx.array" in converted.source
+    assert "mx.log(" not in converted.source  # the buckets of positions are kept
