@@ -100,17 +100,7 @@ def quantize_folder(
     by_model = quantized_plan(whole.translation.conversion.plan, layers, settings)
     with carrying(whole.model, dequantized(by_model, open_weights(whole.folder).tensors)):
         references = tuple(record())
-    first = whole.references[0], references[0]
-    names = output_names(whole.conversion, whole.references[0])
-    done = Quantized(
-        settings,
-        layers,
-        left,
-        (before, _size(whole.folder)),
-        whole.report.verdict,
-        output_costs(*first, names),
-        layer_costs(*first),
-    )
+    done = _measured(whole, references, settings, (layers, left), before)
     conversion = replace(
         whole.conversion, plan=plan.renamed(whole.own), quantized=done, digests=digests
     )
@@ -121,6 +111,26 @@ def quantize_folder(
     multiple = whole.report.noise_multiple
     report = verify_at_sizes(built, conversion, references, noise_multiple=multiple)
     return built, conversion, report
+
+
+def _measured(
+    whole: Whole,
+    references: tuple[Reference, ...],
+    settings: Settings,
+    chosen: tuple[tuple[str, ...], dict[str, str]],
+    before: int,
+) -> Quantized:
+    """Return the record of what was quantised, and how far that moves PyTorch's results."""
+    first = whole.references[0], references[0]
+    names = output_names(whole.conversion, whole.references[0])
+    return Quantized(
+        settings,
+        *chosen,
+        (before, _size(whole.folder)),
+        whole.report.verdict,
+        output_costs(*first, names),
+        layer_costs(*first),
+    )
 
 
 def _rewrite(whole: Whole, plan: WeightPlan, max_shard_size: int | str | None) -> Digests:
