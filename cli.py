@@ -306,9 +306,14 @@ def convert(
     is_flag=True,
     help="Instead: check that the weights are those of the checkpoint, by their digests.",
 )
+@click.option(
+    "--tf32",
+    is_flag=True,
+    help="Leave MLX_ENABLE_TF32 on, as MLX has it by default, to see what that costs.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @_exits
-def verify(folder: Path, weights: bool, as_json: bool, **options: Any) -> None:
+def verify(folder: Path, weights: bool, tf32: bool, as_json: bool, **options: Any) -> None:
     """Run the MLX model in FOLDER again and hold it to the reference stored there.
 
     Needs mlx only, not torch. Exits 3 where parity fails, or the weights are others.
@@ -317,7 +322,13 @@ def verify(folder: Path, weights: bool, as_json: bool, **options: Any) -> None:
     Example:
       mlxport verify out/ --device metal
       mlxport verify out/ --weights
+      mlxport verify out/ --device metal --tf32 -o tf32.json
+      mlxport report out/ tf32.json -o cost-of-tf32.html
     """
+    if tf32:
+        if "mlx.core" in sys.modules:
+            raise OptionsError("--tf32 comes too late: MLX is loaded, and reads the setting once")
+        os.environ["MLX_ENABLE_TF32"] = "1"
     if weights:
         _verify_weights(folder, as_json)
         return

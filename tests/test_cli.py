@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from torch import nn
 
 from mlxport.cli import main
+from mlxport.converter import api
 from mlxport.examples.unet3d import UNet3d
 
 Invoke = Callable[..., Result]
@@ -474,6 +475,20 @@ def test_help_loads_neither_torch_nor_mlx() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_tf32_is_set_before_mlx_is_loaded(tmp_path: Path, invoke: Invoke) -> None:
+    net = torch.nn.Linear(3, 4)
+    torch.save(net.state_dict(), tmp_path / "linear.pt")
+    api.convert_checkpoint(tmp_path / "linear.pt", tmp_path / "made", model=net, inputs=["2,3"])
+    code = "import sys; sys.modules['torch'] = None; from mlxport.cli import main; main()"
+    command = [sys.executable, "-c", code, "verify", str(tmp_path / "made"), "--tf32", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["environment"]["MLX_ENABLE_TF32"] == "1"
+    late = invoke("verify", str(tmp_path / "made"), "--tf32")
+    assert late.exit_code == 2
+    assert "too late" in late.stderr
 
 
 # -- what the errors offer ----------------------------------------------------------------------

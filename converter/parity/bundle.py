@@ -76,6 +76,9 @@ def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
 def load_reference(path: str | os.PathLike[str]) -> Reference:
     """Read a reference.
 
+    Returns:
+        The reference; its arrays are read from the file when they are judged.
+
     Raises:
         ParityError: the file is missing, damaged, of another version or no reference.
     """
@@ -151,10 +154,10 @@ def _pairs(values: Array) -> Array:
 def _reference(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Reference:
     def value(data: Mapping[str, Any]) -> Value:
         reference, own = arrays[data["reference"]], arrays[data["own"]]
-        if own.dtype == np.float32:
-            own = own.astype(np.float64)
+        # all stays in the file until it is judged, layer by layer
         if data["dtype"].startswith("complex"):
-            reference, own = reference.view(np.complex128), own.view(np.complex128)
+            reference = reference.view(np.complex128)
+            own = own.astype(np.float64).view(np.complex128)
         indices = None if data["indices"] is None else arrays[data["indices"]]
         shape = tuple(data["shape"])
         return Value(shape, data["dtype"], reference, own, indices, data["reference_dtype"])

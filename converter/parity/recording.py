@@ -27,7 +27,8 @@ class Value:
         shape: its shape.
         dtype: name of its dtype in the model's own run (``"bfloat16"``).
         reference: flat values from the float64 run (integers and booleans as they are).
-        own: flat values from the model's own run, widened to float64.
+        own: flat values from the model's own run, widened to float64; read from a file, to float32
+            at least.
         indices: flat indices of the samples, ascending; None where all values are kept.
         reference_dtype: dtype the reference was computed in; where float64 was impossible it is
             the tensor's own, and ``reference`` is ``own``.
@@ -99,7 +100,7 @@ class Reference:
             values may still have been computed in it; each says so itself).
         fallback: why it cannot; empty where it can.
         seed: of the random numbers drawn during the run, and of the sampling.
-        sample: tensors larger than this are sampled, the model's outputs excepted.
+        sample: how many values are kept of one call of a submodule; the model's outputs are whole.
         versions: package name -> version.
         draws: the random draws of the run, in the order of execution; the same in both dtypes.
         signature: how its arguments and its result are nested; None if not known.

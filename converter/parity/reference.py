@@ -56,7 +56,8 @@ def record_reference(
             first of them asked for.
         since: path -> the module before it that is to be judged with it, as one layer whose input
             is that module's and whose output is its own; the two run one after the other.
-        sample: keep at most about this many values of each tensor but the model's outputs.
+        sample: keep at most this many values of each call of a submodule; of the model's outputs
+            all.
         seed: of the random state and of the choice of samples.
         keep_inputs: keep the submodules' inputs too, whole, and judge each alone; this takes
             memory for all activations and at most one more float64 run per level of nesting.
@@ -333,9 +334,16 @@ class _Recorder:
         return found.path not in self.since and same(found.labels, tensors(own.given))
 
     def _kept(self, result: Any) -> list[Kept]:
+        leaves = tensors(result)
+        # what small tensors of one result leave of the sample, the large ones share
+        share, left = self.sample, len(leaves)
+        sizes = {}
+        for place, leaf in sorted(enumerate(leaves), key=lambda one: one[1].numel()):
+            sizes[place] = min(leaf.numel(), max(share // left, 1))
+            share, left = share - sizes[place], left - 1
         return [
-            Kept(leaf, sample_indices(leaf.numel(), self.sample, self.seed))
-            for leaf in tensors(result)
+            Kept(leaf, sample_indices(leaf.numel(), sizes[place], self.seed))
+            for place, leaf in enumerate(leaves)
         ]
 
     def _random_state(self) -> Any:

@@ -114,6 +114,25 @@ class TestOfANetwork:
                 np.testing.assert_array_equal(alone.indices, few.indices)
         assert all(value.indices is None for value in sampled.outputs)
 
+    def test_one_call_keeps_no_more_than_the_sample(self):
+        class Several(nn.Module):
+            def forward(self, x):
+                return x, x[:1], x * 2, x.sum()
+
+        class Around(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.several = Several()
+
+            def forward(self, x):
+                return self.several(x)[2]
+
+        (call,) = record(Around(), torch.randn(40, 10), paths=["several"], sample=101).calls
+        sizes = [value.reference.size for value in call.outputs]
+        assert (sizes[1], sizes[3]) == (10, 1)  # small ones are whole
+        assert 30 <= sizes[0] <= 45
+        assert sum(sizes) <= 101
+
     @pytest.mark.parametrize(
         ("dtype", "lower", "upper"), [(torch.bfloat16, 1e-4, 3e-2), (torch.float16, 1e-5, 3e-3)]
     )
