@@ -466,3 +466,22 @@ def test_a_wrong_value_at_another_size_fails_the_report(monkeypatch: pytest.Monk
     assert report.culprit == ""
     assert not type(report).from_json(report.to_json()).passed
     assert "FAILED" in report.to_text()
+
+
+class Halves(nn.Module):
+    """Needs a size that Python reads off the input."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(x.shape[0], x.shape[1] * 2, 2).sum(-1)
+
+
+def test_what_model_py_says_of_shapeless_compilation_holds() -> None:
+    """Why it must not be used. Where this fails, MLX has learnt it, and the text may go."""
+    converted = convert(Halves(), sample(2, 3, 4), dynamic=(0, 1))
+    assert "with shapeless=True it would go on with the sizes of the first call" in converted.source
+    assert converted.model is not None
+    anew, shapeless = mx.compile(converted.model), mx.compile(converted.model, shapeless=True)
+    for sizes in ((2, 3), (5, 6)):
+        assert anew(mx.ones((*sizes, 4))).shape == (sizes[0], sizes[1] * 2)
+    assert shapeless(mx.ones((2, 3, 4))).shape == (2, 6)
+    assert shapeless(mx.ones((5, 6, 4))).shape == (2, 30)  # not (5, 12), and no error
