@@ -274,7 +274,8 @@ op("aten.min.dim")(_extreme_and_place(_MIN, _ARGMIN))
 def _truth(function: str) -> Handler:
     def test(cx: Context, x: Value, dim: Dims = None, keepdim: bool = False) -> Value:
         if isinstance(dim, Sequence) and not dim:
-            return in_dtype(cx, x)  # over no axes, where sums take none for all
+            # Over no axes, where sums take none for all.
+            return x if x.dtype == torch.bool else emit(cx, "x != 0", torch.bool, x.order, x=x)
         template = f"{function}(x, axis=axis, keepdims=keep)"
         return reduce(cx, template, x, x, dim, keepdim, torch.bool)
 

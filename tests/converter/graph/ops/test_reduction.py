@@ -155,7 +155,9 @@ def test_truth_of_numbers(assert_op_parity: Fn) -> None:
     assert_op_parity(lambda x: (x.any(0), x.all(1)), torch.tensor([[0, 2], [3, 1]]))
     assert_op_parity(lambda x: (x.any(0), x.all()), torch.tensor([[0, 2]]).to(torch.uint8))
     assert_op_parity(lambda x: torch.any(x, (0, 1)), x)
-    assert_op_parity(lambda x: (torch.any(x, ()), torch.all(x, (), keepdim=True)), x)
+    for dtype in (torch.bool, torch.uint8, torch.float32):
+        counted = (x * 3).to(dtype)
+        assert_op_parity(lambda x: (torch.any(x, ()), torch.all(x, (), keepdim=True)), counted)
 
 
 def test_histograms(assert_op_parity: Fn) -> None:
