@@ -68,6 +68,11 @@ def printable(name: object) -> str:
     return name if isinstance(name, str) and name and name.isprintable() else repr(name)
 
 
+def cleaned(text: str) -> str:
+    """Return text that quotes a file, with escapes in place of what would reach the terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def described(key: str, names: tuple[str, ...]) -> str:
     """Return a state dict's key, how many tensors it holds and the first of their names."""
     first = ", ".join(map(printable, names[:2])) + (", …" if len(names) > 2 else "")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlxport.converter.checkpoint.checkpoint import Checkpoint, printable
+from mlxport.converter.checkpoint.checkpoint import Checkpoint, cleaned, printable
 from mlxport.converter.checkpoint.inert_pickle import InertPickle, Placeholder, load_inert
 from mlxport.converter.checkpoint.read_index import stays_inside
 from mlxport.converter.checkpoint.recognise import DISTRIBUTED, check_unpacked
@@ -96,7 +96,7 @@ def open_distributed(folder: Path, key: str | None = None) -> Checkpoint:
     except Exception as error:  # of a damaged pickle anything may come
         raise CheckpointError(
             f"{path}: not the metadata of a distributed checkpoint, or damaged "
-            f"({type(error).__name__}: {error}). {_DAMAGED}"
+            f"({type(error).__name__}: {cleaned(str(error))}). {_DAMAGED}"
         ) from error
     tree, names = nested
     found = find_state_dict(tree, folder, key)

@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 
-from mlxport.converter.checkpoint.checkpoint import Checkpoint
+from mlxport.converter.checkpoint.checkpoint import Checkpoint, cleaned, printable
 from mlxport.converter.checkpoint.inert_pickle import InertPickle, load_inert
 from mlxport.converter.checkpoint.mapped import mappings_of
+from mlxport.converter.checkpoint.read_legacy import load_legacy
 from mlxport.converter.checkpoint.recognise import Format, is_mappable
 from mlxport.converter.checkpoint.state_dict import find_state_dict, memory_of, to_tensors
-from mlxport.converter.errors import CheckpointError
+from mlxport.converter.errors import CheckpointError, ConversionError
 
 
 def open_torch(path: Path, form: Format, key: str | None = None) -> Checkpoint:
@@ -33,8 +34,13 @@ def open_torch(path: Path, form: Format, key: str | None = None) -> Checkpoint:
         StateDictError: it holds no state dict, several, or none under ``key``.
     """
     loaded, notes = load(path, form)
-    found = find_state_dict(loaded, path, key)
-    tensors = to_tensors(found.entries, path)
+    try:
+        found = find_state_dict(loaded, path, key)
+        tensors = to_tensors(found.entries, path)
+    except ConversionError:
+        raise
+    except Exception as error:  # a damaged pickle may put anything anywhere
+        raise _damaged(path, error) from error
     storage = {name: memory_of(name, tensor) for name, tensor in tensors.items()}
     notes = (*notes, *found.notes)
     return Checkpoint(path, tensors, storage, notes, found.key, (path,), mappings_of(path))
@@ -53,21 +59,40 @@ def load(path: Path, form: Format) -> tuple[Any, tuple[str, ...]]:
     try:
         if form is Format.PICKLE:
             return _load_pickle(path)
-        mmap = form is Format.TORCH_ZIP and is_mappable(path)
-        try:
-            return _load_weights_only(path, mmap), ()
-        # AttributeError: torch cannot read its newest dtypes back from its oldest format
-        except (pickle.UnpicklingError, AttributeError):
-            module = InertPickle()
-            return load_inert(str(path), module, mmap=mmap), _notes(module)
+        if form is Format.TORCH_LEGACY:
+            return _load_legacy(path)
+        return _load_by_torch(path, mmap=is_mappable(path))
     except CheckpointError:
         raise
     except Exception as error:  # torch, pickle and zipfile raise nearly anything on damaged files
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise CheckpointError(
-            f"{path}: damaged or cut short, it cannot be read ({reason}). "
-            "Fetch or write the file again."
-        ) from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    reason = cleaned(f"{type(error).__name__}: {error}".partition("\n")[0])
+    return CheckpointError(
+        f"{path}: damaged or cut short, it cannot be read ({reason}). "
+        "Fetch or write the file again."
+    )
+
+
+def _load_legacy(path: Path) -> tuple[Any, tuple[str, ...]]:
+    module = InertPickle()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of TypedStorage, which the format is made of
+            return load_legacy(path, module), _notes(module)
+    except Exception:  # rarely used forms: storages that are views of others
+        return _load_by_torch(path, mmap=False)
+
+
+def _load_by_torch(path: Path, *, mmap: bool) -> tuple[Any, tuple[str, ...]]:
+    try:
+        return _load_weights_only(path, mmap), ()
+    # AttributeError: torch cannot read its newest dtypes back from its oldest format
+    except (pickle.UnpicklingError, AttributeError):
+        module = InertPickle()
+        return load_inert(str(path), module, mmap=mmap), _notes(module)
 
 
 def _load_weights_only(path: Path, mmap: bool) -> Any:
@@ -85,7 +110,8 @@ def _load_pickle(path: Path) -> tuple[Any, tuple[str, ...]]:
 def _notes(module: InertPickle) -> tuple[str, ...]:
     if not (left_out := module.left_out()):
         return ()
+    named = ", ".join(map(printable, left_out))
     return (
-        f"objects of {', '.join(left_out)} were left out: they are no tensors, and code from a "
-        "checkpoint never runs",
+        f"objects of {named} were left out: they are no tensors, and code from a checkpoint never "
+        "runs",
     )

@@ -104,7 +104,7 @@ def to_tensors(entries: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     for name, value in entries.items():
         try:
             if isinstance(value, Placeholder):
-                raise StateDictError(f"made by {value.source}, not a plain tensor")
+                raise StateDictError(f"made by {printable(value.source)}, not a plain tensor")
             if is_inflated(value.numel() * value.element_size(), held):
                 raise StateDictError(f"one value claims to be {tuple(value.shape)}")
             tensors[name] = tensor_from_torch(value)
@@ -184,18 +184,26 @@ def _module_entries(module: Placeholder) -> Iterator[tuple[str, Any]]:
             return
         prefix, node, above = waiting.pop()
         state = node.state
-        temporary = state.get("_non_persistent_buffers_set") or ()
+        temporary = state.get("_non_persistent_buffers_set")
+        temporary = temporary if isinstance(temporary, (set, frozenset, list, tuple)) else ()
         for part in ("_parameters", "_buffers"):
-            for name, value in dict(state[part] or {}).items():
+            for name, value in _items(state[part]):
                 if value is not None and not (part == "_buffers" and name in temporary):
                     yield f"{prefix}{name}", value
         inside = above | {id(node)}
         waiting += [
             (f"{prefix}{name}.", child, inside)
-            for name, child in reversed(dict(state["_modules"] or {}).items())
+            for name, child in reversed(_items(state["_modules"]))
             if _is_module(child) and id(child) not in inside
         ]
-    raise StateDictError(f"a pickled {module.source} claims more than {_MOST_MODULES} modules")
+    raise StateDictError(
+        f"a pickled {printable(module.source)} claims more than {_MOST_MODULES} modules"
+    )
+
+
+def _items(value: Any) -> list[tuple[Any, Any]]:
+    """Return the items of what should be a dict, and none of what a damaged pickle put there."""
+    return list(value.items()) if isinstance(value, dict) else []
 
 
 def _only(everything: list[Candidate], path: Path) -> Candidate:

@@ -33,12 +33,14 @@ def resident(address: int) -> int:
 
 
 @in_proc
-@pytest.mark.parametrize("ending", ["safetensors", "pt"])
+@pytest.mark.parametrize("ending", ["safetensors", "pt", "legacy.pt"])
 def test_pages_come_and_go(ending: str, tmp_path: Path) -> None:
     path = tmp_path / f"x.{ending}"
     values = np.random.randint(0, 256, (2 << 20) + 5, np.uint8)
-    if ending == "pt":
-        torch.save({"a": torch.from_numpy(values)}, path)
+    if ending.endswith("pt"):
+        zipped = ending == "pt"
+        content = {"a": torch.from_numpy(values)}
+        torch.save(content, path, _use_new_zipfile_serialization=zipped)
     else:
         write_safetensors(path, {"a": Tensor(values, "U8")})
     checkpoint = open_checkpoint(path)
@@ -73,14 +75,16 @@ print(json.dumps(int(status["VmHWM"].split()[0]) * 1024))
 
 
 @in_proc
-@pytest.mark.parametrize("ending", ["safetensors", "pt"])
+@pytest.mark.parametrize("ending", ["safetensors", "pt", "legacy.pt"])
 def test_memory_does_not_grow_with_the_checkpoint(ending: str, tmp_path: Path) -> None:
     source = tmp_path / f"x.{ending}"
     shape = (256, 256, 4, 4, 4)  # 16 MiB of float32
     names = [f"{'up' if i % 2 else 'down'}.{i}.weight" for i in range(SIZE >> 24)]
     value = np.zeros(shape, np.float32)
-    if ending == "pt":
-        torch.save({name: torch.from_numpy(value.copy()) for name in names}, source)
+    if ending.endswith("pt"):
+        zipped = ending == "pt"
+        content = {name: torch.from_numpy(value.copy()) for name in names}
+        torch.save(content, source, _use_new_zipfile_serialization=zipped)
     else:
         write_safetensors(source, dict.fromkeys(names, Tensor(value, "F32")))
     assert source.stat().st_size > SHARD + (300 << 20)
