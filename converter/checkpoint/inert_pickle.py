@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -155,13 +156,15 @@ class InertPickle:
     """What ``torch.load(pickle_module=…)`` takes, for one file.
 
     Attributes:
+        records: key of each storage -> its bytes, where torch would take the pickle's word for it.
         placeholders: the global a placeholder stood for -> its class.
         Unpickler: the class ``torch.load`` derives its own from.
     """
 
     __name__ = "mlxport_inert_pickle"
 
-    def __init__(self) -> None:
+    def __init__(self, records: Mapping[str, int] | None = None) -> None:
+        self.records = records
         self.placeholders: dict[str, type[Placeholder]] = {}
         self.Unpickler = type("Unpickler", (_InertUnpickler,), {"module": self})
 
@@ -194,8 +197,36 @@ class InertPickle:
         return load_inert(io.BytesIO(data), self, mmap=False)
 
 
+def check_opcodes(file: Any) -> None:
+    """Check that the pickle at a file's position asks for no more memory than it fills.
+
+    The unpickler makes room for every entry of its memo up to the one that is named, and for text
+    and bytes as long as they claim to be.
+
+    Raises:
+        UnpicklingError: an entry of the memo is numbered higher than there are opcodes.
+        ValueError: the pickle is cut short, or none.
+    """
+    start = file.tell()
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        if opcode.name in _PUTS and int(argument) > number:
+            raise pickle.UnpicklingError(f"entry {argument} of the memo after {number} opcodes")
+    file.seek(start)
+
+
+_PUTS = {"PUT", "BINPUT", "LONG_BINPUT"}
+
+
 class _InertUnpickler(pickle.Unpickler):
     module: InertPickle
+
+    def __init__(self, file: Any, **options: Any) -> None:
+        super().__init__(file, **options)
+        self._file = file
+
+    def load(self) -> Any:
+        check_opcodes(self._file)
+        return super().load()
 
     def find_class(self, module: str, name: str) -> Any:
         return self.module.resolve(module, name)
@@ -212,6 +243,12 @@ class _InertUnpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(f"a reference to something outside the pickle: {kind!r}")
         if not isinstance(pid[1], StorageType):
             raise pickle.UnpicklingError("a storage of no type")
+        if self.module.records is not None:
+            key, count = pid[2], pid[4]
+            if count * pid[1].dtype.itemsize != self.module.records.get(key):
+                raise pickle.UnpicklingError(
+                    f"storage {key!r} has not the {count} values it claims"
+                )
         return self._load_storage(pid)
 
 

@@ -20,7 +20,7 @@ import torch
 from mlxport.converter.checkpoint.checkpoint import Checkpoint, cleaned, printable
 from mlxport.converter.checkpoint.inert_pickle import InertPickle, Placeholder, load_inert
 from mlxport.converter.checkpoint.read_index import stays_inside
-from mlxport.converter.checkpoint.recognise import DISTRIBUTED, check_unpacked
+from mlxport.converter.checkpoint.recognise import DISTRIBUTED, check_unpacked, records_in
 from mlxport.converter.checkpoint.state_dict import find_state_dict
 from mlxport.converter.errors import CheckpointError
 from mlxport.converter.tensor import Tensor
@@ -195,7 +195,8 @@ def _load(chunk: _Chunk, dtype: torch.dtype) -> Tensor:
             data = file.read(chunk.length)
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             check_unpacked(archive, len(data), f"{chunk.file} at {chunk.start}")
-        loaded = load_inert(io.BytesIO(data), InertPickle(), mmap=False)
+        module = InertPickle(records_in(io.BytesIO(data)))
+        loaded = load_inert(io.BytesIO(data), module, mmap=False)
     except CheckpointError:
         raise
     except Exception as error:  # torch raises nearly anything on damaged bytes

@@ -27,7 +27,7 @@ def load_legacy(path: Path, module: InertPickle) -> Any:
         Exception: whatever torch and pickle raise on a damaged file.
     """
     size = path.stat().st_size
-    mapped = torch.UntypedStorage.from_file(str(path), False, size)
+    mapped: Any = torch.UntypedStorage.from_file(str(path), False, size)
     with path.open("rb") as file:
         for _ in range(3):  # a number that marks the format, its version, the writer's machine
             _Reader(file, module, mapped, {}).load()
@@ -66,7 +66,7 @@ class _Reader:
         self,
         file: BinaryIO,
         module: InertPickle,
-        mapped: torch.UntypedStorage,
+        mapped: Any,
         offsets: dict[str, int] | None,
     ) -> None:
         self.found: dict[str, tuple[int, int]] = {}

@@ -16,7 +16,7 @@ from mlxport.converter.checkpoint.checkpoint import Checkpoint, cleaned, printab
 from mlxport.converter.checkpoint.inert_pickle import InertPickle, load_inert
 from mlxport.converter.checkpoint.mapped import mappings_of
 from mlxport.converter.checkpoint.read_legacy import load_legacy
-from mlxport.converter.checkpoint.recognise import Format, is_mappable
+from mlxport.converter.checkpoint.recognise import Format, is_mappable, records_in
 from mlxport.converter.checkpoint.state_dict import find_state_dict, memory_of, to_tensors
 from mlxport.converter.errors import CheckpointError, ConversionError
 
@@ -61,7 +61,11 @@ def load(path: Path, form: Format) -> tuple[Any, tuple[str, ...]]:
             return _load_pickle(path)
         if form is Format.TORCH_LEGACY:
             return _load_legacy(path)
-        return _load_by_torch(path, mmap=is_mappable(path))
+        if not is_mappable(path):
+            # read into memory, torch believes what the pickle says of a storage's length
+            module = InertPickle(records_in(path))
+            return load_inert(str(path), module, mmap=False), _notes(module)
+        return _load_by_torch(path, mmap=True)
     except CheckpointError:
         raise
     except Exception as error:  # torch, pickle and zipfile raise nearly anything on damaged files

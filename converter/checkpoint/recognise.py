@@ -10,6 +10,7 @@ import tarfile
 import zipfile
 from enum import Enum
 from pathlib import Path
+from typing import BinaryIO
 
 from mlxport.converter.checkpoint.header import LENGTH_BYTES, MAX_HEADER
 from mlxport.converter.errors import CheckpointError
@@ -110,6 +111,13 @@ def check_unpacked(archive: zipfile.ZipFile, size: int, where: str) -> None:
             f"{where}: {size} bytes claim to unpack to {claimed}, which would fill the memory. "
             "If that is meant, unpack the archive and save the checkpoint anew in PyTorch."
         )
+
+
+def records_in(file: Path | BinaryIO) -> dict[str, int]:
+    """Return the key of each storage in what torch.save wrote -> how many bytes it is."""
+    with zipfile.ZipFile(file) as archive:
+        infos = archive.infolist()
+    return {i.filename.rpartition("/")[2]: i.file_size for i in infos if "/data/" in i.filename}
 
 
 def is_mappable(path: Path) -> bool:

@@ -110,3 +110,34 @@ def test_a_tensor_larger_than_its_storage_is_refused(claim, packing: str, tmp_pa
 def test_a_value_may_be_repeated_within_reason(tmp_path: Path) -> None:
     torch.save({"mask": torch.ones(1, 1, 8, 8).expand(4, 12, 8, 8)}, tmp_path / "x.pt")
     assert open_checkpoint(tmp_path / "x.pt").tensors["mask"].shape == (4, 12, 8, 8)
+
+
+@pytest.mark.parametrize("entry", [b"r\xff\xff\xff\x1f", b"p536870911\n"], ids=["binary", "text"])
+@pytest.mark.parametrize("name", ["x.pkl", "x.pt"])
+def test_room_for_a_far_entry_of_the_memo_is_not_made(name: str, entry: bytes, tmp_path) -> None:
+    path = tmp_path / name
+    content = b"\x80\x02}" + entry + b"cargparse\nNamespace\n)\x81."
+    if name == "x.pt":
+        torch.save({"a": torch.zeros(16)}, path)
+        with zipfile.ZipFile(path) as archive:
+            members = {key: archive.read(key) for key in archive.namelist()}
+        with zipfile.ZipFile(path, "w") as archive:
+            for key, value in members.items():
+                archive.writestr(key, content if key.endswith("data.pkl") else value)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="of the memo after"):
+        open_checkpoint(path)
+
+
+# torch would read on behind what was unpacked
+def test_a_storage_shorter_than_the_pickle_says_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    torch.save({"a": torch.ones(1000)}, path)
+    with zipfile.ZipFile(path) as archive:
+        members = {key: archive.read(key) for key in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for key, value in members.items():
+            archive.writestr(key, value[:100] if key.endswith("data/0") else value)
+    with pytest.raises(CheckpointError, match="'0' has not the 1000 values"):
+        open_checkpoint(path)
