@@ -209,7 +209,7 @@ def check_opcodes(file: Any) -> None:
     """
     start = file.tell()
     for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-        if opcode.name in _PUTS and int(argument) > number:
+        if opcode.name in _PUTS and int(argument or 0) > number:
             raise pickle.UnpicklingError(f"entry {argument} of the memo after {number} opcodes")
     file.seek(start)
 
