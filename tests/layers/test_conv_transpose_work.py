@@ -163,6 +163,13 @@ def test_memory_holds_the_output_twice_and_slabs(
     assert most <= 2 * output + laid_out + 16 * max(row, 1 << 20)
 
 
+@pytest.mark.parametrize("kernel", [2, 3, 4])
+def test_a_volume_needs_the_output_twice_and_a_few_slabs(kernel: int) -> None:
+    x, weight = mx.zeros((1, 80, 80, 80, 16)), mx.zeros((8, *[kernel] * 3, 16))
+    output, most = peak(x, weight, stride=2, padding=kernel // 3, output_padding=kernel % 2)
+    assert most <= 2 * output + 6 * conv_transpose_phases.SLAB_BYTES
+
+
 @pytest.mark.parametrize("kernel", [2, 3, 4, 5])
 def test_of_256_cubed_no_array_but_the_output_is_large(kernel: int) -> None:
     arguments = {"stride": 2 if kernel < 5 else 1}
