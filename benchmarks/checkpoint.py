@@ -8,8 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,15 +36,16 @@ PARTS: list[tuple[float, tuple[Step, ...], list[tuple[int, ...]]]] = [
     (0.25, (), [(4096, 4096), (4096,), (1024, 4096)]),
 ]
 
-# Prints seconds and the most memory that was resident, in bytes; the imports come before.
+# Prints seconds, those of the processor and the most memory that was resident, in bytes; the
+# imports come before.
 CONVERT = """
 import json, sys, time
 from mlxport.converter import transfer
-begun = time.perf_counter()
+begun = time.perf_counter(), time.process_time()
 transfer.convert_by_plan(*sys.argv[1:])
-took = time.perf_counter() - begun
+took = time.perf_counter() - begun[0], time.process_time() - begun[1]
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-print(json.dumps([took, int(status["VmHWM"].split()[0]) * 1024]))
+print(json.dumps([*took, int(status["VmHWM"].split()[0]) * 1024]))
 """
 
 
@@ -81,22 +81,24 @@ def make(folder: Path) -> Made:
     return made
 
 
-def copy(source: Path, target: Path) -> float:
-    """Copy a file with ``cp`` and return the seconds until it is on disk."""
-    begun = time.perf_counter()
+def copy(source: Path, target: Path) -> tuple[float, float]:
+    """Copy a file with ``cp``; return the seconds until it is on disk, and of the processor."""
+    before = os.times()
     subprocess.run(["cp", str(source), str(target)], check=True)
     descriptor = os.open(target, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
-    return time.perf_counter() - begun
+    after = os.times()
+    spent = (now - then for now, then in zip(after[:4], before[:4], strict=True))
+    return after.elapsed - before.elapsed, sum(spent)
 
 
-def convert(made: Made, target: Path) -> tuple[float, int]:
-    """Convert in a fresh process; return seconds and peak resident bytes."""
+def convert(made: Made, target: Path) -> tuple[float, float, int]:
+    """Convert in a fresh process; return seconds, processor's seconds and peak resident bytes."""
     command = [sys.executable, "-c", CONVERT, str(made.source), str(target), str(made.plan)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    took, peak = json.loads(done.stdout.splitlines()[-1])
-    return took, peak
+    took, spent, peak = json.loads(done.stdout.splitlines()[-1])
+    return took, spent, peak
 
 
 def tables() -> list[Table]:
@@ -106,28 +108,33 @@ def tables() -> list[Table]:
         if free < 3 * SIZE:
             sys.exit(f"{folder} has {free / 1e9:.0f} GB free; {3 * SIZE / 1e9:.0f} are needed")
         made = make(Path(folder))
-        copied, took, peak = [], [], []
+        copies, conversions = [], []
         for _ in range(ROUNDS):
             with made.source.open("rb") as file:  # into the page cache
                 while file.read(1 << 24):
                     pass
-            copied.append(copy(made.source, Path(folder, "copy")))
+            copies.append(copy(made.source, Path(folder, "copy")))
             Path(folder, "copy").unlink()
-            seconds, memory = convert(made, Path(folder, "out"))
-            took.append(seconds)
-            peak.append(memory)
+            conversions.append(convert(made, Path(folder, "out")))
             shutil.rmtree(Path(folder, "out"))
         size = made.source.stat().st_size
     text = (
         f"{size / 1e9:.1f} GB of float32 weights, half of them 5-D ones of transposed convolutions "
         f"and a quarter of 3-D convolutions, converted by a plan into shards of {SHARD / 1e9:.0f} "
         "GB, with the SHA-256 of the file, a digest of every tensor and the search for NaN. The "
-        f"page cache is warm, both are on disk at the end; the least of {ROUNDS} rounds. Most "
-        f"memory resident at once: {max(peak) / 1e6:.0f} MB, the interpreter and its libraries "
-        "included."
+        f"page cache is warm, both are on disk at the end; the least of {ROUNDS} rounds and of "
+        "their own ratios. Most memory resident at once: "
+        f"{max(peak for _, _, peak in conversions) / 1e6:.0f} MB, the interpreter and its "
+        "libraries included."
     )
+    paired = min(ours[0] / cp[0] for ours, cp in zip(conversions, copies, strict=True))
     rows = [
-        ["cp and fsync", f"{min(copied):.2f}", "1x"],
-        ["convert by a plan", f"{min(took):.2f}", times(min(took) / min(copied))],
+        _row("cp and fsync", copies, "1x"),
+        _row("convert by a plan", conversions, times(paired)),
     ]
-    return [Table("Checkpoints", text, ["step", "s", "to the copy"], rows)]
+    head = ["step", "s", "s of the processor", "to the copy, same round"]
+    return [Table("Checkpoints", text, head, rows)]
+
+
+def _row(name: str, rounds: Sequence[tuple[float, ...]], ratio: str) -> list[str]:
+    return [name, *(f"{min(values):.2f}" for values in list(zip(*rounds, strict=True))[:2]), ratio]
