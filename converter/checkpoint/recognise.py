@@ -12,6 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import BinaryIO
 
+from mlxport.converter.checkpoint.checkpoint import cleaned, printable
 from mlxport.converter.checkpoint.header import LENGTH_BYTES, MAX_HEADER
 from mlxport.converter.errors import CheckpointError
 
@@ -158,7 +159,7 @@ def _describe_tar(path: Path) -> str:
         names = []
     if {"storages", "tensors", "pickle"} <= set(names):
         return f"{path} was written by PyTorch 0.1. Load it there and save its state dict again."
-    inside = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+    inside = ", ".join(map(printable, names[:5])) + (" …" if len(names) > 5 else "")
     return f"{path} is a tar archive ({inside or 'damaged'}): unpack it and name the checkpoint."
 
 
@@ -169,8 +170,8 @@ def _zip_format(path: Path) -> Format:
             check_unpacked(archive, path.stat().st_size, str(path))
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise CheckpointError(
-            f"{path}: cut short or damaged ({error}). torch.save writes a zip archive, and its "
-            "directory stands at the end: fetch or write the file again."
+            f"{path}: cut short or damaged ({cleaned(str(error))}). torch.save writes a zip "
+            "archive, and its directory stands at the end: fetch or write the file again."
         ) from error
     # torch puts all members into one folder, named after the file.
     members = {name.partition("/")[2] for name in names}
@@ -186,7 +187,7 @@ def _zip_format(path: Path) -> Format:
         )
     if "data.pkl" in members:
         return Format.TORCH_ZIP
-    inside = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+    inside = ", ".join(map(printable, names[:5])) + (" …" if len(names) > 5 else "")
     raise CheckpointError(
         f"{path} is a zip archive, but torch.save did not write it ({inside or 'empty'}): "
         "unpack it and name the checkpoint."
