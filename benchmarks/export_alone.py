@@ -25,7 +25,6 @@ def seconds(run: Callable[[], Any]) -> float:
 
 def main(network: str, checkpoint: str, copy: str) -> None:
     """Export a network twice, the first time as any process does; copy its weights."""
-    torch.set_num_threads(1)
     model = getattr(networks, network)()
     _, args = networks.inputs(network)
     took = {
