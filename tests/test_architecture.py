@@ -49,6 +49,7 @@ LEVELS: list[set[str]] = [
     },
     {
         "converter.factory",
+        "converter.fold_steps",
         "converter.hub",
         "converter.inputs",
         "converter.loading",
@@ -111,7 +112,12 @@ SIDEWAYS: dict[str, set[str]] = {
     "converter.record": {"converter.plan", "converter.quantization", "converter.structure"},
     "converter.torch_structure": {"converter.structure", "converter.torch_call"},
     "converter.plan": {"converter.transforms", "converter.tensor"},
-    "converter.transforms": {"converter.quantization", "converter.tensor"},
+    "converter.transforms": {
+        "converter.fold_steps",
+        "converter.quantization",
+        "converter.tensor",
+    },
+    "converter.fold_steps": {"converter.tensor"},
     "converter.quantization": {"converter.tensor"},
     "converter.torch_tensor": {"converter.tensor"},
 }
@@ -132,6 +138,7 @@ KEPT_TO: dict[str, str] = {"click": "cli", "huggingface_hub": "converter.hub"}
 TORCH_FREE: set[str] = {
     "converter.checkpoint.write",
     "converter.export",
+    "converter.fold_steps",
     "converter.folder",
     "converter.inspection",
     "converter.layer_weights",

@@ -10,8 +10,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mlxport.converter.fold_steps import FoldSpectralNorm, FoldWeightNorm
 from mlxport.converter.tensor import TensorSpec
-from mlxport.converter.transforms import FoldSpectralNorm, FoldWeightNorm, Step
+from mlxport.converter.transforms import Step
 
 # torch.nn.utils.weight_norm, and its parametrisation since PyTorch 2.0
 _DIRECTIONS = (

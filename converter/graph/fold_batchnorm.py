@@ -17,6 +17,7 @@ import torch
 from torch.export import export
 from torch.fx import Node
 
+from mlxport.converter.fold_steps import FoldBatchNormBias, FoldBatchNormWeight
 from mlxport.converter.graph.capture import eval_mode
 from mlxport.converter.graph.dynamic import DynamicSizes
 from mlxport.converter.graph.leaves import plain_path
@@ -29,7 +30,6 @@ from mlxport.converter.tensor import TensorSpec
 from mlxport.converter.timings import stage
 from mlxport.converter.torch_call import in_order
 from mlxport.converter.torch_tensor import tensor_from_torch, tensor_to_torch
-from mlxport.converter.transforms import FoldBatchNormBias, FoldBatchNormWeight
 
 _NORM = "aten.batch_norm.default"
 _NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d, torch.nn.SyncBatchNorm)

@@ -12,9 +12,9 @@ from torch.nn.utils import parametrizations
 
 from mlxport.converter.checkpoint.folds import plain_sources
 from mlxport.converter.checkpoint.readings import read_tensors
+from mlxport.converter.fold_steps import FoldSpectralNorm
 from mlxport.converter.tensor import TensorSpec, to_float64
 from mlxport.converter.torch_tensor import tensor_from_torch
-from mlxport.converter.transforms import FoldSpectralNorm
 
 Norm = Callable[[torch.nn.Module], torch.nn.Module]
 

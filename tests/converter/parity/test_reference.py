@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from mlxport.converter.errors import ParityError
+from mlxport.converter.parity.recorder import Recorder
 from mlxport.converter.parity.recording import sample_indices
 from mlxport.converter.parity.reference import record_reference
 
@@ -370,19 +371,18 @@ class Nested(nn.Module):
 def test_calls_that_are_fed_the_same_run_once(
     writes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlxport.converter.parity import reference as room
 
     torch.manual_seed(0)
     model = Nested(writes).eval()
     paths = [path for path, _ in model.named_modules() if path]
     runs: list[str] = []
-    alone = room._Recorder._run_alone
+    alone = Recorder._run_alone
 
     def counted(self: Any, made: Any, given: Any) -> Any:
         runs.append(made.path)
         return alone(self, made, given)
 
-    monkeypatch.setattr(room._Recorder, "_run_alone", counted)
+    monkeypatch.setattr(Recorder, "_run_alone", counted)
 
     def by_call() -> dict[tuple[str, int], Any]:
         found = record_reference(
@@ -393,8 +393,8 @@ def test_calls_that_are_fed_the_same_run_once(
     torch.manual_seed(1)
     shared = by_call()
     count = len(runs)
-    monkeypatch.setattr(room, "same", lambda some, others: False)
-    monkeypatch.setattr(room._Recorder, "_shows", lambda self, outer, made: False)
+    monkeypatch.setattr("mlxport.converter.parity.recorder.same", lambda some, others: False)
+    monkeypatch.setattr(Recorder, "_shows", lambda self, outer, made: False)
     torch.manual_seed(1)
     each = by_call()
     assert count < len(runs) - count == len(each)

@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from mlxport.converter.errors import ConversionError
+from mlxport.converter.fold_steps import FoldSpectralNorm, FoldWeightNorm
 from mlxport.converter.tensor import Tensor, to_float64
 from mlxport.converter.torch_tensor import tensor_from_torch
 from mlxport.converter.transforms import (
-    FoldSpectralNorm,
-    FoldWeightNorm,
     Step,
     conv_transpose_weight,
     step_from_json,
