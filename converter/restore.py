@@ -48,7 +48,8 @@ class Restored:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the file lacks of the checkpoint that was converted, one sentence each."""
-        found = [f"{key} could not be given back: {why}" for key, why in self.lost.items()]
+        lost = _by_reason(self.lost)
+        found = [f"{', '.join(keys)} could not be given back: {why}" for why, keys in lost.items()]
         if self.rounded:
             found.append(
                 f"{len(self.rounded)} tensors were rounded when they were converted and have "
@@ -60,6 +61,14 @@ class Restored:
                 f"what is left of their values: {', '.join(self.quantized)}"
             )
         return tuple(found)
+
+
+def _by_reason(lost: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the keys that share each reason: a fold takes many tensors for one."""
+    reasons: dict[str, list[str]] = {}
+    for key, why in lost.items():
+        reasons.setdefault(why, []).append(key)
+    return reasons
 
 
 def restore(
@@ -78,7 +87,7 @@ def restore(
     if needed and not partial:
         raise ConversionError.listing(
             "these tensors cannot be given back:",
-            (f"{key}: {why}" for key, why in needed.items()),
+            (f"{', '.join(keys)}: {why}" for why, keys in _by_reason(needed).items()),
             "--partial (partial=True) writes the others.",
         )
     _check_ties(plan, weights.tensors, lost)

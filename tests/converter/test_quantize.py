@@ -189,7 +189,9 @@ def test_it_loads_everywhere(converted: tuple[Path, Any]) -> None:
         [sys.executable, "-c", code], cwd=out, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    np.testing.assert_allclose(np.array(json.loads(done.stdout)), np.array(expected), rtol=1e-5)
+    # that process has the BLAS of MLX itself, which adds up in another order
+    error = np.array(json.loads(done.stdout)) - np.array(expected)
+    assert np.linalg.norm(error) < 1e-6 * np.linalg.norm(np.array(expected))
 
 
 def test_verify_judges_the_quantized_model_without_torch(converted: tuple[Path, Any]) -> None:
