@@ -21,7 +21,7 @@ from mlxport.converter.parity.compare import NOISE_MULTIPLE
 from mlxport.converter.parity.interface import model_inputs, output_names
 from mlxport.converter.parity.recording import Reference
 from mlxport.converter.parity.trace import arrays, dtype_name, mapped
-from mlxport.converter.parity.verify import judge_value
+from mlxport.converter.parity.verification import judge_value
 from mlxport.converter.record import Conversion, ModuleRecord
 
 
