@@ -59,7 +59,7 @@ def test_parity_holds_at_both_sets_of_sizes(case: Case) -> None:
     report = converted.report
     assert report is not None
     assert report.passed, report.verdict
-    (other,) = report.others
+    (other,) = [one for one in report.others if not one.case]
     assert [x.shape[axis] for axis in CASES[name][0]] == [*report.sizes.values()]
     assert all(other.sizes[size] != number for size, number in report.sizes.items())
 

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -176,9 +177,10 @@ class TestReading:
         save_file(arrays, path, {"mlxport": json.dumps(header)})
 
 
-WITHOUT_TORCH = """
+ELSEWHERE = """
 import json, runpy, sys
-sys.modules["torch"] = None  # importing it raises ImportError
+if sys.argv.pop() == "without":
+    sys.modules["torch"] = None  # importing it raises ImportError
 from mlxport.converter.parity import alone, boundary, compare, entry, precision, recording
 from mlxport.converter.parity import report, text, trace
 from mlxport.converter.parity.bundle import load_reference
@@ -201,15 +203,18 @@ def test_verifies_where_torch_cannot_be_imported(twin, make_net, make_twin, tmp_
     save_reference(tmp_path / "reference.safetensors", reference)
     (tmp_path / "conversion.json").write_text(json.dumps(conversion.to_json()))
 
-    def elsewhere():
+    def elsewhere(torchs="without"):
         model.save_weights(str(tmp_path / "weights.safetensors"))
-        command = [sys.executable, "-c", WITHOUT_TORCH, str(tmp_path), str(TWIN)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        command = [sys.executable, "-c", ELSEWHERE, str(tmp_path), str(TWIN), torchs]
+        # the same BLAS with torch and without, so that every digit is the same
+        own = {**os.environ, "MLXPORT_TORCH_BLAS": "0"}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=own)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
     here = verify_bundle(model, conversion, reference).to_json()
-    assert elsewhere() == here
+    assert elsewhere() == elsewhere("with")
+    assert elsewhere()["passed"] is True
     assert here["passed"] is True
     assert here["environment"]["reference torch"] == torch.__version__
     model.blocks[1].norm.running_mean = model.blocks[1].norm.running_mean + 1e-3
