@@ -119,7 +119,7 @@ def index_add(
     cx: Context, x: Value, dim: int, places: Value, source: Value, *, alpha: Number = 1
 ) -> Value:
     """The array with slices added at some places of an axis."""
-    if 0 in places.shape:
+    if 0 in (*x.shape, *places.shape):
         return x
     if x.ndim == 0:
         raise cx.refuse("an index_add to a 0-d array: reshape it to (1,)")
@@ -142,6 +142,8 @@ def index_put(
     cx: Context, x: Value, indices: Indices, values: Value, accumulate: bool = False
 ) -> Value:
     """The array with elements replaced (or added to) at places given by integers or a mask."""
+    if 0 in x.shape:  # MLX's scatter into nothing may end the process
+        return x
     given = [i for i in indices if i is not None]
     if any(i.dtype in (torch.bool, torch.uint8) for i in given):
         return _masked_put(cx, x, indices, values, accumulate)

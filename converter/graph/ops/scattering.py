@@ -20,6 +20,8 @@ def _reduced(
     """Emit a function of ``layers/scattering.py``."""
     if x.ndim == 0:
         raise cx.refuse("a scatter to a 0-d array: reshape it to (1,)")
+    if 0 in (*x.shape, *places.shape):
+        return x
     if x.dtype.is_complex:
         raise cx.refuse("a scatter of complex values")
     if places.ndim == x.ndim and function == "scatter_reduce":

@@ -176,3 +176,28 @@ def test_no_places_at_all(assert_op_parity: Fn) -> None:
     x, none = torch.randn(3, 4), torch.zeros(0, dtype=torch.int64)
     assert_op_parity(lambda x: (x.gather(0, none), x.scatter(0, none, 1.0)), x)
     assert_op_parity(lambda x: x.index_add(0, none, x[:0]), x)
+
+
+NOTHING: dict[str, Fn] = {
+    "filled": lambda x: x.index_fill(0, A, 2),
+    "put": lambda x: torch.ops.aten.index_put(x, [A], x[A]),
+    "added": lambda x: torch.ops.aten.index_put(x, [A], x[A], True),
+    "index_add": lambda x: x.index_add(0, A, x[A]),
+    "reduced": lambda x: x.index_reduce(0, A, x[A], "amax"),
+    "scatter_reduced": lambda x: x.scatter_reduce(0, x[:2].long(), x[:2], "sum"),
+    "scattered": lambda x: x.scatter(0, x[:2].long(), 1.0),
+}
+
+
+@pytest.mark.parametrize("name", NOTHING)
+def test_writing_into_nothing(name: str, assert_op_parity: Fn) -> None:
+    assert_op_parity(NOTHING[name], torch.randn(4, 3, 1, 0))
+
+
+def test_writing_into_a_slice_of_nothing(assert_op_parity: Fn) -> None:
+    def fn(x: torch.Tensor) -> torch.Tensor:
+        x = x.clone()
+        x[-1, 1:1, [1]] += 1.0
+        return x
+
+    assert_op_parity(fn, X)
