@@ -11,9 +11,7 @@ import numpy.typing as npt
 from mlxport.converter.batch_norm import folded_weight, scale_of
 from mlxport.converter.errors import ConversionError
 from mlxport.converter.orthogonal import orthogonal
-from mlxport.converter.tensor import Tensor, from_float64, to_float64
-
-Tensors = tuple[Tensor, ...]
+from mlxport.converter.tensor import Tensors, from_float64, to_float64
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,9 @@ class Tensor:
         return Tensor(bits, self.dtype)
 
 
+Tensors = tuple[Tensor, ...]
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """What is known of a tensor before its values.

@@ -22,9 +22,7 @@ from mlxport.converter.fold_steps import (
     FoldWeightNorm,
 )
 from mlxport.converter.quantization import Quantize
-from mlxport.converter.tensor import Tensor, cast, holds
-
-Tensors = tuple[Tensor, ...]
+from mlxport.converter.tensor import Tensors, cast, holds
 
 
 class Step(Protocol):
