@@ -25,9 +25,9 @@ if TYPE_CHECKING:
         verify,
     )
     from mlxport.converter.errors import ConversionError
-    from mlxport.converter.extension import register_op, register_rule
-    from mlxport.converter.plan import Entry
+    from mlxport.converter.plan.weight_plan import Entry
     from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal
+    from mlxport.converter.tasks.registrations import register_op, register_rule
 
 __version__ = "0.1.0"
 
@@ -57,7 +57,7 @@ __all__ = [
 _HOME = {
     "Axes": "mlxport.converter.rules.registry",
     "ConversionError": "mlxport.converter.errors",
-    "Entry": "mlxport.converter.plan",
+    "Entry": "mlxport.converter.plan.weight_plan",
     "LayerSpec": "mlxport.converter.rules.registry",
     "Refusal": "mlxport.converter.rules.registry",
     "analyze": "mlxport.converter.api",
@@ -69,8 +69,8 @@ _HOME = {
     "inspect": "mlxport.converter.api",
     "load": "mlxport.converter.api",
     "load_weights": "mlxport.converter.api",
-    "register_op": "mlxport.converter.extension",
-    "register_rule": "mlxport.converter.extension",
+    "register_op": "mlxport.converter.tasks.registrations",
+    "register_rule": "mlxport.converter.tasks.registrations",
     "restore": "mlxport.converter.api",
     "verify": "mlxport.converter.api",
 }

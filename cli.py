@@ -23,7 +23,7 @@ from mlxport.converter.errors import ConversionError, OptionsError, ParityError
 from mlxport.converter.progress import listening
 
 if TYPE_CHECKING:
-    from mlxport.converter.parity.report import ParityReport
+    from mlxport.converter.parity.report.report import ParityReport
     from mlxport.converter.timings import Timings
 
 

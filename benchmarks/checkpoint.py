@@ -15,11 +15,11 @@ from typing import NamedTuple
 import numpy as np
 from timing import Table, times
 
-from mlxport.converter.checkpoint.write import write_safetensors
-from mlxport.converter.plan import Entry, WeightPlan
-from mlxport.converter.record import Conversion
-from mlxport.converter.tensor import Tensor, TensorSpec
-from mlxport.converter.transforms import Step, conv_transpose_weight, conv_weight
+from mlxport.converter.checkpoint.writing.safetensors import write_safetensors
+from mlxport.converter.plan.record import Conversion
+from mlxport.converter.plan.steps import Step, conv_transpose_weight, conv_weight
+from mlxport.converter.plan.tensor import Tensor, TensorSpec
+from mlxport.converter.plan.weight_plan import Entry, WeightPlan
 
 SIZE = float(os.environ.get("MLXPORT_BENCHMARK_GB", "4")) * 1e9
 ROUNDS = int(os.environ.get("MLXPORT_BENCHMARK_ROUNDS", "5"))
@@ -40,7 +40,7 @@ PARTS: list[tuple[float, tuple[Step, ...], list[tuple[int, ...]]]] = [
 # imports come before.
 CONVERT = """
 import json, sys, time
-from mlxport.converter import transfer
+from mlxport.converter.tasks import convert_by_plan as transfer
 begun = time.perf_counter(), time.process_time()
 transfer.convert_by_plan(*sys.argv[1:])
 took = time.perf_counter() - begun[0], time.process_time() - begun[1]

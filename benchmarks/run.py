@@ -95,7 +95,7 @@ def _settle(device: str | None) -> dict[str, str]:
     import mlx.core as mx
     import torch
 
-    from mlxport.converter.parity.environment import environment
+    from mlxport.converter.parity.run.environment import environment
 
     if device is not None:
         if not mx.is_available(getattr(mx, device)):

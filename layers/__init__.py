@@ -3,7 +3,15 @@
 Spatial layers and functions take channels last, ``(N, *S, C)``. The functions live in the modules.
 """
 
-from mlxport.layers.activation_modules import (
+from mlxport.layers.activation.dropout import (
+    AlphaDropout,
+    Dropout,
+    Dropout1d,
+    Dropout2d,
+    Dropout3d,
+    FeatureAlphaDropout,
+)
+from mlxport.layers.activation.modules import (
     CELU,
     ELU,
     SELU,
@@ -21,33 +29,19 @@ from mlxport.layers.activation_modules import (
     Tanhshrink,
     Threshold,
 )
-from mlxport.layers.adaptive_pooling import (
-    AdaptiveAvgPool1d,
-    AdaptiveAvgPool2d,
-    AdaptiveAvgPool3d,
-    AdaptiveMaxPool1d,
-    AdaptiveMaxPool2d,
-    AdaptiveMaxPool3d,
+from mlxport.layers.arrays.distance import CosineSimilarity, PairwiseDistance
+from mlxport.layers.attention.multihead import MultiheadAttention
+from mlxport.layers.attention.transformer import Transformer, TransformerDecoder, TransformerEncoder
+from mlxport.layers.attention.transformer_layers import (
+    TransformerDecoderLayer,
+    TransformerEncoderLayer,
 )
-from mlxport.layers.adaptive_softmax import AdaptiveLogSoftmaxWithLoss
-from mlxport.layers.attention import MultiheadAttention
-from mlxport.layers.conv_modules import Conv1d, Conv2d, Conv3d
-from mlxport.layers.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
-from mlxport.layers.distance import CosineSimilarity, PairwiseDistance
-from mlxport.layers.dropout import (
-    AlphaDropout,
-    Dropout,
-    Dropout1d,
-    Dropout2d,
-    Dropout3d,
-    FeatureAlphaDropout,
-)
-from mlxport.layers.embedding import Embedding
-from mlxport.layers.embedding_bag import EmbeddingBag
-from mlxport.layers.folding import Fold, Unfold
-from mlxport.layers.fractional_pooling import FractionalMaxPool2d, FractionalMaxPool3d
-from mlxport.layers.indexed_pooling import MaxUnpool1d, MaxUnpool2d, MaxUnpool3d
-from mlxport.layers.loss_modules import (
+from mlxport.layers.conv.modules import Conv1d, Conv2d, Conv3d
+from mlxport.layers.conv.transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from mlxport.layers.embedding.bag import EmbeddingBag
+from mlxport.layers.embedding.embedding import Embedding
+from mlxport.layers.loss.adaptive_softmax import AdaptiveLogSoftmaxWithLoss
+from mlxport.layers.loss.modules import (
     CosineEmbeddingLoss,
     CTCLoss,
     GaussianNLLLoss,
@@ -64,9 +58,43 @@ from mlxport.layers.loss_modules import (
     SoftMarginLoss,
     TripletMarginLoss,
 )
-from mlxport.layers.norm_modules import GroupNorm, LayerNorm, RMSNorm
-from mlxport.layers.norm_tracking import BatchNorm, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
-from mlxport.layers.padding import (
+from mlxport.layers.loss.weighted_modules import (
+    BCELoss,
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    LinearCrossEntropyLoss,
+    MultiLabelSoftMarginLoss,
+    MultiMarginLoss,
+    NLLLoss,
+)
+from mlxport.layers.norm.modules import GroupNorm, LayerNorm, RMSNorm
+from mlxport.layers.norm.response import CrossMapLRN2d, LocalResponseNorm
+from mlxport.layers.norm.tracking import BatchNorm, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
+from mlxport.layers.pooling.adaptive import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AdaptiveMaxPool3d,
+)
+from mlxport.layers.pooling.fractional import FractionalMaxPool2d, FractionalMaxPool3d
+from mlxport.layers.pooling.indexed import MaxUnpool1d, MaxUnpool2d, MaxUnpool3d
+from mlxport.layers.pooling.modules import (
+    AvgPool1d,
+    AvgPool2d,
+    AvgPool3d,
+    LPPool1d,
+    LPPool2d,
+    LPPool3d,
+    MaxPool1d,
+    MaxPool2d,
+    MaxPool3d,
+)
+from mlxport.layers.recurrent.cells import GRUCell, LSTMCell, RNNCell
+from mlxport.layers.recurrent.modules import GRU, LSTM, RNN
+from mlxport.layers.spatial.folding import Fold, Unfold
+from mlxport.layers.spatial.padding import (
     CircularPad1d,
     CircularPad2d,
     CircularPad3d,
@@ -83,32 +111,13 @@ from mlxport.layers.padding import (
     ZeroPad2d,
     ZeroPad3d,
 )
-from mlxport.layers.pooling_modules import (
-    AvgPool1d,
-    AvgPool2d,
-    AvgPool3d,
-    LPPool1d,
-    LPPool2d,
-    LPPool3d,
-    MaxPool1d,
-    MaxPool2d,
-    MaxPool3d,
-)
-from mlxport.layers.recurrent_cells import GRUCell, LSTMCell, RNNCell
-from mlxport.layers.recurrent_modules import GRU, LSTM, RNN
-from mlxport.layers.resampling import Upsample
-from mlxport.layers.response_norm import CrossMapLRN2d, LocalResponseNorm
-from mlxport.layers.shape import ChannelShuffle, Flatten, PixelShuffle, PixelUnshuffle, Unflatten
-from mlxport.layers.transformer import Transformer, TransformerDecoder, TransformerEncoder
-from mlxport.layers.transformer_layers import TransformerDecoderLayer, TransformerEncoderLayer
-from mlxport.layers.weighted_loss_modules import (
-    BCELoss,
-    BCEWithLogitsLoss,
-    CrossEntropyLoss,
-    LinearCrossEntropyLoss,
-    MultiLabelSoftMarginLoss,
-    MultiMarginLoss,
-    NLLLoss,
+from mlxport.layers.spatial.resampling import Upsample
+from mlxport.layers.spatial.shuffle import (
+    ChannelShuffle,
+    Flatten,
+    PixelShuffle,
+    PixelUnshuffle,
+    Unflatten,
 )
 
 __all__ = [

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import mlx.nn
     import torch
 
-    from mlxport.converter.parity.report import ParityReport
+    from mlxport.converter.parity.report.report import ParityReport
 
 __all__ = ["assert_parity"]
 

@@ -6,7 +6,10 @@ of the names here, and a name stands for the module and everything below it.
 
 import ast
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,153 +17,68 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# Top first: a module imports from the levels below its own, and from its own package.
+# Top first: a place imports from the levels below its own, and from itself.
 LEVELS: list[set[str]] = [
     {"examples"},
     {"cli", "testing"},
     {"converter.api"},
-    {
-        "converter.conversion",
-        "converter.converted",
-        "converter.analysis",
-        "converter.analyze",
-        "converter.export",
-        "converter.extension",
-        "converter.folder",
-        "converter.inspection",
-        "converter.load_weights",
-        "converter.loaded",
-        "converter.quantize",
-        "converter.references",
-        "converter.restore",
-        "converter.support",
-        "converter.target",
-        "converter.target_weights",
-        "converter.transfer",
-        "converter.verify_weights",
-        "converter.weights_only",
-    },
-    {
-        "converter.checkpoint",
-        "converter.graph",
-        "converter.layer_weights",
-        "converter.parity",
-        "converter.rules",
-    },
-    {
-        "converter.factory",
-        "converter.fold_steps",
-        "converter.hub",
-        "converter.inputs",
-        "converter.loading",
-        "converter.plan",
-        "converter.quantization",
-        "converter.record",
-        "converter.structure",
-        "converter.tensor",
-        "converter.torch_call",
-        "converter.torch_structure",
-        "converter.torch_tensor",
-        "converter.transforms",
-        "layers",
-    },
-    {
-        "converter.environment",
-        "converter.errors",
-        "converter.batch_norm",
-        "converter.orthogonal",
-        "converter.progress",
-        "converter.timings",
-    },
+    {"converter.tasks"},
+    {"converter.output"},
+    {"converter.graph.fold_batchnorm", "converter.parity.hand_port"},
+    {"converter.graph.translate", "converter.parity.verify_gradients"},
+    {"converter.graph.lowering", "converter.parity.run"},
+    {"converter.graph.capture", "converter.graph.ops", "converter.graph.source"},
+    {"converter.graph.ir", "converter.parity.reference", "converter.parity.report"},
+    {"converter.parity.verdict", "converter.rules", "converter.torch_model"},
+    {"converter.checkpoint.keys", "converter.checkpoint.writing"},
+    {"converter.checkpoint.formats"},
+    {"converter.checkpoint.checkpoint"},
+    {"converter.plan"},
+    {"layers", *(f"converter.{name}" for name in ("environment", "errors", "progress", "timings"))},
 ]
 
-# Imports inside one level that are meant, and none of them goes back.
-SIDEWAYS: dict[str, set[str]] = {
-    # what it fills in, and the model it is of
-    "converter.analyze": {"converter.analysis", "converter.loaded"},
-    "converter.export": {"converter.folder"},  # it reads what was written
-    # a conversion ends in a written folder
-    "converter.conversion": {
-        "converter.converted",
-        "converter.folder",
-        "converter.loaded",
-        "converter.quantize",
-        "converter.references",
-    },
-    "converter.quantize": {"converter.converted", "converter.folder"},
-    "converter.transfer": {"converter.converted", "converter.folder", "converter.inspection"},
-    "converter.weights_only": {
-        "converter.converted",
-        "converter.folder",
-        "converter.inspection",
-    },
-    "converter.load_weights": {"converter.target"},
-    "converter.target_weights": {
-        "converter.converted",
-        "converter.folder",
-        "converter.inspection",
-        "converter.target",
-        "converter.weights_only",
-    },
-    "converter.restore": {"converter.folder"},
-    "converter.verify_weights": {"converter.folder"},
-    "converter.graph": {"converter.rules"},  # a leaf of a known class is lowered by its rule
-    # the reference is a safetensors file; modules are paired by the names layer_weights gives them
-    "converter.parity": {"converter.checkpoint", "converter.layer_weights"},
-    "converter.inputs": {"converter.torch_call"},  # inputs go by the names of forward
-    # the record carries all three
-    "converter.record": {"converter.plan", "converter.quantization", "converter.structure"},
-    "converter.torch_structure": {"converter.structure", "converter.torch_call"},
-    "converter.plan": {"converter.transforms", "converter.tensor"},
-    "converter.transforms": {
-        "converter.fold_steps",
-        "converter.quantization",
-        "converter.tensor",
-    },
-    "converter.fold_steps": {"converter.tensor"},
-    "converter.quantization": {"converter.tensor"},
-    "converter.torch_tensor": {"converter.tensor"},
-}
+# Imports between folders of one level that are meant, each with its reason.
+SIDEWAYS: dict[str, set[str]] = {}
 
-# Both translate into layers/ and transforms; neither knows the other.
+# What the levels alone would allow.
 NEVER: list[tuple[str, str]] = [
+    # both translate into layers/ and the steps of plan/; neither knows the other
     ("converter.graph.ops", "converter.rules"),
-    ("converter.rules", "converter.graph"),
+    # a conversion is judged by what it wrote, not by how it came about
+    ("converter.graph", "converter.parity"),
+    ("converter.graph", "converter.checkpoint"),
+    ("converter.parity", "converter.graph"),
+    ("converter.parity", "converter.rules"),
 ]
 
 # All that these may import besides the standard library: their files travel with a converted model.
 ONLY: dict[str, set[str]] = {"layers": {"mlx", "mlxport.layers"}}
 
 # A third-party package -> the only place that may import it.
-KEPT_TO: dict[str, str] = {"click": "cli", "huggingface_hub": "converter.hub"}
+KEPT_TO: dict[str, str] = {"click": "cli", "huggingface_hub": "converter.torch_model.hub"}
 
 # Verifying on a Mac needs no torch: neither these nor anything they load on import.
 TORCH_FREE: set[str] = {
-    "converter.checkpoint.write",
-    "converter.export",
-    "converter.fold_steps",
-    "converter.folder",
-    "converter.inspection",
-    "converter.layer_weights",
-    "converter.load_weights",
-    "converter.loading",
-    "converter.parity.compare",
+    "converter.checkpoint.writing.safetensors",
+    "converter.output",
     "converter.parity.report",
-    "converter.parity.trace",
-    "converter.plan",
+    "converter.parity.run",
+    "converter.parity.verdict",
+    "converter.plan.mlx_layouts",
+    "converter.plan.record",
+    "converter.plan.steps",
+    "converter.plan.weight_plan",
     "converter.progress",
-    "converter.quantization",
-    "converter.record",
-    "converter.restore",
-    "converter.structure",
-    "converter.target",
-    "converter.target_weights",
-    "converter.tensor",
+    "converter.tasks.convert_by_plan",
+    "converter.tasks.convert_for_target",
+    "converter.tasks.convert_weights",
+    "converter.tasks.export",
+    "converter.tasks.fit_target",
+    "converter.tasks.inspection",
+    "converter.tasks.load_weights",
+    "converter.tasks.restore",
+    "converter.tasks.verify_weights",
     "converter.timings",
-    "converter.transfer",
-    "converter.transforms",
-    "converter.verify_weights",
-    "converter.weights_only",
     "layers",
 }
 
@@ -261,19 +179,51 @@ def broken_level(module: str, target: str) -> str | None:
 
 def broken_rules(module: str, source: str) -> list[str]:
     found = []
-    for imported in imports(ast.parse(source)):
+    for imported in imports_of(source):
         if rule := broken_rule(module, imported):
             found.append(f"{module}:{imported.line} imports {imported.name}: {rule}")
     return found
 
 
 SOURCES = sources()
+# Packages that hold nothing of their own, since their folders lie at several levels.
+ABOVE = ["", "converter", "converter.checkpoint", "converter.graph", "converter.parity"]
+PACKAGES = {module_name(path.relative_to(ROOT)) for path in ROOT.glob("[cel]*/**/__init__.py")}
+
+
+@cache
+def imports_of(source: str) -> tuple[Import, ...]:
+    """All imports of a source text."""
+    return tuple(imports(ast.parse(source)))
 
 
 def direct(module: str) -> set[str]:
     """Modules of the package that a module's own import statements name and run at once."""
-    named = [inner(i.name) for i in imports(ast.parse(SOURCES[module])) if i.at_once]
-    return {t if t in SOURCES else t.rpartition(".")[0] for t in named if t is not None}
+    return {module_of(i.name) for i in imports_of(SOURCES[module]) if i.at_once} - {None}
+
+
+def module_of(imported: str) -> str | None:
+    """Return the module of the package that an imported name is, or lies in."""
+    name = inner(imported)
+    return name if name is None or name in SOURCES else name.rpartition(".")[0]
+
+
+def folder_imports() -> dict[str, set[str]]:
+    """Return which folders each folder imports from, packages of single files left out."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for module, source in SOURCES.items():
+        for imported in imports_of(source):
+            target = module_of(imported.name)
+            if target and folder_of(target) != folder_of(module):
+                found[folder_of(module)].add(folder_of(target))
+    return found
+
+
+def folder_of(module: str) -> str:
+    """Return the folder of a module; one that lies in a folder of folders stands for itself."""
+    folder = module if module in PACKAGES else module.rpartition(".")[0]
+    divided = any(within(package, folder) and package != folder for package in PACKAGES)
+    return module if divided else folder
 
 
 def reached(start: set[str], with_parents: bool) -> set[str]:
@@ -295,7 +245,7 @@ def importers_of_torch(modules: set[str]) -> list[str]:
     return sorted(
         name
         for name in modules
-        for imported in imports(ast.parse(SOURCES[name]))
+        for imported in imports_of(SOURCES[name])
         if imported.at_once and within(imported.name, "torch")
     )
 
@@ -305,19 +255,35 @@ def test_imports_only_what_its_place_allows(module: str) -> None:
     assert broken_rules(module, SOURCES[module]) == []
 
 
-@pytest.mark.parametrize("module", [m for m in SOURCES if m and m != "converter"])
+@pytest.mark.parametrize("module", [m for m in SOURCES if m not in ABOVE])
 def test_has_a_place(module: str) -> None:
     assert place_of(module) is not None, "name the module in LEVELS, or its folder"
 
 
-@pytest.mark.parametrize("package", ["", "converter"])
+@pytest.mark.parametrize("package", ABOVE)
 def test_a_package_above_the_levels_loads_nothing(package: str) -> None:
-    assert reached({package}, with_parents=True) == {package, ""}
+    assert reached({package}, with_parents=True) <= set(ABOVE)
 
 
 @pytest.mark.parametrize("module", [m for m in SOURCES if any(within(m, p) for p in TORCH_FREE)])
 def test_loads_no_torch(module: str) -> None:
     assert importers_of_torch(reached({module}, with_parents=True)) == []
+
+
+def test_folders_form_no_circle() -> None:
+    TopologicalSorter(folder_imports()).prepare()  # raises CycleError, which names them
+
+
+def test_sideways_edges_are_few_and_used() -> None:
+    edges = folder_imports()
+    assert sum(map(len, SIDEWAYS.values())) <= 5
+    assert all(target in edges[place] for place, ts in SIDEWAYS.items() for target in ts)
+
+
+@pytest.mark.parametrize("folder", sorted(PACKAGES - {"converter.graph.ops", "converter.rules"}))
+def test_a_folder_is_taken_in_at_a_glance(folder: str) -> None:
+    files = [m for m in SOURCES if m.rpartition(".")[0] == folder and m not in PACKAGES]
+    assert len(files) <= 20
 
 
 @pytest.mark.parametrize("module", SOURCES)
@@ -327,23 +293,24 @@ def test_is_in_no_import_cycle(module: str) -> None:
 
 
 VIOLATIONS = {
-    "upwards": ("converter.plan", "from mlxport.converter.graph import emit"),
-    "upwards to the root": ("converter.plan", "from mlxport import convert"),
-    "the whole package": ("converter.plan", "import mlxport"),
-    "sideways": ("converter.parity.trace", "from mlxport.converter.rules.conv import conv3d"),
-    "back sideways": ("converter.transforms", "import mlxport.converter.plan"),
-    "inside a function": ("converter.errors", "def f():\n    import mlxport.converter.plan"),
+    "upwards": ("converter.plan.record", "from mlxport.converter.graph.source import model_py"),
+    "upwards to the root": ("converter.plan.record", "from mlxport import convert"),
+    "the whole package": ("converter.plan.record", "import mlxport"),
+    "sideways": ("converter.rules.conv", "from mlxport.converter.torch_model.calls import name"),
+    "back": ("converter.checkpoint.formats.index", "import mlxport.converter.checkpoint.writing"),
+    "inside a function": ("converter.errors", "def f():\n    import mlxport.converter.plan.tensor"),
     "inside a class": ("converter.errors", "class A:\n    from mlxport.converter import plan"),
     "under try": ("cli", "try:\n    from mlxport import examples\nexcept E:\n    pass"),
-    "for types only": ("layers.conv", "if TYPE_CHECKING:\n    import numpy"),
+    "for types only": ("layers.conv.functions", "if TYPE_CHECKING:\n    import numpy"),
     "ops to rules": ("converter.graph.ops.conv", "from mlxport.converter.rules import registry"),
     "rules to ops": ("converter.rules.conv", "from mlxport.converter.graph.ops import conv"),
+    "graph to parity": ("converter.graph.translate", "import mlxport.converter.parity.verdict"),
     "numpy in layers": ("layers.conv", "import numpy as np"),
     "errors in layers": ("layers.conv", "from mlxport.converter.errors import ConversionError"),
-    "torch in trace": ("converter.parity.trace", "def f():\n    import torch.nn"),
-    "torch in plan": ("converter.plan", "from torch import nn"),
+    "torch in trace": ("converter.parity.run.trace", "def f():\n    import torch.nn"),
+    "torch in plan": ("converter.plan.record", "from torch import nn"),
     "click in api": ("converter.api", "import click"),
-    "relative": ("converter.plan", "from . import errors"),
+    "relative": ("converter.plan.record", "from . import errors"),
     "relative, deeper": ("converter.rules.conv", "from ..errors import ConversionError"),
     "unknown module": ("converter.surprise", "import mlxport.converter.errors"),
 }
@@ -357,13 +324,13 @@ def test_the_checker_sees_a_violation(module: str, source: str) -> None:
 INNOCENT = {
     "downwards": ("cli", "from mlxport.converter.api import convert"),
     "two levels down": ("converter.api", "import mlxport.converter.plan"),
-    "own package": ("converter.graph.emit", "from mlxport.converter.graph.layout import Order"),
-    "graph to rules": ("converter.graph.lower", "from mlxport.converter.rules import registry"),
+    "own package": ("converter.plan.record", "from mlxport.converter.plan.tensor import Tensor"),
+    "graph to rules": ("converter.graph.lowering.walk", "from mlxport.converter import rules"),
     "layers": ("layers.conv", "import math\nimport mlx.nn as nn\nfrom mlxport.layers import pool"),
     "click in cli": ("cli", "import click"),
-    "torch in reference": ("converter.parity.reference", "import torch"),
+    "torch in reference": ("converter.parity.reference.recorder", "import torch"),
     "an example": ("examples.demo", "import mlxport\nimport torch"),
-    "version": ("converter.record", "from mlxport import __version__"),
+    "version": ("converter.plan.record", "from mlxport import __version__"),
 }
 
 
@@ -373,7 +340,7 @@ def test_the_checker_lets_the_rest_pass(module: str, source: str) -> None:
 
 
 def test_the_checker_sees_torch_come_in_by_a_detour(monkeypatch: pytest.MonkeyPatch) -> None:
-    trace, rules = "converter.parity.trace", "converter.rules"
+    trace, rules = "converter.parity.run.trace", "converter.rules"
     chain = {
         trace: "from mlxport.converter.rules.conv import conv3d",
         f"{rules}.conv": "",
@@ -389,3 +356,10 @@ def test_the_checker_sees_a_cycle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SOURCES, "layers.a", "import mlxport.layers.b")
     monkeypatch.setitem(SOURCES, "layers.b", "from mlxport.layers.a import f")
     assert "layers.a" in reached(direct("layers.a"), with_parents=False)
+
+
+def test_the_checker_sees_folders_import_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "if TYPE_CHECKING:\n    from mlxport.layers.attention import masks"
+    monkeypatch.setitem(SOURCES, "layers.norm.surprise", source)
+    with pytest.raises(CycleError, match=r"layers\.norm"):
+        test_folders_form_no_circle()

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from mlxport.converter import api
-from mlxport.converter.checkpoint.write import write_safetensors
+from mlxport.converter.checkpoint.writing.safetensors import write_safetensors
+from mlxport.converter.plan.tensor import Tensor
 from mlxport.converter.progress import counted, listening
-from mlxport.converter.tensor import Tensor
 
 CLI = [sys.executable, "-m", "mlxport.cli"]
 

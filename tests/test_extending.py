@@ -65,7 +65,7 @@ def test_the_command_lists_what_was_registered(folder: Path) -> None:
 
 
 def test_what_the_page_names_of_the_context_is_there() -> None:
-    from mlxport.converter.graph.context import Context
+    from mlxport.converter.graph.ir.context import Context
 
     named = set(re.findall(r"\bcx\.(\w+)", PAGE))
     assert named <= set(dir(Context)) | set(Context.__dataclass_fields__)

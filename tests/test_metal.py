@@ -10,7 +10,7 @@ import torch
 
 import mlxport
 from mlxport.converter import api
-from mlxport.converter.parity.compare import judge
+from mlxport.converter.parity.verdict.compare import judge
 from mlxport.examples.unet3d import UNet3d
 
 pytestmark = pytest.mark.metal

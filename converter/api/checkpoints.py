@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlxport.converter.environment import prepare
 from mlxport.converter.errors import OptionsError
-from mlxport.converter.hub import resolved
 from mlxport.converter.timings import stage, timed
+from mlxport.converter.torch_model.hub import resolved
 
 if TYPE_CHECKING:
     import mlx.nn
     import torch
 
-    from mlxport.converter.analysis import Analysis
-    from mlxport.converter.checkpoint.rename import Patterns
-    from mlxport.converter.converted import Converted
+    from mlxport.converter.checkpoint.keys.rename import Patterns
+    from mlxport.converter.tasks.coverage import Analysis
+    from mlxport.converter.tasks.result import Converted
 
 
 @timed
@@ -140,25 +140,25 @@ def convert_checkpoint(
                 "--plan keeps the dtypes of its model: for others convert with --model and --dtype"
             )
         with stage("imports"):
-            from mlxport.converter.transfer import convert_by_plan
+            from mlxport.converter.tasks.convert_by_plan import convert_by_plan
 
         return convert_by_plan(source, output, plan, allow_lossy_cast=allow_lossy_cast, **common)
     if target is not None:
-        from mlxport.converter.target_weights import convert_for_target
+        from mlxport.converter.tasks.convert_for_target import convert_for_target
 
         return convert_for_target(
             source, output, target, model_args=model_args, dtype=dtype, **common
         )
     if model is None:
         with stage("imports"):
-            from mlxport.converter.weights_only import convert_weights
+            from mlxport.converter.tasks.convert_weights import convert_weights
 
         return convert_weights(source, output, layers=layers, dtype=dtype, **common)
     if not (inputs or kwargs):
         raise OptionsError("--model needs an example input: --input 1,1,32,48,40 (inputs=[…])")
     with stage("imports"):
-        from mlxport.converter.conversion import convert_checkpoint
-    from mlxport.converter.quantization import parse_settings
+        from mlxport.converter.tasks.convert import convert_checkpoint
+    from mlxport.converter.plan.quantize_step import parse_settings
 
     return convert_checkpoint(
         source,
@@ -206,7 +206,7 @@ def analyze_checkpoint(
     prepare()
     if model is None or not (inputs or kwargs):
         raise OptionsError("an analysis needs the model and its inputs: --model and --input")
-    from mlxport.converter.analyze import analyze_checkpoint
+    from mlxport.converter.tasks.analyze import analyze_checkpoint
 
     return analyze_checkpoint(
         resolved(source),

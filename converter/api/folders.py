@@ -11,10 +11,10 @@ from mlxport.converter.environment import prepare
 if TYPE_CHECKING:
     import mlx.nn
 
-    from mlxport.converter.export import Exported
-    from mlxport.converter.parity.report import ParityReport
-    from mlxport.converter.restore import Restored
-    from mlxport.converter.verify_weights import WeightsReport
+    from mlxport.converter.parity.report.report import ParityReport
+    from mlxport.converter.tasks.export import Exported
+    from mlxport.converter.tasks.restore import Restored
+    from mlxport.converter.tasks.verify_weights import WeightsReport
 
 
 def load(folder: str | Path) -> mlx.nn.Module:
@@ -26,9 +26,9 @@ def load(folder: str | Path) -> mlx.nn.Module:
         ConversionError: the folder holds no converted model.
     """
     prepare()
-    from mlxport.converter.converted import remember
-    from mlxport.converter.folder import read_conversion
-    from mlxport.converter.loading import live_model
+    from mlxport.converter.output.contents import read_conversion
+    from mlxport.converter.output.live_model import live_model
+    from mlxport.converter.tasks.result import remember
 
     model: mlx.nn.Module = live_model(folder)
     remember(model, read_conversion(Path(folder)))
@@ -60,8 +60,8 @@ def verify_folder(
         OptionsError: the report cannot be written there.
     """
     prepare()
-    from mlxport.converter.folder import verify_folder
-    from mlxport.converter.parity.pages import check_page, write_page
+    from mlxport.converter.output.contents import verify_folder
+    from mlxport.converter.parity.report.files import check_page, write_page
 
     if output is not None:
         check_page(Path(output), overwrite=overwrite)
@@ -83,7 +83,7 @@ def verify_weights(folder: str | Path) -> WeightsReport:
     Raises:
         ConversionError: the folder is damaged or holds no digests.
     """
-    from mlxport.converter.verify_weights import verify_weights
+    from mlxport.converter.tasks.verify_weights import verify_weights
 
     return verify_weights(folder)
 
@@ -105,7 +105,7 @@ def report(
         ParityError: a file holds no report; all of them are listed.
         OptionsError: the page cannot be written.
     """
-    from mlxport.converter.parity.pages import read_reports, write_page
+    from mlxport.converter.parity.report.files import read_reports, write_page
 
     reports = read_reports([Path(source) for source in sources])
     if output is not None:
@@ -138,7 +138,7 @@ def restore(
             nothing is written.
     """
     prepare()
-    from mlxport.converter.restore import restore
+    from mlxport.converter.tasks.restore import restore
 
     return restore(source, output, partial=partial, overwrite=overwrite)
 
@@ -173,7 +173,7 @@ def export_function(
         DeviceError: the device is not on this machine.
     """
     prepare()
-    from mlxport.converter.export import export_folder
+    from mlxport.converter.tasks.export import export_folder
 
     return export_folder(
         folder,

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     import mlx.nn
     import torch
 
-    from mlxport.converter.analysis import Analysis
-    from mlxport.converter.converted import Converted
-    from mlxport.converter.parity.arrangements import Axes, Inputs
-    from mlxport.converter.parity.pairing import Names
-    from mlxport.converter.parity.report import ParityReport
+    from mlxport.converter.parity.hand_port.input_orders import Axes, Inputs
+    from mlxport.converter.parity.hand_port.pair_modules import Names
+    from mlxport.converter.parity.report.report import ParityReport
+    from mlxport.converter.tasks.coverage import Analysis
+    from mlxport.converter.tasks.result import Converted
 
 
 @timed
@@ -80,7 +80,7 @@ def convert(
     """
     with stage("imports"):
         prepare()
-        from mlxport.converter.conversion import convert_model
+        from mlxport.converter.tasks.convert import convert_model
 
     return convert_model(
         module,
@@ -128,7 +128,7 @@ def analyze(
         CaptureError: torch.export cannot capture the model.
     """
     prepare()
-    from mlxport.converter.analyze import analyze_model
+    from mlxport.converter.tasks.analyze import analyze_model
 
     return analyze_model(
         module,
@@ -205,7 +205,7 @@ def verify(
             model: no submodule has a counterpart.
     """
     prepare()
-    from mlxport.converter.conversion import verify_model
+    from mlxport.converter.tasks.convert import verify_model
 
     return verify_model(
         model,

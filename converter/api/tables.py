@@ -27,10 +27,10 @@ def support(
     """
     prepare()
     if imports:
-        from mlxport.converter.factory import import_registrations
+        from mlxport.converter.torch_model.factory import import_registrations
 
         import_registrations(imports)
-    from mlxport.converter.support import as_json, as_markdown, as_text
+    from mlxport.converter.tasks.support import as_json, as_markdown, as_text
 
     if form == "json":
         return json.dumps(as_json(), indent=1)

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from mlxport.converter.environment import prepare
 from mlxport.converter.errors import OptionsError
-from mlxport.converter.hub import resolved
+from mlxport.converter.torch_model.hub import resolved
 
 if TYPE_CHECKING:
     import mlx.core as mx
     import mlx.nn
 
-    from mlxport.converter.checkpoint.rename import Patterns
-    from mlxport.converter.inspection import Inspection
-    from mlxport.converter.plan import WeightPlan
-    from mlxport.converter.record import Conversion
-    from mlxport.converter.target import Loaded
+    from mlxport.converter.checkpoint.keys.rename import Patterns
+    from mlxport.converter.plan.record import Conversion
+    from mlxport.converter.plan.weight_plan import WeightPlan
+    from mlxport.converter.tasks.fit_target import Loaded
+    from mlxport.converter.tasks.inspection import Inspection
 
 
 def convert_state_dict(
@@ -46,7 +46,7 @@ def convert_state_dict(
         StateDictError: keys, shapes or dtypes do not fit the plan; all problems are listed.
     """
     prepare()
-    from mlxport.converter.transfer import convert_state_dict
+    from mlxport.converter.tasks.convert_by_plan import convert_state_dict
 
     source = source if isinstance(source, Mapping) else resolved(source)
     return convert_state_dict(
@@ -91,16 +91,16 @@ def inspect(
     if (target is not None) + (plan is not None) + bool(layers) > 1:
         raise OptionsError("--plan, --target and --layer each say what the weights are: give one")
     if plan is not None:
-        from mlxport.converter.transfer import inspect_by_plan
+        from mlxport.converter.tasks.convert_by_plan import inspect_by_plan
 
         return inspect_by_plan(source, plan, key=key, prefix=prefix, rename=rename)
     if target is not None:
-        from mlxport.converter.target_weights import inspect_for_target
+        from mlxport.converter.tasks.convert_for_target import inspect_for_target
 
         return inspect_for_target(
             source, target, model_args=model_args, key=key, prefix=prefix, rename=rename
         )
-    from mlxport.converter.weights_only import inspect
+    from mlxport.converter.tasks.convert_weights import inspect
 
     return inspect(source, key=key, prefix=prefix, rename=rename, layers=layers)
 
@@ -141,7 +141,7 @@ def load_weights(
         UserWarning: float64 became float32, as MLX computes in that.
     """
     prepare()
-    from mlxport.converter.load_weights import load_weights
+    from mlxport.converter.tasks.load_weights import load_weights
 
     source = source if isinstance(source, Mapping) else resolved(source)
     return load_weights(model, source, rename=rename, key=key, prefix=prefix, strict=strict)
@@ -153,6 +153,6 @@ def parse_renames(options: Sequence[str]) -> dict[str | re.Pattern[str], str]:
     Raises:
         OptionsError: one has no ``=``.
     """
-    from mlxport.converter.checkpoint.rename import parse_renames
+    from mlxport.converter.checkpoint.keys.rename import parse_renames
 
     return parse_renames(options)

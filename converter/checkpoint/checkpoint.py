@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlxport.converter.errors import CheckpointError
-from mlxport.converter.tensor import Tensor
+from mlxport.converter.plan.tensor import Tensor
 from mlxport.converter.timings import stage
 
 _BLOCK = 1 << 18

@@ -17,19 +17,19 @@ import torch
 from torch.export import export
 from torch.fx import Node
 
-from mlxport.converter.fold_steps import FoldBatchNormBias, FoldBatchNormWeight
-from mlxport.converter.graph.capture import eval_mode
-from mlxport.converter.graph.dynamic import DynamicSizes
-from mlxport.converter.graph.leaves import plain_path
+from mlxport.converter.graph.capture.capture import eval_mode
+from mlxport.converter.graph.capture.dynamic import DynamicSizes
+from mlxport.converter.graph.capture.leaves import plain_path
+from mlxport.converter.graph.capture.trial_runs import copied
+from mlxport.converter.graph.lowering.weight_plan import state_tensors
 from mlxport.converter.graph.translate import Translation, translate
-from mlxport.converter.graph.trial import copied
-from mlxport.converter.graph.weights import state_tensors
-from mlxport.converter.plan import Entry, WeightPlan
-from mlxport.converter.record import Conversion, ModuleRecord
-from mlxport.converter.tensor import TensorSpec
+from mlxport.converter.plan.fold_steps import FoldBatchNormBias, FoldBatchNormWeight
+from mlxport.converter.plan.record import Conversion, ModuleRecord
+from mlxport.converter.plan.tensor import TensorSpec
+from mlxport.converter.plan.torch_tensor import tensor_from_torch, tensor_to_torch
+from mlxport.converter.plan.weight_plan import Entry, WeightPlan
 from mlxport.converter.timings import stage
-from mlxport.converter.torch_call import in_order
-from mlxport.converter.torch_tensor import tensor_from_torch, tensor_to_torch
+from mlxport.converter.torch_model.calls import in_order
 
 _NORM = "aten.batch_norm.default"
 _NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d, torch.nn.SyncBatchNorm)

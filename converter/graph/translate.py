@@ -10,21 +10,21 @@ from typing import Any
 import torch
 
 from mlxport.converter.graph import ops
-from mlxport.converter.graph.body import Lowered
-from mlxport.converter.graph.capture import Captured, capture, eval_mode
-from mlxport.converter.graph.dynamic import DynamicSizes, named_ranges
-from mlxport.converter.graph.emit import emit
-from mlxport.converter.graph.lower import lower
-from mlxport.converter.graph.naming import Names
-from mlxport.converter.graph.other_inputs import OtherInputs, example_sizes, other_inputs
-from mlxport.converter.graph.size_limits import Guards, conditions
-from mlxport.converter.graph.sizes import spelled
-from mlxport.converter.graph.table_limits import table_conditions
-from mlxport.converter.graph.weights import constants, weight_plan
-from mlxport.converter.record import Conversion
-from mlxport.converter.tensor import Tensor
+from mlxport.converter.graph.capture.capture import Captured, capture, eval_mode
+from mlxport.converter.graph.capture.dynamic import DynamicSizes, named_ranges
+from mlxport.converter.graph.capture.other_inputs import OtherInputs, example_sizes, other_inputs
+from mlxport.converter.graph.capture.size_guards import Guards, conditions
+from mlxport.converter.graph.capture.table_guards import table_conditions
+from mlxport.converter.graph.ir.body import Lowered
+from mlxport.converter.graph.ir.naming import Names
+from mlxport.converter.graph.ir.sizes import spelled
+from mlxport.converter.graph.lowering.lower import lower
+from mlxport.converter.graph.lowering.weight_plan import constants, weight_plan
+from mlxport.converter.graph.source.model_py import emit
+from mlxport.converter.plan.record import Conversion
+from mlxport.converter.plan.tensor import Tensor
 from mlxport.converter.timings import stage
-from mlxport.converter.torch_call import in_order
+from mlxport.converter.torch_model.calls import in_order
 
 
 @dataclass(frozen=True)

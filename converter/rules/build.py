@@ -11,12 +11,12 @@ import torch
 from mlx.utils import tree_flatten
 
 from mlxport.converter.errors import ConversionError, StateDictError
-from mlxport.converter.plan import WeightPlan
+from mlxport.converter.plan.tensor import Tensor, to_mlx
+from mlxport.converter.plan.torch_tensor import tensor_from_torch
+from mlxport.converter.plan.weight_plan import WeightPlan
 from mlxport.converter.rules.containers import CONTAINERS
 from mlxport.converter.rules.registry import LayerSpec
 from mlxport.converter.rules.spec import spec_for
-from mlxport.converter.tensor import Tensor, to_mlx
-from mlxport.converter.torch_tensor import tensor_from_torch
 
 
 def build_layer(module: torch.nn.Module) -> Any:

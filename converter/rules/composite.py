@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from mlxport.converter.plan import Entry
+from mlxport.converter.plan.weight_plan import Entry
 from mlxport.converter.rules.entries import one
 from mlxport.converter.rules.registry import Refusal
 

@@ -14,7 +14,7 @@ import mlx.nn as nn
 import torch
 
 from mlxport.converter.errors import UnsupportedError
-from mlxport.converter.plan import Entry
+from mlxport.converter.plan.weight_plan import Entry
 from mlxport.converter.rules.entries import one
 from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal, rule
 from mlxport.converter.rules.spec import spec_for

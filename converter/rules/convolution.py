@@ -8,9 +8,9 @@ import mlx.nn as nn
 import torch
 
 from mlxport import layers
+from mlxport.converter.plan.steps import conv_transpose_weight, conv_weight
 from mlxport.converter.rules.entries import kept, one
 from mlxport.converter.rules.registry import LayerSpec, Refusal, changed, literal, rule
-from mlxport.converter.transforms import conv_transpose_weight, conv_weight
 
 _DEFAULTS = {
     "stride": 1,

@@ -11,7 +11,7 @@ import torch
 from mlxport import layers
 from mlxport.converter.rules.entries import kept
 from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal, changed, rule
-from mlxport.layers.embedding_bag import MODES
+from mlxport.layers.embedding.bag import MODES
 
 _INDICES = "indices are not checked"
 _GRADIENTS = "gradients are not scaled by frequency"

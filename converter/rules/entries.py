@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from mlxport.converter.plan import Entry
-from mlxport.converter.transforms import Step
+from mlxport.converter.plan.steps import Step
+from mlxport.converter.plan.weight_plan import Entry
 
 
 def kept(module: torch.nn.Module, *names: str) -> tuple[Entry, ...]:

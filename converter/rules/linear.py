@@ -5,9 +5,9 @@ from __future__ import annotations
 import mlx.nn as nn
 import torch
 
+from mlxport.converter.plan.steps import bilinear_weight
 from mlxport.converter.rules.entries import kept, one
 from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal, changed, rule
-from mlxport.converter.transforms import bilinear_weight
 
 
 @rule(torch.nn.Linear, ops=["aten.linear.default"], target="mlx.nn.Linear")

@@ -17,10 +17,10 @@ from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from mlxport.converter.fold_steps import FoldOrthogonal, FoldSpectralNorm, FoldWeightNorm
-from mlxport.converter.plan import Entry
+from mlxport.converter.plan.fold_steps import FoldOrthogonal, FoldSpectralNorm, FoldWeightNorm
+from mlxport.converter.plan.steps import Step
+from mlxport.converter.plan.weight_plan import Entry
 from mlxport.converter.rules.registry import LayerSpec, Refusal, Rule
-from mlxport.converter.transforms import Step
 
 _TRAINING = "spectral norm takes another step at each forward pass in training; call eval() first"
 

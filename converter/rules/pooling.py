@@ -10,7 +10,7 @@ import mlx.nn as nn
 import torch
 
 from mlxport import layers
-from mlxport.converter.plan import Entry
+from mlxport.converter.plan.weight_plan import Entry
 from mlxport.converter.rules.registry import LayerSpec, Refusal, changed, literal, rule
 
 _MAX = (torch.nn.MaxPool1d, torch.nn.MaxPool2d, torch.nn.MaxPool3d)

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 
 from mlxport.converter.errors import ConversionError
-from mlxport.converter.plan import Entry
+from mlxport.converter.plan.weight_plan import Entry
 
 
 class Axes(Enum):

@@ -117,7 +117,7 @@ def test_that_it_is_too_late_is_said_once(before):
 @pytest.mark.parametrize(("switch", "blas"), [("1", "torch's"), ("0", "MLX's own")])
 def test_a_parity_report_says_which_it_was(switch, blas):
     code = (
-        "from mlxport.converter.parity.environment import environment; "
+        "from mlxport.converter.parity.run.environment import environment; "
         "print(environment({}).get('BLAS'))"
     )
     done = subprocess.run(

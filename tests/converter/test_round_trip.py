@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlxport.converter import api
-from mlxport.converter.checkpoint.read import open_checkpoint
-from mlxport.converter.checkpoint.write import write_safetensors
-from mlxport.converter.checkpoint.write_torch import write_torch
-from mlxport.converter.tensor import MLX_DTYPE, STORAGE, Tensor, same_bits, to_float64
-from mlxport.converter.torch_tensor import tensor_to_torch
+from mlxport.converter.checkpoint.formats.open_checkpoint import open_checkpoint
+from mlxport.converter.checkpoint.writing.safetensors import write_safetensors
+from mlxport.converter.checkpoint.writing.torch_file import write_torch
+from mlxport.converter.plan.tensor import MLX_DTYPE, STORAGE, Tensor, same_bits, to_float64
+from mlxport.converter.plan.torch_tensor import tensor_to_torch
 
 EXAMPLES = int(os.environ.get("MLXPORT_ROUND_TRIPS", "40"))
 FLOAT8 = [name for name in STORAGE if name.startswith("F8")]

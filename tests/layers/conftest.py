@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from mlx.utils import tree_flatten
 from torch.utils._pytree import tree_leaves, tree_map
 
-from mlxport.layers.conv_transpose import conv_transpose
+from mlxport.layers.conv.transpose import conv_transpose
 
 NOISE_MULTIPLE = 32
 

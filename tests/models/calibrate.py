@@ -20,10 +20,10 @@ from torch import nn
 
 import mlxport
 from mlxport.converter.errors import ConversionError
-from mlxport.converter.parity.compare import NOISE_MULTIPLE
-from mlxport.converter.parity.entry import ALONE, Entry
-from mlxport.converter.parity.report import ParityReport
-from mlxport.converter.parity.text import label
+from mlxport.converter.parity.report.report import ParityReport
+from mlxport.converter.parity.report.text import label
+from mlxport.converter.parity.verdict.compare import NOISE_MULTIPLE
+from mlxport.converter.parity.verdict.entry import ALONE, Entry
 
 # MLX's CPU backend takes many times as long for half precision, so few networks are run in it
 HALF = ("UNet3d", "StereoNet", "UNet", "VNet")

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,12 +147,11 @@ def ops() -> Iterator[tuple[str, Callable[[], Digests]]]:
             function, tensors = sample.call()
             program = op_parity.exported(function, tensors)
             for i, orders in enumerate(op_parity.orders_to_try(tensors)):
-                found[f"{sample} {i}"] = outcome(
-                    lambda orders=orders: digest(
-                        "\n".join(op_parity._lower(program, orders, ()).body)
-                    )
-                )
+                found[f"{sample} {i}"] = outcome(partial(statements, program, orders))
         return found
+
+    def statements(program: Any, orders: Any) -> str:
+        return digest("\n".join(op_parity._lower(program, orders, ()).body))
 
     for op, dtype in database():
         yield f"op {op} {dtype}", lambda op=op, dtype=dtype: lowered(op, dtype)
@@ -172,7 +172,9 @@ def checkpoints() -> Iterator[tuple[str, Callable[[], Digests]]]:
                 save_file(state, path)
             else:
                 torch.save({"state_dict": state, "epoch": 3}, path)
-            digests: Digests = {"inspected": digest(str(mlxport.inspect(path).to_json()["tensors"]))}
+            digests: Digests = {
+                "inspected": digest(str(mlxport.inspect(path).to_json()["tensors"]))
+            }
             made = mlxport.convert_checkpoint(
                 path, out / "a", model=model, inputs=["1,1,16,24,20"], max_shard_size="40KB"
             )
@@ -183,8 +185,10 @@ def checkpoints() -> Iterator[tuple[str, Callable[[], Digests]]]:
             mlxport.restore(out / "a", out / "back.safetensors")
             digests["restored"] = digest((out / "back.safetensors").read_bytes())
             digests["by evidence"] = outcome(
-                lambda: mlxport.convert_checkpoint(path, out / "c", layers=["*=Conv"])
-                and folder_digests(out / "c")
+                lambda: (
+                    mlxport.convert_checkpoint(path, out / "c", layers=["*=Conv"])
+                    and folder_digests(out / "c")
+                )
             )
         return digests
 

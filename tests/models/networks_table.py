@@ -11,8 +11,8 @@ from networks import NETWORKS, Network
 from torch import nn
 
 import mlxport
-from mlxport.converter import support
-from mlxport.converter.conversion import Converted
+from mlxport.converter.tasks import support
+from mlxport.converter.tasks.convert import Converted
 
 PAGE = Path(__file__).parents[2] / "docs" / "supported.md"
 SECTION = "\n## Networks\n"

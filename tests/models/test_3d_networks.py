@@ -16,9 +16,9 @@ from torch import nn
 
 import mlxport
 from mlxport.converter import api
-from mlxport.converter.conversion import Converted
-from mlxport.converter.parity.compare import judge
-from mlxport.converter.parity.entry import ALONE, COMPILED, IN_PLACE, WHOLE
+from mlxport.converter.parity.verdict.compare import judge
+from mlxport.converter.parity.verdict.entry import ALONE, COMPILED, IN_PLACE, WHOLE
+from mlxport.converter.tasks.convert import Converted
 from mlxport.examples.stereo import StereoNet
 from mlxport.examples.unet3d import UNet3d
 

@@ -13,7 +13,7 @@ from networks import NETWORKS
 from torch import nn
 
 import mlxport
-from mlxport.converter.conversion import Converted
+from mlxport.converter.tasks.convert import Converted
 
 Shape = tuple[int, ...]
 

@@ -123,7 +123,7 @@ def test_inputs_are_given_as_one_likes(folder, inputs):
 
 
 def test_values_of_a_file_are_those_of_the_reference(folder):
-    from mlxport.converter.parity.bundle import load_reference
+    from mlxport.converter.parity.verdict.reference_file import load_reference
 
     files(folder)
     assert convert("--input-file", "all.safetensors").exit_code == 0

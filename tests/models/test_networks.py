@@ -16,8 +16,8 @@ from networks_table import SECTION, row
 from torch import nn
 
 import mlxport
-from mlxport.converter.conversion import Converted
-from mlxport.converter.parity.entry import COMPILED, IN_PLACE, WHOLE
+from mlxport.converter.parity.verdict.entry import COMPILED, IN_PLACE, WHOLE
+from mlxport.converter.tasks.convert import Converted
 
 SUPPORTED = Path(__file__).parents[2] / "docs" / "supported.md"
 

@@ -9,10 +9,10 @@ from torch import nn
 
 import mlxport
 from mlxport.converter.errors import ParityError
-from mlxport.converter.folder import verify_folder
 from mlxport.converter.graph.translate import translate
-from mlxport.converter.loading import load_source
-from mlxport.converter.parity.entry import ALONE, IN_PLACE, WHOLE
+from mlxport.converter.output.contents import verify_folder
+from mlxport.converter.output.live_model import load_source
+from mlxport.converter.parity.verdict.entry import ALONE, IN_PLACE, WHOLE
 
 
 class Sample(nn.Module):
@@ -297,7 +297,7 @@ def test_a_folder_holds_the_draws(folder):
 
 def test_a_folder_is_verified_without_torch(folder, run_without):
     code = (
-        "from mlxport.converter.folder import verify_folder\n"
+        "from mlxport.converter.output.contents import verify_folder\n"
         "import json\nprint(json.dumps(verify_folder(sys.argv[1]).to_json()))"
     )
     done = run_without(["torch"], code, str(folder))

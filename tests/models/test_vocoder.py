@@ -13,9 +13,9 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import mlxport
-from mlxport.converter.plan import WeightPlan
-from mlxport.converter.tensor import to_mlx
-from mlxport.converter.torch_tensor import tensor_from_torch
+from mlxport.converter.plan.tensor import to_mlx
+from mlxport.converter.plan.torch_tensor import tensor_from_torch
+from mlxport.converter.plan.weight_plan import WeightPlan
 
 Norm = Callable[[nn.Module], nn.Module]
 

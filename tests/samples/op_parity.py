@@ -23,10 +23,10 @@ import torch
 from torch.export._remove_effect_tokens_pass import _remove_effect_tokens
 from torch.utils._pytree import tree_leaves, tree_map
 
-from mlxport.converter.graph.code import expression, to_source
-from mlxport.converter.graph.context import Context, Statement
+from mlxport.converter.graph.ir.code import expression, to_source
+from mlxport.converter.graph.ir.context import Context, Statement
+from mlxport.converter.graph.ir.value import Order, Value, channels_last, identity
 from mlxport.converter.graph.ops.registry import OPS
-from mlxport.converter.graph.value import Order, Value, channels_last, identity
 
 NOISE_MULTIPLE = 32
 

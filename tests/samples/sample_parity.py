@@ -13,13 +13,13 @@ from mlx.utils import tree_flatten
 from sample_database import Call
 from torch.utils._pytree import tree_leaves
 
-from mlxport.converter.parity.compare import judge
-from mlxport.converter.plan import WeightPlan
+from mlxport.converter.parity.verdict.compare import judge
+from mlxport.converter.plan.tensor import Tensor, to_mlx
+from mlxport.converter.plan.torch_tensor import tensor_from_torch
+from mlxport.converter.plan.weight_plan import WeightPlan
 from mlxport.converter.rules.build import build_layer
 from mlxport.converter.rules.registry import Axes, LayerSpec
 from mlxport.converter.rules.spec import spec_for
-from mlxport.converter.tensor import Tensor, to_mlx
-from mlxport.converter.torch_tensor import tensor_from_torch
 
 Values = Mapping[str, Any]
 

@@ -12,8 +12,8 @@ from sample_parity import Converted
 from torch.utils._pytree import tree_map_only
 
 from mlxport import layers
-from mlxport.converter.tensor import to_mlx
-from mlxport.converter.torch_tensor import tensor_from_torch
+from mlxport.converter.plan.tensor import to_mlx
+from mlxport.converter.plan.torch_tensor import tensor_from_torch
 
 # torch's argument -> MLX's
 _RENAMED = {"embedding_dim": "dims"}

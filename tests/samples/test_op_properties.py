@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, Phase, assume, settings
 from hypothesis import strategies as st
 from op_database import SWEEP
 
-from mlxport.converter.graph.context import Unsupported
+from mlxport.converter.graph.ir.context import Unsupported
 
 Fn = Callable[..., Any]
 Case = tuple[str, Fn, list[torch.Tensor]]

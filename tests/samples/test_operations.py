@@ -12,7 +12,7 @@ import torch
 from op_database import SWEEP, OpSample, op_samples, ops
 from op_refused import REFUSED
 
-from mlxport.converter.graph.context import Unsupported
+from mlxport.converter.graph.ir.context import Unsupported
 
 
 @pytest.mark.filterwarnings("ignore")  # PyTorch's own, of how its samples use it

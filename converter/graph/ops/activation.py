@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import torch
 
-from mlxport.converter.graph.code import OMIT
-from mlxport.converter.graph.context import Context, Handler
-from mlxport.converter.graph.dtypes import HALF, Number, cast, emit, is_inexact, literal
+from mlxport.converter.graph.ir.code import OMIT
+from mlxport.converter.graph.ir.context import Context, Handler
+from mlxport.converter.graph.ir.dtypes import HALF, Number, cast, emit, is_inexact, literal
+from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.arguments import FLOATING_ONLY, require_floating
 from mlxport.converter.graph.ops.axes import stored_axis
 from mlxport.converter.graph.ops.broadcast import align
 from mlxport.converter.graph.ops.creation import filled
 from mlxport.converter.graph.ops.registry import op
 from mlxport.converter.graph.ops.view import reshaped
-from mlxport.converter.graph.value import Value
 
 
 def _of_mlx(function: str) -> Handler:
@@ -27,7 +27,7 @@ def _of_mlx(function: str) -> Handler:
 def _of_layers(function: str) -> Handler:
     def activation(cx: Context, x: Value, *settings: Number) -> Value:
         require_floating(cx, function, x)
-        return cx.layer_function("activation", function, x, *settings, order=x.order)
+        return cx.layer_function("activation.functions", function, x, *settings, order=x.order)
 
     return activation
 
@@ -79,7 +79,7 @@ def leaky_relu(cx: Context, x: Value, slope: Number = 0.01) -> Value:
     """``slope * x`` below zero; MLX's own is right for slopes up to 1 other than 0."""
     require_floating(cx, "leaky_relu", x)
     if slope > 1 or slope == 0:
-        return cx.layer_function("activation", "leaky_relu", x, slope, order=x.order)
+        return cx.layer_function("activation.functions", "leaky_relu", x, slope, order=x.order)
     given = OMIT if slope == 0.01 else slope
     return cx.call("nn.leaky_relu", x, negative_slope=given, order=x.order)
 
@@ -114,7 +114,7 @@ def softplus(cx: Context, x: Value, beta: Number = 1, threshold: Number = 20) ->
     if beta == 1 and threshold == 20:
         return cx.call("nn.softplus", x, order=x.order)
     settings = [beta] if threshold == 20 else [beta, threshold]
-    return cx.layer_function("activation", "softplus", x, *settings, order=x.order)
+    return cx.layer_function("activation.functions", "softplus", x, *settings, order=x.order)
 
 
 @op("aten.prelu.default", restrictions=FLOATING_ONLY)

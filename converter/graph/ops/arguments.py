@@ -6,9 +6,9 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-from mlxport.converter.graph.code import OMIT
-from mlxport.converter.graph.context import Context
-from mlxport.converter.graph.value import Value, identity
+from mlxport.converter.graph.ir.code import OMIT
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.value import Value, identity
 
 FLOATING_ONLY = "floating-point dtypes only"
 

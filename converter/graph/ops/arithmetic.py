@@ -1,22 +1,22 @@
-"""Elementwise arithmetic that MLX has no function for: ``layers/arithmetic.py``."""
+"""Elementwise arithmetic that MLX has no function for: ``layers/arrays/arithmetic.py``."""
 
 from __future__ import annotations
 
 import torch
 
-from mlxport.converter.graph.context import Context, Handler
-from mlxport.converter.graph.dtypes import Number, cast, emit, is_inexact, number
+from mlxport.converter.graph.ir.context import Context, Handler
+from mlxport.converter.graph.ir.dtypes import Number, cast, emit, is_inexact, number
+from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.broadcast import align
 from mlxport.converter.graph.ops.pointwise import maximum, minimum
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Value
 
 
 def _in_one_dtype(cx: Context, function: str, x: Value, y: Value | Number) -> Value:
     """Emit a function of two operands that are first brought to the node's dtype."""
     aligned, order = align(cx, x, y)
     a, b = (cast(v, cx.dtype) if isinstance(v, Value) else number(v, cx.dtype) for v in aligned)
-    cx.imports[function] = "arithmetic"
+    cx.imports[function] = "arrays.arithmetic"
     return emit(cx, f"{function}(x, y)", cx.dtype, order, x=a, y=b)
 
 
@@ -77,7 +77,7 @@ def ldexp(cx: Context, x: Value, exponent: Value) -> Value:
 @op("aten.signbit.default")
 def signbit(cx: Context, x: Value) -> Value:
     """Whether the sign is negative, that of -0 too."""
-    cx.imports["signbit"] = "arithmetic"
+    cx.imports["signbit"] = "arrays.arithmetic"
     if x.dtype in (torch.bool, torch.uint8):
         return emit(cx, "mx.zeros_like(x).astype(mx.bool_)", torch.bool, x.order, x=x)
     return emit(cx, "signbit(x)", torch.bool, x.order, x=x)

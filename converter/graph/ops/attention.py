@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mlxport.converter.graph.code import OMIT, expression
-from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.ir.code import OMIT, expression
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.arguments import FLOATING_ONLY, require_floating
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Value
 
 
 @op(
@@ -43,7 +43,7 @@ def scaled_dot_product_attention(
             mask="causal" if is_causal else OMIT,
         )
     return cx.layer_function(
-        "dot_product_attention",
+        "attention.dot_product",
         "scaled_dot_product_attention",
         q,
         k,

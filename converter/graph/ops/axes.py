@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mlxport.converter.graph.code import OMIT, Omit, call
-from mlxport.converter.graph.context import Context
-from mlxport.converter.graph.value import Order, Value, without_axes
+from mlxport.converter.graph.ir.code import OMIT, Omit, call
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.value import Order, Value, without_axes
 
 
 def stored_axis(value: Value, dim: int) -> int:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.value import Order, Value, identity
 from mlxport.converter.graph.ops.axes import expand_dims, squeezed
-from mlxport.converter.graph.value import Order, Value, identity
 
 # A symbolic size weighs more than a parameter's and less than a volume's.
 _SYMBOLIC_SIZE = 64

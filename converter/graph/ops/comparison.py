@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from mlxport.converter.graph.context import Context, Handler
-from mlxport.converter.graph.dtypes import (
+from mlxport.converter.graph.ir.context import Context, Handler
+from mlxport.converter.graph.ir.dtypes import (
     Number,
     cast,
     emit,
@@ -16,10 +16,10 @@ from mlxport.converter.graph.dtypes import (
     require_fitting,
     torch_promoted,
 )
+from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.broadcast import align
 from mlxport.converter.graph.ops.pointwise import pointwise
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Value
 
 _COMPARISONS = {
     "eq": "x == y",

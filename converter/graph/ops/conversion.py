@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from mlxport.converter.graph.context import Context
-from mlxport.converter.graph.dtypes import emit, mlx_dtype
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.dtypes import emit, mlx_dtype
+from mlxport.converter.graph.ir.value import Value, identity
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Value, identity
 
 
 @op("aten._to_copy.default")

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from mlxport.converter.graph.code import OMIT
-from mlxport.converter.graph.context import Context
-from mlxport.converter.graph.dtypes import Number, literal, mlx_dtype
+from mlxport.converter.graph.ir.code import OMIT
+from mlxport.converter.graph.ir.constant_source import uniform
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.dtypes import Number, literal, mlx_dtype
+from mlxport.converter.graph.ir.value import Order, Scalar, Value
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.spelling import uniform
-from mlxport.converter.graph.value import Order, Scalar, Value
 
 
 def filled(cx: Context, value: Number | Scalar, size: Sequence[Any]) -> Value:

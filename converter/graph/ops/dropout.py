@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from mlxport.converter.graph.code import expression
-from mlxport.converter.graph.context import Context, Unsupported
+from mlxport.converter.graph.ir.code import expression
+from mlxport.converter.graph.ir.context import Context, Unsupported
+from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Value
 
 
 def active(cx: Context, p: float) -> Unsupported:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mlxport.converter.graph.code import OMIT
-from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.ir.code import OMIT
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.arguments import unread
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Value
 
 
 @op(
@@ -48,7 +48,7 @@ def embedding_bag(
     padding_idx: int = -1,
 ) -> tuple[Value, ...]:
     """``torch.nn.functional.embedding_bag``."""
-    cx.imports["embedding_bag"] = "embedding_bag"
+    cx.imports["embedding_bag"] = "embedding.bag"
     rows = cx.step(
         "embedding_bag(weight, indices, offsets, mode=mode, per_sample_weights=factors, "
         "include_last_offset=last, padding_idx=padding)",

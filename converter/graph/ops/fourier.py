@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import torch
 
-from mlxport.converter.graph.code import OMIT, Omit
-from mlxport.converter.graph.context import Context
-from mlxport.converter.graph.dtypes import emit
+from mlxport.converter.graph.ir.code import OMIT, Omit
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.dtypes import emit
+from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.broadcast import align
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Value
 
 Dims = Sequence[int]
 

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 import torch
 
-from mlxport.converter.graph.context import Context
-from mlxport.converter.graph.dtypes import Number, emit, literal, mlx_promoted, typed
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.dtypes import Number, emit, literal, mlx_promoted, typed
+from mlxport.converter.graph.ir.value import Value, inherit
 from mlxport.converter.graph.ops.axes import stored_axis, subscript
 from mlxport.converter.graph.ops.broadcast import align, common_order
 from mlxport.converter.graph.ops.comparison import select
 from mlxport.converter.graph.ops.creation import filled
 from mlxport.converter.graph.ops.registry import op
 from mlxport.converter.graph.ops.view import reshaped
-from mlxport.converter.graph.value import Value, inherit
 
 Indices = Sequence[Value | None]
 
@@ -110,7 +110,7 @@ def _scattered(
     written = arranged[2] if isinstance(source, Value) else source
     axis = stored_axis(arranged[0], dim)
     return cx.layer_function(
-        "indexing", function, arranged[0], arranged[1], written, axis=axis, order=order
+        "arrays.indexing", function, arranged[0], arranged[1], written, axis=axis, order=order
     )
 
 
@@ -152,7 +152,7 @@ def index_put(
     if accumulate:
         return cx.emit("x.at[places].add(values)", x=x, places=places, values=values)
     named = [None if isinstance(i, slice) else i for i in places]
-    return cx.layer_function("indexing", "index_put", x, named, values)
+    return cx.layer_function("arrays.indexing", "index_put", x, named, values)
 
 
 def _masked_put(cx: Context, x: Value, indices: Indices, values: Value, accumulate: bool) -> Value:

@@ -6,26 +6,26 @@ from typing import Any
 
 import torch
 
-from mlxport.converter.graph.code import OMIT, call
-from mlxport.converter.graph.context import Context
-from mlxport.converter.graph.dtypes import cast, mlx_dtype
+from mlxport.converter.graph.ir.code import OMIT, call
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.dtypes import cast, mlx_dtype
+from mlxport.converter.graph.ir.value import Value, identity
 from mlxport.converter.graph.ops.arguments import require_floating, unread
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Value, identity
 
 ON_CPU = "float32; computed on the CPU"
 SINGULAR = f"{ON_CPU}; a singular matrix raises, whatever PyTorch would do"
 
 
 def _compute(cx: Context, function: str, *args: Any, result: int = 0, **kw: Any) -> Value:
-    """Emit a function of ``layers/linear_algebra.py`` that gives one of the results."""
-    cx.imports[function] = "linear_algebra"
+    """Emit a function of ``layers/arrays/linear_algebra.py`` that gives one of the results."""
+    cx.imports[function] = "arrays.linear_algebra"
     return cx.compute(call(function, *args, **kw), *cx.results[result])
 
 
 def _several(cx: Context, function: str, *args: Value, **kw: Any) -> tuple[Value, ...]:
     """Emit a function that gives all of the results."""
-    cx.imports[function] = "linear_algebra"
+    cx.imports[function] = "arrays.linear_algebra"
     names = {f"x{i}": value for i, value in enumerate(args)}
     settings = "".join(f", {name}={name}" for name in kw)
     orders = [identity(len(shape)) for shape, _ in cx.results]
@@ -80,7 +80,7 @@ def det(cx: Context, x: Value) -> tuple[Value, ...]:
 def slogdet(cx: Context, x: Value) -> tuple[Value, ...]:
     """``torch.linalg.slogdet``."""
     (x,) = _real(cx, "a determinant", x)
-    cx.imports["log_determinant"] = "linear_algebra"
+    cx.imports["log_determinant"] = "arrays.linear_algebra"
     results, rest = cx.results, unread(cx, 2, "linalg.slogdet")
     cx.results = results[:2]
     orders = [identity(len(shape)) for shape, _ in cx.results]
@@ -192,7 +192,7 @@ def eigh(cx: Context, x: Value, triangle: str = "L", compute_v: bool = True) -> 
     if compute_v:
         return _several(cx, "eigh", x, triangle=given)
     rest = unread(cx, 1, "linalg.eigvalsh")
-    cx.imports["eigh"] = "linear_algebra"
+    cx.imports["eigh"] = "arrays.linear_algebra"
     shape, dtype = cx.results[0]
     values = cx.step("eigh(x, triangle=t)[0]", x, shape=shape, dtype=dtype, x=x, t=given)
     return values, *rest

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from string import ascii_letters
 from typing import Any
 
-from mlxport.converter.graph.code import OMIT
-from mlxport.converter.graph.context import Context
-from mlxport.converter.graph.dtypes import emit, mlx_promoted
+from mlxport.converter.graph.ir.code import OMIT
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.dtypes import emit, mlx_promoted
+from mlxport.converter.graph.ir.value import Order, Value, identity, without_axes
 from mlxport.converter.graph.ops.arguments import FLOATING_ONLY, require_floating
 from mlxport.converter.graph.ops.broadcast import align
 from mlxport.converter.graph.ops.creation import filled
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Order, Value, identity, without_axes
 
 
 @op("aten.matmul.default", "aten.linalg_matmul.default", restrictions=FLOATING_ONLY)
@@ -96,7 +96,7 @@ def dist(cx: Context, x: Value, y: Value, p: float = 2) -> Value:
     """``torch.dist``: the norm of the difference of two arrays, broadcast together."""
     require_floating(cx, "a distance", x, y)
     (x, y), _ = align(cx, x, y)
-    cx.imports["norm"] = "reduction"
+    cx.imports["norm"] = "arrays.reduction"
     gives = mlx_promoted(x, y)
     return emit(cx, "norm(x - y, p)", gives, None, x=x, y=y, p=float(p))
 
@@ -106,7 +106,7 @@ def pdist(cx: Context, x: Value, p: float = 2) -> Value:
     """``torch.nn.functional.pdist``: distances between every two rows, each pair once."""
     require_floating(cx, "a distance", x)
     power = OMIT if p == 2 else float(p)
-    return cx.layer_function("distance", "pdist", cx.logical(x), p=power)
+    return cx.layer_function("arrays.distance", "pdist", cx.logical(x), p=power)
 
 
 @op("aten.einsum.default", restrictions=FLOATING_ONLY)
@@ -148,7 +148,7 @@ def cdist(
 ) -> Value:
     """``torch.cdist``; differences are always taken element by element, never through a product."""
     p = OMIT if p == 2 else p  # type: ignore[assignment]
-    return cx.layer_function("distance", "cdist", cx.logical(a), cx.logical(b), p=p)
+    return cx.layer_function("arrays.distance", "cdist", cx.logical(a), cx.logical(b), p=p)
 
 
 def _aligned(cx: Context, a: Value, b: Value) -> tuple[Value, Value, Order]:

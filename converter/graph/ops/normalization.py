@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from mlxport.converter.graph.code import OMIT, call, expression
-from mlxport.converter.graph.context import Context
-from mlxport.converter.graph.dtypes import cast, mlx_dtype
+from mlxport.converter.graph.ir.code import OMIT, call, expression
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.dtypes import cast, mlx_dtype
+from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.arguments import require_floating, unread
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Value
 
 EPS = 1e-5
 
@@ -31,7 +31,7 @@ def batch_norm(
     """``torch.nn.functional.batch_norm`` by its running statistics."""
     x = cx.channels_last(x)
     y = cx.layer_function(
-        "normalization",
+        "norm.functions",
         "batch_norm",
         x,
         order=x.order,
@@ -59,7 +59,7 @@ def batch_norm_by_input(
     """``torch.nn.functional.batch_norm`` that keeps no running statistics."""
     x = cx.channels_last(x)
     affine = _affine(weight, bias, eps)
-    y = cx.layer_function("normalization", "batch_norm", x, order=x.order, training=True, **affine)
+    y = cx.layer_function("norm.functions", "batch_norm", x, order=x.order, training=True, **affine)
     operands = {"x": cast(x, cx.results[1][1]), "axes": tuple(range(x.ndim - 1))}
     mean = expression("mx.mean(x, axis=axes)", operands)
     deviation = expression("mx.rsqrt(mx.var(x, axis=axes) + eps)", {**operands, "eps": eps})
@@ -102,7 +102,7 @@ def instance_norm(
             "use_input_stats": False,
         }
     return cx.layer_function(
-        "normalization",
+        "norm.functions",
         "instance_norm",
         x,
         order=x.order,
@@ -124,7 +124,7 @@ def group_norm(
     """``torch.nn.functional.group_norm``."""
     x = cx.channels_last(x)
     return cx.layer_function(
-        "normalization",
+        "norm.functions",
         "group_norm",
         x,
         num_groups,
@@ -155,7 +155,7 @@ def layer_norm(
             eps=eps,
         )
     return cx.layer_function(
-        "normalization",
+        "norm.functions",
         "layer_norm",
         x,
         tuple(normalized_shape),
@@ -211,7 +211,7 @@ def rms_norm(
         template = "mx.fast.rms_norm(x, weight, eps)"
         return cx.emit(template, order=x.order, x=x, weight=weight, eps=eps)
     return cx.layer_function(
-        "normalization",
+        "norm.functions",
         "rms_norm",
         x,
         tuple(normalized_shape),

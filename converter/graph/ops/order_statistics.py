@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from mlxport.converter.graph.code import OMIT
-from mlxport.converter.graph.context import Context, Handler
-from mlxport.converter.graph.dtypes import (
+from mlxport.converter.graph.ir.code import OMIT
+from mlxport.converter.graph.ir.context import Context, Handler
+from mlxport.converter.graph.ir.dtypes import (
     Number,
     cast,
     emit,
@@ -17,10 +17,10 @@ from mlxport.converter.graph.dtypes import (
     torch_promoted,
     typed,
 )
+from mlxport.converter.graph.ir.value import Value, without_axes
 from mlxport.converter.graph.ops.axes import stored_axis
 from mlxport.converter.graph.ops.registry import op
 from mlxport.converter.graph.ops.sorting import of_scalar
-from mlxport.converter.graph.value import Value, without_axes
 
 WHICH = "which of equal values' places is given, PyTorch leaves open"
 
@@ -28,10 +28,10 @@ WHICH = "which of equal values' places is given, PyTorch leaves open"
 def _pair(
     cx: Context, function: str, x: Value, dim: int, keepdim: bool, **given: Any
 ) -> tuple[Value, ...]:
-    """Emit a function of ``layers/order_statistics.py`` that gives values and places."""
+    """Emit a function of ``layers/arrays/order_statistics.py`` that gives values and places."""
     if x.ndim == 0:
         return of_scalar(cx, x)
-    cx.imports[function] = "order_statistics"
+    cx.imports[function] = "arrays.order_statistics"
     axis = stored_axis(x, dim)
     order = x.order if keepdim else without_axes(x.order, [dim % x.ndim])
     settings = {**given, "axis": OMIT if axis == -1 else axis, "keepdims": keepdim or OMIT}
@@ -58,7 +58,7 @@ def _median_of_all(function: str) -> Handler:
     def of_all(cx: Context, x: Value) -> Value:
         if 0 in x.shape:
             raise cx.refuse("a median of no values")
-        cx.imports[function] = "order_statistics"
+        cx.imports[function] = "arrays.order_statistics"
         return cx.emit(f"{function}(x.reshape(-1))[0]", x=x)
 
     return of_all
@@ -79,7 +79,7 @@ def _running(function: str) -> Handler:
     def running(cx: Context, x: Value, dim: int) -> tuple[Value, ...]:
         if x.ndim == 0:
             return of_scalar(cx, x)
-        cx.imports[function] = "order_statistics"
+        cx.imports[function] = "arrays.order_statistics"
         axis = stored_axis(x, dim)
         return cx.emit_many(
             f"{function}(x, axis=axis)",
@@ -118,7 +118,7 @@ def searchsorted(
     else:
         made = {"v": number(values, dtype), "dtype": mlx_dtype(dtype)}
         sought = typed("mx.array(v, dtype=dtype)", dtype, **made)
-    cx.imports["searchsorted"] = "searching"
+    cx.imports["searchsorted"] = "arrays.searching"
     return emit(
         cx,
         "searchsorted(a, v, right=right)",

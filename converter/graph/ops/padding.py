@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mlxport.converter.graph.code import OMIT
-from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.ir.code import OMIT
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.sizes import Size, is_never_negative
+from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.sizes import Size, is_never_negative
-from mlxport.converter.graph.value import Value
 
 # Mode of torch.nn.functional.pad -> that of mx.pad, which has no circular one.
 MLX_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
@@ -39,7 +39,9 @@ def pad(
             fill=fill,
         )
     named = OMIT if mode == "constant" else mode
-    return cx.layer_function("padding", "pad", x, pads, order=x.order, mode=named, value=fill)
+    return cx.layer_function(
+        "spatial.padding", "pad", x, pads, order=x.order, mode=named, value=fill
+    )
 
 
 @op("aten.constant_pad_nd.default")

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mlxport.converter.graph.context import Context
-from mlxport.converter.graph.value import PARTS, Value, inherit
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.value import PARTS, Value, inherit
 
 
 def to_take_apart(cx: Context, x: Value, dim: int) -> Value:

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from mlxport.converter.graph.code import call
-from mlxport.converter.graph.context import Context
-from mlxport.converter.graph.dtypes import (
+from mlxport.converter.graph.ir.code import call
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.dtypes import (
     Number,
     Operand,
     Typed,
@@ -19,9 +19,9 @@ from mlxport.converter.graph.dtypes import (
     number,
     to_floating,
 )
+from mlxport.converter.graph.ir.value import Value, inherit
 from mlxport.converter.graph.ops.broadcast import align
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Value, inherit
 
 
 def pointwise(
@@ -131,8 +131,8 @@ def _promoted(cx: Context, *operands: Any) -> torch.dtype:
 
 
 def _arithmetic(cx: Context, function: str, x: Value | Typed, y: Value | Number) -> Value:
-    """Emit a function of ``layers/arithmetic.py`` of two operands."""
-    cx.imports[function] = "arithmetic"
+    """Emit a function of ``layers/arrays/arithmetic.py`` of two operands."""
+    cx.imports[function] = "arrays.arithmetic"
     return pointwise(cx, f"{function}(x, y)", x=x, y=y)
 
 

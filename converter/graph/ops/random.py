@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from mlxport.converter.graph.code import OMIT, call
-from mlxport.converter.graph.context import Context
-from mlxport.converter.graph.dtypes import HALF, emit, mlx_dtype
-from mlxport.converter.graph.nodes import layouts
+from mlxport.converter.graph.ir.code import OMIT, call
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.dtypes import HALF, emit, mlx_dtype
+from mlxport.converter.graph.ir.nodes import layouts
+from mlxport.converter.graph.ir.value import Order, Value
 from mlxport.converter.graph.ops.broadcast import align
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Order, Value
-from mlxport.converter.record import DrawRecord
+from mlxport.converter.plan.record import DrawRecord
 
 DRAWN = "drawn by MLX's generator; replayed in parity"
 FLOATING = f"{DRAWN}; floating-point dtypes only"

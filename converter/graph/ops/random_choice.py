@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from mlxport.converter.graph.code import OMIT, call, expression
-from mlxport.converter.graph.context import Context
-from mlxport.converter.graph.dtypes import Number, emit, mlx_dtype, widened
+from mlxport.converter.graph.ir.code import OMIT, call, expression
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.dtypes import Number, emit, mlx_dtype, widened
+from mlxport.converter.graph.ir.value import Scalar, Value, identity
 from mlxport.converter.graph.ops.arguments import require_floating
 from mlxport.converter.graph.ops.broadcast import align
 from mlxport.converter.graph.ops.dropout import active
@@ -24,7 +25,6 @@ from mlxport.converter.graph.ops.random import (
     require_global,
 )
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Scalar, Value, identity
 
 BOUNDED = f"{DRAWN}; bounds within 2**24, as MLX draws integers by float32"
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mlxport.converter.graph.code import OMIT
-from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.ir.code import OMIT
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.value import Value, identity
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Value, identity
 
 _EVAL = "without dropout"
 
@@ -62,7 +62,7 @@ def _network(
 ) -> tuple[Value, ...]:
     if train and dropout:
         raise cx.refuse(f"dropout={dropout} in training is random; pass train=False at inference")
-    cx.imports[function] = "recurrent"
+    cx.imports[function] = "recurrent.functions"
     return cx.emit_many(
         f"{function}(x, hx, weights, has_biases=b, bidirectional=d, batch_first=f, nonlinearity=n)",
         orders=[identity(len(shape)) for shape, _ in cx.results],
@@ -81,7 +81,7 @@ def lstm_cell(
     cx: Context, x: Value, hx: Sequence[Value], *weights: Value | None
 ) -> tuple[Value, ...]:
     """Ours, one step."""
-    cx.imports["lstm_cell"] = "recurrent_cells"
+    cx.imports["lstm_cell"] = "recurrent.cells"
     return cx.emit_many(
         "lstm_cell(x, hx, w_ih, w_hh, bias_ih=b_ih, bias_hh=b_hh)",
         orders=[identity(len(shape)) for shape, _ in cx.results],
@@ -117,7 +117,7 @@ def _cell(
     weights: Sequence[Value | None],
     nonlinearity: str | None = None,
 ) -> Value:
-    cx.imports[function] = "recurrent_cells"
+    cx.imports[function] = "recurrent.cells"
     return cx.emit(
         f"{function}(x, hx, w_ih, w_hh, bias_ih=b_ih, bias_hh=b_hh, nonlinearity=n)",
         x=cx.logical(x),

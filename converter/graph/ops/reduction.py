@@ -1,7 +1,7 @@
 """Reductions: sums, extremes, their places, norms, running sums.
 
 MLX adds half precision in half precision, and on the CPU the values of a long sum one after
-another; such sums go to ``layers/reduction.py``.
+another; such sums go to ``layers/arrays/reduction.py``.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 
-from mlxport.converter.graph.code import OMIT
-from mlxport.converter.graph.context import Context, Handler
-from mlxport.converter.graph.dtypes import HALF, Number, Typed, cast, emit, widened
+from mlxport.converter.graph.ir.code import OMIT
+from mlxport.converter.graph.ir.context import Context, Handler
+from mlxport.converter.graph.ir.dtypes import HALF, Number, Typed, cast, emit, widened
+from mlxport.converter.graph.ir.value import Value, normalise_dims, without_axes
 from mlxport.converter.graph.ops.axes import stored_axes, stored_axis
 from mlxport.converter.graph.ops.conversion import in_dtype
 from mlxport.converter.graph.ops.creation import filled
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Value, normalise_dims, without_axes
 
 Dims = int | Sequence[int] | None
 
@@ -68,7 +68,7 @@ def _summed(
     arguments = "".join(f", {name}={name}" for name in operands)
     own, careful = names
     if x.dtype in HALF or _is_long(of, dims):
-        cx.imports[careful] = "reduction"
+        cx.imports[careful] = "arrays.reduction"
         own = careful
     template = f"{own}(x, axis=axis, keepdims=keep{arguments})"
     return reduce(cx, template, x, of, dims, keepdim, x.dtype, **operands)
@@ -183,7 +183,7 @@ def vector_norm(
     axes = normalise_dims(dim, x.ndim) if x.ndim else ()
     if ord == 2 and (len(axes) <= 2 or len(axes) == x.ndim):
         return _summed(cx, ("mx.linalg.norm", "norm"), x, dim, keepdim)
-    cx.imports["norm"] = "reduction"
+    cx.imports["norm"] = "arrays.reduction"
     template = "norm(x, power, axis=axis, keepdims=keep)"
     vectors = cast(x, cx.dtype)
     return reduce(cx, template, vectors, x, dim, keepdim, cx.dtype, power=float(ord))
@@ -295,7 +295,7 @@ op("aten.all.default", "aten.all.dim", "aten.all.dims", "aten._is_all_true.defau
 def histc(cx: Context, x: Value, bins: int = 100, low: Number = 0, high: Number = 0) -> Value:
     """How many values fall in each of some bins of equal width."""
     given = {} if low == high else {"low": low, "high": high}
-    return cx.layer_function("histogram", "histogram", x, bins, order=(0,), **given)
+    return cx.layer_function("arrays.histogram", "histogram", x, bins, order=(0,), **given)
 
 
 # -- running sums and products -------------------------------------------------------------------

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Value
 
 DATA_DEPENDENT = (
     "the result's size depends on the data, so nothing after it could have a static size. Use "

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from mlxport.converter.graph.context import Handler
+from mlxport.converter.graph.ir.context import Handler
 
 H = TypeVar("H", bound=Handler)
 

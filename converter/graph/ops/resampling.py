@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mlxport.converter.graph.code import OMIT
-from mlxport.converter.graph.context import Context, Handler
+from mlxport.converter.graph.ir.code import OMIT
+from mlxport.converter.graph.ir.context import Context, Handler
+from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.arguments import FLOATING_ONLY, require_floating
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Value
 
 Sizes = Sequence[int]
 Scales = Sequence[float]
@@ -90,7 +90,7 @@ def _interpolate(
         require_floating(cx, f"{mode} interpolation", x)
     x = cx.channels_last(x)
     return cx.layer_function(
-        "resampling",
+        "spatial.resampling",
         "interpolate",
         x,
         order=x.order,
@@ -117,7 +117,7 @@ def _resample(
     rank = x.ndim - 2
     given = (*scales, *[None] * (rank - len(scales)))
     return cx.layer_function(
-        "resampling",
+        "spatial.resampling",
         "resample",
         x,
         tuple(size),
@@ -147,7 +147,7 @@ def grid_sampler(
     """``torch.nn.functional.grid_sample``."""
     x = cx.channels_last(x)
     return cx.layer_function(
-        "grid_sample",
+        "spatial.grid_sample",
         "grid_sample",
         x,
         cx.logical(grid),
@@ -162,7 +162,7 @@ def grid_sampler(
 def affine_grid(cx: Context, theta: Value, size: Sizes, align_corners: bool) -> Value:
     """``torch.nn.functional.affine_grid``."""
     return cx.layer_function(
-        "grid_sample",
+        "spatial.grid_sample",
         "affine_grid",
         cx.logical(theta),
         tuple(size),

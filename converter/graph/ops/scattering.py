@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlxport.converter.graph.code import OMIT, call
-from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.ir.code import OMIT, call
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.axes import stored_axis
 from mlxport.converter.graph.ops.broadcast import common_order
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Value
 
 IN_RANGE = "places must lie in the array: MLX does not check them"
 
@@ -17,7 +17,7 @@ IN_RANGE = "places must lie in the array: MLX does not check them"
 def _reduced(
     cx: Context, function: str, x: Value, dim: int, places: Value, source: Value, **settings: Any
 ) -> Value:
-    """Emit a function of ``layers/scattering.py``."""
+    """Emit a function of ``layers/arrays/scattering.py``."""
     if x.ndim == 0:
         raise cx.refuse("a scatter to a 0-d array: reshape it to (1,)")
     if 0 in (*x.shape, *places.shape):
@@ -30,7 +30,9 @@ def _reduced(
         (x, source), order = common_order(cx, [x, source])
     axis = stored_axis(x, dim)
     settings = {**settings, "axis": x.ndim - 1 if axis == -1 else axis}
-    return cx.layer_function("scattering", function, x, places, source, order=order, **settings)
+    return cx.layer_function(
+        "arrays.scattering", function, x, places, source, order=order, **settings
+    )
 
 
 @op("aten.scatter_reduce.two", restrictions=IN_RANGE)
@@ -77,7 +79,7 @@ def masked_scatter(cx: Context, x: Value, mask: Value, source: Value) -> Value:
     """The array with the elements where a mask holds replaced one by one."""
     x, mask, source = cx.logical(x), cx.logical(mask), cx.logical(source)
     x, mask = _broadcast(cx, x), _broadcast(cx, mask)
-    return cx.layer_function("scattering", "masked_scatter", x, mask, source)
+    return cx.layer_function("arrays.scattering", "masked_scatter", x, mask, source)
 
 
 @op("aten.diagonal_scatter.default")
@@ -91,7 +93,7 @@ def diagonal_scatter(
         "axis1": dim1 % x.ndim,
         "axis2": dim2 % x.ndim,
     }
-    return cx.layer_function("indexing", "diagonal_scatter", x, source, **settings)
+    return cx.layer_function("arrays.indexing", "diagonal_scatter", x, source, **settings)
 
 
 @op("aten.put.default", restrictions=IN_RANGE)
@@ -99,7 +101,7 @@ def put(cx: Context, x: Value, places: Value, source: Value, accumulate: bool = 
     """The array with elements of the flattened one replaced or added to."""
     values = cx.logical(x), cx.logical(places), cx.logical(source)
     given = accumulate or OMIT
-    return cx.layer_function("scattering", "put", *values, accumulate=given)
+    return cx.layer_function("arrays.scattering", "put", *values, accumulate=given)
 
 
 def _broadcast(cx: Context, x: Value) -> Value:

@@ -7,15 +7,15 @@ from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
-from mlxport.converter.graph.code import OMIT
-from mlxport.converter.graph.context import Context
-from mlxport.converter.graph.dtypes import emit, mlx_promoted
+from mlxport.converter.graph.ir.code import OMIT
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.dtypes import emit, mlx_promoted
+from mlxport.converter.graph.ir.value import Value, inherit, without_axes
 from mlxport.converter.graph.ops.axes import expand_dims, squeezed, stored_axis, with_new_axis
 from mlxport.converter.graph.ops.broadcast import common_order
 from mlxport.converter.graph.ops.conversion import in_dtype
 from mlxport.converter.graph.ops.parts import part_of, to_take_apart
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Value, inherit, without_axes
 
 # -- axes moved: the order changes, nothing is emitted -------------------------------------------
 

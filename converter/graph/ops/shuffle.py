@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.value import Value, channels_last
 from mlxport.converter.graph.ops.arguments import per_axis
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Value, channels_last
 
 Sizes = Sequence[int]
 
@@ -17,21 +17,23 @@ Sizes = Sequence[int]
 def pixel_shuffle(cx: Context, x: Value, upscale_factor: int) -> Value:
     """``torch.nn.functional.pixel_shuffle``."""
     x = cx.channels_last(x, 2)
-    return cx.layer_function("shape", "pixel_shuffle", x, upscale_factor, order=x.order)
+    return cx.layer_function("spatial.shuffle", "pixel_shuffle", x, upscale_factor, order=x.order)
 
 
 @op("aten.pixel_unshuffle.default")
 def pixel_unshuffle(cx: Context, x: Value, downscale_factor: int) -> Value:
     """``torch.nn.functional.pixel_unshuffle``."""
     x = cx.channels_last(x, 2)
-    return cx.layer_function("shape", "pixel_unshuffle", x, downscale_factor, order=x.order)
+    return cx.layer_function(
+        "spatial.shuffle", "pixel_unshuffle", x, downscale_factor, order=x.order
+    )
 
 
 @op("aten.channel_shuffle.default", "aten.native_channel_shuffle.default")
 def channel_shuffle(cx: Context, x: Value, groups: int) -> Value:
     """``torch.nn.functional.channel_shuffle``."""
     x = cx.channels_last(x)
-    return cx.layer_function("shape", "channel_shuffle", x, groups, order=x.order)
+    return cx.layer_function("spatial.shuffle", "channel_shuffle", x, groups, order=x.order)
 
 
 @op("aten.im2col.default")
@@ -42,7 +44,9 @@ def unfold(
     settings = _blocks(dilation, padding, stride)
     order = channels_last(x.ndim - 1, x.ndim - 3)
     x = cx.channels_last(x, 2)
-    return cx.layer_function("folding", "unfold", x, tuple(kernel_size), order=order, **settings)
+    return cx.layer_function(
+        "spatial.folding", "unfold", x, tuple(kernel_size), order=order, **settings
+    )
 
 
 @op("aten.col2im.default")
@@ -60,7 +64,7 @@ def fold(
     order = channels_last(x.ndim + 1, x.ndim - 2)
     sizes = tuple(output_size), tuple(kernel_size)
     x = cx.channels_last(x, 1)
-    return cx.layer_function("folding", "fold", x, *sizes, order=order, **settings)
+    return cx.layer_function("spatial.folding", "fold", x, *sizes, order=order, **settings)
 
 
 def _blocks(dilation: Sizes, padding: Sizes, stride: Sizes) -> dict[str, Any]:

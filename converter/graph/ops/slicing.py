@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.value import Scalar, Value, inherit, normalise_dims, without_axes
 from mlxport.converter.graph.ops.axes import (
     spelled,
     stored_axis,
@@ -13,7 +14,6 @@ from mlxport.converter.graph.ops.axes import (
 )
 from mlxport.converter.graph.ops.parts import part_of, to_take_apart
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Scalar, Value, inherit, normalise_dims, without_axes
 
 
 @op("aten.slice.Tensor", "aten.slice_copy.Tensor")

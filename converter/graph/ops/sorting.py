@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mlxport.converter.graph.code import OMIT, expression
-from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.ir.code import OMIT, expression
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.value import Scalar, Value
 from mlxport.converter.graph.ops.axes import stored_axis
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Scalar, Value
 
 
 @op("aten.sort.default")
@@ -14,7 +14,7 @@ def sort(cx: Context, x: Value, dim: int = -1, descending: bool = False) -> tupl
     """Values in order along an axis and their places; equal ones keep their sequence."""
     if x.ndim == 0:
         return of_scalar(cx, x)
-    cx.imports["sort"] = "sorting"
+    cx.imports["sort"] = "arrays.sorting"
     return cx.emit_many(
         "sort(x, axis=axis, descending=descending)",
         orders=[x.order, x.order],
@@ -38,7 +38,7 @@ def argsort(cx: Context, x: Value, dim: int = -1, descending: bool = False) -> V
     if x.ndim == 0:
         return cx.emit("mx.zeros_like(x).astype(mx.int64)", x=x)
     return cx.layer_function(
-        "sorting",
+        "arrays.sorting",
         "argsort",
         x,
         axis=_axis(x, dim),
@@ -69,7 +69,7 @@ def topk(
         if k != 1:
             raise cx.refuse(f"the {k} largest of a 0-d array")
         return of_scalar(cx, x)
-    cx.imports["topk"] = "sorting"
+    cx.imports["topk"] = "arrays.sorting"
     return cx.emit_many(
         "topk(x, k, axis=axis, largest=largest)",
         orders=[x.order, x.order],

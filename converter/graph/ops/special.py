@@ -1,13 +1,13 @@
-"""Special functions: ``layers/special.py``."""
+"""Special functions: ``layers/arrays/special.py``."""
 
 from __future__ import annotations
 
 import torch
 
-from mlxport.converter.graph.context import Context, Handler
-from mlxport.converter.graph.dtypes import cast, emit
+from mlxport.converter.graph.ir.context import Context, Handler
+from mlxport.converter.graph.ir.dtypes import cast, emit
+from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Value
 
 
 def _special(function: str, arguments: str = "") -> Handler:
@@ -15,7 +15,7 @@ def _special(function: str, arguments: str = "") -> Handler:
         if x.dtype.is_complex:
             raise cx.refuse(f"{function} of complex values")
         wide = x if x.dtype.is_floating_point else cast(x, torch.float32)
-        cx.imports[function] = "special"
+        cx.imports[function] = "arrays.special"
         return emit(cx, f"{function}(x{arguments})", wide.dtype, x.order, x=wide)
 
     return unary

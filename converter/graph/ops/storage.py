@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from mlxport.converter.graph.context import Context
-from mlxport.converter.graph.dtypes import mlx_dtype
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.dtypes import mlx_dtype
+from mlxport.converter.graph.ir.value import Scalar, Value
 from mlxport.converter.graph.ops.creation import filled
 from mlxport.converter.graph.ops.registry import OPS, op
 from mlxport.converter.graph.ops.slicing import slice_
-from mlxport.converter.graph.value import Scalar, Value
 
 Sizes = Sequence[Any]
 

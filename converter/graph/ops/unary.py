@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from mlxport.converter.graph.context import Context, Handler
-from mlxport.converter.graph.dtypes import emit, is_inexact, to_floating
+from mlxport.converter.graph.ir.context import Context, Handler
+from mlxport.converter.graph.ir.dtypes import emit, is_inexact, to_floating
+from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.value import Value
 
 # Integers give float32 on both sides.
 _FLOATING = {

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from mlxport.converter.graph.code import call, to_ast
-from mlxport.converter.graph.context import Context
-from mlxport.converter.graph.flattened import note_flattened
+from mlxport.converter.graph.ir.code import call, to_ast
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.sizes import Size, length_of, ratio_of
+from mlxport.converter.graph.ir.value import Order, Value, identity, inherit
 from mlxport.converter.graph.ops.axes import expand_dims, insert_axis
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.sizes import Size, length_of, ratio_of
-from mlxport.converter.graph.value import Order, Value, identity, inherit
 
 Sizes = Sequence[Any]  # of int and Size
 Group = tuple[list[int], list[int]]
@@ -38,8 +37,23 @@ def reshaped(cx: Context, x: Value, shape: Sizes) -> Value:
         order = order_after_view(x, shape) or identity(len(shape))
     result = inherit(_stored_as(cx, x, shape, order), x, _made_of(x.shape, shape))
     if lying is not x:
-        note_flattened(cx, result, lying)
+        _note_flattened(cx, result, lying)
     return result
+
+
+def _note_flattened(cx: Context, flat: Value, x: Value) -> None:
+    """Note what was flattened, where only the flattened axes had to be moved.
+
+    Args:
+        cx: the lowering context.
+        flat: the array flattened in PyTorch's order: ``(*B, n)`` of ``(*B, n1, n2, ...)``.
+        x: the array, in another order.
+    """
+    kept = flat.ndim - 1
+    is_static = all(isinstance(size, int) for size in x.shape[kept:])
+    stays = x.shape[:kept] == flat.shape[:kept] and x.order[:kept] == identity(kept)
+    if kept > 0 and is_static and stays:
+        cx.flattened[flat.id] = flat, x
 
 
 def _stored_as(cx: Context, x: Value, shape: Sizes, order: Order) -> Value:

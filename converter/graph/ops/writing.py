@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.sizes import Size, is_never_negative
+from mlxport.converter.graph.ir.value import Value, without_axes
 from mlxport.converter.graph.ops.axes import expand_dims, stored_axis, with_new_axis
 from mlxport.converter.graph.ops.broadcast import order_for, rearrange
 from mlxport.converter.graph.ops.conversion import in_dtype
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.sizes import Size, is_never_negative
-from mlxport.converter.graph.value import Value, without_axes
 
 
 class Update(NamedTuple):
@@ -129,7 +129,7 @@ def _written_in_steps(cx: Context, x: Value, source: Value, dim: int, taken: sli
     axis = stored_axis(target, dim)
     ends = {"start": taken.start, "stop": taken.stop, "step": taken.step}
     return cx.layer_function(
-        "indexing", "slice_scatter", target, put, axis=axis, order=order, **ends
+        "arrays.indexing", "slice_scatter", target, put, axis=axis, order=order, **ends
     )
 
 

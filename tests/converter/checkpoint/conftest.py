@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlxport.converter.tensor import STORAGE, Tensor
+from mlxport.converter.plan.tensor import STORAGE, Tensor
 
 MakeTensor = Callable[..., Tensor]
 WriteFile = Callable[..., Path]

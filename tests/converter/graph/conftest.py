@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from mlxport.converter.graph import ops
-from mlxport.converter.graph.capture import capture
-from mlxport.converter.graph.lower import lower
+from mlxport.converter.graph.capture.capture import capture
+from mlxport.converter.graph.lowering.lower import lower
 from mlxport.converter.graph.translate import translate
 
 

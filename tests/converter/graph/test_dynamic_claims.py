@@ -15,11 +15,11 @@ from torch.export import Dim
 from torch.nn import functional as F
 
 import mlxport
-from mlxport.converter.conversion import Converted
 from mlxport.converter.errors import CaptureError, OptionsError, UnsupportedError
-from mlxport.converter.graph.dtypes import mlx_dtype
+from mlxport.converter.graph.capture.size_guards import hold, rule_of
+from mlxport.converter.graph.ir.dtypes import mlx_dtype
 from mlxport.converter.graph.ops import registry
-from mlxport.converter.graph.size_limits import hold, rule_of
+from mlxport.converter.tasks.convert import Converted
 
 IMAGE = (2, 4, 6, 8)
 SIDES = (0, 2, 3)

@@ -241,7 +241,7 @@ def test_does_not_fold(model: nn.Module, shape: tuple[int, ...], reason: str) ->
 
 
 def test_a_wrong_fold_fails_parity(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mlxport.converter import fold_steps
+    from mlxport.converter.plan import fold_steps
 
     monkeypatch.setattr(fold_steps, "scale_of", lambda variance, gamma, eps: gamma / variance)
     model = block(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from mlxport.converter.parity.reference import record_reference
-from mlxport.converter.parity.verify import verify_live
-from mlxport.converter.tensor import to_mlx
-from mlxport.converter.torch_tensor import tensor_from_torch
+from mlxport.converter.parity.reference.reference import record_reference
+from mlxport.converter.parity.run.verify import verify_live
+from mlxport.converter.plan.tensor import to_mlx
+from mlxport.converter.plan.torch_tensor import tensor_from_torch
 
 TWIN = Path(__file__).with_name("mlx_twin.py")
 

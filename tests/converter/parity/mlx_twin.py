@@ -3,8 +3,8 @@
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxport.converter.plan import WeightPlan
-from mlxport.converter.record import Conversion, Layout, ModuleRecord
+from mlxport.converter.plan.record import Conversion, Layout, ModuleRecord
+from mlxport.converter.plan.weight_plan import WeightPlan
 
 LAST = (0, 2, 3, 1)
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 import mlxport
 from mlxport.cli import main
 from mlxport.converter import api
-from mlxport.converter.parity.report import ParityReport
+from mlxport.converter.parity.report.report import ParityReport
 from mlxport.examples import hand_port
 
 ROOT = Path(__file__).parents[3]

@@ -13,11 +13,11 @@ import torch
 from mlx.utils import tree_flatten
 from torch.utils._pytree import tree_leaves
 
-from mlxport.converter.plan import WeightPlan
+from mlxport.converter.plan.tensor import Tensor, to_mlx
+from mlxport.converter.plan.torch_tensor import tensor_from_torch
+from mlxport.converter.plan.weight_plan import WeightPlan
 from mlxport.converter.rules.build import build_layer, spec_for
 from mlxport.converter.rules.registry import Axes, LayerSpec
-from mlxport.converter.tensor import Tensor, to_mlx
-from mlxport.converter.torch_tensor import tensor_from_torch
 
 NOISE_MULTIPLE = 32
 

@@ -12,7 +12,7 @@ import torch
 from torch.nn.utils import prune
 
 from mlxport.converter.errors import StateDictError, UnsupportedError
-from mlxport.converter.plan import Entry
+from mlxport.converter.plan.weight_plan import Entry
 from mlxport.converter.rules import registry
 from mlxport.converter.rules.build import build_layer, spec_for
 from mlxport.converter.rules.registry import RULES, LayerSpec, Refusal, Rule, rule, rule_for

@@ -11,12 +11,12 @@ import torch
 from torch.nn.utils import parametrizations, parametrize
 
 from mlxport.converter.errors import ConversionError, UnsupportedError
-from mlxport.converter.fold_steps import FoldOrthogonal, FoldSpectralNorm, FoldWeightNorm
-from mlxport.converter.plan import WeightPlan
+from mlxport.converter.plan.fold_steps import FoldOrthogonal, FoldSpectralNorm, FoldWeightNorm
+from mlxport.converter.plan.torch_tensor import tensor_from_torch
+from mlxport.converter.plan.weight_plan import WeightPlan
 from mlxport.converter.rules.build import build_layer
 from mlxport.converter.rules.registry import rule_for
 from mlxport.converter.rules.spec import spec_for
-from mlxport.converter.torch_tensor import tensor_from_torch
 
 T = torch.nn
 Builder = Callable[[], torch.nn.Module]

@@ -10,10 +10,10 @@ import torch
 from mlx.utils import tree_flatten
 
 from mlxport import layers
-from mlxport.converter.plan import WeightPlan
+from mlxport.converter.plan.torch_tensor import tensor_from_torch
+from mlxport.converter.plan.weight_plan import WeightPlan
 from mlxport.converter.rules.build import build_layer, spec_for
 from mlxport.converter.rules.registry import Axes, rule_for
-from mlxport.converter.torch_tensor import tensor_from_torch
 
 # torch says so where it computes projections, which it does correctly
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported")

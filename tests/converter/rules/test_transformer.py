@@ -14,7 +14,7 @@ from mlxport import layers
 from mlxport.converter.errors import UnsupportedError
 from mlxport.converter.rules.build import build_layer, spec_for
 from mlxport.converter.rules.registry import Axes
-from mlxport.layers.transformer_layers import ACTIVATIONS
+from mlxport.layers.attention.transformer_layers import ACTIVATIONS
 
 pytestmark = pytest.mark.filterwarnings("ignore:enable_nested_tensor")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mlxport.converter.graph.context import Unsupported
+from mlxport.converter.graph.ir.context import Unsupported
 
 Fn = Callable[..., Any]
 FLOATS = [torch.float32, torch.float16, torch.bfloat16]

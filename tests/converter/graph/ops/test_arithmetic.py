@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mlxport.converter.graph.context import Unsupported
+from mlxport.converter.graph.ir.context import Unsupported
 
 SPECIAL = [0.0, -0.0, 1.5, -1.5, 3.0, torch.inf, -torch.inf, torch.nan]
 PAIRS = {

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlxport.converter.graph.code import substitute, to_source
-from mlxport.converter.graph.context import Context
+from mlxport.converter.graph.ir.code import substitute, to_source
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.value import Order, Value
 from mlxport.converter.graph.ops.broadcast import align, choose_order, common_order, rearrange
-from mlxport.converter.graph.value import Order, Value
 
 FLOAT = torch.float32
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mlxport.converter.graph.context import Unsupported
+from mlxport.converter.graph.ir.context import Unsupported
 
 KINDS = [F.dropout, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mlxport.converter.graph.context import Unsupported
+from mlxport.converter.graph.ir.context import Unsupported
 
 Fn = Callable[..., Any]
 X = torch.randn(2, 5, 4, 6)

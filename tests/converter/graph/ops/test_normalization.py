@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mlxport.converter.graph.context import Unsupported
+from mlxport.converter.graph.ir.context import Unsupported
 
 HALVES = [torch.float16, torch.bfloat16]
 SPATIAL = {"0-D": (), "1-D": (9,), "2-D": (5, 6), "3-D": (4, 5, 6)}

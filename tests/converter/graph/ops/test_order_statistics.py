@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mlxport.converter.graph.context import Unsupported
+from mlxport.converter.graph.ir.context import Unsupported
 
 CASES = {
     "kthvalue": lambda x: torch.kthvalue(x, 2, 1),

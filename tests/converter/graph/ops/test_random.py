@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mlxport.converter.api import convert
-from mlxport.converter.graph.context import Unsupported
+from mlxport.converter.graph.ir.context import Unsupported
 from mlxport.converter.graph.translate import translate
 
 Fn = Callable[..., Any]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mlxport.converter.api import convert
-from mlxport.converter.graph.context import Unsupported
+from mlxport.converter.graph.ir.context import Unsupported
 
 Fn = Callable[..., Any]
 X = torch.linspace(-2.0, 2.0, 6).reshape(2, 3)

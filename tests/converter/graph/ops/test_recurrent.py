@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mlxport.converter.graph.context import Unsupported
+from mlxport.converter.graph.ir.context import Unsupported
 
 # torch says so where it computes projections, which it does correctly
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from mlxport.converter.graph.context import Unsupported
+from mlxport.converter.graph.ir.context import Unsupported
 
 Fn = Callable[..., Any]
 FLOATS = [torch.float32, torch.float16, torch.bfloat16]

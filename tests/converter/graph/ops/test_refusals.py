@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mlxport.converter.graph.context import Context, Unsupported
+from mlxport.converter.graph.ir.context import Context, Unsupported
 from mlxport.converter.graph.ops.refusals import REFUSED
 from mlxport.converter.graph.ops.registry import OPS
 

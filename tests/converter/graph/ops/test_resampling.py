@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mlxport.converter.graph.context import Unsupported
+from mlxport.converter.graph.ir.context import Unsupported
 from mlxport.converter.graph.ops.resampling import ANTIALIASED, NEAREST, SMOOTH
 
 SIZES = (4, 5, 3)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mlxport.converter.graph.context import Unsupported
+from mlxport.converter.graph.ir.context import Unsupported
 
 
 def test_as_strided(assert_op_parity):

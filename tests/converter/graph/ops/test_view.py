@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlxport.converter.graph.ir.value import Value, channels_last
 from mlxport.converter.graph.ops.view import order_after_view, view_groups
-from mlxport.converter.graph.value import Value, channels_last
 
 Fn = Callable[..., Any]
 Shape = tuple[int, ...]

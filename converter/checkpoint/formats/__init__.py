@@ -1,0 +1,1 @@
+"""Checkpoints as they are read: a file for each format."""

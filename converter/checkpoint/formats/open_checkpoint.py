@@ -1,0 +1,106 @@
+"""Open a checkpoint of any format mlxport reads, told by its content.
+
+Needs torch only for files that torch wrote.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from mlxport.converter.checkpoint.checkpoint import Checkpoint
+from mlxport.converter.checkpoint.formats.index import open_index
+from mlxport.converter.checkpoint.formats.recognise import DISTRIBUTED, Format, recognise
+from mlxport.converter.checkpoint.formats.safetensors import open_safetensors
+from mlxport.converter.errors import CheckpointError, OptionsError
+from mlxport.converter.plan.record import RECORD_FILE
+from mlxport.converter.timings import stage
+
+# The endings of checkpoints in a folder, from the one to prefer to the one to take for want of it.
+_ENDINGS = (
+    (".safetensors.index.json",),
+    (".safetensors",),
+    (".index.json",),
+    (".pt", ".pth", ".bin", ".ckpt", ".pytorch", ".tar", ".pkl"),
+)
+
+
+@stage("read")
+def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
+    """Open a checkpoint: a file, the index of a sharded one, or a folder that holds one.
+
+    Only headers and structure are read; tensors stay on disk where the format allows that
+    (safetensors, ``torch.save`` since 1.6). Nothing of the checkpoint is ever run.
+
+    Args:
+        path: the file or folder; a folder may be one of ``torch.distributed.checkpoint``.
+        key: where the state dict stands in a file that holds several mappings of tensors
+            (``"ema"``, ``"nets/generator"``; ``"."`` is the outermost).
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or of a format that is no checkpoint; the
+            message says which.
+        StateDictError: the file holds no state dict, several, or none under ``key``.
+        OptionsError: ``key`` was given for a format without nesting.
+    """
+    path = Path(path)
+    folder = path.parent if path.name == DISTRIBUTED else path
+    if (folder / DISTRIBUTED).is_file():
+        from mlxport.converter.checkpoint.formats.distributed import open_distributed
+
+        return open_distributed(folder, key)
+    if not path.is_dir():
+        return _open_file(path, key)
+    chosen, beside = _choose(path)
+    checkpoint = _open_file(chosen, key)
+    passed_over = sorted(file.name for file in beside if file not in checkpoint.files)
+    if not passed_over:
+        return checkpoint
+    note = f"{chosen.name} was read; also in {path}, not read: {', '.join(passed_over)}"
+    return dataclasses.replace(checkpoint, notes=(note, *checkpoint.notes))
+
+
+def _open_file(path: Path, key: str | None) -> Checkpoint:
+    form = recognise(path)
+    if form in (Format.SAFETENSORS, Format.INDEX):
+        if key is not None:
+            raise OptionsError(
+                f"{path} is a {form.value} file, a flat list of tensors: nothing in it is named by "
+                f"a key. Leave out --key {key}."
+            )
+        return open_safetensors(path) if form is Format.SAFETENSORS else open_index(path, _shard)
+    # Only now: on a Mac without torch, safetensors files still open.
+    from mlxport.converter.checkpoint.formats.torch_file import open_torch
+
+    return open_torch(path, form, key)
+
+
+def _shard(path: Path) -> Checkpoint:
+    if recognise(path) is Format.INDEX:
+        raise CheckpointError(f"{path}: an index, where an index expects a shard")
+    return _open_file(path, None)
+
+
+def _choose(folder: Path) -> tuple[Path, list[Path]]:
+    """Return the one checkpoint in a folder, and everything there that looks like one."""
+    try:
+        files = sorted(file for file in folder.iterdir() if file.is_file())
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be read: {error.strerror}") from error
+    if any(file.name == RECORD_FILE for file in files):
+        raise CheckpointError(
+            f"{folder} is an output of mlxport, not a PyTorch checkpoint: `mlxport restore` turns "
+            "it back into one."
+        )
+    kinds = [[file for file in files if file.name.endswith(ends)] for ends in _ENDINGS]
+    beside = [file for kind in kinds for file in kind]
+    first = next((kind for kind in kinds if kind), [])
+    if not first:
+        raise CheckpointError(f"{folder}: there is no checkpoint in this folder")
+    if len(first) > 1:
+        raise CheckpointError.listing(
+            f"{folder}: there are {len(first)} checkpoints in this folder:",
+            [file.name for file in first],
+            "Name the one that is meant.",
+        )
+    return first[0], beside

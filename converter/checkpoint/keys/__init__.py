@@ -1,0 +1,1 @@
+"""Which key of a checkpoint is which tensor of the model."""

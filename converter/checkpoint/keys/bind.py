@@ -1,0 +1,140 @@
+"""Fit a weight plan to one checkpoint: its keys, its dtypes, and what it holds besides.
+
+Needs no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from mlxport.converter.checkpoint.checkpoint import Checkpoint
+from mlxport.converter.plan.steps import Cast
+from mlxport.converter.plan.tensor import Tensor, TensorSpec, is_float
+from mlxport.converter.plan.weight_plan import Entry, WeightPlan
+
+# dtypes the user may ask for -> safetensors name
+FLOATS = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
+OUTSIDE = "not under the prefix that was asked for"
+_SURPLUS = "the model has no such tensor and needs none"
+
+
+def bind(
+    plan: WeightPlan, keys: Mapping[str, str], checkpoint: Checkpoint, *, prefix: str | None = None
+) -> WeightPlan:
+    """Return the plan that makes the same MLX parameters of a checkpoint's own tensors.
+
+    Where the checkpoint's dtype is not the one the plan computes with, the entry begins with a
+    cast. Keys the plan does not speak of are ignored, with the reason.
+
+    Args:
+        plan: its ``specs`` give the dtypes of its sources.
+        keys: source key of the plan -> key of the checkpoint.
+        checkpoint: the weights.
+        prefix: the part of the checkpoint's keys that was asked for.
+    """
+    bound = plan.renamed(keys)
+    specs = {key: TensorSpec.of(tensor) for key, tensor in checkpoint.tensors.items()}
+    known = set(bound.names()) | set(bound.ignored) | set(bound.aliases)
+    surplus = {
+        key: _SURPLUS if key.startswith(prefix or "") else OUTSIDE
+        for key in specs
+        if key not in known
+    }
+    return replace(
+        bound,
+        entries=tuple(
+            _cast(old, new, plan.specs, specs)
+            for old, new in zip(plan.entries, bound.entries, strict=True)
+        ),
+        ignored={**bound.ignored, **surplus},
+        specs=specs,
+    )
+
+
+def left_out(
+    plan: WeightPlan, checkpoint: Checkpoint, own: Mapping[str, str] | None = None
+) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint that have no target, but for those not asked for.
+
+    Args:
+        plan: says which.
+        checkpoint: the weights.
+        own: key -> the name they are to have, where it is another.
+    """
+    return {
+        (own or {}).get(key, key): checkpoint.tensors[key]
+        for key, reason in plan.ignored.items()
+        if reason != OUTSIDE and key in checkpoint.tensors
+    }
+
+
+def cast_floats(plan: WeightPlan, dtype: str) -> WeightPlan:
+    """Return the plan with all floating-point sources cast before anything else is done.
+
+    Args:
+        plan: its ``specs`` give the dtypes of its sources.
+        dtype: ``"float16"``, ``"bfloat16"`` or ``"float32"``.
+    """
+
+    def recast(entry: Entry) -> Entry:
+        source = tuple(plan.specs[key].dtype for key in entry.sources)
+        target = tuple(FLOATS[dtype] if is_float(one) else one for one in source)
+        return entry if source == target else _preceded(entry, Cast(source, target))
+
+    return replace(plan, entries=tuple(map(recast, plan.entries)))
+
+
+def decode_float8(plan: WeightPlan) -> tuple[WeightPlan, list[str]]:
+    """Return the plan with float8 sources decoded to bfloat16, which holds all their values.
+
+    MLX has no float8 dtypes; its loaders would take the bits for integers.
+
+    Args:
+        plan: its ``specs`` give the dtypes of its sources.
+
+    Returns:
+        The plan, and the sources that are decoded; those it casts already are not among them.
+    """
+    decoded: list[str] = []
+
+    def decode(entry: Entry) -> Entry:
+        source = computed_dtypes(entry, plan.specs)
+        target = tuple("BF16" if one.startswith("F8") else one for one in source)
+        if source == target:
+            return entry
+        decoded.extend(
+            key for key, one in zip(entry.sources, source, strict=True) if one[:2] == "F8"
+        )
+        return _preceded(entry, Cast(source, target))
+
+    return replace(plan, entries=tuple(map(decode, plan.entries))), decoded
+
+
+def computed_dtypes(entry: Entry, specs: Mapping[str, TensorSpec]) -> tuple[str, ...]:
+    """Return the dtypes in which an entry's steps take its sources, after any cast."""
+    first = entry.steps[0] if entry.steps else None
+    if isinstance(first, Cast):
+        return first.target
+    return tuple(specs[key].dtype if key in specs else "" for key in entry.sources)
+
+
+def _cast(
+    old: Entry,
+    new: Entry,
+    expected: Mapping[str, TensorSpec],
+    given: Mapping[str, TensorSpec],
+) -> Entry:
+    target = computed_dtypes(old, expected)
+    source = tuple(
+        given[key].dtype if key in given and dtype else dtype
+        for key, dtype in zip(new.sources, target, strict=True)
+    )
+    plain = _preceded(new)
+    return plain if source == target else _preceded(plain, Cast(source, target))
+
+
+def _preceded(entry: Entry, *first: Cast) -> Entry:
+    """Return the entry with another cast, or none, before its steps."""
+    steps = entry.steps[1:] if entry.steps and isinstance(entry.steps[0], Cast) else entry.steps
+    return replace(entry, steps=(*first, *steps))

@@ -1,0 +1,195 @@
+"""Capture a PyTorch model by torch.export, with its module hierarchy.
+
+The program is captured once and looked at twice: as captured, where a leaf module is the one op
+its class stands for (that is how a leaf is recognised), and decomposed, where in-place ops are
+gone and every op is one that has a handler or cannot be decomposed further.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram, default_decompositions, export, unflatten
+from torch.export.graph_signature import OutputKind
+
+from mlxport.converter.errors import CaptureError, OptionsError
+from mlxport.converter.graph.capture.arguments import Argument, order_arguments, watch_capture
+from mlxport.converter.graph.capture.dynamic import DynamicSizes
+from mlxport.converter.graph.capture.explain_failure import uncapturable
+from mlxport.converter.graph.capture.leaves import drop_aside, find_leaves, plain_path
+from mlxport.converter.graph.capture.results import Results, order_results
+from mlxport.converter.graph.capture.sharing import Sharing, by_every_name
+from mlxport.converter.graph.capture.signature import read_signature
+from mlxport.converter.graph.capture.trial_runs import copied, seeded, try_forward
+from mlxport.converter.plan.structure import Signature
+from mlxport.converter.rules.registry import Rule
+from mlxport.converter.timings import stage
+from mlxport.converter.torch_model.calls import in_order
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A model as torch.export sees it.
+
+    Attributes:
+        model: the torch module, in eval mode.
+        root: the decomposed program with its module hierarchy (graph modules by qualified name).
+        program: the decomposed program, flat.
+        leaves: path -> the rule of each module that does just what its torch.nn class stands for.
+        arguments: path -> which argument of ``forward`` each input of a submodule is.
+        signature: what the model takes and gives.
+        results: captured path -> which result of ``forward`` each output is, for leaves whose
+            class the user registered and for modules that give several tensors; those that
+            cannot be told are left out.
+        several: paths of the modules that give several tensors.
+        sharing: where the modules and parameters stand that bear several names.
+        exported: the program before it was decomposed, with its guards.
+    """
+
+    model: torch.nn.Module
+    root: torch.nn.Module
+    program: ExportedProgram
+    leaves: Mapping[str, Rule]
+    arguments: Mapping[str, tuple[Argument, ...]]
+    signature: Signature
+    sharing: Sharing
+    exported: ExportedProgram
+    results: Mapping[str, Results] = field(default_factory=dict)
+    several: Collection[str] = ()
+
+    def torch_module(self, path: str) -> torch.nn.Module:
+        """Return the torch module of a path of the captured hierarchy."""
+        return self.model.get_submodule(plain_path(path))
+
+    def results_order(self, path: str, count: int) -> list[int]:
+        """Return the outputs of a captured module in the order of ``forward``."""
+        known = self.results.get(path)
+        return known.order() if known and len(known.places) == count else list(range(count))
+
+    def result_places(self, path: str, count: int) -> tuple[int, ...] | None:
+        """Return which results of ``forward`` these are, in its order; empty if that is unknown.
+
+        None where ``forward`` gives one tensor.
+        """
+        known = self.results.get(path)
+        if known is not None and len(known.places) == count:
+            return tuple(sorted(known.places))
+        return () if plain_path(path) in self.several else None
+
+    def place(self, path: str) -> str:
+        """Return where the torch module of a path of the captured hierarchy stands."""
+        return self.sharing.module(plain_path(path))
+
+
+@stage("capture")
+def capture(
+    model: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    handled: Collection[str],
+    dynamic: DynamicSizes | None = None,
+) -> Captured:
+    """Capture a model on example inputs.
+
+    Args:
+        model: the torch module; captured in eval mode, its modes are restored.
+        args: positional inputs.
+        kwargs: keyword inputs.
+        handled: names of the ATen ops that are not to be decomposed.
+        dynamic: which sizes of the inputs are dynamic; none if not given.
+
+    Raises:
+        CaptureError: torch.export cannot capture it, or the model rejects the inputs.
+    """
+    with eval_mode(model), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        args, kwargs = in_order(model, args, kwargs)
+        with stage("two runs"):
+            calls, several = try_forward(model, args, kwargs)
+        try:
+            shapes: Any = dynamic.for_export(model, args, kwargs) if dynamic else None
+            with stage("torch.export"), watch_capture(model) as traced:
+                captured = export(model, args, kwargs, strict=False, dynamic_shapes=shapes)
+            if dynamic:
+                dynamic.check(captured)
+            leaves, sharing = find_leaves(model, captured)
+            drop_aside(model, captured, leaves)
+            with stage("decompose"):
+                program = captured.run_decompositions(_decompositions(handled))
+            with stage("unflatten"):
+                root = unflatten(_without_mutations(program))
+            signature = read_signature(model, args, kwargs, program)
+            with stage("compare"), seeded():
+                calls = by_every_name(model, calls)
+                ordered = order_arguments(calls, traced, root, *copied(args, kwargs))
+                arguments = by_every_name(model, ordered)
+                vouched = {path for path, rule in leaves.items() if rule.vouched}
+                told = by_every_name(model, dict.fromkeys(vouched | (several - leaves.keys())))
+                results = order_results(model, root, told.keys(), *copied(args, kwargs))
+        except (CaptureError, OptionsError):
+            raise
+        except Exception as error:
+            raise CaptureError(uncapturable(type(model).__name__, error)) from error
+    return Captured(
+        model, root, program, leaves, arguments, signature, sharing, captured, results, several
+    )
+
+
+@contextmanager
+def eval_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Keep a model and all its modules in eval mode for a while."""
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+
+
+def _decompositions(handled: Collection[str]) -> Any:
+    table = default_decompositions()
+    for op in list(table.keys()):
+        if str(op) in handled:
+            table.pop(op)
+    return table
+
+
+def _without_mutations(program: ExportedProgram) -> ExportedProgram:
+    """Drop what the program writes back into its inputs, which unflattening cannot express.
+
+    The results are complete without it; a caller of the MLX model keeps its inputs as they are.
+
+    Raises:
+        CaptureError: the model changes its own buffers or parameters when it runs.
+    """
+    signature = program.graph_signature
+    if changed := [*signature.buffers_to_mutate.values(), *_changed_parameters(program)]:
+        raise CaptureError.listing(
+            "the model changes its own buffers or parameters when it runs in eval mode:",
+            sorted(changed),
+            "An MLX model made from it would not. Keep such state outside of forward().",
+        )
+    written = (OutputKind.USER_INPUT_MUTATION, OutputKind.PARAMETER_MUTATION)
+    kept = [spec.kind not in written for spec in signature.output_specs]
+    if all(kept):
+        return program
+    output = next(node for node in program.graph.nodes if node.op == "output")
+    output.args = (tuple(itertools.compress(output.args[0], kept)),)
+    signature.output_specs[:] = itertools.compress(signature.output_specs, kept)
+    return program
+
+
+def _changed_parameters(program: ExportedProgram) -> Iterator[str]:
+    """Yield the parameters a program writes into, but for tables whose rows are kept short."""
+    written = program.graph_signature.parameters_to_mutate
+    for node in program.graph.nodes:
+        if node.name in written and str(node.target) != "aten.embedding_renorm.default":
+            yield written[node.name]

@@ -1,0 +1,207 @@
+"""Find the leaves of a captured model: the modules that do just what their torch.nn class does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Node
+from torch.nn.utils import parametrize
+
+from mlxport.converter.graph.capture.sharing import Sharing, find_sharing, shared_modules
+from mlxport.converter.graph.ir.sizes import is_symbolic
+from mlxport.converter.plan.steps import Permute, TransposedConvWeight
+from mlxport.converter.rules.parametrization import folds_of, plain, spec_by, unfoldable
+from mlxport.converter.rules.registry import LayerSpec, Refusal, Rule, rule_for
+
+Calls = dict[str, list[Node]]  # call -> the ops it makes
+
+
+def plain_path(path: str) -> str:
+    """Strip the call numbers that torch.export gives modules called more than once."""
+    return re.sub(r"@\d+", "", path)
+
+
+def find_leaves(
+    model: torch.nn.Module, program: ExportedProgram
+) -> tuple[dict[str, Rule], Sharing]:
+    """Return the rule of every module that does, at every call, just what its class stands for.
+
+    That is the one op of the class's rule. What the class does around it in any case is left aside,
+    and so is what makes a tensor that is folded (a weight norm, say), as long as nothing else reads
+    what it is made of. A class whose rule the user registered stands whatever it does.
+
+    A module is no leaf where a tensor of it stands in another module, or where other modules read
+    one that the MLX layer keeps in a form of its own.
+
+    Args:
+        model: the torch module, in the mode it was captured in.
+        program: what torch.export captured of it, not decomposed.
+
+    Returns:
+        path -> rule, and what stands where of the things that bear several names.
+    """
+    nodes = _placeholders(model, program)
+    found: dict[str, Rule] = {}
+    for path, calls in _calls(model, program).items():
+        module = model.get_submodule(path)
+        rule = _rule(module)
+        if rule is None or not rule.leaf:
+            continue
+        own = {op for ops in calls.values() for op in ops}
+        given = {node for tensor in _folded(module) for node in nodes.get(id(tensor), ())}
+        read = {
+            name
+            for name, tensor in _tensors(module)
+            for node in nodes.get(id(tensor), ())
+            if not own.issuperset(node.users)
+        }
+        only = all(_only(_unmade(ops, given), rule) for ops in calls.values())
+        besides = any(str(op.target) in rule.aside for op in own)
+        if only and (not read or (not besides and _shows(rule, module, read))):
+            found[path] = rule
+    sharing = find_sharing(model, found)
+    elsewhere = {path.rpartition(".")[0] for path in sharing.tensors}
+    leaves = {path: rule for path, rule in found.items() if path not in elsewhere}
+    return {**leaves, **dict(_vouched(model))}, sharing
+
+
+def drop_aside(
+    model: torch.nn.Module, program: ExportedProgram, leaves: Mapping[str, Rule]
+) -> None:
+    """Take out of a program what leaves run for an effect that their layers do without."""
+    for path, calls in _calls(model, program).items():
+        aside = leaves[path].aside if path in leaves else ()
+        for node in reversed([op for ops in calls.values() for op in ops]):
+            if str(node.target) in aside and not node.users:
+                program.graph.erase_node(node)
+
+
+def stored_as(spec: LayerSpec, name: str, ndim: int) -> tuple[str, tuple[int, ...]] | None:
+    """Return the parameter of an MLX layer that is a tensor of the torch module, and its axes.
+
+    Args:
+        spec: what is built for the module.
+        name: the tensor, relative to the module.
+        ndim: its number of axes.
+
+    Returns:
+        the parameter's name and which PyTorch axis each of its axes is; None where the layer keeps
+        something else than the tensor with its axes in another order.
+    """
+    for entry in spec.entries:
+        if entry.sources != (name,) or len(entry.targets) != 1:
+            continue
+        order = tuple(range(ndim))
+        for step in entry.steps:
+            if isinstance(step, Permute):
+                order = tuple(order[axis] for axis in step.axes)
+            elif isinstance(step, TransposedConvWeight) and step.groups == 1:
+                order = (*order[1:], order[0])
+            else:
+                return None
+        return entry.targets[0], order
+    return None
+
+
+def _shows(rule: Rule, module: torch.nn.Module, names: Iterable[str]) -> bool:
+    """Whether a module's layer has these tensors as they are, but for the order of axes."""
+    try:
+        spec = spec_by(rule, module)
+    except Refusal:
+        return False
+    tensors = dict(_tensors(module))
+    return all(stored_as(spec, name, tensors[name].ndim) is not None for name in names)
+
+
+def _vouched(model: torch.nn.Module) -> Iterator[tuple[str, Rule]]:
+    for path, module in model.named_modules(remove_duplicate=False):
+        rule = rule_for(module) if path else None
+        if rule is not None and rule.vouched:
+            yield path, rule
+
+
+def _placeholders(model: torch.nn.Module, program: ExportedProgram) -> dict[int, list[Node]]:
+    """Return the placeholders that stand for each tensor of the model, by its identity."""
+    signature = program.graph_signature
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    held = dict(_tensors(model))
+    nodes: dict[int, list[Node]] = {}
+    for node in program.graph.nodes:
+        if node.op == "placeholder" and names.get(node.name) in held:
+            nodes.setdefault(id(held[names[node.name]]), []).append(node)
+    return nodes
+
+
+def _tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
+
+
+def _calls(model: torch.nn.Module, program: ExportedProgram) -> dict[str, Calls]:
+    """Return what the modules without modules below them compute, by path and call.
+
+    The parts of a parametrisation are no modules below, but the parametrised module itself.
+    """
+    stands = shared_modules(model)
+    done: dict[str, Calls] = {}
+    parents = {""}
+    for node in program.graph.nodes:
+        stack = list((node.meta.get("nn_module_stack") or {}).items())
+        if node.op != "call_function" or not stack or _is_of_sizes(node):
+            continue
+        paths = [(call, plain_path(path)) for call, (path, _) in stack]
+        entries = [(call, stands.get(path, path)) for call, path in paths]
+        *above, (call, path) = list(_up_to_parametrised(model, entries))
+        parents.update(outer for _, outer in above)
+        done.setdefault(path, {}).setdefault(call, []).append(node)
+    return {path: calls for path, calls in done.items() if path not in parents}
+
+
+def _is_of_sizes(node: Node) -> bool:
+    """Whether a node computes a size or checks one: that belongs to no module."""
+    return is_symbolic(node) or str(node.target) == "aten._assert_scalar.default"
+
+
+def _up_to_parametrised(
+    model: torch.nn.Module, stack: Iterable[tuple[str, str]]
+) -> Iterator[tuple[str, str]]:
+    """Yield the entries of a module stack, without those inside a parametrisation."""
+    for call, path in stack:
+        owner, inside, _ = path.rpartition(".parametrizations.")
+        if inside and parametrize.is_parametrized(model.get_submodule(owner)):
+            return
+        yield call, path
+
+
+def _rule(module: torch.nn.Module) -> Rule | None:
+    folds = folds_of(module)
+    if not folds:
+        return rule_for(module)
+    if any(unfoldable(module)):
+        return None
+    rule = rule_for(plain(module, folds))
+    return None if rule is None or rule.around else rule
+
+
+def _folded(module: torch.nn.Module) -> Iterator[torch.Tensor]:
+    state = module.state_dict(keep_vars=True)
+    return (state[key] for fold in folds_of(module) for key in fold.sources)
+
+
+def _unmade(ops: Sequence[Node], given: set[Node]) -> list[Node]:
+    """Return the ops that read anything but the given tensors and what is made of them alone."""
+    if not given:
+        return list(ops)
+    made = set(given)
+    for node in ops:
+        if made.issuperset(node.all_input_nodes):
+            made.add(node)
+    return [node for node in ops if node not in made]
+
+
+def _only(ops: Sequence[Node], rule: Rule) -> bool:
+    counted = [str(op.target) for op in ops if str(op.target) not in rule.around | rule.aside]
+    return len(counted) == 1 and counted[0] in rule.ops

@@ -1,0 +1,190 @@
+"""Inputs of other sizes than the example's, for holding a claim of dynamic sizes to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from mlxport.converter.errors import CaptureError, ConversionError
+from mlxport.converter.graph.capture.dynamic import STATIC, input_shapes, numbers_at, symbol_ranges
+from mlxport.converter.graph.capture.size_guards import hold
+from mlxport.converter.graph.ir.size_reads import solved
+from mlxport.converter.graph.ir.sizes import Size
+
+STEPS = (1, 2, 4, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True)
+class OtherInputs:
+    """A call at other sizes than the example's.
+
+    Attributes:
+        args: positional inputs.
+        kwargs: keyword inputs.
+        sizes: name of each dynamic size -> its size here.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    sizes: dict[str, int]
+
+
+def example_sizes(
+    program: ExportedProgram, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> dict[str, int]:
+    """Return the size each of torch's symbols has in a call."""
+    found: dict[str, int] = {}
+    for shape, given in zip(input_shapes(program), _leaves(args, kwargs), strict=True):
+        for size, number in zip(shape, given.shape if shape else (), strict=True):
+            told = solved(size.key, number) if isinstance(size, Size) else None
+            if told is not None and told[0].is_Symbol:
+                found.setdefault(str(told[0]), int(told[1]))
+    return found
+
+
+def other_inputs(
+    program: ExportedProgram,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    names: Mapping[str, str],
+    conditions: Sequence[str] = (),
+) -> OtherInputs:
+    """Return a call in which every dynamic size is another than in the example.
+
+    Values are drawn from those of the example, so that an index stays one the model knows.
+
+    Args:
+        program: what torch.export captured, with its guards.
+        args: positional example inputs.
+        kwargs: keyword example inputs.
+        names: torch's symbol -> what to call it.
+        conditions: what must be true of the sizes, in their names.
+
+    Raises:
+        CaptureError: torch accepts none of the sizes tried; it says which and why.
+    """
+    search = _Search(program, args, kwargs, names, conditions)
+    sizes = search.find()
+    given = search.inputs(sizes)
+    return OtherInputs(*given, {names.get(s, s): size for s, size in sizes.items()})
+
+
+class _Search:
+    """Tries sizes until the captured program takes them."""
+
+    def __init__(
+        self,
+        program: ExportedProgram,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        names: Mapping[str, str],
+        conditions: Sequence[str],
+    ) -> None:
+        self.names, self.conditions = names, conditions
+        self.shapes = input_shapes(program)
+        self.leaves, self.spec = tree_flatten((tuple(args), dict(kwargs)))
+        self.example = example_sizes(program, args, kwargs)
+        self.ranges = {s: (low, high) for s, low, high in symbol_ranges(program)}
+        self.module = program.module()
+        first = [shape[0] for shape in self.shapes if shape and isinstance(shape[0], Size)]
+        self.batch = {str(symbol) for size in first for symbol in size.expr.free_symbols}
+        self.refusals: dict[str, str] = {}
+
+    def find(self) -> dict[str, int]:
+        """Return sizes that all differ from the example's."""
+        for sizes in self.candidates(list(self.example)):
+            if self.takes(sizes):
+                return sizes
+        found: dict[str, int] = {}  # one after the other, where they do not move together
+        for symbol in self.example:
+            moved = ({**self.example, **found, **one} for one in self.candidates([symbol]))
+            taken = next((sizes for sizes in moved if self.takes(sizes)), None)
+            if taken is None:
+                raise self.refused(symbol)
+            found[symbol] = taken[symbol]
+        return found
+
+    def candidates(self, symbols: Sequence[str]) -> Iterator[dict[str, int]]:
+        """Yield sizes of some symbols, larger ones first, no two alike where that can be."""
+        tried: list[dict[str, int]] = []
+        for sign in (1, -1):
+            for step in STEPS:
+                sizes: dict[str, int] = {}
+                for symbol in symbols:
+                    pace = 1 if symbol in self.batch and len(symbols) > 1 else step
+                    size = self.example[symbol] + sign * pace
+                    while size in sizes.values() and sign * pace > 0:
+                        size += pace
+                    sizes[symbol] = size
+                if sizes not in tried and all(map(self.allowed, sizes, sizes.values())):
+                    tried.append(sizes)
+                    yield sizes
+
+    def allowed(self, symbol: str, size: int) -> bool:
+        """Whether a size lies in the range torch.export gives for it."""
+        low, high = self.ranges.get(symbol, (0, None))
+        return size >= max(low, 1) and (high is None or size <= high)
+
+    def takes(self, sizes: dict[str, int]) -> bool:
+        """Whether the captured program runs at these sizes."""
+        args, kwargs = self.inputs(sizes)
+        try:
+            with torch.no_grad():
+                self.module(*args, **kwargs)
+        except Exception as error:  # a failed guard, or whatever an op of the model raises
+            told = next((line for line in str(error).splitlines() if line.strip()), "")
+            self.refusals[self.spelled(sizes)] = f"{type(error).__name__}: {told.strip()}"
+            return False
+        return hold(self.conditions, {self.names[s]: size for s, size in sizes.items()})
+
+    def inputs(self, sizes: dict[str, int]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return a call at these sizes."""
+        generator = torch.Generator().manual_seed(0)
+        leaves = [
+            _resized(leaf, numbers_at(shape, sizes), generator) if shape else leaf
+            for shape, leaf in zip(self.shapes, self.leaves, strict=True)
+        ]
+        args, kwargs = tree_unflatten(leaves, self.spec)
+        return args, kwargs
+
+    def spelled(self, sizes: dict[str, int]) -> str:
+        """Return the shapes of the inputs at these sizes."""
+        return ", ".join(str(numbers_at(shape, sizes)) for shape in self.shapes if shape)
+
+    def refused(self, symbol: str) -> ConversionError:
+        """Return the error that says what torch said."""
+        axes = "; ".join(
+            f"axis {axis} of an input of shape {numbers_at(shape, self.example)}"
+            for shape in self.shapes
+            for axis, size in enumerate(shape)
+            if isinstance(size, Size) and symbol in map(str, size.expr.free_symbols)
+        )
+        rows = [f"inputs {shapes}: {why}" for shapes, why in [*self.refusals.items()][-8:]]
+        return CaptureError.listing(
+            f"asked to be dynamic, but torch accepts no other size than the example's on {axes}:",
+            rows or ["no other size lies in the range torch.export gives"],
+            STATIC,
+        )
+
+
+def _leaves(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    return tree_flatten((tuple(args), dict(kwargs)))[0]
+
+
+def _resized(tensor: Any, shape: tuple[int, ...], generator: torch.Generator) -> Any:
+    """Return a tensor of another shape with the example's values, drawn anew."""
+    if tuple(tensor.shape) == shape:
+        return tensor.clone()
+    if tensor.dtype == torch.bool:  # a mask keeps its pattern
+        for axis, size in enumerate(shape):
+            places = torch.arange(size, device=tensor.device) % tensor.shape[axis]
+            tensor = tensor.index_select(axis, places)
+        return tensor
+    flat = tensor.detach().reshape(-1)
+    places = torch.randint(flat.numel(), (torch.Size(shape).numel(),), generator=generator)
+    return flat[places.to(flat.device)].reshape(shape)

@@ -1,0 +1,128 @@
+"""Run a model once on its example inputs, before it is captured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
+
+from mlxport.converter.errors import CaptureError
+from mlxport.converter.graph.capture.arguments import Given, watch_calls
+from mlxport.converter.graph.capture.explain_failure import rejected
+from mlxport.converter.graph.capture.forward_state import State
+from mlxport.converter.torch_model.calls import every_module_called, spread_arguments
+from mlxport.converter.torch_model.read_structure import structure_of
+
+CLOSE = 1e-4  # kernels may add in another order each time; state changes results by more
+
+
+def try_forward(
+    model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[Mapping[str, Sequence[Given]], set[str]]:
+    """Run a model, twice; return what its submodules were given at first.
+
+    And the paths of those that give several tensors.
+
+    What the model changes in itself on the way is put back.
+
+    Raises:
+        CaptureError: the model rejects its inputs, takes or gives what has no counterpart in MLX,
+            or gives another result when it is called again.
+    """
+    before = State(model)
+    calls, hooks = watch_calls(model)
+    several = _watch_results(model, hooks)
+    try:
+        first = _run(model, args, kwargs)
+        _check("takes", list(spread_arguments(model, args, kwargs).values()))
+        _check("returns", first)
+        again = _run(model, args, kwargs)
+        changes = before.changes()
+    except CaptureError:
+        raise
+    except Exception as error:  # the model's code, whatever it raises
+        raise CaptureError(
+            rejected(type(model).__name__, _inputs(model, args, kwargs), error)
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+        before.put_back()
+    if not _same(first, again):
+        raise CaptureError.listing(
+            f"{type(model).__name__} gives another result when it is called again on the same "
+            "input. What it changes in itself on the way:",
+            changes or ["nothing: it may draw random numbers other than torch's"],
+            "An MLX model made here keeps no state. Pass it in and return it from forward().",
+        )
+    return calls, several
+
+
+@contextmanager
+def seeded() -> Iterator[None]:
+    """Draw the same random numbers in every run, and leave the random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        yield
+
+
+def copied(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Copy the inputs, as a model may write into them."""
+    copy = tree_map_only(torch.Tensor, torch.clone, (tuple(args), dict(kwargs)))
+    return copy[0], copy[1]
+
+
+def _watch_results(model: torch.nn.Module, hooks: list[Any]) -> set[str]:
+    """Return the paths of the submodules that give several tensors, filled while it runs."""
+    several: set[str] = set()
+    for path, module in model.named_modules(remove_duplicate=False):
+
+        def note(_: torch.nn.Module, args: Any, result: Any, path: str = path) -> None:
+            if sum(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(result)) > 1:
+                several.add(path)
+
+        if path:
+            hooks.append(module.register_forward_hook(note))
+    return several
+
+
+def _run(model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    copied_args, copied_kwargs = copied(args, kwargs)
+    with torch.no_grad(), every_module_called(), seeded():
+        return tree_map_only(torch.Tensor, torch.clone, model(*copied_args, **copied_kwargs))
+
+
+def _check(verb: str, value: Any) -> None:
+    try:
+        structure_of(value)
+    except CaptureError as error:
+        raise CaptureError(f"the model {verb} {error}") from error
+
+
+def _inputs(model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    def spoken(value: Any) -> str:
+        if isinstance(value, torch.Tensor):
+            return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+        return repr(value)
+
+    given = spread_arguments(model, args, kwargs).items()
+    return ", ".join(
+        f"{name}={' '.join(spoken(leaf) for leaf in tree_leaves(value))}" for name, value in given
+    )
+
+
+def _same(one: Any, other: Any) -> bool:
+    (a, first), (b, second) = tree_flatten(one), tree_flatten(other)
+    return first == second and all(map(_equal, a, b))
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
+        return type(a) is type(b) and bool(a == b or a != a)
+    if a.shape != b.shape or not a.is_floating_point():
+        return torch.equal(a, b)
+    scale = float(a.abs().nan_to_num(posinf=0.0).max()) if a.numel() else 0.0
+    return torch.allclose(a, b, rtol=0.0, atol=CLOSE * scale, equal_nan=True)

@@ -1,0 +1,142 @@
+"""The emitted model before it is text: classes-to-be with attributes and bodies."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from mlxport.converter.graph.ir.context import Statement
+from mlxport.converter.graph.ir.inputs import Formal
+from mlxport.converter.graph.ir.size_reads import SizeReads
+from mlxport.converter.graph.ir.sizes import Size
+from mlxport.converter.graph.ir.user_files import OwnFile
+from mlxport.converter.graph.ir.value import Order, Value
+from mlxport.converter.plan.record import DrawRecord, ModuleRecord
+from mlxport.converter.plan.structure import Signature
+from mlxport.converter.plan.weight_plan import Entry
+from mlxport.converter.rules.registry import LayerSpec
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A module that becomes one MLX layer.
+
+    Attributes:
+        path: its qualified name in PyTorch.
+        spec: what to build.
+    """
+
+    path: str
+    spec: LayerSpec
+
+
+@dataclass(frozen=True)
+class Array:
+    """A parameter or buffer that a body reads itself.
+
+    Attributes:
+        path: its qualified name in PyTorch.
+        tensor: the torch tensor.
+        order: the axis order it is stored in.
+        trainable: False for buffers and constants.
+    """
+
+    path: str
+    tensor: torch.Tensor
+    order: Order
+    trainable: bool
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """The shape as stored."""
+        return tuple(self.tensor.shape[axis] for axis in self.order)
+
+
+@dataclass
+class Body:
+    """The ``__call__`` of one class of the emitted model.
+
+    Attributes:
+        path: qualified name of the torch module.
+        inputs: the tensors it is given, in order.
+        formals: its parameters, where they are not just these tensors.
+        outputs: what it returns, flattened.
+        statements: what it computes, in order.
+        result: the expression it returns.
+        sizes: where the sizes in its expressions come from.
+        text: the lines of ``__call__``, once written.
+    """
+
+    path: str
+    inputs: list[Value] = field(default_factory=list)
+    formals: list[Formal] | None = None
+    outputs: list[Value] = field(default_factory=list)
+    statements: list[Statement] = field(default_factory=list)
+    result: ast.expr | None = None
+    sizes: SizeReads = field(default_factory=lambda: SizeReads({}))
+    text: tuple[str, ...] = ()
+
+    @property
+    def parameters(self) -> list[Formal]:
+        """The parameters of ``__call__``."""
+        tensors = [Formal.of(v) for v in self.inputs] if self.formals is None else self.formals
+        return [*tensors, *(Formal(v.id, v.name, "int") for _, v in self.sizes.given)]
+
+
+@dataclass
+class Lowered:
+    """A whole model, lowered.
+
+    Attributes:
+        signature: what it takes and gives.
+        bodies: path -> body of every module that becomes a class with ``__call__``.
+        leaves: path -> the layer of every leaf.
+        arrays: path -> every parameter, buffer or constant read by a body.
+        records: the modules and the layouts at their boundaries, in call order, the model last.
+        imports: name of a function or class -> the file of ``layers/`` it comes from.
+        own: file of the user's own in ``layers/`` -> what it holds.
+        demands: origin of an input or array -> the orders its consumers asked for.
+        transposes: transposes executed in one call of the model.
+        draws: random draws made in one call of the model, in order.
+        size_names: torch's symbol for a dynamic size -> what to call it.
+        above_one: dynamic sizes that were taken for more than one.
+        conditions: what must be true of the sizes, in their names.
+    """
+
+    signature: Signature = field(default_factory=Signature)
+    bodies: dict[str, Body] = field(default_factory=dict)
+    leaves: dict[str, Leaf] = field(default_factory=dict)
+    arrays: dict[str, Array] = field(default_factory=dict)
+    records: list[ModuleRecord] = field(default_factory=list)
+    imports: dict[str, str] = field(default_factory=dict)
+    demands: dict[str, list[Order]] = field(default_factory=dict)
+    transposes: int = 0
+    draws: list[DrawRecord] = field(default_factory=list)
+    own: dict[str, OwnFile] = field(default_factory=dict)
+    size_names: dict[str, str] = field(default_factory=dict)
+    above_one: list[Size] = field(default_factory=list)
+    conditions: list[str] = field(default_factory=list)
+
+    def layer_files(self) -> tuple[str, ...]:
+        """Return the files of ``mlxport.layers`` that the source and the user's own files need."""
+        needed = {layer for file in self.own.values() for layer in file.layers}
+        return tuple(sorted({*self.imports.values(), *needed} - {*self.own}))
+
+    def own_arrays(self) -> dict[str, Array]:
+        """Return the arrays that no layer holds."""
+        return {
+            path: array
+            for path, array in self.arrays.items()
+            if path.rpartition(".")[0] not in self.leaves
+        }
+
+    def entries(self) -> list[tuple[str, Entry, Mapping[str, str]]]:
+        """Return ``(module path, relative entry, ignored)`` of every leaf."""
+        return [
+            (leaf.path, entry, leaf.spec.ignored)
+            for leaf in self.leaves.values()
+            for entry in leaf.spec.entries
+        ]

@@ -1,0 +1,109 @@
+"""What the emitted model takes: the parameters of its ``__call__`` and the tensors in them."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from mlxport.converter.errors import CaptureError
+from mlxport.converter.graph.ir.naming import argument_name
+from mlxport.converter.graph.ir.sizes import shape_of
+from mlxport.converter.graph.ir.value import Value, fresh_id, identity
+from mlxport.converter.plan.structure import Signature, Structure
+
+
+@dataclass(frozen=True)
+class Formal:
+    """A parameter of a ``__call__``.
+
+    Attributes:
+        id: by which expressions refer to it.
+        name: what it is called.
+        annotation: its type.
+        keyword: whether it is given by name only.
+    """
+
+    id: str
+    name: str
+    annotation: str = "mx.array"
+    keyword: bool = False
+
+    @classmethod
+    def of(cls, value: Value) -> Formal:
+        """Return the parameter that is one array."""
+        return cls(value.id, value.name)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a part of the arguments stands: its name in PyTorch, a name and an expression here."""
+
+    structure: Structure
+    label: str
+    name: str
+    code: ast.expr
+
+
+def enter(signature: Signature, placeholders: Sequence[Node]) -> tuple[list[Formal], list[Any]]:
+    """Return the model's parameters, and what stands for each placeholder of its graph.
+
+    Arguments without tensors are no parameters: they were fixed when the model was captured.
+
+    Args:
+        signature: what the torch model takes.
+        placeholders: of its graph, in order.
+
+    Raises:
+        CaptureError: the graph takes something other than the torch model.
+    """
+    formals: list[Formal] = []
+    places: list[_Place] = []
+    for name, structure in signature.arguments.items():
+        formal = _formal(name, structure, formals, name in signature.keywords)
+        if structure.tensors(name):
+            formals.append(formal)
+        places += _places(_Place(structure, name, formal.name, ast.Name(formal.id)))
+    if len(places) != len(placeholders):
+        raise CaptureError(
+            f"torch.export sees {len(placeholders)} inputs, forward() was given {len(places)}. "
+            "Give every input of forward() by its own name."
+        )
+    pairs = zip(places, placeholders, strict=True)
+    return formals, [_given(node, place) for place, node in pairs]
+
+
+def _formal(name: str, structure: Structure, others: Sequence[Formal], keyword: bool) -> Formal:
+    wanted, taken = argument_name(name), {formal.name for formal in others}
+    while wanted in taken:
+        wanted += "_"
+    plain = structure.kind == "tensor"
+    return Formal(fresh_id(), wanted, "mx.array" if plain else structure.kind, keyword)
+
+
+def _places(place: _Place) -> Iterator[_Place]:
+    """Yield the place of every leaf."""
+    structure = place.structure
+    if structure.kind not in ("tuple", "list", "dict"):
+        yield place
+    keys = structure.keys or range(len(structure.items))
+    for key, label, item in zip(keys, structure.labels, structure.items, strict=True):
+        name = f"{place.name}{key}" if isinstance(key, int) else argument_name(key)
+        code = ast.Subscript(place.code, ast.Constant(key))
+        yield from _places(_Place(item, place.label + label, name, code))
+
+
+def _given(node: Node, place: _Place) -> Any:
+    if place.structure.kind != "tensor":
+        return place.structure.value
+    fake = node.meta["val"]
+    if not isinstance(fake, torch.Tensor):
+        raise CaptureError(f"{place.label} is a tensor in forward(), {fake!r} to torch.export")
+    shape, order, origin = shape_of(fake), identity(fake.ndim), f"input:{place.label}"
+    if isinstance(place.code, ast.Name):
+        return Value(shape, fake.dtype, order, place.name, origin, id=place.code.id)
+    return Value(shape, fake.dtype, order, place.name, origin, code=place.code)

@@ -1,0 +1,126 @@
+"""Read the nodes of captured graphs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch.fx import Graph, Node
+from torch.utils._pytree import tree_leaves
+
+from mlxport.converter.graph.ir.context import Context, Unsupported
+from mlxport.converter.graph.ir.sizes import (
+    NotStatic,
+    Size,
+    is_symbolic,
+    shape_of,
+    spelled,
+    symbolic,
+)
+from mlxport.converter.graph.ir.value import Value, identity
+from mlxport.converter.plan.record import Layout
+
+
+def graph_of(module: torch.nn.Module) -> Graph:
+    """Return the graph of a captured module."""
+    graph: Any = module.graph
+    return graph  # type: ignore[no-any-return]
+
+
+def results_of(node: Node) -> tuple[tuple[tuple[Any, ...], torch.dtype], ...]:
+    """Return shape and dtype of every tensor a node gives."""
+    found = tree_leaves(node.meta.get("val"))
+    return tuple((shape_of(t), t.dtype) for t in found if isinstance(t, torch.Tensor))
+
+
+def name_of(node: Node) -> str:
+    """Name a node's result after its op: ``cat``, ``mul``."""
+    target = (
+        str(node.target).removeprefix("aten.").split(".")[0]
+        if node.op == "call_function"
+        else node.name
+    )
+    return re.sub(r"\W|_\d+$", "", target).strip("_") or "y"
+
+
+def bound(graph: Graph, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    """Return arguments in the order of the placeholders of a submodule's graph."""
+    names = [str(node.target) for node in graph.nodes if node.op == "placeholder"]
+    return [*args, *(kwargs[name] for name in names[len(args) :])]
+
+
+def flat(values: Any) -> list[Value]:
+    """Return all values in nested tuples, lists and dicts, in order."""
+    return [v for v in tree_leaves(values) if isinstance(v, Value)]
+
+
+def stand_in(node: Node, cx: Context) -> Any:
+    """Return what PyTorch says a node gives, for going on after a problem."""
+    made = [Value(shape, dtype, identity(len(shape)), cx.name) for shape, dtype in cx.results]
+    return made[0] if isinstance(node.meta.get("val"), torch.Tensor) else tuple(made)
+
+
+def check_result(node: Node, result: Any) -> None:
+    """Hold a handler's answer against what PyTorch says the node gives."""
+    expected = [(tuple(shape), dtype) for shape, dtype in results_of(node)]
+    got = [(tuple(value.shape), value.dtype) for value in flat(result)]
+    if expected != got:
+        raise Unsupported(f"the handler gives {got} where PyTorch gives {expected}")
+
+
+def layouts(
+    values: Sequence[Value], size_names: Mapping[str, str] = MappingProxyType({})
+) -> tuple[Layout, ...]:
+    """Return the layouts of values that pass a module's boundary.
+
+    Args:
+        values: the values.
+        size_names: torch's symbol for a dynamic size -> what to call it.
+    """
+    return tuple(
+        Layout(
+            tuple(n if isinstance(n, int) else spelled(n, size_names) for n in v.shape),
+            str(v.dtype).removeprefix("torch."),
+            v.order,
+            v.merged,
+        )
+        for v in values
+    )
+
+
+def without_sizes(values: Sequence[Any]) -> list[Any]:
+    """Return values without the sizes among them: a body reads sizes off its arrays."""
+    return [value for value in values if not isinstance(value, Size)]
+
+
+def with_sizes(graph: Graph, given: Any) -> Any:
+    """Return what a captured module gives: its tensors, and the sizes torch.export passes on.
+
+    Args:
+        graph: its graph.
+        given: the value of its tensor, or of its tensors in order.
+    """
+    output = next(node for node in graph.nodes if node.op == "output").args[0]
+    nodes = [output] if isinstance(output, Node) else output
+    if not any(isinstance(node, Node) and is_symbolic(node) for node in nodes):
+        return given
+    tensors = iter([given] if isinstance(given, Value) else given)
+    made = [symbolic(n.meta["val"]) if is_symbolic(n) else next(tensors) for n in nodes]
+    return made[0] if isinstance(output, Node) else tuple(made)
+
+
+def where_static(node: Node, reason: NotStatic) -> Unsupported:
+    """Return the problem of a handler that met a dynamic size where it needs a number."""
+    schema = getattr(node.target, "_schema", None)
+    names = [argument.name for argument in schema.arguments] if schema else []
+    given = [*zip(names, node.args, strict=False), *node.kwargs.items()]
+    dynamic = [
+        name
+        for name, value in given
+        if any(isinstance(n, Node) and is_symbolic(n) for n in tree_leaves(value))
+    ]
+    told = f"argument {', '.join(map(repr, dynamic))}" if dynamic else "its shapes"
+    return Unsupported(f"{reason} in {told}; convert with that axis static")

@@ -1,0 +1,1 @@
+"""From the captured graph to the IR."""

@@ -1,0 +1,48 @@
+"""In which axis order a layer takes its input and gives its output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.user_files import is_mlx
+from mlxport.converter.graph.ir.value import Order, Value, identity
+from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal
+
+
+def arrange_for(spec: LayerSpec, cx: Context, value: Value) -> Value:
+    """Return an input in the axis order a layer wants."""
+    if spec.axes is Axes.CHANNELS_LAST:
+        return cx.channels_last(value, spec.rank)
+    if spec.axes is Axes.FEATURES_LAST:
+        return cx.last(value, spec.rank or 1)
+    return cx.logical(value) if spec.axes is Axes.LOGICAL else value
+
+
+def check_batched(spec: LayerSpec, inputs: Sequence[Value]) -> None:
+    """Refuse what is no ``(N, C, *S)``, nor ``(C, *S)`` for a layer that takes it.
+
+    MLX's own spatial layers all want a batch axis; the others do without.
+
+    Raises:
+        Refusal: an input has another number of axes.
+    """
+    if spec.axes is not Axes.CHANNELS_LAST or spec.rank is None:
+        return
+    allowed = {spec.rank + 2} if is_mlx(spec.target) else {spec.rank + 2, spec.rank + 1}
+    for value in inputs:
+        if value.ndim not in allowed:
+            raise Refusal(f"{spec.target.__name__} takes no input with {value.ndim} axes")
+
+
+def order_after(spec: LayerSpec, value: Value, ndim: int) -> Order:
+    """Return the axis order of a layer's output.
+
+    Raises:
+        Refusal: it cannot be told.
+    """
+    if ndim == value.ndim:
+        return value.order
+    if spec.axes is Axes.LOGICAL:
+        return identity(ndim)
+    raise Refusal(f"{spec.target.__name__} changes the number of axes from {value.ndim} to {ndim}")

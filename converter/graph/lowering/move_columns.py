@@ -1,0 +1,91 @@
+"""A linear layer behind a flattened array: its weight's columns are moved, and the array is not.
+
+It is flattened in PyTorch's order for whoever needs it, and as it lies for linear layers; what
+nobody reads is not written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from mlxport.converter.graph.ir.body import Lowered
+from mlxport.converter.graph.ir.code import expression
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.value import COLUMNS, Order, Value
+from mlxport.converter.plan.record import Merged
+from mlxport.converter.plan.steps import flattened_columns
+from mlxport.converter.rules.registry import LayerSpec
+
+_ELSEWHERE: Order = ()
+
+
+def behind_flattened(
+    cx: Context, spec: LayerSpec, path: str, value: Value, movable: Callable[[], bool]
+) -> tuple[LayerSpec, Value]:
+    """Return the spec of a linear layer and what to call it with.
+
+    All its calls have to agree, so the first pass of the lowering only asks.
+
+    Args:
+        cx: the lowering context.
+        spec: what to build.
+        path: of the layer.
+        value: what PyTorch calls it with.
+        movable: tells whether its weight is its own, and this its first call.
+    """
+    key = f"{COLUMNS}{path}"
+    flat, x = cx.flattened.get(value.id, (value, value))
+    if flat is x or not _is_same(value, flat) or not movable():
+        cx.demands.setdefault(key, []).append(_ELSEWHERE)
+        return spec, value
+    kept = flat.ndim - 1
+    order = tuple(axis - kept for axis in x.order[kept:])
+    if cx.preferences.get(key) != order:
+        cx.demands.setdefault(key, []).append(order)
+        return spec, value
+    merged = Merged(x.shape[kept:], order)
+    lying = cx.compute(expression("x.flatten(axis)", {"x": x, "axis": kept}), flat.shape, x.dtype)
+    return _with_columns_moved(spec, merged), replace(lying, merged=merged)
+
+
+def is_movable(model: torch.nn.Module, module: torch.nn.Module) -> bool:
+    """Whether the weight of a linear layer is a parameter of its own, under one name only."""
+    weight = module._parameters.get("weight")
+    if weight is None or not isinstance(weight.data, torch.Tensor):
+        return False
+    storage = weight.untyped_storage().data_ptr()
+    names = model.named_parameters(remove_duplicate=False)
+    return sum(p.untyped_storage().data_ptr() == storage for _, p in names) == 1
+
+
+def of_columns(
+    demands: Mapping[str, Sequence[Order]], known: Mapping[str, Order]
+) -> list[dict[str, Order]]:
+    """Return what to try: the linear layers all of whose calls take an array as it lies."""
+    asked = {k: set(orders) for k, orders in demands.items() if k.startswith(COLUMNS)}
+    agreed = {k: min(o) for k, o in asked.items() if len(o) == 1 and o != {_ELSEWHERE}}
+    return [agreed] if agreed.keys() - known.keys() else []
+
+
+def holds(lowered: Lowered, preferences: Mapping[str, Order]) -> bool:
+    """Whether every layer whose columns were moved was called so, and its weight not read else."""
+    moved = [key for key in preferences if key.startswith(COLUMNS)]
+    weights = {f"{key.removeprefix(COLUMNS)}.weight" for key in moved}
+    return not any(key in lowered.demands for key in moved) and not weights & lowered.arrays.keys()
+
+
+def _is_same(value: Value, flat: Value) -> bool:
+    return value.shape == flat.shape and value.is_logical and flat.is_logical
+
+
+def _with_columns_moved(spec: LayerSpec, merged: Merged) -> LayerSpec:
+    rows = spec.args[1]
+    steps = flattened_columns(rows, merged.sizes, merged.order)
+    entries = tuple(
+        replace(e, steps=(*e.steps, *steps)) if e.targets == ("weight",) else e
+        for e in spec.entries
+    )
+    return replace(spec, entries=entries)

@@ -1,0 +1,266 @@
+"""Write the source of the MLX model: ``model.py``, as a careful MLX user would write it."""
+
+from __future__ import annotations
+
+import ast
+import re
+import textwrap
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from mlxport.converter.errors import ConversionError
+from mlxport.converter.graph.ir.body import Body, Lowered
+from mlxport.converter.graph.ir.code import call, to_ast, to_source
+from mlxport.converter.graph.ir.naming import Names
+from mlxport.converter.graph.ir.sizes import spelled_shape
+from mlxport.converter.graph.ir.value import Value
+from mlxport.converter.graph.source.attributes import Attribute, Built, ClassGroup, Parameter
+from mlxport.converter.graph.source.classes import find_classes
+from mlxport.converter.graph.source.format import WIDTH, statement
+from mlxport.converter.graph.source.size_checks import check_lines
+from mlxport.converter.timings import stage
+
+LOAD = '''
+def load(folder: str | Path = Path(__file__).parent) -> {name}:
+    """Build the model with the weights in a folder (this file's own), ready for inference."""
+    weights = {{}}
+    for file in sorted(Path(folder).glob("{stem}*.safetensors")):
+        weights.update(mx.load(str(file)))
+    model = {name}()
+    model.load_weights(list(weights.items()))
+    model.eval()
+    return model
+
+
+Model = {name}
+'''
+
+
+_BUILD = "    model = {name}()\n"
+_QUANTIZE = """\
+    settings = json.loads((Path(folder) / "config.json").read_text())["quantization"]
+    nn.quantize(model, **settings, class_predicate=lambda path, _: f"{{path}}.scales" in weights)
+"""
+
+
+def loading_quantized(source: str) -> str:
+    """Return the source of a model whose ``load`` expects quantised weights, as mlx-lm's does.
+
+    Args:
+        source: what `emit` gives.
+    """
+    name = source.rpartition("Model = ")[2].strip()
+    for stem in ("weights", "model"):
+        said = {"name": name, "stem": stem}
+        if source.endswith(plain := LOAD.format(**said)):
+            break
+    else:
+        raise ConversionError("model.py has another load() than mlxport writes: convert it again")
+    quantized = LOAD.replace(_BUILD, _BUILD + _QUANTIZE).format(**said)
+    text = source.removesuffix(plain) + quantized
+    return text.replace("from pathlib import Path\n", "import json\nfrom pathlib import Path\n", 1)
+
+
+@stage("emit")
+def emit(lowered: Lowered, names: Names, stem: str = "weights") -> str:
+    """Return the source of the MLX model.
+
+    Deterministic: the same lowered model gives the same text.
+
+    Args:
+        lowered: the model.
+        names: its names.
+        stem: what the files of the weights are called before their ending.
+    """
+    groups = find_classes(lowered, names)
+    root = groups[-1]
+    buffers = {i.path for group in groups for i in group.instances if i.frozen}
+    limits = {root.name: lowered.conditions}
+    classes = "\n\n".join(
+        _class(group, names, buffers, limits.get(group.name, ())) for group in groups
+    )
+    code = f"{classes}\n{LOAD.format(name=root.name, stem=stem)}"
+    return f"{_module_docstring(root, lowered, names)}\n{_imports(code, lowered)}\n\n\n{code}"
+
+
+def _module_docstring(root: ClassGroup, lowered: Lowered, names: Names) -> str:
+    body = lowered.bodies[""]
+    torch_class = type(names.model)
+    sizes = lowered.size_names
+    takes = _named_shapes(lowered.signature.tensors(), body.inputs, sizes)
+    gives = _named_shapes(lowered.signature.result.tensors(""), body.outputs, sizes)
+    logical = all(value.is_logical for value in (*body.inputs, *body.outputs))
+    axes = "in PyTorch's order" if logical else "channels-last"
+    return "\n".join(
+        [
+            f'"""{root.name} in MLX, converted from PyTorch.',
+            "",
+            f"Stands for ``{torch_class.__module__}.{torch_class.__qualname__}``.",
+            *textwrap.wrap(f"Takes {takes}; gives {gives}; axes {axes}.", WIDTH),
+            *_dynamic(lowered),
+            *_fixed(lowered),
+            '"""',
+            "",
+        ]
+    )
+
+
+def _named_shapes(names: Sequence[str], values: Sequence[Value], sizes: Mapping[str, str]) -> str:
+    """Return names and shapes; a place in a tuple is no name."""
+    named = [re.sub(r"^(\[\d+\])+|^\.", "", name) for name in names]
+    pairs = zip(named, values, strict=True)
+    shaped = [f"{name} {spelled_shape(v.stored_shape, sizes)}".strip() for name, v in pairs]
+    return ", ".join(shaped)
+
+
+def _dynamic(lowered: Lowered) -> list[str]:
+    """Say which sizes may change, and what compiling makes of them."""
+    names = list(lowered.size_names.values())
+    if not names:
+        return []
+    limits = f", as long as {' and '.join(lowered.conditions)}" if lowered.conditions else ""
+    what = f"size {names[0]}" if len(names) == 1 else f"sizes {', '.join(names)}"
+    told = (
+        f"The {what} may change from call to call{limits}. mx.compile traces each shape anew; "
+        "with shapeless=True it would go on with the sizes of the first call."
+    )
+    return textwrap.wrap(told, WIDTH)
+
+
+def _fixed(lowered: Lowered) -> list[str]:
+    """Say which arguments of ``forward`` are fixed, as they were when the model was captured."""
+    given = lowered.signature.constants().items()
+    fixed = [f"{name}={to_source(to_ast(value))}" for name, value in given if value is not None]
+    if not fixed:
+        return []
+    said = f"Fixed when converted: {', '.join(fixed)}."
+    # an escape taken apart would be another one
+    return textwrap.wrap(said, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def _imports(code: str, lowered: Lowered) -> str:
+    lines = ["from pathlib import Path", "", "import mlx.core as mx"]
+    if re.search(r"\bnn\.", code):
+        lines.append("import mlx.nn as nn")
+    files: dict[str, list[str]] = {}
+    for name, file in sorted(lowered.imports.items()):
+        if re.search(rf"\b{name}\(", code):
+            files.setdefault(file, []).append(name)
+    if files:
+        lines.append("")
+    for file, functions in sorted(files.items()):
+        lines.append(f"from layers.{file} import {', '.join(sorted(functions))}")
+    return "\n".join(lines)
+
+
+def _class(
+    group: ClassGroup, names: Names, buffers: Collection[str], conditions: Sequence[str]
+) -> str:
+    instance = group.instances[0]
+    lines = [f"class {group.name}(nn.Module):", *_class_docstring(group, names), ""]
+    lines += _head("__init__", ["self", *group.parameters], "):")
+    lines += ["        super().__init__()"]
+    for name, attribute in instance.attributes.items():
+        lines += statement(f"self.{name} = ", _construct(attribute), 8)
+    lines += [f"        self.{name} = {value}" for name, value in group.settings.items()]
+    freeze = f"self.freeze(keys={to_source(to_ast(list(instance.frozen)))}, recurse=False)"
+    if instance.frozen:
+        lines.append(f"        {freeze}")
+    if instance.body is not None:
+        text = group.text or instance.body.text
+        lines += ["", *_method(instance.body, text, conditions)]
+    prefix = f"{instance.path}." if instance.path else ""
+    below = any(path != instance.path and path.startswith(prefix) for path in buffers)
+    if instance.frozen or below:
+        lines += ["", *_unfreeze(freeze if instance.frozen else "self", below)]
+    return "\n".join([*lines, ""])
+
+
+def _unfreeze(result: str, below: bool) -> Iterator[str]:
+    """Yield the method that keeps PyTorch's buffers frozen, as MLX's BatchNorm keeps its own."""
+    yield "    def unfreeze(self, *args, **kwargs):"
+    yield '        """Unfreeze parameters; what PyTorch holds in buffers stays frozen."""'
+    yield "        super().unfreeze(*args, **kwargs)"
+    if below:
+        yield "        for module in self.modules():"
+        yield "            if module is not self:"
+        yield "                module.unfreeze(keys=[], recurse=False)"
+    yield f"        return {result}"
+
+
+def _class_docstring(group: ClassGroup, names: Names) -> list[str]:
+    instance = group.instances[0]
+    name = type(names.model.get_submodule(instance.path)).__qualname__
+    times = len(group.instances)
+    first = f"PyTorch's ``{name}``" + (f", {times} times in the model." if times > 1 else ".")
+    if instance.body is None:
+        return [f'    """{first}"""']
+    sizes = instance.body.sizes.names
+    takes, gives = (_shapes(v, sizes) for v in (instance.body.inputs, instance.body.outputs))
+    flow = f"Takes {takes}, gives {gives}"
+    wrapped = textwrap.wrap(flow + (" at first." if times > 1 else "."), WIDTH - 4)
+    return [f'    """{first}', "", *(f"    {line}" for line in wrapped), '    """']
+
+
+def _shapes(values: Sequence[Value], sizes: Mapping[str, str]) -> str:
+    return " and ".join(spelled_shape(value.stored_shape, sizes) for value in values)
+
+
+def _method(body: Body, lines: Sequence[str], conditions: Sequence[str]) -> list[str]:
+    arguments = ["self", *(f"{formal.name}: {formal.annotation}" for formal in body.parameters)]
+    named = [formal.keyword for formal in body.parameters]
+    if any(named):
+        arguments.insert(1 + named.index(True), "*")
+    head = _head("__call__", arguments, f") -> {_annotation(body.result)}:")
+    return [*head, *check_lines(conditions, body), *lines]
+
+
+def _head(name: str, arguments: Sequence[str], tail: str) -> list[str]:
+    """Return the lines of ``def``, broken the way ruff and black do."""
+    head = f"    def {name}({', '.join(arguments)}{tail}"
+    if len(head) <= WIDTH:
+        return [head]
+    inner = [f"        {', '.join(arguments)}"]
+    if len(inner[0]) > WIDTH:
+        inner = [f"        {argument}," for argument in arguments]
+    return [f"    def {name}(", *inner, f"    {tail}"]
+
+
+def _annotation(result: ast.expr | None) -> str:
+    containers = {ast.Tuple: "tuple", ast.Dict: "dict", ast.List: "list"}
+    return next((name for kind, name in containers.items() if isinstance(result, kind)), "mx.array")
+
+
+def _construct(attribute: Attribute) -> ast.expr:
+    if isinstance(attribute, Built):
+        return call(
+            attribute.target,
+            *(_argument(arg) for arg in attribute.args),
+            **{key: _argument(attribute.kwargs[key], key) for key in _in_order(attribute)},
+        )
+    items = [_construct(item) for item in attribute.items]
+    if attribute.keys is not None:
+        return ast.Dict([ast.Constant(key) for key in attribute.keys], items)
+    if len(items) > 1 and len({to_source(item) for item in items}) == 1:
+        return _repeated(items[0], len(items))
+    return ast.List(items)
+
+
+def _in_order(built: Built) -> list[str]:
+    """Return the keyword arguments in the order of the constructor's signature."""
+    order = list(built.defaults)
+    return sorted(built.kwargs, key=lambda key: order.index(key) if key in order else len(order))
+
+
+def _repeated(item: ast.expr, times: int) -> ast.expr:
+    loop = ast.comprehension(
+        ast.Name("_"), ast.Call(ast.Name("range"), [ast.Constant(times)], []), [], 0
+    )
+    return ast.ListComp(item, [loop])
+
+
+def _argument(value: object, key: str = "") -> ast.expr:
+    if isinstance(value, Parameter):
+        return ast.Name(value.name)
+    if key == "dtype":
+        return ast.Attribute(ast.Name("mx"), str(value))
+    return to_ast(value)

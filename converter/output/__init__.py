@@ -1,0 +1,1 @@
+"""The output folder of a conversion: its contents, written whole, loaded again."""

@@ -1,0 +1,272 @@
+"""The output folder: what is written into it, and verifying it where torch need not be.
+
+Never imports torch: this is what runs on the Mac.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mlxport.converter.checkpoint.checkpoint import Checkpoint
+from mlxport.converter.checkpoint.formats.index import open_index
+from mlxport.converter.checkpoint.formats.safetensors import open_safetensors
+from mlxport.converter.checkpoint.keys.bind import left_out
+from mlxport.converter.checkpoint.writing.convert_streaming import stream_left_out, stream_weights
+from mlxport.converter.checkpoint.writing.digest import digesting
+from mlxport.converter.errors import ConversionError, DeviceError
+from mlxport.converter.graph.ir.layer_files import layer_files
+from mlxport.converter.output.live_model import live_model
+from mlxport.converter.parity.report.files import REPORT, write_page
+from mlxport.converter.parity.report.report import ParityReport
+from mlxport.converter.parity.run.verify import verify_at_sizes
+from mlxport.converter.parity.verdict.compare import NOISE_MULTIPLE
+from mlxport.converter.parity.verdict.reference_data import Reference
+from mlxport.converter.parity.verdict.reference_file import load_reference, save_reference
+from mlxport.converter.plan.quantize_step import config_text
+from mlxport.converter.plan.record import Conversion, Digests
+from mlxport.converter.plan.tensor import Tensor
+from mlxport.converter.plan.weight_plan import WeightPlan
+from mlxport.converter.timings import stage
+from mlxport.converter.torch_model.hub import address_of
+
+WEIGHTS = "weights.safetensors"
+# What the files of the weights are called before their ending; the second as on the Hub.
+STEMS = ("weights", "model")
+LEFT_OUT = "left_out.safetensors"
+DEVICES = ("auto", "cpu", "metal", "cuda")
+
+
+@stage("write")
+def write_folder(
+    folder: Path,
+    source: str,
+    conversion: Conversion,
+    references: Sequence[Reference],
+    own: Mapping[str, str] | None = None,
+) -> None:
+    """Write everything of an output folder but the weights and the parity report.
+
+    Args:
+        folder: where.
+        source: the text of ``model.py``.
+        conversion: the record.
+        references: what PyTorch computed, at the example's sizes first.
+        own: name -> text of files of the user's own that model.py imports from ``layers``.
+    """
+    (folder / "model.py").write_text(source, encoding="utf-8")
+    layers = layer_files(conversion.layers, own)
+    if layers:
+        (folder / "layers").mkdir()
+        (folder / "layers" / "__init__.py").write_text(
+            '"""MLX layers that model.py uses; copies from mlxport."""\n', encoding="utf-8"
+        )
+    for name, text in layers.items():
+        (folder / "layers" / name).parent.mkdir(exist_ok=True)
+        (folder / "layers" / name).write_text(text, encoding="utf-8")
+    _write_evidence(folder, conversion, references)
+
+
+def write_quantized(
+    folder: Path, source: str, conversion: Conversion, references: Sequence[Reference]
+) -> None:
+    """Write anew what is another once the weights in a folder are quantised; see `write_folder`."""
+    (folder / "model.py").write_text(source, encoding="utf-8")
+    write_config(folder, conversion)
+    _write_evidence(folder, conversion, references)
+
+
+def write_config(folder: Path, conversion: Conversion) -> None:
+    """Write the ``config.json`` by which quantised weights are loaded, where they are quantised."""
+    if conversion.quantized is None:
+        return
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    path.write_text(config_text(conversion.quantized.settings, config), encoding="utf-8")
+
+
+def _write_evidence(folder: Path, conversion: Conversion, references: Sequence[Reference]) -> None:
+    write_json(folder / "conversion.json", conversion.to_json())
+    for number, reference in enumerate(references, 1):
+        name = "reference.safetensors" if number == 1 else f"reference-{number}.safetensors"
+        save_reference(folder / name, reference)
+
+
+@dataclass(frozen=True)
+class WrittenWeights:
+    """What is to be recorded of weights that were written.
+
+    Attributes:
+        sha256: of the files they came from.
+        digests: of every tensor.
+        warnings: what the user should look into, one sentence each.
+    """
+
+    sha256: str
+    digests: Digests
+    warnings: tuple[str, ...]
+
+
+def write_weights(
+    folder: Path,
+    plan: WeightPlan,
+    checkpoint: Checkpoint,
+    own: Mapping[str, str] | None = None,
+    *,
+    state: Mapping[str, Tensor] | None = None,
+    constants: Mapping[str, Tensor] | None = None,
+    max_shard_size: int | str | None = None,
+    stem: str | None = None,
+) -> WrittenWeights:
+    """Write what a plan makes of a checkpoint and, for ``mlxport restore``, what it leaves out.
+
+    Args:
+        folder: where.
+        plan: its keys are the checkpoint's.
+        checkpoint: the weights.
+        own: key of ``checkpoint`` -> the file's own, where keys were renamed.
+        state: the tensors to take, if those of the checkpoint are not all.
+        constants: further tensors, by the name of their parameter.
+        max_shard_size: of the data in a file.
+        stem: of the files' names; the checkpoint's if not given.
+    """
+    tensors = checkpoint if state is None else replace(checkpoint, tensors=state)
+    with digesting(checkpoint) as digest:
+        streamed = stream_weights(
+            folder,
+            plan,
+            tensors,
+            constants,
+            max_shard_size=max_shard_size,
+            stem=stem or stem_of(checkpoint),
+        )
+        rest = left_out(plan, checkpoint, own)
+        kept = stream_left_out(folder / LEFT_OUT, rest, checkpoint.mapped) if rest else {}
+        return WrittenWeights(digest(), streamed.digests(own or {}, kept), tuple(streamed.warnings))
+
+
+def stem_of(checkpoint: Checkpoint) -> str:
+    """Return what files of weights are called: as the checkpoint's, where those have MLX's name."""
+    name = checkpoint.path.name
+    return "model" if name.startswith("model.safetensors") else "weights"
+
+
+def source_of(checkpoint: Checkpoint, sha256: str, **more: str) -> dict[str, str]:
+    """Return what the record says of where weights came from.
+
+    Args:
+        checkpoint: the weights.
+        sha256: of their files.
+        more: what else is known, by name.
+    """
+    source = {"path": checkpoint.path.name, "sha256": sha256, **more}
+    source |= {"hub": address} if (address := address_of(checkpoint.path)) else {}
+    return source | ({"key": checkpoint.key} if checkpoint.key else {})
+
+
+@stage("write")
+def write_report(folder: Path, report: ParityReport) -> None:
+    """Write ``parity.json`` and, for people, ``parity.html``."""
+    for name in (REPORT, "parity.html"):
+        write_page(folder / name, {"parity": report})
+
+
+def verify_folder(
+    folder: str | Path, *, device: str = "auto", noise_multiple: float | None = None
+) -> ParityReport:
+    """Run the model of an output folder and hold it to the references stored beside it.
+
+    Args:
+        folder: what ``mlxport convert`` wrote.
+        device: ``auto``, ``cpu``, ``metal`` or ``cuda``.
+        noise_multiple: how many times PyTorch's own noise passes.
+
+    Raises:
+        ConversionError: the folder is not such an output.
+        DeviceError: the device is not on this machine.
+    """
+    use_device(device)
+    path = Path(folder)
+    conversion = read_conversion(path)
+    stored = [path / "reference.safetensors", *sorted(path.glob("reference-*.safetensors"))]
+    return verify_at_sizes(
+        live_model(path),
+        conversion,
+        [load_reference(file) for file in stored],
+        noise_multiple=noise_multiple or NOISE_MULTIPLE,
+        alone=False,
+    )
+
+
+def open_weights(folder: Path) -> Checkpoint:
+    """Open the MLX weights of an output folder, in one file or in shards.
+
+    Raises:
+        CheckpointError: they are missing or damaged.
+    """
+    for stem in STEMS:
+        index = folder / f"{stem}.safetensors.index.json"
+        if index.exists():
+            return open_index(index, open_safetensors)
+        if (folder / f"{stem}.safetensors").exists():
+            return open_safetensors(folder / f"{stem}.safetensors")
+    return open_safetensors(folder / WEIGHTS)  # says that it is missing
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files of an output folder that hold its MLX weights."""
+    return sorted(file for stem in STEMS for file in folder.glob(f"{stem}*.safetensors"))
+
+
+def read_conversion(folder: Path) -> Conversion:
+    """Read the ``conversion.json`` of an output folder.
+
+    Raises:
+        ConversionError: it is missing or not what it should be.
+    """
+    path = folder / "conversion.json"
+    try:
+        return Conversion.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConversionError(
+            f"{path} cannot be read: {error.strerror}. Give a folder that `mlxport convert` wrote."
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConversionError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+
+
+def use_device(name: str) -> None:
+    """Make MLX run on a device.
+
+    Raises:
+        DeviceError: it is not on this machine.
+    """
+    import mlx.core as mx
+
+    if name == "auto":
+        return
+    present = {"cpu": True, "metal": mx.metal.is_available(), "cuda": _has_cuda()}
+    if not present[name]:
+        found = ", ".join(device for device, there in present.items() if there)
+        raise DeviceError(
+            f"--device {name}: this machine has {found} only. Copy the output folder to a machine "
+            f"with {name}, install mlx and mlxport there, and run: "
+            f"mlxport verify OUT --device {name}"
+        )
+    mx.set_default_device(mx.Device(mx.cpu if name == "cpu" else mx.gpu))
+
+
+def _has_cuda() -> bool:
+    import mlx.core as mx
+
+    cuda = getattr(mx, "cuda", None)
+    return bool(cuda is not None and cuda.is_available())
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write strict JSON: no NaN, no infinity."""
+    text = json.dumps(data, indent=1, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")

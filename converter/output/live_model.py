@@ -1,0 +1,97 @@
+"""Run a ``model.py``: the only way a live model is made, whether from memory or from a folder.
+
+What the user reads is what runs. The emitted source imports the layers beside it as ``layers``;
+in memory those are mlxport's own, of which the files beside a written ``model.py`` are copies.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mlxport.converter.errors import ConversionError
+from mlxport.converter.timings import stage
+
+
+def load_source(
+    source: str, files: tuple[str, ...], own: Mapping[str, str] | None = None
+) -> ModuleType:
+    """Execute the source of a model, with mlxport's own layers.
+
+    Args:
+        source: the text of ``model.py``.
+        files: the files of ``mlxport.layers`` it imports from.
+        own: name -> text of files of the user's own it imports from, as they go into ``layers/``.
+    """
+    families = {file.partition(".")[0] for file in files}
+    layers = {name: import_module(f"mlxport.layers.{name}") for name in (*families, *files)}
+    module = ModuleType("mlxport_model")
+    package = ModuleType("layers")
+    with _modules({"layers": package, **{f"layers.{n}": m for n, m in layers.items()}}):
+        for name, text in (own or {}).items():
+            sys.modules[f"layers.{name}"] = _run(ModuleType(f"layers.{name}"), text)
+        return _run(module, source, "model.py")
+
+
+def _run(module: ModuleType, source: str, file: str = "") -> ModuleType:
+    module.__file__ = file or module.__name__.replace(".", "/") + ".py"
+    exec(compile(source, module.__file__, "exec"), module.__dict__)
+    return module
+
+
+def load_folder(folder: str | Path) -> ModuleType:
+    """Import the ``model.py`` of an output folder with the layers that lie beside it.
+
+    Raises:
+        ConversionError: there is no ``model.py``.
+    """
+    path = Path(folder).resolve() / "model.py"
+    if not path.is_file():
+        raise ConversionError(
+            f"{folder}: there is no model.py. Give a folder that `mlxport convert` wrote."
+        )
+    spec = importlib.util.spec_from_file_location(f"mlxport_model_{abs(hash(path))}", path)
+    if spec is None or spec.loader is None:
+        raise ConversionError(f"{path} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    with _modules({}), _on_path(path.parent):
+        spec.loader.exec_module(module)
+    return module
+
+
+@stage("load")
+def live_model(folder: str | Path) -> Any:
+    """Return the model of an output folder with its weights, in eval mode."""
+    return load_folder(folder).load(Path(folder))
+
+
+@contextmanager
+def _modules(modules: dict[str, ModuleType]) -> Iterator[None]:
+    """Let ``import layers`` mean these modules, and leave no trace of it."""
+
+    def take() -> dict[str, ModuleType]:
+        names = [n for n in sys.modules if n == "layers" or n.startswith("layers.")]
+        return {name: sys.modules.pop(name) for name in names}
+
+    before = take()
+    sys.modules.update(modules)
+    try:
+        yield
+    finally:
+        take()
+        sys.modules.update(before)
+
+
+@contextmanager
+def _on_path(folder: Path) -> Iterator[None]:
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))

@@ -1,0 +1,122 @@
+"""The output folder of a conversion: whole, or not there.
+
+Needs no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+from mlxport.converter.checkpoint.writing.atomic import (
+    sibling,
+    swap_folders,
+    sync_folder,
+    sync_tree,
+)
+from mlxport.converter.errors import CheckpointError, OptionsError
+from mlxport.converter.plan.record import RECORD_FILE
+from mlxport.converter.timings import stage
+
+
+class OutputFolder:
+    """Builds a folder beside its destination and moves it there when all went well.
+
+    ``with OutputFolder(Path("out")) as folder: (folder / "model.py").write_text(source)``
+
+    On any exception the unfinished folder is removed and what was at the destination stays.
+
+    Args:
+        destination: where the folder is to stand; parents are made.
+        overwrite: replace an output folder that stands there. The old one is exchanged for the new
+            in one step where the system can do that, then removed.
+        sources: what is being read meanwhile; it must not lie in the folder to be replaced.
+
+    Raises:
+        OptionsError: something stands at the destination and may not be replaced. Raised at once,
+            before any work.
+        CheckpointError: the folder cannot be written.
+    """
+
+    def __init__(
+        self, destination: Path, *, overwrite: bool = False, sources: Iterable[Path] = ()
+    ) -> None:
+        self.destination = Path(os.path.realpath(destination))
+        self.overwrite = overwrite
+        self.sources = tuple(Path(os.path.realpath(source)) for source in sources)
+        self._check()
+
+    def __enter__(self) -> Path:
+        self._building = sibling(self.destination, "partial")
+        try:
+            self._building.mkdir(parents=True)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        return self._building
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        except OSError as failure:
+            raise self._unwritable(failure) from failure
+        finally:
+            shutil.rmtree(self._building, ignore_errors=True)
+
+    @stage("finish")
+    def _finish(self) -> None:
+        sync_tree(self._building)
+        self._check()  # again: the destination may have appeared meanwhile
+        if self.destination.exists():
+            old = swap_folders(self._building, self.destination)
+            sync_folder(self.destination.parent)
+            self._remove(old)
+        else:
+            os.rename(self._building, self.destination)
+            sync_folder(self.destination.parent)
+
+    def _remove(self, old: Path) -> None:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(old)
+        if old.exists():
+            message = f"{self.destination} is complete, but the old one remains as {old}"
+            warnings.warn(message, stacklevel=4)
+
+    def _check(self) -> None:
+        if self.destination == self.destination.parent:
+            raise OptionsError(f"{self.destination} cannot be an output folder: name a new one.")
+        if not self.destination.exists():
+            return
+        if not self.overwrite:
+            raise OptionsError(
+                f"{self.destination} exists already. Name another folder, or pass --overwrite "
+                "(overwrite=True) to replace it."
+            )
+        if not self._is_replaceable():
+            raise OptionsError(
+                f"{self.destination} exists and is not an output of mlxport ({RECORD_FILE} is not "
+                "in it), so it will not be replaced. Remove it yourself, or name another folder."
+            )
+        if inside := [s for s in self.sources if s.is_relative_to(self.destination)]:
+            raise OptionsError(
+                f"{', '.join(map(str, inside))} lies in {self.destination}, which is to be "
+                "replaced. Move it out, or name another folder."
+            )
+
+    def _is_replaceable(self) -> bool:
+        if not self.destination.is_dir():
+            return False
+        return (self.destination / RECORD_FILE).is_file() or not any(self.destination.iterdir())
+
+    def _unwritable(self, error: OSError) -> CheckpointError:
+        return CheckpointError(f"{self.destination} cannot be written: {error.strerror or error}")

@@ -1,0 +1,1 @@
+"""Models ported by hand, held to PyTorch."""

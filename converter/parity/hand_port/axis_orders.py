@@ -1,0 +1,215 @@
+"""Find in which order an MLX value stores the axes of PyTorch's: by shape, then by the values.
+
+Numpy only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+
+from mlxport.converter.parity.verdict.compare import NOISE_MULTIPLE, Array
+from mlxport.converter.parity.verdict.precision import PRECISIONS
+
+Order = tuple[int, ...]
+
+# Axis of size 1 that MLX's value has and PyTorch's has not.
+ADDED = -1
+
+# A value this far off (relative L2) is not recognised as PyTorch's: by far more than any rounding,
+# by far less than what another order of the axes gives.
+RECOGNISED = 0.1
+
+_SAMPLE = 2048
+_MOST_ORDERS = 720
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The order found for one tensor.
+
+    Attributes:
+        order: ``order[i]`` is the PyTorch axis stored at MLX axis ``i``, or `ADDED`; axes of size
+            1 may be absent.
+        error: relative L2 error in that order, over a sample of the positions.
+        rivals: other orders in which the values agree as well.
+        agrees: whether half of the digits or more agree, as they do unless something is wrong.
+    """
+
+    order: Order
+    error: float
+    rivals: tuple[Order, ...] = ()
+    agrees: bool = False
+
+    @property
+    def recognised(self) -> bool:
+        """Whether the values are PyTorch's, as far as an order can be told by them."""
+        return self.error <= RECOGNISED
+
+
+@dataclass
+class Habits:
+    """Which orders a model uses elsewhere, by the number of axes in PyTorch."""
+
+    seen: dict[int, Counter[Order]] = field(default_factory=dict)
+
+    def note(self, settled: Settled, rank: int) -> None:
+        """Count an order that the values confirm and no other rivals."""
+        if settled.recognised and not settled.rivals:
+            self.seen.setdefault(rank, Counter())[settled.order] += 1
+
+    def sorted(self, orders: Collection[Order], shape: Sequence[int]) -> list[Order]:
+        """Return orders, the likeliest first: the neighbours', then the customary ones."""
+        rank = len(shape)
+        common = [order for order, _ in self.seen.get(rank, Counter()).most_common()]
+        usual = [channels_last(rank), logical(rank)]
+        cores = [_core(order, shape) for order in [*common, *(usual if rank > 3 else usual[::-1])]]
+
+        def place(order: Order) -> int:
+            core = _core(order, shape)
+            return cores.index(core) if core in cores else len(cores)
+
+        return sorted(orders, key=lambda order: (place(order), order))
+
+
+def logical(rank: int) -> Order:
+    """Return PyTorch's own order."""
+    return tuple(range(rank))
+
+
+def channels_last(rank: int) -> Order:
+    """Return the order with axis 1 at the end."""
+    return (0, *range(2, rank), 1) if rank > 2 else logical(rank)
+
+
+def customary(orders: Collection[Order], shape: Sequence[int]) -> list[Order]:
+    """Keep the orders in which a model's own results may be stored without anybody saying so.
+
+    PyTorch's, channels-last, and for three axes the first two exchanged (sequence or batch first).
+    """
+    rank = len(shape)
+    wanted = {logical(rank), channels_last(rank)} | ({(1, 0, 2)} if rank == 3 else set())
+    cores = {_core(order, shape) for order in wanted}
+    return [order for order in orders if _core(order, shape) in cores]
+
+
+def fitting(shape: Sequence[int], stored: Sequence[int]) -> list[Order]:
+    """Return the orders of axes in which a value of one shape is stored in the other.
+
+    Axes of size 1 may be missing or added. Orders that differ only in where axes of size 1 lie are
+    one order here: the first.
+
+    Args:
+        shape: PyTorch's.
+        stored: MLX's.
+    """
+    units = [axis for axis, size in enumerate(shape) if size == 1]
+    places = [place for place, size in enumerate(stored) if size == 1]
+    # the first units go, as it is the batch that a model written for one sample leaves out
+    kept = units[max(len(units) - len(places), 0) :]
+    at = dict(zip(places, [ADDED] * (len(places) - len(kept)) + kept, strict=True))
+    rest = [axis for axis, size in enumerate(shape) if size != 1]
+    found = _arranged([size for size in stored if size != 1], rest, shape)
+    orders = []
+    for arranged in islice(found, _MOST_ORDERS):
+        axes = iter(arranged)
+        orders.append(tuple(at[i] if i in at else next(axes) for i in range(len(stored))))
+    return [_by_custom(order, shape, stored) for order in orders]
+
+
+def settle(
+    array: Array,
+    expected: Array,
+    shape: tuple[int, ...],
+    dtype: str,
+    orders: Sequence[Order],
+    *,
+    indices: Array | None = None,
+) -> Settled | None:
+    """Return which of some orders the values confirm; of several that do, the first given.
+
+    Args:
+        array: MLX's value as stored.
+        expected: PyTorch's values, flat.
+        shape: PyTorch's shape.
+        dtype: name of PyTorch's dtype.
+        orders: those that fit the shapes, the likeliest first.
+        indices: flat indices of ``expected``; None where it is whole.
+
+    Returns:
+        None if there are no orders.
+    """
+    if not orders:
+        return None
+    chosen = _spread(expected.size)
+    flat = chosen if indices is None else indices[chosen]
+    coordinates = np.unravel_index(flat, shape) if shape else ()
+    none = np.zeros(flat.size, np.int64)
+
+    def taken(order: Order) -> Array:
+        at = tuple(none if axis == ADDED else coordinates[axis] for axis in order)
+        return np.atleast_1d(array[at])  # without axes it is one value
+
+    errors = {order: _error(taken(order), expected[chosen]) for order in orders}
+    least = min(errors.values())
+    roundoff = PRECISIONS[dtype].roundoff if dtype in PRECISIONS else 0.0
+    near = max(2 * least, NOISE_MULTIPLE * roundoff)
+    equal = [order for order in orders if errors[order] <= near]
+    return Settled(equal[0], errors[equal[0]], tuple(equal[1:]), least <= math.sqrt(roundoff))
+
+
+def _core(order: Order, shape: Sequence[int]) -> Order:
+    """Return an order without axes of size 1, which may lie anywhere."""
+    return tuple(axis for axis in order if axis != ADDED and shape[axis] != 1)
+
+
+def _by_custom(order: Order, shape: Sequence[int], stored: Sequence[int]) -> Order:
+    """Return the customary order that is the same but for axes of size 1; else the order."""
+    rank = len(shape)
+    for usual in (channels_last(rank), logical(rank)):
+        there = tuple(shape[axis] for axis in usual) == tuple(stored)
+        if there and _core(usual, shape) == _core(order, shape):
+            return usual
+    return order
+
+
+def _arranged(sizes: Sequence[int], axes: list[int], shape: Sequence[int]) -> Iterator[Order]:
+    """Yield the arrangements of axes that have these sizes."""
+    if not sizes:
+        if not axes:
+            yield ()
+        return
+    for axis in axes:
+        if shape[axis] == sizes[0]:
+            left = [other for other in axes if other != axis]
+            for rest in _arranged(sizes[1:], left, shape):
+                yield (axis, *rest)
+
+
+def _spread(size: int) -> npt.NDArray[np.int64]:
+    """Choose positions at random, as evenly spaced ones may keep to one plane of a tensor."""
+    if size <= _SAMPLE:
+        return np.arange(size)
+    return np.sort(np.random.default_rng(0).choice(size, _SAMPLE, replace=False))
+
+
+def _error(actual: Array, expected: Array) -> float:
+    """Return the relative L2 error; of integers and flags the share that differs."""
+    if expected.size == 0:
+        return 0.0
+    if expected.dtype.kind in "biu" or actual.dtype.kind in "biu":
+        return float(np.mean(actual != expected))
+    finite = np.isfinite(actual) & np.isfinite(expected)
+    misplaced = float(np.mean(np.isfinite(actual) != np.isfinite(expected)))
+    wide = np.complex128 if np.iscomplexobj(expected) else np.float64
+    truth = expected[finite].astype(wide)
+    with np.errstate(over="ignore", invalid="ignore"):
+        lost = float(np.linalg.norm(actual[finite].astype(wide) - truth))
+        size = float(np.linalg.norm(truth))
+    return misplaced + (lost / size if size else lost)

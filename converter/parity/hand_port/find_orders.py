@@ -1,0 +1,277 @@
+"""Watch a hand-written MLX model run, and find how the values at its modules' boundaries lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice, product
+
+import mlx.core as mx
+import numpy as np
+
+from mlxport.converter.parity.hand_port.axis_orders import (
+    Habits,
+    Order,
+    Settled,
+    fitting,
+    logical,
+    settle,
+)
+from mlxport.converter.parity.run.axis_orders import stored
+from mlxport.converter.parity.run.call_alone import Recall
+from mlxport.converter.parity.run.trace import TracedCall, arrays, dtype_name
+from mlxport.converter.parity.verdict.compare import Array
+from mlxport.converter.parity.verdict.reference_data import Call, Reference, Value
+from mlxport.converter.plan.record import Layout, ModuleRecord
+from mlxport.converter.plan.tensor import MLX_DTYPE, Tensor
+
+# How many orders of a module's inputs are tried, where only its results can tell.
+_MOST_TRIED = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Boundary:
+    """What was found at one call of one module.
+
+    Attributes:
+        call: PyTorch's.
+        recall: how MLX's was made, and the record so far.
+        outputs: the order of each output; empty where they cannot be paired.
+        inputs: the order of each input; empty where they cannot be mapped.
+        problem: why the outputs cannot be judged.
+        obstacle: why the module cannot be judged alone.
+    """
+
+    call: Call
+    recall: Recall
+    outputs: tuple[Settled, ...] = ()
+    inputs: tuple[Settled, ...] = ()
+    problem: str = ""
+    obstacle: str = ""
+
+    @property
+    def record(self) -> ModuleRecord:
+        """The record that parity reads, with the orders found."""
+        return self.recall.record
+
+    @property
+    def recognised(self) -> bool:
+        """Whether the outputs are PyTorch's, as far as an order can be told by them."""
+        return bool(self.outputs) and all(one.recognised for one in self.outputs)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left that calling the module alone could tell."""
+        known = self.recognised and all(one.recognised for one in self.inputs)
+        return known or bool(self.problem) or bool(self.obstacle)
+
+
+class Settling:
+    """One run of an MLX model, beside the reference of a torch model."""
+
+    def __init__(
+        self, modules: Mapping[int, Sequence[str]], targets: Mapping[int, str], reference: Reference
+    ) -> None:
+        """Expect the calls of some modules.
+
+        Args:
+            modules: identity of an MLX module -> the torch modules it stands for.
+            targets: identity of an MLX module -> its path.
+            reference: what PyTorch computed, with the inputs of its modules.
+        """
+        self.habits = Habits()
+        self.targets = targets
+        self.found: list[Boundary] = []
+        self.waiting = {key: _calls_of(paths, reference) for key, paths in modules.items()}
+
+    def observe(self, traced: TracedCall) -> None:
+        """Compare one call with its counterpart, as it comes."""
+        calls = self.waiting[id(traced.module)]
+        if traced.number < len(calls):
+            self.found.append(self._boundary(calls[traced.number], traced))
+
+    def settle_rest(self) -> None:
+        """Settle, by calling modules alone, what the values in place left open."""
+        self.found = [
+            found if found.settled else self._settled_alone(found) for found in self.found
+        ]
+
+    def variety(self) -> int:
+        """Count the different orders of recognised values, by the number of their axes."""
+        seen = set()
+        for found in self.found:
+            record = found.record
+            outputs = zip(record.outputs, found.outputs, strict=False)
+            inputs = zip(record.inputs, found.inputs, strict=False)
+            for layout, one in (*outputs, *inputs):
+                if one.recognised:
+                    seen.add((len(layout.shape), one.order))
+        return len(seen)
+
+    def orders(self, shape: tuple[int, ...], array: Array | tuple[int, ...]) -> list[Order]:
+        """Return the orders in which a shape may be stored in another, the likeliest first."""
+        lies = array if isinstance(array, tuple) else array.shape
+        return self.habits.sorted(fitting(shape, lies), shape)
+
+    def _boundary(self, call: Call, traced: TracedCall) -> Boundary:
+        given = list(arrays((traced.args, traced.kwargs)))
+        values = [plain(array) for array in traced.outputs]
+        inputs = self._inputs(call.inputs or (), [plain(array) for array in given])
+        results, outputs, problem = self._outputs(call.outputs, values)
+        record = ModuleRecord(
+            call.path,
+            self.targets[id(traced.module)],
+            _input_layouts(call, given, inputs),
+            _output_layouts(call, results, outputs, values),
+            None if results == tuple(range(len(call.outputs))) else results,
+        )
+        found = Boundary(call, Recall.of(traced, record), outputs, inputs, problem)
+        agree = bool(outputs) and all(one.agrees for one in outputs)
+        if agree and not all(one.recognised for one in inputs):
+            # right results from other inputs: the boundary lies elsewhere
+            found = _without_inputs(found, "its inputs in MLX are other values than in PyTorch")
+        return found
+
+    def _inputs(self, given: Sequence[Tensor], values: Sequence[Array]) -> tuple[Settled, ...]:
+        """Return the order of each input; none where they do not correspond by number or shape."""
+        found = []
+        if len(given) != len(values):
+            return ()
+        for tensor, value in zip(given, values, strict=True):
+            shape = tuple(tensor.shape)
+            orders = self.orders(shape, value)
+            truth = plain(stored(tensor, Layout(shape, _mlx_dtype(tensor), logical(len(shape)))))
+            settled = settle(value, truth.reshape(-1), shape, _mlx_dtype(tensor), orders)
+            if settled is None:
+                return ()
+            self.habits.note(settled, len(shape))
+            found.append(settled)
+        return tuple(found)
+
+    def _outputs(
+        self, given: Sequence[Value], values: Sequence[Array]
+    ) -> tuple[tuple[int, ...], tuple[Settled, ...], str]:
+        """Return which of PyTorch's tensors each of MLX's is, its order, or why that is open."""
+        if len(values) > len(given):
+            return (), (), f"gives {len(given)} tensors in PyTorch, {len(values)} in MLX"
+        left = list(range(len(given)))
+        results, found = [], []
+        for place, value in enumerate(values):
+            options = left if len(values) < len(given) else [place]
+            tried = {k: self._output(given[k], value) for k in options}
+            fit = {k: s for k, s in tried.items() if s is not None}
+            if not fit:
+                return (), (), _misfit(given[options[0]].shape, value.shape)
+            best = min(fit, key=lambda k: (not fit[k].recognised, fit[k].error, k))
+            if len(values) < len(given) and not fit[best].recognised:
+                best = min(fit)  # a fault hides which it is: the first it can be
+            self.habits.note(fit[best], len(given[best].shape))
+            results.append(best)
+            found.append(fit[best])
+            left.remove(best) if best in left else None
+        return tuple(results), tuple(found), ""
+
+    def _output(self, value: Value, array: Array) -> Settled | None:
+        orders = self.orders(value.shape, array)
+        if not orders and value.reference.size and array.size != int(np.prod(value.shape)):
+            # of another size: parity says so, in whatever order
+            return Settled(logical(len(value.shape)), float("inf"))
+        return settle(
+            array, value.reference, value.shape, value.dtype, orders, indices=value.indices
+        )
+
+    def _settled_alone(self, found: Boundary) -> Boundary:
+        """Feed a module PyTorch's inputs in the orders that fit, as what it got was off already."""
+        record, given = found.record, found.call.inputs
+        if not given or not record.inputs or found.recall.obstacle(given):
+            return found
+        shapes = found.recall.shapes()
+        trios = zip(found.inputs, given, shapes, strict=True)
+        ways = [self._ways(one, tuple(tensor.shape), shape) for one, tensor, shape in trios]
+        best, least = found, float("inf")
+        for orders in islice(product(*ways), _MOST_TRIED):
+            tried = self._alone(found, orders)
+            error = max((one.error for one in tried.outputs), default=float("inf"))
+            if tried.recognised and error < least:
+                best, least = tried, error
+        return best
+
+    def _ways(self, one: Settled, shape: tuple[int, ...], lies: tuple[int, ...]) -> list[Order]:
+        """Return the orders an input may be meant in, the likeliest first.
+
+        What lies turned may have been turned by a fault before: the neighbours' order is tried too.
+        """
+        orders = self.orders(shape, lies)
+        return list(dict.fromkeys([one.order, orders[0]])) if one.recognised else orders
+
+    def _alone(self, found: Boundary, orders: Sequence[Order]) -> Boundary:
+        record, call = found.record, found.call
+        inputs = tuple(
+            replace(layout, order=o) for layout, o in zip(record.inputs, orders, strict=True)
+        )
+        recall = replace(found.recall, record=replace(record, inputs=inputs))
+        try:
+            values = [plain(array) for array in recall.outputs(call.inputs or ())]
+        except Exception:  # the module's code, whatever it raises
+            return replace(found, outputs=())
+        chosen = call.alone if record.results is None else [call.alone[k] for k in record.results]
+        if len(values) != len(chosen):
+            return replace(found, outputs=())
+        settled = [self._output(v, array) for v, array in zip(chosen, values, strict=True)]
+        outputs = tuple(one for one in settled if one is not None)
+        return _ordered(replace(found, recall=recall, outputs=outputs))
+
+
+def plain(array: mx.array) -> Array:
+    """Return an array's values as they lie."""
+    return np.array(array.astype(mx.float32) if array.dtype == mx.bfloat16 else array)
+
+
+def _input_layouts(
+    call: Call, given: Sequence[mx.array], inputs: Sequence[Settled]
+) -> tuple[Layout, ...]:
+    """Describe the inputs; none where they could not be mapped."""
+    trios = zip(call.inputs or (), given, inputs, strict=True) if inputs else ()
+    return tuple(Layout(tuple(t.shape), dtype_name(a), one.order) for t, a, one in trios)
+
+
+def _output_layouts(
+    call: Call, results: Sequence[int], outputs: Sequence[Settled], values: Sequence[Array]
+) -> tuple[Layout, ...]:
+    """Describe the outputs; with no ``results`` parity leaves them unjudged."""
+    if not outputs:
+        return tuple(Layout(a.shape, str(a.dtype), logical(a.ndim)) for a in values)
+    chosen = [call.outputs[k] for k in results]
+    pairs = zip(chosen, outputs, strict=True)
+    return tuple(Layout(v.shape, v.dtype, one.order) for v, one in pairs)
+
+
+def _without_inputs(found: Boundary, obstacle: str) -> Boundary:
+    """Keep a module from being judged alone, and say why."""
+    recall = replace(found.recall, record=replace(found.record, inputs=()))
+    return replace(found, recall=recall, inputs=(), obstacle=obstacle)
+
+
+def _ordered(found: Boundary) -> Boundary:
+    """Write the orders of the outputs into the record."""
+    record = found.record
+    if len(found.outputs) != len(record.outputs):
+        return found
+    outputs = tuple(
+        replace(layout, order=one.order)
+        for layout, one in zip(record.outputs, found.outputs, strict=True)
+    )
+    return replace(found, recall=replace(found.recall, record=replace(record, outputs=outputs)))
+
+
+def _calls_of(paths: Sequence[str], reference: Reference) -> list[Call]:
+    canonical = {reference.aliases.get(path, path) for path in paths}
+    return [call for call in reference.calls if call.path in canonical]
+
+
+def _misfit(shape: tuple[int, ...], lies: tuple[int, ...]) -> str:
+    return f"gives {shape} in PyTorch, {lies} in MLX: no order of axes makes one of the other"
+
+
+def _mlx_dtype(tensor: Tensor) -> str:
+    return MLX_DTYPE.get(tensor.dtype, "float32")

@@ -1,0 +1,120 @@
+"""What a hand-written MLX model may be called with: PyTorch's inputs, in the orders it may take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, TypeAlias
+
+import mlx.core as mx
+import torch
+from torch.utils._pytree import tree_map
+
+from mlxport.converter.errors import OptionsError
+from mlxport.converter.parity.hand_port.axis_orders import Order, channels_last, logical
+from mlxport.converter.parity.reference.kept_values import bits, tensors
+from mlxport.converter.parity.run.axis_orders import stored
+from mlxport.converter.plan.record import Layout
+from mlxport.converter.plan.tensor import MLX_DTYPE
+
+# positional and keyword arguments of a call
+Given = tuple[tuple[Any, ...], dict[str, Any]]
+
+Axes: TypeAlias = "str | Sequence[int]"  # "logical", "channels_last", or the axes one by one
+
+# What the MLX model is called with, or a function of PyTorch's inputs as mx.arrays that gives it.
+Inputs: TypeAlias = "mx.array | Sequence[Any] | Mapping[str, Any] | Callable[..., Any]"
+
+_MOST_TRIED = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Arrangement:
+    """Arguments of the MLX model.
+
+    Attributes:
+        args: positional.
+        kwargs: by name.
+        orders: of PyTorch's input tensors; empty where the user gave the arrays.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    orders: tuple[Order, ...] = ()
+
+
+def arrangements(given: Given, orders: Axes | Sequence[Axes] | None) -> Iterator[Arrangement]:
+    """Yield PyTorch's inputs as the MLX model may take them, the likeliest first.
+
+    All in PyTorch's order, all channels-last, mixed; then the same without a batch axis of size 1.
+
+    Args:
+        given: PyTorch's positional and keyword arguments.
+        orders: the order of all inputs, or of each, where the user says it.
+
+    Raises:
+        OptionsError: the orders do not fit the inputs.
+    """
+    inputs = tensors(given)
+    if orders is not None:
+        yield arranged(given, orders_of(orders, [x.ndim for x in inputs], "inputs_order"))
+        return
+    ways = [list(dict.fromkeys([logical(x.ndim), channels_last(x.ndim)])) for x in inputs]
+    last = tuple(way[-1] for way in ways)
+    mixed = [o for _, o in zip(range(_MOST_TRIED), product(*ways), strict=False)]
+    whole = list(dict.fromkeys([tuple(way[0] for way in ways), last, *mixed]))
+    for one in whole:
+        yield arranged(given, one)
+    batched = [x.ndim > 1 and x.shape[0] == 1 for x in inputs]
+    for one in whole if any(batched) else []:
+        pairs = zip(one, batched, strict=True)
+        yield arranged(given, tuple(order[1:] if batch else order for order, batch in pairs))
+
+
+def explicit(inputs: Inputs, given: Given) -> Arrangement:
+    """Return the arguments the user gave, or those that a function makes of PyTorch's inputs."""
+    if callable(inputs) and not isinstance(inputs, mx.array):
+        plain = arranged(given, tuple(logical(x.ndim) for x in tensors(given)))
+        inputs = inputs(*plain.args, **plain.kwargs)
+    if isinstance(inputs, Mapping):
+        return Arrangement((), dict(inputs))
+    return Arrangement(tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,), {})
+
+
+def arranged(given: Given, orders: Sequence[Order]) -> Arrangement:
+    """Return PyTorch's arguments with every tensor as an array in the order given."""
+    left = iter(orders)
+
+    def array(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        tensor = bits(leaf)
+        dtype = MLX_DTYPE.get(tensor.dtype, "float32")
+        return stored(tensor, Layout(tuple(leaf.shape), dtype, next(left)))
+
+    args, kwargs = tree_map(array, given)
+    return Arrangement(args, kwargs, tuple(orders))
+
+
+def orders_of(axes: Axes | Sequence[Axes], ranks: Sequence[int], option: str) -> tuple[Order, ...]:
+    """Return what the user says of the order of some tensors, each as axes.
+
+    Raises:
+        OptionsError: an unknown word, no permutation of the axes, or another number of tensors.
+    """
+    alone = isinstance(axes, str) or all(isinstance(axis, int) for axis in axes)
+    each: Sequence[Any] = [axes] * len(ranks) if alone else axes
+    if len(each) != len(ranks):
+        raise OptionsError(f"{option} speaks of {len(each)} tensors, there are {len(ranks)}")
+    found, problems = [], []
+    for number, (one, rank) in enumerate(zip(each, ranks, strict=True)):
+        words = {"logical": logical(rank), "channels_last": channels_last(rank)}
+        order = words.get(one, ()) if isinstance(one, str) else tuple(one)
+        if sorted(order) != list(range(rank)):
+            problems.append(f"tensor {number} of {rank} axes: {one!r}")
+        found.append(order)
+    if problems:
+        advice = '"logical", "channels_last", or every axis of PyTorch once, as MLX stores them.'
+        raise OptionsError.listing(f"{option} does not fit:", problems, advice)
+    return tuple(found)

@@ -1,0 +1,90 @@
+"""Further runs of an MLX model written by hand: other kinds of inputs, other batch sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+import torch
+
+from mlxport.converter.errors import OptionsError, ParityError
+from mlxport.converter.parity.hand_port.input_orders import (
+    Arrangement,
+    Given,
+    Inputs,
+    arranged,
+    explicit,
+)
+from mlxport.converter.parity.reference.kept_values import tensors
+from mlxport.converter.parity.reference.trials import Trial, Trials, batched, recorded_trials
+from mlxport.converter.parity.report.report import ParityReport
+from mlxport.converter.parity.run.verify import failed_run, verify_live
+
+if TYPE_CHECKING:
+    from mlxport.converter.parity.hand_port.verify import HandPort, Run
+
+
+class Tried:
+    """Further runs of a port whose orders are settled."""
+
+    def __init__(
+        self,
+        port: HandPort,
+        run: Run,
+        module: torch.nn.Module,
+        given: Given,
+        mlx_inputs: Inputs | None,
+        noise_multiple: float,
+    ) -> None:
+        self.port, self.run, self.module, self.given = port, run, module, given
+        self.mlx_inputs, self.noise_multiple = mlx_inputs, noise_multiple
+        self.notes: list[str] = []
+        if mlx_inputs is not None and isinstance(mlx_inputs, mx.array | Mapping | Sequence):
+            raise OptionsError(
+                "mlx_inputs= are arrays, of which no other inputs than the example can be made: "
+                "give a function that makes them of PyTorch's inputs as arrays"
+            )
+
+    def reports(self, trials: Trials) -> Iterator[ParityReport]:
+        """Yield what was found in each trial; what cannot be tried is noted."""
+        calls = [*trials.of_kinds(self.given), *self.of_batch_sizes(trials.batch_sizes or ())]
+        given = {trial.case: trial.given for trial in calls}
+        paths = list(self.port.pairing.pairs)
+        conversion = self.port.conversion(self.run)
+        for reference in recorded_trials(self.module, calls, paths, self.notes):
+            arguments = self.arguments(given[reference.case])
+            try:
+                report = verify_live(
+                    self.port.model,
+                    conversion,
+                    reference,
+                    inputs=(arguments.args, arguments.kwargs),
+                    noise_multiple=self.noise_multiple,
+                )
+            except ParityError as error:
+                model = self.port.model
+                yield failed_run(model, reference, str(error), self.noise_multiple)
+                continue
+            yield self.port.annotated(report, self.run)
+
+    def arguments(self, given: Given) -> Arrangement:
+        """Return what the MLX model is called with, in the orders found."""
+        if self.mlx_inputs is not None:
+            return explicit(self.mlx_inputs, given)
+        return arranged(given, self.run.arrangement.orders)
+
+    def of_batch_sizes(self, sizes: Sequence[int]) -> Iterator[Trial]:
+        """Yield a call at each batch size but the example's."""
+        inputs = tensors(self.given)
+        first = next((len(x) for x in inputs if x.ndim), 0)
+        moves = [x.ndim > 0 and len(x) == first for x in inputs]
+        orders = self.run.arrangement.orders
+        without = any(
+            moving and 0 not in order for order, moving in zip(orders, moves, strict=False)
+        )
+        for size in sizes:
+            if without and size > 1:
+                self.notes.append(f"batch size {size} not judged: the MLX model takes no batch")
+            elif size != first:
+                yield Trial(f"batch size {size}", batched(self.given, size, moves))

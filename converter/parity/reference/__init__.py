@@ -1,0 +1,1 @@
+"""PyTorch's side: the runs that make a reference."""

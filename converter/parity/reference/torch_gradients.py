@@ -1,0 +1,201 @@
+"""Run PyTorch's autograd on a model and record the gradients: in its own dtype and in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._pytree import tree_map
+
+from mlxport.converter.errors import ParityError
+from mlxport.converter.parity.reference.copies import cloned, copied, perturbed
+from mlxport.converter.parity.reference.float64 import in_float64, wide, widened
+from mlxport.converter.parity.reference.kept_values import Kept, bits, joined, tensors
+from mlxport.converter.parity.reference.torch_draws import TorchDraws
+from mlxport.converter.parity.verdict.reference_data import Gradients, Reference, Value
+from mlxport.converter.plan.torch_tensor import tensor_to_torch
+from mlxport.converter.torch_model.calls import every_module_called, in_order
+
+Given = tuple[tuple[Any, ...], dict[str, Any]]
+
+_PERTURBED_RUNS = 6  # often enough to meet what MLX may meet
+
+
+def record_gradients(
+    module: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    reference: Reference,
+) -> Gradients:
+    """Differentiate a model twice, in its own dtype and in float64.
+
+    In eval mode, on copies, with the random draws of the reference: nothing is changed. Parameters
+    that are frozen have gradients too. One that the outputs do not depend on has a gradient of 0.
+
+    Args:
+        module: the model the reference was recorded of.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        reference: gives the seed, the draws and the outputs' shapes.
+
+    Returns:
+        The gradients; where PyTorch fails, only the reason.
+
+    Raises:
+        ParityError: the model cannot be copied.
+    """
+    run = _Differentiation(in_order(module, args, kwargs), reference)
+    try:
+        own = run.of(copied(module))
+    except ParityError:
+        raise
+    except Exception as error:  # whatever the model's code or autograd raises
+        return Gradients(
+            obstacle=f"PyTorch fails to differentiate: {type(error).__name__}: {error}"
+        )
+    if isinstance(own, str):
+        return Gradients(obstacle=own)
+    exact = run.in_float64(module) or own
+    inputs = [joined(o, e)[0] if o else None for o, e in zip(own.inputs, exact.inputs, strict=True)]
+    parameters = {
+        name: joined([kept], [exact.parameters[name]])[0] for name, kept in own.parameters.items()
+    }
+    factors = tuple(None if factor is None else bits(factor) for factor in run.factors)
+    return Gradients(factors, tuple(inputs), parameters)
+
+
+def perturbed_gradients(
+    module: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    reference: Reference,
+    gradients: Gradients,
+) -> Gradients:
+    """Differentiate a model a few times more, on values that are a few roundings off.
+
+    A gradient jumps where rounding decides on which side of a kink a value lies (0 of a ReLU, two
+    almost equal values in a window). How far it then moves, no single run can tell.
+
+    Args:
+        module: as for `record_gradients`.
+        args: as there.
+        kwargs: as there.
+        reference: as there.
+        gradients: what that gave.
+
+    Returns:
+        The gradients with, as PyTorch's own, each time the run farthest from the reference.
+    """
+    run = _Differentiation(in_order(module, args, kwargs), reference)
+    run.factors = [None if f is None else tensor_to_torch(f) for f in gradients.factors]
+    inputs, parameters = list(gradients.inputs), dict(gradients.parameters)
+    for number in range(_PERTURBED_RUNS):
+        found = run.perturbed(module, number)
+        if isinstance(found, str):
+            break
+        pairs = zip(inputs, found.inputs, strict=True)
+        inputs = [_farther(value, kept[0]) if value and kept else value for value, kept in pairs]
+        parameters = {name: _farther(v, found.parameters[name]) for name, v in parameters.items()}
+    return replace(gradients, inputs=tuple(inputs), parameters=parameters)
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """The gradients of one run; of each input a list of one, or of none."""
+
+    inputs: list[list[Kept]]
+    parameters: dict[str, Kept]
+
+
+class _Differentiation:
+    """Runs of one model on the same arguments, with the same factors."""
+
+    def __init__(self, given: Given, reference: Reference) -> None:
+        self.given, self.seed = given, reference.seed
+        self.draws = TorchDraws()
+        self.draws.made = list(reference.draws)
+        self.factors: list[torch.Tensor | None] = []
+
+    def of(self, module: torch.nn.Module) -> _Found | str:
+        """Return the gradients, or why there are none; the first run chooses the factors."""
+        with self.draws.replayed():
+            return self._run(module, self.given)
+
+    def perturbed(self, module: torch.nn.Module, number: int) -> _Found | str:
+        """Return the gradients where inputs and parameters are a few roundings off."""
+        moved, given = perturbed(module, self.given, number)
+        with self.draws.replayed():
+            return self._run(moved, given)
+
+    def in_float64(self, module: torch.nn.Module) -> _Found | None:
+        """Return the gradients in float64; None where the model cannot run in it."""
+        try:
+            exact = widened(module)
+            with in_float64(), self.draws.replayed():
+                found = self._run(exact, tree_map(wide, self.given))
+        except Exception:  # whatever the model's code raises when its dtype is another
+            return None
+        return None if isinstance(found, str) else found
+
+    def _run(self, module: torch.nn.Module, given: Given) -> _Found | str:
+        inputs: list[torch.Tensor | None] = []
+        devices = {tensor.device for tensor in [*module.parameters(), *module.buffers()]}
+        forked = [device for device in devices if device.type == "cuda"]
+        with torch.random.fork_rng(forked), every_module_called(), torch.enable_grad():
+            named = dict(module.named_parameters(remove_duplicate=False))
+            named = {name: p for name, p in named.items() if p.is_floating_point()}
+            for parameter in named.values():
+                parameter.requires_grad_()
+            args, kwargs = tree_map(lambda leaf: _tracked(leaf, inputs), cloned(given))
+            torch.manual_seed(self.seed)
+            outputs = tensors(module(*args, **kwargs))
+            self.factors = self.factors or [_factor(o, k, self.seed) for k, o in enumerate(outputs)]
+            pairs = [
+                (output, factor.to(output))
+                for output, factor in zip(outputs, self.factors, strict=True)
+                if factor is not None and output.requires_grad
+            ]
+            if not pairs:
+                return "in PyTorch no output depends differentiably on an input or a parameter"
+            asked = [*named.values(), *(leaf for leaf in inputs if leaf is not None)]
+            found: Sequence[torch.Tensor | None] = torch.autograd.grad(
+                [output for output, _ in pairs],
+                asked,
+                [factor for _, factor in pairs],
+                allow_unused=True,
+            )
+        filled = iter(
+            Kept(torch.zeros_like(tensor) if gradient is None else gradient)
+            for tensor, gradient in zip(asked, found, strict=True)
+        )
+        parameters = {name: next(filled) for name in named}
+        return _Found([[] if leaf is None else [next(filled)] for leaf in inputs], parameters)
+
+
+def _farther(value: Value, kept: Kept) -> Value:
+    """Return the value with what a further run gave as PyTorch's own, where that is farther off."""
+    before, now = (np.abs(own - value.reference).max(initial=0) for own in (value.own, kept.values))
+    return replace(value, own=kept.values) if np.isfinite(now) and now > before else value
+
+
+def _tracked(leaf: Any, inputs: list[torch.Tensor | None]) -> Any:
+    """Return an argument for the model, and note the tensor its gradient is asked of."""
+    if not isinstance(leaf, torch.Tensor):
+        return leaf
+    if not leaf.is_floating_point():
+        inputs.append(None)
+        return leaf
+    inputs.append(leaf.requires_grad_())
+    return leaf.clone()  # which the model may overwrite
+
+
+def _factor(output: torch.Tensor, number: int, seed: int) -> torch.Tensor | None:
+    if not output.is_floating_point():
+        return None
+    values = np.random.default_rng((seed, number)).standard_normal(tuple(output.shape))
+    return torch.from_numpy(np.asarray(values)).to(output)

@@ -1,0 +1,227 @@
+"""What a torch model is called with besides the example: other kinds of inputs, other batch sizes.
+
+Everything is made of the example, so that indices stay ones the model knows and masks stay masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._pytree import tree_map
+
+from mlxport.converter.errors import OptionsError
+from mlxport.converter.parity.reference.copies import perturbed
+from mlxport.converter.parity.reference.kept_values import Kept, tensors
+from mlxport.converter.parity.reference.reference import record_own, record_reference
+from mlxport.converter.parity.verdict.precision import PRECISIONS
+from mlxport.converter.parity.verdict.reference_data import Array, Reference, Value
+
+# positional and keyword arguments of a call
+Given = tuple[tuple[Any, ...], dict[str, Any]]
+
+# powers of two, so that they are the same number in every dtype
+_SEED = 20210  # another than people take for the example
+_LARGE, _EVERY = 1024.0, 16
+_MOVES = 2  # runs that tell how far rounding moves the values
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One call besides the example.
+
+    Attributes:
+        case: what it is, in words (``"impulse inputs"``).
+        given: positional and keyword arguments.
+    """
+
+    case: str
+    given: Given
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Which calls besides the example are to be judged.
+
+    Attributes:
+        kinds: of inputs, from `KINDS`.
+        batch_sizes: sizes of the first axis; None where nothing was said.
+    """
+
+    kinds: tuple[str, ...] = ()
+    batch_sizes: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, kinds: Sequence[str], batch_sizes: Sequence[int] | None) -> Trials:
+        """Return what a user asks for.
+
+        Raises:
+            OptionsError: an unknown kind, or a size that is none.
+        """
+        kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+        if unknown := [kind for kind in kinds if kind not in KINDS]:
+            raise OptionsError(
+                f"unknown kinds of inputs: {', '.join(unknown)}; there are {', '.join(KINDS)}"
+            )
+        if wrong := [size for size in batch_sizes or () if size < 1]:
+            raise OptionsError(f"batch sizes: {', '.join(map(str, wrong))} is no number from 1 on")
+        sizes = None if batch_sizes is None else tuple(dict.fromkeys(batch_sizes))
+        return cls(tuple(dict.fromkeys(kinds)), sizes)
+
+    def of_kinds(self, given: Given) -> Iterator[Trial]:
+        """Yield a call for each kind of inputs; a kind that would be the example again is left out.
+
+        Args:
+            given: the example.
+        """
+        floating = any(tensor.is_floating_point() for tensor in tensors(given))
+        for number, kind in enumerate(self.kinds):
+            if floating or kind in _OF_INDICES:
+                generator = torch.Generator().manual_seed(_SEED + number)
+                made = tree_map(lambda leaf, k=kind, g=generator: _made(leaf, k, g), given)
+                yield Trial(f"{kind} inputs", made)
+
+
+def batched(given: Given, size: int, moves: Sequence[bool]) -> Given:
+    """Return a call with another batch size, its items those of the example in turn.
+
+    Items beyond the example's are these again, rolled along their last axis.
+
+    Args:
+        given: the example.
+        size: of the first axis.
+        moves: of each tensor, whether its first axis is the batch.
+    """
+    flags = iter(moves)
+
+    def of_size(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor) or not next(flags):
+            return leaf
+        count = len(leaf)
+        items = [leaf[n % count] for n in range(size)]
+        rolled = [x.roll(n // count, -1) if x.ndim else x for n, x in enumerate(items)]
+        return torch.stack(rolled)
+
+    found: Given = tree_map(of_size, given)
+    return found
+
+
+def _made(leaf: Any, kind: str, generator: torch.Generator) -> Any:
+    if not isinstance(leaf, torch.Tensor) or not leaf.numel():
+        return leaf
+    if leaf.is_floating_point():
+        return KINDS[kind](leaf, generator).to(leaf.dtype).to(leaf.device)
+    if leaf.dtype == torch.bool or leaf.is_complex() or kind not in _OF_INDICES:
+        return leaf
+    return _OF_INDICES[kind](leaf, generator)
+
+
+def _normal(leaf: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return torch.randn(leaf.shape, generator=generator)
+
+
+def _constant(leaf: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return torch.full(leaf.shape, 0.75)
+
+
+def _impulse(leaf: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Zero but for a single one in every batch item, anywhere."""
+    made = torch.zeros(leaf.shape)
+    rows = made.view(len(made), -1) if made.ndim > 1 else made.view(1, -1)
+    places = torch.randint(rows.shape[1], (len(rows), 1), generator=generator)
+    rows.scatter_(1, places, 1.0)
+    return made
+
+
+def _large(leaf: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Normal, with one element of sixteen 1024 times as large, in float16 32 times."""
+    values = torch.randn(leaf.shape, generator=generator)
+    chosen = torch.rand(leaf.shape, generator=generator) * _EVERY < 1
+    largest = 32.0 if leaf.dtype == torch.float16 else _LARGE
+    return torch.where(chosen, values * largest, values)
+
+
+def _redrawn(leaf: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    flat = leaf.reshape(-1)
+    places = torch.randint(len(flat), (len(flat),), generator=generator)
+    return flat[places.to(leaf.device)].reshape(leaf.shape)
+
+
+def _of_one_value(leaf: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return torch.full_like(leaf, int(leaf.max()))
+
+
+Make = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+
+# kind -> floating values of a tensor's shape
+KINDS: dict[str, Make] = {
+    "normal": _normal,
+    "constant": _constant,
+    "impulse": _impulse,
+    "large": _large,
+}
+# kind -> integers, of those the example has; other kinds leave integers as they are
+_OF_INDICES: dict[str, Make] = {"normal": _redrawn, "constant": _of_one_value}
+
+
+def recorded_trials(
+    module: torch.nn.Module, trials: Iterable[Trial], paths: Sequence[str], notes: list[str]
+) -> Iterator[Reference]:
+    """Yield what PyTorch computes in each trial, without layer inputs.
+
+    Args:
+        module: the torch model.
+        trials: the calls.
+        paths: of the submodules to record.
+        notes: where PyTorch itself fails, a sentence is added.
+    """
+    for trial in trials:
+        args, kwargs = trial.given
+        try:
+            reference = record_reference(module, args, kwargs, paths=paths)
+        except Exception as error:  # the model's code, whatever it raises
+            told = (str(error).splitlines() or [""])[0]
+            notes.append(f"{trial.case} not judged: PyTorch fails: {type(error).__name__}: {told}")
+            continue
+        yield replace(_with_moves(module, trial.given, reference), case=trial.case)
+
+
+def _with_moves(module: torch.nn.Module, given: Given, reference: Reference) -> Reference:
+    """Return the reference with, as PyTorch's own, the farthest of some runs a few roundings off.
+
+    Where an input is constant or zero nearly everywhere, norms take the difference of equal
+    numbers, and how exactly that is 0 is luck: PyTorch's own error there is no measure.
+    """
+    outputs, calls = list(reference.outputs), list(reference.calls)
+    for number in range(_MOVES):
+        moved, (args, kwargs) = perturbed(module, given, number)
+        own, inner = record_own(moved, args, kwargs, reference)
+        outputs = _farther(outputs, own)
+        calls = [
+            replace(c, outputs=tuple(_farther(c.outputs, inner.get((c.path, c.number), []))))
+            for c in calls
+        ]
+    return replace(reference, outputs=tuple(outputs), calls=tuple(calls))
+
+
+def _farther(values: Sequence[Value], others: Sequence[Kept]) -> list[Value]:
+    """Return the values with those of another run as own, where they are farther off."""
+    if [value.shape for value in values] != [other.shape for other in others]:
+        return list(values)
+    found = []
+    for value, other in zip(values, others, strict=True):
+        if value.dtype in PRECISIONS:
+            before, now = (_distance(own, value) for own in (value.own, other.values))
+            value = replace(value, own=other.values) if now > before else value
+        found.append(value)
+    return found
+
+
+def _distance(own: Array, value: Value) -> float:
+    """Return how far values are from the reference; 0 where they are not finite."""
+    with np.errstate(all="ignore"):
+        norm = float(np.linalg.norm(own - value.reference))
+    return norm if np.isfinite(norm) else 0.0

@@ -1,0 +1,1 @@
+"""The parity report: as data, text, Markdown and a page."""

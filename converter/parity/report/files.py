@@ -1,0 +1,93 @@
+"""Parity reports on disk: read them, and write what is made of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mlxport.converter.checkpoint.writing.atomic import atomic_file
+from mlxport.converter.errors import OptionsError, ParityError
+from mlxport.converter.parity.report.html import html
+from mlxport.converter.parity.report.markdown import markdown
+from mlxport.converter.parity.report.report import ParityReport
+
+REPORT = "parity.json"
+FORMATS = (".html", ".md", ".json")
+
+
+def read_reports(sources: Sequence[Path]) -> dict[str, ParityReport]:
+    """Read reports, by names that tell them apart.
+
+    Args:
+        sources: files of reports as JSON, or output folders that hold ``parity.json``.
+
+    Raises:
+        ParityError: a file cannot be read or holds no report; all of them are listed.
+        OptionsError: one file is given twice.
+    """
+    paths = [path / REPORT if path.is_dir() else path for path in sources]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise OptionsError(f"a report is given twice: {', '.join(map(str, paths))}")
+    reports: dict[str, ParityReport] = {}
+    problems = []
+    for name, path in zip(_names(paths), paths, strict=True):
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            reports[name] = ParityReport.from_json(data)
+        except (OSError, ValueError, ParityError, KeyError, TypeError, AttributeError) as error:
+            problems.append(f"{path}: {type(error).__name__}: {error}")
+    if problems:
+        raise ParityError.listing("these parity reports cannot be read:", problems)
+    return reports
+
+
+def page(reports: Mapping[str, ParityReport], kind: str) -> str:
+    """Return one report, or several side by side, as a page.
+
+    Args:
+        reports: by what to call them.
+        kind: the suffix of its file: ``.html``, ``.md`` or ``.json``. Several reports in JSON are
+            an object, a report under each name.
+    """
+    if kind == ".html":
+        return html(reports)
+    if kind == ".md":
+        return markdown(reports)
+    data = {name: report.to_json() for name, report in reports.items()}
+    whole = next(iter(data.values())) if len(data) == 1 else data
+    return json.dumps(whole, indent=1, allow_nan=False) + "\n"
+
+
+def write_page(path: Path, reports: Mapping[str, ParityReport], *, overwrite: bool = False) -> None:
+    """Write a page, of the kind that its file's suffix names: whole, or not at all.
+
+    Raises:
+        OptionsError: there is no such kind of page, or the file is there and may not be replaced.
+    """
+    check_page(path, overwrite=overwrite)
+    text = page(reports, path.suffix)
+    with atomic_file(path) as file:
+        file.write(text.encode())
+
+
+def check_page(path: Path, *, overwrite: bool = False) -> None:
+    """Find out whether a page may be written there, before there is one.
+
+    Raises:
+        OptionsError: as for `write_page`.
+    """
+    if path.suffix not in FORMATS:
+        raise OptionsError(
+            f"a report is written as {', '.join(FORMATS)}, not as {path.suffix or path.name}"
+        )
+    if path.exists() and not overwrite:
+        raise OptionsError(f"{path} exists; pass overwrite=True (--overwrite) to replace it")
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Return the files' stems where they tell them apart, their folders' names or else paths."""
+    for names in ([path.stem for path in paths], [path.resolve().parent.name for path in paths]):
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]

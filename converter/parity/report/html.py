@@ -1,0 +1,152 @@
+"""Parity reports as one self-contained page in HTML, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from mlxport.converter.parity.report.chart import chart, legend
+from mlxport.converter.parity.report.images import figures, histograms
+from mlxport.converter.parity.report.style import SCRIPT, STYLE
+from mlxport.converter.parity.report.table import BAD, Cell, Row, Table, tables_of
+
+if TYPE_CHECKING:
+    from mlxport.converter.parity.report.report import ParityReport
+
+
+# of the environment, what stands beside the verdict
+_WHERE = ("backend", "device", "mlx", "reference torch", "MLX_ENABLE_TF32")
+
+
+def html(reports: Mapping[str, ParityReport]) -> str:
+    """Return a page with verdicts, chart, tables, problems, pictures and environment.
+
+    It loads nothing from elsewhere: style and pictures are in it, and a script that sorts the
+    tables, without which all is there to read. Where a report holds several runs, what is shown is
+    the first that failed, or the example's.
+
+    Args:
+        reports: by what to call them; one, or several of the same model side by side.
+    """
+    shown = {name: report.decisive for name, report in reports.items()}
+    several = len(reports) > 1
+    tables = tables_of(shown)
+    passed = all(report.passed for report in reports.values())
+    parts = [
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>Parity {'holds' if passed else 'failed'}</title>",
+        f"<style>{STYLE}</style></head><body><main>",
+        "<h1>Parity of the MLX model with PyTorch</h1>",
+        *(_verdict(name, report, several) for name, report in reports.items()),
+        *(_runs(name, report, several) for name, report in reports.items()),
+        "<h2>Error of each layer beside PyTorch's own noise</h2>",
+        _scrolling("Chart", chart(shown)),
+        legend(list(shown)),
+        *(_pictures(name, report, several) for name, report in shown.items()),
+        *map(_table, tables),
+        _problems(tables),
+        *(_environment(name, report, several) for name, report in shown.items()),
+        f"</main><script>{SCRIPT}</script></body></html>",
+    ]
+    return "\n".join(part for part in parts if part) + "\n"
+
+
+def _verdict(name: str, report: ParityReport, named: bool) -> str:
+    title = f"<strong>{escape(name)}</strong>: " if named else ""
+    state = "" if report.passed else " bad"
+    known = [(name, report.environment.get(name)) for name in _WHERE]
+    where = ", ".join(f"{name} {value}" for name, value in known if value)
+    return (
+        f'<p class="verdict{state}">{title}{escape(report.verdict)}</p>'
+        f'<p class="where">{escape(where)}</p>'
+    )
+
+
+def _runs(name: str, report: ParityReport, named: bool) -> str:
+    """List what was tried besides the example."""
+    if not report.others:
+        return ""
+    runs = (report, *report.others)
+    items = "".join(
+        f"<li>{escape(run.conditions or 'example inputs')}: "
+        f"{'holds' if run.own_passed else '<strong>FAILED</strong>'}, worst "
+        f"{run.worst_ratio:.2g}x</li>"
+        for run in runs
+    )
+    return f"<h2>Runs{f' of {escape(name)}' if named else ''}</h2><ul>{items}</ul>"
+
+
+def _scrolling(name: str, content: str) -> str:
+    """Return content that scrolls by itself where the window is narrow, by keyboard too."""
+    attributes = f'class="wide" role="region" aria-label="{escape(name)}" tabindex="0"'
+    return f"<div {attributes}>{content}</div>"
+
+
+def _table(table: Table) -> str:
+    titles = ("#", "layer", "class", "shape", *table.columns)
+    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in titles)
+    numbered = [*enumerate(table.rows)]
+    failing_first = sorted(numbered, key=lambda one: not _fails(one[1]))
+    body = "\n".join(_row(row, number) for number, row in failing_first)
+    return f"<h2>{escape(table.title)}</h2>" + _scrolling(
+        table.title,
+        f'<table class="cells"><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>',
+    )
+
+
+def _fails(row: Row) -> bool:
+    return any(cell.state == BAD for cell in row.cells)
+
+
+def _row(row: Row, number: int) -> str:
+    first = "".join(f"<td{_value(text)}>{escape(text)}</td>" for text in (row.layer, row.shape))
+    name = f'<th scope="row"{_value(row.label)}>{escape(row.label)}</th>'
+    cells = "".join(map(_cell, row.cells))
+    return f'<tr><td data-value="{number}">{number + 1}</td>{name}{first}{cells}</tr>'
+
+
+def _cell(cell: Cell) -> str:
+    why = f' title="{escape(cell.why, quote=True)}"' if cell.why else ""
+    value = "" if cell.value is None else _value(repr(cell.value).replace("inf", "1e999"))
+    return f'<td class="{cell.state}"{why}{value}>{escape(cell.text)}</td>'
+
+
+def _value(text: str) -> str:
+    return f' data-value="{escape(text, quote=True)}"'
+
+
+def _problems(tables: Sequence[Table]) -> str:
+    items = [
+        f"<li>{escape(row.label)}, {escape(column)}: {escape(cell.why)}</li>"
+        for table in tables
+        for row in table.rows
+        for column, cell in zip(table.columns, row.cells, strict=True)
+        if cell.state == BAD
+    ]
+    return f'<h2>Problems</h2><ul class="problems">{"".join(items)}</ul>' if items else ""
+
+
+def _pictures(name: str, report: ParityReport, named: bool) -> str:
+    of = f" of {escape(name)}" if named else ""
+    parts = []
+    if report.pictures:
+        parts += [f"<h2>Outputs{of}, side by side</h2>", figures(report.pictures)]
+    if report.histograms:
+        parts += [f"<h2>Histograms{of} of the error</h2>", histograms(report.histograms)]
+    return "\n".join(parts)
+
+
+def _environment(name: str, report: ParityReport, named: bool) -> str:
+    facts = {
+        "dtype": report.dtype,
+        "reference": report.reference_dtype + (f" ({report.fallback})" * bool(report.fallback)),
+        "passes": f"at most {report.noise_multiple:g} times the noise",
+        **report.environment,
+    }
+    items = "".join(f"<dt>{escape(key)}</dt><dd>{escape(v)}</dd>" for key, v in facts.items())
+    title = f"Environment of {escape(name)}" if named else "Environment"
+    notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
+    return f"<h2>{title}</h2><dl>{items}</dl>" + (f"<ul>{notes}</ul>" if notes else "")

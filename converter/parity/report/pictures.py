@@ -1,0 +1,273 @@
+"""What a report shows of a model's outputs besides numbers: slices to look at, and histograms.
+
+Numpy only; small enough to stand in ``parity.json``, whatever the size of the outputs.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mlxport.converter.errors import ParityError
+from mlxport.converter.parity.verdict.compare import Array
+from mlxport.converter.parity.verdict.precision import PRECISIONS
+from mlxport.converter.parity.verdict.reference_data import Value, sample_indices
+
+UNDEFINED = 255  # the level of a pixel that is NaN or infinite
+LEVELS = 254  # the highest level of all others
+STEP = 0.5  # decades a bin of a histogram is wide
+
+_SHOWN = 3  # outputs of a model
+_LEAST = 4  # elements on a side of what is worth a picture
+_SIDES = {2: 192, 3: 96}  # axes of the image or volume -> pixels on a side at most
+_SAMPLE = 65536
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One slice in 8 bits, row after row.
+
+    Attributes:
+        at: where it lies, as an index (``"[:, 12, :]"``).
+        shape: rows and columns.
+        reference: PyTorch's value in float64, from the lowest level (0) to the highest.
+        mlx: MLX's, on the same scale.
+        difference: MLX's less PyTorch's; the level in the middle is none.
+    """
+
+    at: str
+    shape: tuple[int, int]
+    reference: bytes
+    mlx: bytes
+    difference: bytes
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the slice as JSON data."""
+        pixels = {name: _packed(getattr(self, name)) for name in _PIXELS}
+        return {"at": self.at, "shape": list(self.shape), **pixels}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Plane:
+        """Build a slice from JSON data.
+
+        Raises:
+            ParityError: the pixels are not as many as the shape says.
+        """
+        rows, columns = data["shape"]
+        pixels = {name: _unpacked(data[name], rows * columns) for name in _PIXELS}
+        return cls(data["at"], (rows, columns), **pixels)
+
+
+_PIXELS = ("reference", "mlx", "difference")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The central slices of one output: one of an image, three of a volume.
+
+    Attributes:
+        name: of the output.
+        leading: index of the batch item and channel shown, the one with the largest error.
+        limits: values of the lowest and the highest level.
+        largest: difference of the highest level; of the lowest, its negative.
+        planes: the slices.
+    """
+
+    name: str
+    leading: tuple[int, ...]
+    limits: tuple[float, float]
+    largest: float
+    planes: tuple[Plane, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the picture as JSON data."""
+        return {
+            "name": self.name,
+            "leading": list(self.leading),
+            "limits": list(self.limits),
+            "largest": self.largest,
+            "planes": [plane.to_json() for plane in self.planes],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Picture:
+        """Build a picture from JSON data."""
+        low, high = map(float, data["limits"])
+        leading, largest = tuple(data["leading"]), float(data["largest"])
+        planes = tuple(map(Plane.from_json, data["planes"]))
+        return cls(data["name"], leading, (low, high), largest, planes)
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How large the errors at the single positions of one output are.
+
+    In units of the reference's root mean square, counted by powers of ten: bin ``k`` holds the
+    errors from ``10 ** (start + k / 2)`` to before ``10 ** (start + (k + 1) / 2)``.
+
+    Attributes:
+        name: of the output.
+        start: exponent of ten at which the first bin begins.
+        mlx: how many positions have such an error in MLX.
+        torch: how many in PyTorch's own dtype.
+        exact: how many have none, in MLX and in PyTorch.
+    """
+
+    name: str
+    start: float
+    mlx: tuple[int, ...]
+    torch: tuple[int, ...]
+    exact: tuple[int, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the histogram as JSON data."""
+        return {
+            "name": self.name,
+            "start": self.start,
+            "step": STEP,
+            "mlx": list(self.mlx),
+            "torch": list(self.torch),
+            "exact": list(self.exact),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Histogram:
+        """Build a histogram from JSON data."""
+        mlx, torch = tuple(data["mlx"]), tuple(data["torch"])
+        return cls(data["name"], float(data["start"]), mlx, torch, tuple(data["exact"]))
+
+
+def pictured(
+    names: Sequence[str], arrays: Sequence[Array], values: Sequence[Value]
+) -> tuple[tuple[Picture, ...], tuple[Histogram, ...]]:
+    """Return slices and histograms of a model's floating outputs, of the first few.
+
+    A picture has what has more than two axes, the last two or three of which are the image or
+    volume. Outputs of another shape than PyTorch's and those kept in part have none.
+
+    Args:
+        names: of the outputs.
+        arrays: MLX's values in PyTorch's axis order.
+        values: PyTorch's.
+    """
+    pictures, histograms = [], []
+    for name, array, value in zip(names, arrays, values, strict=False):
+        real = value.dtype in PRECISIONS and not value.dtype.startswith("complex")
+        shown = (
+            array.shape == value.shape and array.ndim and array.size
+        )  # one number has no picture
+        if not real or value.indices is not None or not shown:
+            continue
+        reference, own = value.reference.reshape(value.shape), value.own.reshape(value.shape)
+        sample = sample_indices(array.size, _SAMPLE, 0)
+        chosen = slice(None) if sample is None else sample
+        places = np.unravel_index(np.arange(array.size)[chosen], array.shape)
+        expected = reference[places]
+        with np.errstate(all="ignore"):
+            off = np.abs(array[places].astype(np.float64) - expected)
+            torch_off = np.abs(own[places] - expected)
+        worst = int(np.argmax(np.where(np.isfinite(off), off, np.inf)))
+        before = len(value.shape) - _axes(value.shape)
+        leading = tuple(int(axis[worst]) for axis in places[:before])
+        histograms.append(_histogram(name, off, torch_off, expected))
+        if picture := _picture(name, leading, array[leading], reference[leading]):
+            pictures.append(picture)
+        if len(histograms) == _SHOWN:
+            break
+    return tuple(pictures), tuple(histograms)
+
+
+def _axes(shape: Sequence[int]) -> int:
+    """Return how many of the last axes are an image or a volume; 0 where there is none."""
+    axes = 0 if len(shape) < 3 else 2 if len(shape) < 5 else 3
+    return axes if axes and min(shape[-axes:]) >= _LEAST else 0
+
+
+def _picture(name: str, leading: tuple[int, ...], array: Array, reference: Array) -> Picture | None:
+    if reference.ndim not in _SIDES or min(reference.shape) < _LEAST:
+        return None
+    cut = [(at, a, _cut(array, a), _cut(reference, a)) for at, a in _centres(reference.shape)]
+    with np.errstate(all="ignore"):
+        differences = [mine.astype(np.float64) - theirs for *_, mine, theirs in cut]
+    low, high = _limits([theirs for *_, theirs in cut])
+    _, largest = _limits([np.abs(difference) for difference in differences])
+    planes = tuple(
+        Plane(
+            at,
+            (theirs.shape[0], theirs.shape[1]),
+            _levels(theirs, low, high),
+            _levels(mine, low, high),
+            _levels(difference, -largest, largest),
+        )
+        for (at, _, mine, theirs), difference in zip(cut, differences, strict=True)
+    )
+    return Picture(name, leading, (low, high), largest, planes)
+
+
+def _centres(shape: Sequence[int]) -> list[tuple[str, tuple[Any, ...]]]:
+    """Return the central slices, spoken of and as indices; of an image the whole."""
+    cuts = [None] if len(shape) == 2 else range(len(shape))
+    found = []
+    for cut in cuts:
+        index = tuple(n // 2 if axis == cut else slice(None) for axis, n in enumerate(shape))
+        spoken = ", ".join(":" if isinstance(one, slice) else str(one) for one in index)
+        found.append((f"[{spoken}]", index))
+    return found
+
+
+def _cut(values: Array, index: tuple[Any, ...]) -> Array:
+    most = _SIDES[values.ndim]
+    plane = values[index]
+    rows, columns = (-(-side // most) for side in plane.shape)
+    return np.asarray(plane[::rows, ::columns])
+
+
+def _limits(planes: Sequence[Array]) -> tuple[float, float]:
+    flat = np.concatenate([plane.reshape(-1) for plane in planes]).astype(np.float64)
+    finite = flat[np.isfinite(flat)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+
+
+def _levels(values: Array, low: float, high: float) -> bytes:
+    values = values.astype(np.float64)
+    finite = np.isfinite(values)
+    half = np.where(finite, values, 0.0) / 2  # the range itself may overflow
+    span = high / 2 - low / 2
+    share = (half - low / 2) / span if span else np.full(values.shape, 0.5)
+    levels = np.rint(np.clip(share, 0.0, 1.0) * LEVELS)
+    return np.where(finite, levels, UNDEFINED).astype(np.uint8).tobytes()
+
+
+def _histogram(name: str, mlx: Array, torch: Array, reference: Array) -> Histogram:
+    finite = reference[np.isfinite(reference)]
+    with np.errstate(all="ignore"):
+        unit = float(np.sqrt(np.mean(np.square(finite)))) if finite.size else 0.0
+    unit = unit if np.isfinite(unit) and unit > 0 else 1.0
+    exponents, exact = [], []
+    for off in (mlx, torch):
+        kept = off[np.isfinite(off)]
+        exact.append(int(np.count_nonzero(kept == 0)))
+        exponents.append(np.log10(kept[kept > 0] / unit))
+    known = np.concatenate(exponents)
+    known = known[np.isfinite(known)]
+    start = float(np.floor(known.min())) if known.size else 0.0
+    bins = int(np.floor((known.max() - start) / STEP)) + 1 if known.size else 0
+    edges = start + STEP * np.arange(bins + 1)
+    counts = [tuple(map(int, np.histogram(e, edges)[0])) if bins else () for e in exponents]
+    return Histogram(name, start, counts[0], counts[1], (exact[0], exact[1]))
+
+
+def _packed(pixels: bytes) -> str:
+    return base64.b64encode(zlib.compress(pixels, 9)).decode()
+
+
+def _unpacked(text: str, size: int) -> bytes:
+    pixels = zlib.decompressobj().decompress(base64.b64decode(text), size + 1)
+    if len(pixels) != size:
+        raise ParityError(f"a picture of {size} pixels holds {len(pixels)}")
+    return pixels

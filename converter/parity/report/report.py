@@ -1,0 +1,321 @@
+"""The parity report: every verdict, what follows from them, and where they were reached."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mlxport.converter.errors import ParityError
+from mlxport.converter.parity.report.html import html
+from mlxport.converter.parity.report.markdown import markdown
+from mlxport.converter.parity.report.pictures import Histogram, Picture
+from mlxport.converter.parity.report.text import label, render
+from mlxport.converter.parity.verdict.compare import NOISE_MULTIPLE, Verdict
+from mlxport.converter.parity.verdict.entry import ALONE, COMPILED, GRADIENT, IN_PLACE, WHOLE, Entry
+
+FORMAT = "mlxport-parity"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """What one verification found.
+
+    Attributes:
+        entries: the modules' output tensors in the order in which MLX computed them, so that a
+            module's layers come before the module; those never reached come last.
+        outputs: the model's output tensors.
+        dtype: the model's own dtype in PyTorch.
+        reference_dtype: dtype the reference was computed in.
+        fallback: why that is not float64; empty where it is.
+        noise_multiple: how many times PyTorch's own noise passes.
+        seed: of the reference run.
+        environment: device, backend, versions and settings of this run.
+        draws: how many random draws of PyTorch's the MLX model was given.
+        gradients: of the model's inputs, then of its parameters in the order of their modules'
+            calls; empty where they were not asked for.
+        sizes: name of each dynamic size -> what it was in this run; empty where all are static.
+        case: what was put in, in words, where it was not the example (``"impulse inputs"``).
+        pictures: slices of the model's outputs, as it runs whole.
+        histograms: of the error at their single positions.
+        others: what was found at other sizes and on other inputs.
+        notes: what the reader should know besides, one sentence each.
+        quantized: how the weights are quantised, in PyTorch too, and how far that moves the
+            outputs; empty where they are not.
+    """
+
+    entries: tuple[Entry, ...]
+    outputs: tuple[Entry, ...]
+    dtype: str = "float32"
+    reference_dtype: str = "float64"
+    fallback: str = ""
+    noise_multiple: float = NOISE_MULTIPLE
+    seed: int = 0
+    environment: Mapping[str, str] = field(default_factory=dict)
+    draws: int = 0
+    gradients: tuple[Entry, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    case: str = ""
+    pictures: tuple[Picture, ...] = ()
+    histograms: tuple[Histogram, ...] = ()
+    others: tuple[ParityReport, ...] = ()
+    notes: tuple[str, ...] = ()
+    quantized: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether parity was shown: outputs compared in every way, and no verdict failed.
+
+        What was skipped neither passes nor fails; outputs of which no value was compared (none
+        there, all empty, all NaN) show nothing, so the report does not pass, nor where gradients
+        were asked for and none was compared. Where it was tried at several sizes or on several
+        inputs, parity is shown only where it is in every run.
+        """
+        return self.own_passed and all(other.passed for other in self.others)
+
+    @property
+    def culprit(self) -> str | None:
+        """Qualified name of the module that causes the first failure; None where passed.
+
+        The first module that fails alone, in the order computed; if none does, the first that
+        fails in place, whose input may be what is wrong; ``""``, the model, if no module fails.
+        Where only gradients are wrong, the last module in that order: the first on the way back.
+        """
+        if self.passed:
+            return None
+        if self.decisive is not self:
+            return self.decisive.culprit
+        entry = self._first_at_fault()
+        return entry.path if entry else ""
+
+    @property
+    def verdict(self) -> str:
+        """The outcome in a sentence."""
+        if self.passed:
+            weights = f"; both with weights quantized to {self.quantized}"
+            return self._holds() + self._elsewhere() + weights * bool(self.quantized)
+        failed = self.decisive
+        return failed._failed() + (f"\n({failed.conditions})" if failed.conditions else "")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON data, free of NaN and infinity."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "passed": self.passed,
+            "culprit": self.culprit,
+            "verdict": self.verdict,
+            "dtype": self.dtype,
+            "reference_dtype": self.reference_dtype,
+            "fallback": self.fallback,
+            "noise_multiple": self.noise_multiple,
+            "seed": self.seed,
+            "draws": self.draws,
+            "environment": dict(self.environment),
+            "sizes": dict(self.sizes),
+            "case": self.case,
+            "others": [other.to_json() for other in self.others],
+            "pictures": [picture.to_json() for picture in self.pictures],
+            "histograms": [histogram.to_json() for histogram in self.histograms],
+            "notes": list(self.notes),
+            "quantized": self.quantized,
+            "outputs": [entry.to_json() for entry in self.outputs],
+            "entries": [entry.to_json() for entry in self.entries],
+            "gradients": [entry.to_json() for entry in self.gradients],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ParityReport:
+        """Build a report from JSON data.
+
+        Raises:
+            ParityError: it is no parity report, or one of another version.
+        """
+        if data.get("format") != FORMAT or data.get("version") != VERSION:
+            raise ParityError(
+                f"expected {FORMAT} version {VERSION}, got {data.get('format')!r} version "
+                f"{data.get('version')!r}. Is this the parity.json of an mlxport output folder?"
+            )
+        return cls(
+            entries=tuple(Entry.from_json(entry) for entry in data["entries"]),
+            outputs=tuple(Entry.from_json(entry) for entry in data["outputs"]),
+            dtype=data["dtype"],
+            reference_dtype=data["reference_dtype"],
+            fallback=data["fallback"],
+            noise_multiple=float(data["noise_multiple"]),
+            seed=data["seed"],
+            environment=dict(data["environment"]),
+            draws=data.get("draws", 0),
+            gradients=tuple(Entry.from_json(entry) for entry in data.get("gradients", [])),
+            sizes=dict(data.get("sizes", {})),
+            case=data.get("case", ""),
+            pictures=tuple(map(Picture.from_json, data.get("pictures", ()))),
+            histograms=tuple(map(Histogram.from_json, data.get("histograms", ()))),
+            others=tuple(map(cls.from_json, data.get("others", ()))),
+            notes=tuple(data.get("notes", ())),
+            quantized=data.get("quantized", ""),
+        )
+
+    def to_text(
+        self,
+        width: int = 100,
+        *,
+        failing_first: bool = False,
+        limit: int | None = None,
+        color: bool = False,
+    ) -> str:
+        """Return the verdict and a table of the entries for a terminal.
+
+        Args:
+            width: columns.
+            failing_first: list what failed before the rest.
+            limit: list at most this many modules; all if None.
+            color: with ANSI colours.
+        """
+        told = self.decisive
+        if told is not self:
+            return told.to_text(width, failing_first=failing_first, limit=limit, color=color)
+        entries = list(self.entries)
+        if failing_first:
+            entries.sort(key=lambda entry: not entry.failing)
+        shown = entries[:limit]
+        notes = [] if len(shown) == len(entries) else [f"{len(entries) - len(shown)} more layers"]
+        notes += [*self.notes, *_orders(self._all())]
+        notes += [f"{key} {value}" for key, value in self.environment.items()]
+        tables = [[*shown, *self.outputs], self.gradients]
+        return render(self.verdict, tables, notes, width=width, color=color)
+
+    def to_markdown(self) -> str:
+        """Return the report as a page in Markdown."""
+        return markdown({"parity": self})
+
+    def to_html(self) -> str:
+        """Return the report as a self-contained page in HTML."""
+        return html({"parity": self})
+
+    @property
+    def decisive(self) -> ParityReport:
+        """The first of the runs at several sizes and inputs that failed; the example's if none."""
+        runs = (replace(self, others=()), *self.others)
+        failed = next((i for i, run in enumerate(runs) if not run.passed), 0)
+        return runs[failed] if failed else self
+
+    @property
+    def conditions(self) -> str:
+        """At which sizes and on which inputs it ran; empty for the example where all is static."""
+        at = ", ".join(f"{name}={size}" for name, size in self.sizes.items())
+        return " ".join(filter(None, [self.case and f"on {self.case}", at and f"at {at}"]))
+
+    @property
+    def own_passed(self) -> bool:
+        """Whether this run passed, whatever the others did."""
+        return not any(entry.failing for entry in self._all()) and self._compared()
+
+    @property
+    def worst_ratio(self) -> float:
+        """The largest ratio of error to noise in this run."""
+        return max((entry.ratio for entry in self._all()), default=0.0)
+
+    def _elsewhere(self) -> str:
+        """Say at which sizes and on which inputs parity holds."""
+        runs = (self, *self.others)
+        sizes = [run.conditions.removeprefix("at ") for run in runs if run.sizes and not run.case]
+        cases = [run.case for run in runs if run.case]
+        told = f"; sizes {' and '.join(sizes)}" if sizes else ""
+        return told + (f"; also on {', '.join(cases)}" if cases else "")
+
+    def _all(self) -> Iterator[Entry]:
+        yield from self.entries
+        yield from self.outputs
+        yield from self.gradients
+
+    def _compared(self) -> bool:
+        return self._outputs_compared() and (not self.gradients or _values(self.gradients) > 0)
+
+    def _outputs_compared(self) -> bool:
+        complete = all(
+            mode in entry.verdicts for entry in self.outputs for mode in (IN_PLACE, WHOLE)
+        )
+        return complete and _values(self.outputs) > 0
+
+    def _first_at_fault(self) -> Entry | None:
+        for mode in (ALONE, IN_PLACE):
+            for entry in self.entries:
+                if mode in entry.failing:
+                    return entry
+        if any(output.failing for output in self.outputs):
+            return None
+        return next((entry for entry in reversed(self.gradients) if entry.failing), None)
+
+    def _holds(self) -> str:
+        layers = {(entry.path, entry.call) for entry in self.entries if entry.verdicts}
+        unjudged = {(entry.path, entry.call) for entry in self.entries if not entry.verdicts}
+        worst = max(self._all(), key=lambda entry: entry.ratio)
+        yardstick = f"PyTorch's own {self.dtype} noise"
+        if self.fallback:
+            yardstick = f"one {self.dtype} rounding ({self.fallback})"
+        found = [_count(len(self.outputs), "output"), _count(len(layers), "layer call")]
+        judged = [entry for entry in self.gradients if entry.verdicts]
+        found += [_count(len(judged), "gradient")] if self.gradients else []
+        sentence = (
+            f"parity holds: {', '.join(found[:-1])} and {found[-1]} within "
+            f"{self.noise_multiple:g}x of {yardstick}; worst {worst.ratio:.2g}x at {label(worst)}"
+        )
+        sentence += f"; {_count(self.draws, 'random draw')} replayed" * bool(self.draws)
+        sentence += f"; {_count(len(unjudged), 'layer call')} not judged" * bool(unjudged)
+        left = len(self.gradients) - len(judged)
+        return sentence + (f"; {_count(left, 'gradient')} not judged" * bool(left))
+
+    def _failed(self) -> str:
+        if not any(entry.failing for entry in self._all()):
+            of = "gradients" if self._outputs_compared() else "outputs"
+            return f"parity NOT SHOWN: of the model's {of} no value was compared"
+        entry = self._first_at_fault()
+        if entry is None:
+            entry = next(output for output in self.outputs if output.failing)
+        mode = ALONE if ALONE in entry.failing else entry.failing[0]
+        problem = "; ".join(entry.verdicts[mode].problems)
+        return f"parity FAILED at {label(entry)}: {problem}\n{self._hint(entry, mode)}"
+
+    def _hint(self, entry: Entry, mode: str) -> str:
+        alone: Verdict | None = entry.verdicts.get(ALONE)
+        if mode == ALONE:
+            return "It differs on PyTorch's own input: the layer or its weights are wrong."
+        if mode == WHOLE:
+            return "Evaluated step by step it is right, as one lazy graph it is not."
+        if mode == COMPILED:
+            return "It is right as it is, compiled by mx.compile it is not."
+        failed = entry.verdicts[mode]
+        if mode == GRADIENT and failed.error is None and failed.first is None:
+            return "Forwards it is right. MLX gives no gradient of the whole model to compare."
+        if mode == GRADIENT:
+            return (
+                "Forwards it is right, backwards it is not. Of the wrong gradients this is the "
+                "first on the way back: this layer's derivative is wrong, or that of what follows."
+            )
+        if entry in self.outputs:
+            return "No layer judged fails: what comes between or after the layers is wrong."
+        if alone is not None:
+            return "On PyTorch's own input it is right: what it is fed is wrong. Look before it."
+        return f"Not judged alone ({entry.skipped.get(ALONE, 'no reason given')})."
+
+
+def _values(entries: Iterable[Entry]) -> int:
+    return sum(verdict.compared for entry in entries for verdict in entry.verdicts.values())
+
+
+def _orders(entries: Iterable[Entry]) -> list[str]:
+    """Say which axis orders were found, the commonest first, and where the rarer ones."""
+    places: dict[tuple[int, ...], list[str]] = {}
+    for entry in entries:
+        if entry.order is not None:
+            places.setdefault(entry.order, []).append(label(entry))
+    return [
+        f"axes {order} in MLX: " + (f"{len(found)} tensors" if len(found) > 3 else ", ".join(found))
+        for order, found in sorted(places.items(), key=lambda item: -len(item[1]))
+    ]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

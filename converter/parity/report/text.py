@@ -1,0 +1,123 @@
+"""Parity entries as a table for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from io import StringIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mlxport.converter.parity.verdict.compare import Verdict
+from mlxport.converter.parity.verdict.entry import MODES, Entry
+
+_TITLES = {mode: mode.replace("_", " ") for mode in MODES}
+_PROBLEMS = 8
+_NUMBERS = ("error", "noise")
+
+
+def render(
+    verdict: str,
+    tables: Sequence[Sequence[Entry]],
+    notes: Iterable[str],
+    *,
+    width: int,
+    color: bool,
+) -> str:
+    """Return the verdict, the tables, the problems of what failed, why what was skipped, the notes.
+
+    In a table a mode's column is the ratio of error to noise, the other numbers are those of the
+    mode with the largest ratio.
+    """
+    page = StringIO()
+    console = Console(
+        file=page,
+        width=width,
+        color_system="standard" if color else None,
+        highlight=False,
+        emoji=False,
+        markup=False,
+    )
+    rows = [entry for table in tables for entry in table]
+    good = not verdict.startswith(("parity FAILED", "parity NOT"))
+    console.print(Text(verdict, style="bold green" if good else "bold red"), soft_wrap=True)
+    for table in filter(None, tables):
+        console.print(_table(table))
+    for line in [*_problems(rows), *_reasons(rows)]:
+        console.print(Text(line), soft_wrap=True)
+    if notes := list(notes):
+        console.print(Text(" · ".join(notes), style="dim"), soft_wrap=True)
+    return page.getvalue()
+
+
+def label(entry: Entry) -> str:
+    """Return how to speak of an entry: ``up2.conv``, ``act call 1``, ``output.logits``."""
+    if entry.name not in ("", "output"):
+        return entry.name if entry.name.isprintable() else repr(entry.name)
+    name = entry.path or ("the model" if not entry.output else "the model's")
+    name = name if name.isprintable() else repr(name)
+    if entry.target not in ("", entry.path):
+        name += f" (MLX {entry.target})" if entry.target.isprintable() else ""
+    call = f" call {entry.call}" if entry.call else ""
+    return name + call + (f" output {entry.output}" if entry.output else "")
+
+
+def _table(rows: Sequence[Entry]) -> Table:
+    # a mode in which nothing at all was judged has no column; the reason stands below the table
+    modes = [mode for mode in MODES if any(mode in row.verdicts for row in rows)]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("layer", overflow="fold", ratio=1)
+    table.add_column("class", overflow="fold")
+    table.add_column("shape", overflow="fold")
+    for title in ("error", "noise", *(_TITLES[mode] for mode in modes)):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in rows:
+        worst = max(row.verdicts.values(), key=_severity, default=None)
+        shape = "x".join(map(str, worst.shape)) if worst else ""
+        numbers = [_number(getattr(worst, name, None)) for name in _NUMBERS]
+        cells = [_cell(row, mode) for mode in modes]
+        table.add_row(Text(label(row)), Text(row.layer), shape, *numbers, *cells)
+    return table
+
+
+def _severity(verdict: Verdict) -> tuple[bool, float]:
+    return not verdict.passed, verdict.ratio or 0.0
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1e}" if value else "0"
+
+
+def _cell(row: Entry, mode: str) -> Text:
+    verdict = row.verdicts.get(mode)
+    if verdict is None:
+        return Text("skipped" if mode in row.skipped else "", style="yellow")
+    times = "" if verdict.ratio is None else f"{verdict.ratio:.2g}x"
+    if verdict.passed:
+        return Text(times or "ok", style="green")
+    return Text(f"FAIL {times}".rstrip(), style="bold red")
+
+
+def _problems(rows: Sequence[Entry]) -> list[str]:
+    """Say what is wrong; where one fault runs through all that follows, its beginning will do."""
+    found = [
+        f"{label(row)}, {_TITLES[mode]}: {problem}"
+        for row in rows
+        for mode in row.failing
+        for problem in row.verdicts[mode].problems
+    ]
+    rest = len(found) - _PROBLEMS
+    return found[:_PROBLEMS] + ([f"and {rest} more problems"] if rest > 0 else [])
+
+
+def _reasons(rows: Sequence[Entry]) -> list[str]:
+    """Say why something was skipped, each reason once."""
+    places: dict[str, list[str]] = {}
+    for row in rows:
+        for mode, reason in row.skipped.items():
+            places.setdefault(f"not judged {_TITLES[mode]}, {reason}", []).append(label(row))
+    return [
+        f"{reason}: {', '.join(found[:3])}{f' and {len(found) - 3} more' if len(found) > 3 else ''}"
+        for reason, found in places.items()
+    ]

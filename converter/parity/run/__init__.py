@@ -1,0 +1,1 @@
+"""MLX's side: the runs that are held to a reference."""

@@ -1,0 +1,42 @@
+"""What a change of the weights costs: the same PyTorch model, in float64, before and after.
+
+Numpy only. No rounding of MLX's is in these figures, and no verdict.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from mlxport.converter.parity.verdict.compare import judge
+from mlxport.converter.parity.verdict.reference_data import Reference, Value
+from mlxport.converter.plan.quantize_step import Cost
+
+
+def output_costs(before: Reference, after: Reference, names: Sequence[str]) -> tuple[Cost, ...]:
+    """Return how far each output of the model moves."""
+    pairs = zip(names, before.outputs, after.outputs, strict=True)
+    return tuple(cost for name, old, new in pairs for cost in _cost(name, old, new))
+
+
+def layer_costs(before: Reference, after: Reference) -> tuple[Cost, ...]:
+    """Return how far the first result of each call of a module moves, in the order of the calls."""
+    return tuple(_layer_costs(before, after))
+
+
+def _layer_costs(before: Reference, after: Reference) -> Iterator[Cost]:
+    later = {(call.path, call.number): call for call in after.calls}
+    for call in before.calls:
+        other = later.get((call.path, call.number))
+        if other is not None and call.outputs and len(call.outputs) == len(other.outputs):
+            name = call.path + (f" call {call.number}" if call.number else "")
+            yield from _cost(name, call.outputs[0], other.outputs[0])
+
+
+def _cost(name: str, before: Value, after: Value) -> Iterator[Cost]:
+    """Yield the cost of one tensor; nothing where no value could be compared."""
+    found = judge(after.reference, before.reference, before.own, dtype=before.dtype)
+    if found.error is not None and math.isfinite(found.error):
+        ratio = found.snr_db
+        finite = ratio is not None and math.isfinite(ratio)
+        yield Cost(name, found.error, ratio if finite else None, found.cosine)

@@ -1,0 +1,239 @@
+"""Hold the gradients of an MLX model to PyTorch's: of its inputs and of its parameters.
+
+Needs mlx and numpy, never torch. They are compared as MLX has them: a parameter's in the layout of
+the MLX parameter, where PyTorch's goes the way of its tensor, by the steps of the weight plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten, tree_unflatten
+
+from mlxport.converter.errors import ParityError
+from mlxport.converter.parity.run.axis_orders import logical, stored
+from mlxport.converter.parity.run.interface import model_inputs
+from mlxport.converter.parity.run.replay_draws import replayed
+from mlxport.converter.parity.run.trace import arrays, dtype_name, mapped
+from mlxport.converter.parity.verdict.compare import NOISE_MULTIPLE, Verdict, judge
+from mlxport.converter.parity.verdict.entry import GRADIENT, Entry
+from mlxport.converter.parity.verdict.reference_data import Array, Gradients, Reference, Value
+from mlxport.converter.plan.record import Conversion, Layout
+from mlxport.converter.plan.steps import rearranges
+from mlxport.converter.plan.tensor import Tensor
+from mlxport.converter.plan.weight_plan import Entry as Planned
+from mlxport.converter.plan.weight_plan import WeightPlan
+
+
+def judge_gradients(
+    model: nn.Module,
+    conversion: Conversion,
+    reference: Reference,
+    gradients: Gradients,
+    *,
+    plan: WeightPlan | None = None,
+    given: tuple[Sequence[Any], Mapping[str, Any]] | None = None,
+    noise_multiple: float = NOISE_MULTIPLE,
+) -> tuple[Entry, ...]:
+    """Judge the gradients of a model's floating inputs and of its parameters.
+
+    Args:
+        model: the MLX model, in eval mode; its parameters are left as they are.
+        conversion: says in which axis order inputs and outputs lie.
+        reference: what PyTorch computed; gives the inputs and the random draws.
+        gradients: what PyTorch's autograd gave.
+        plan: of the weights, by the names of the torch model; the conversion's if not given.
+        given: what to call the model with instead of the reference's inputs.
+        noise_multiple: how many times PyTorch's own noise passes.
+
+    Returns:
+        An entry for each, the inputs first, then the parameters in the order of their modules'
+        calls. What cannot be judged says why; where MLX cannot differentiate, all fail.
+    """
+    judged = _Gradients(model, conversion, reference, gradients, noise_multiple, given)
+    return judged.entries(conversion.plan if plan is None else plan)
+
+
+class _Gradients:
+    """One comparison, and what it needs."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        conversion: Conversion,
+        reference: Reference,
+        gradients: Gradients,
+        noise_multiple: float,
+        given: tuple[Sequence[Any], Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.model, self.conversion, self.reference = model, conversion, reference
+        self.given = given
+        self.gradients, self.noise_multiple = gradients, noise_multiple
+        self.root = next(record for record in conversion.modules if record.path == "")
+
+    def entries(self, plan: WeightPlan) -> tuple[Entry, ...]:
+        """Return the entries, numbered within each module."""
+        if reason := self.gradients.obstacle:
+            return (Entry("", name="gradients", skipped={GRADIENT: reason}),)
+        inputs, parameters = self._of_inputs(), self._of_parameters(plan)
+        judged_inputs = [k for k, (_, value, _) in enumerate(inputs) if isinstance(value, Value)]
+        judged = [p for p, value in parameters if isinstance(value, Value)]
+        targets = [planned.targets[0] for planned in judged]
+        try:
+            of_targets, of_inputs = self._differentiate(targets, judged_inputs)
+        except Exception as error:  # the model's code and MLX, whatever they raise
+            first = str(error).splitlines()[0] if str(error) else ""
+            problem = f"MLX fails to differentiate: {type(error).__name__}: {first}"
+            of_targets, of_inputs, failure = {}, {}, problem
+        else:
+            failure = ""
+        entries = []
+        for k, (name, value, layout) in enumerate(inputs):
+            blank = Entry("", name=f"gradient of {name}", layer=type(self.model).__name__)
+            entries.append(self._entry(blank, value, of_inputs.get(k), layout, failure))
+        for planned, value in parameters:
+            path, _, _ = planned.sources[0].rpartition(".")
+            blank = Entry(path, name=f"gradient of {', '.join(planned.sources)}")
+            found = of_targets.get(planned.targets[0])
+            entries.append(self._entry(blank, value, found, None, failure))
+        return tuple(_numbered(entries))
+
+    def _entry(
+        self,
+        blank: Entry,
+        value: Value | str,
+        found: mx.array | None,
+        layout: Layout | None,
+        failure: str,
+    ) -> Entry:
+        if isinstance(value, str):
+            return replace(blank, skipped={GRADIENT: value})
+        if found is None:
+            verdict = Verdict((failure,), value.shape, value.dtype)
+        else:
+            verdict = self._judge(found, value, layout)
+        return replace(blank, verdicts={GRADIENT: verdict})
+
+    def _judge(self, found: mx.array, value: Value, layout: Layout | None) -> Verdict:
+        straight = Layout(value.shape, value.dtype, tuple(range(found.ndim)))
+        return judge(
+            logical(found, layout or straight),
+            value.reference,
+            value.own,
+            dtype=value.dtype,
+            shape=value.shape,
+            actual_dtype=dtype_name(found),
+            noise_multiple=self.noise_multiple,
+            reference_dtype=value.reference_dtype,
+        )
+
+    def _of_inputs(self) -> list[tuple[str, Value | str, Layout]]:
+        """Return name, expected gradient or why there is none, and layout of each input."""
+        names, given = self.conversion.inputs, self.gradients.inputs
+        signature, recorded = self.conversion.signature, self.reference.signature
+        if signature is not None and recorded is not None and given:
+            names = tuple(signature.tensors())
+            by_name = dict(zip(recorded.tensors(), given, strict=True))
+            given = tuple(by_name[name] for name in names)
+        return [
+            (name, "it is no floating number" if value is None else value, layout)
+            for name, value, layout in zip(names, given, self.root.inputs, strict=False)
+        ]
+
+    def _of_parameters(self, plan: WeightPlan) -> list[tuple[Planned, Value | str]]:
+        """Return the plan of each parameter, with its expected gradient or why there is none."""
+        counts: dict[str, int] = {}
+        for planned in plan.entries:
+            for key in planned.sources:
+                key = plan.ties.get(key, key)
+                counts[key] = counts.get(key, 0) + 1
+        known = self.gradients.parameters
+        found = [
+            (planned, _expected(planned, known, [counts[plan.ties.get(k, k)] for k in keys]))
+            for planned in plan.entries
+            if (keys := planned.sources) and any(key in known for key in keys)
+        ]
+        order = {record.path: k for k, record in reversed([*enumerate(self.conversion.modules)])}
+        last = len(order)
+        return sorted(found, key=lambda one: order.get(one[0].sources[0].rpartition(".")[0], last))
+
+    def _differentiate(
+        self, targets: Sequence[str], inputs: Sequence[int]
+    ) -> tuple[dict[str, mx.array], dict[int, mx.array]]:
+        """Return MLX's gradients of parameters by name, and of inputs by number."""
+        given = self.given or model_inputs(self.root, self.conversion, self.reference)
+        flat = list(arrays(given))
+        held = dict(tree_flatten(self.model.parameters()))
+        wanted = {
+            "parameters": {name: held[name] for name in targets},
+            "inputs": [flat[k] for k in inputs],
+        }
+        factors = self._factors()
+
+        def loss(of: Any) -> mx.array:
+            self.model.update(tree_unflatten(list(of["parameters"].items())))
+            feed = {**dict(enumerate(flat)), **dict(zip(inputs, of["inputs"], strict=True))}
+            numbers = iter(range(len(flat)))
+            positional, named = mapped(
+                lambda leaf: feed[next(numbers)] if isinstance(leaf, mx.array) else leaf, given
+            )
+            return _weighted(list(arrays(self.model(*positional, **named))), factors)
+
+        try:
+            with replayed(self.reference.draws, self.conversion.draws):
+                found = mx.grad(loss)(wanted)
+                mx.eval(found)
+        finally:
+            self.model.update(tree_unflatten(list(held.items())))
+        return found["parameters"], dict(zip(inputs, found["inputs"], strict=True))
+
+    def _factors(self) -> list[mx.array | None]:
+        pairs = zip(self.gradients.factors, self.root.outputs, strict=True)
+        return [None if factor is None else stored(factor, layout) for factor, layout in pairs]
+
+
+def _weighted(outputs: Sequence[mx.array], factors: Sequence[mx.array | None]) -> mx.array:
+    if len(outputs) != len(factors):
+        raise ParityError(f"PyTorch gives {len(factors)} tensors, MLX {len(outputs)}")
+    total = mx.array(0.0)
+    for output, factor in zip(outputs, factors, strict=True):
+        if factor is None:
+            continue
+        if output.shape != factor.shape:
+            raise ParityError(f"an output has shape {output.shape}, PyTorch's {factor.shape}")
+        total = total + (output * factor).sum()
+    return total
+
+
+def _expected(planned: Planned, known: Mapping[str, Value], counts: Sequence[int]) -> Value | str:
+    """Return PyTorch's gradient in the layout of the MLX parameter, or why there is none."""
+    others = [step.kind for step in planned.steps if not rearranges(step)]
+    if others or len(planned.sources) != 1 or len(planned.targets) != 1:
+        kinds = ", ".join(dict.fromkeys(others)) or "joined"
+        return f"the MLX parameter is made from PyTorch's and is another number ({kinds})"
+    if max(counts) > 1:
+        return "PyTorch has one parameter where MLX has several"
+    value = known[planned.sources[0]]
+    reference, own = (_moved(planned, array, value) for array in (value.reference, value.own))
+    shape = tuple(reference.shape)
+    return replace(value, shape=shape, reference=reference.reshape(-1), own=own.reshape(-1))
+
+
+def _moved(planned: Planned, flat: Array, value: Value) -> Array:
+    values = np.asarray(flat, dtype=np.float64).reshape(value.shape)
+    (moved,) = planned.apply((Tensor(values, "F64"),))
+    return moved.bits
+
+
+def _numbered(entries: Sequence[Entry]) -> Iterator[Entry]:
+    """Yield entries with their numbers among those of one module."""
+    seen: dict[str, int] = {}
+    for entry in entries:
+        number = seen.get(entry.path, 0)
+        seen[entry.path] = number + 1
+        yield replace(entry, output=number)

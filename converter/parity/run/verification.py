@@ -1,0 +1,262 @@
+"""One run of an MLX model beside a recorded reference, and the judgement of everything in it.
+
+Needs mlx and numpy, never torch: the reference brings what PyTorch computed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlxport.converter.errors import ParityError
+from mlxport.converter.parity.report.pictures import Histogram, Picture, pictured
+from mlxport.converter.parity.report.report import ParityReport
+from mlxport.converter.parity.run.axis_orders import logical
+from mlxport.converter.parity.run.call_alone import Recall
+from mlxport.converter.parity.run.environment import environment
+from mlxport.converter.parity.run.interface import model_inputs, output_names, paired, unpaired
+from mlxport.converter.parity.run.replay_draws import check_draws, replayed
+from mlxport.converter.parity.run.trace import (
+    TracedCall,
+    arrays,
+    check_mode,
+    dtype_name,
+    modules_at,
+    run,
+    trace,
+)
+from mlxport.converter.parity.verdict.compare import NOISE_MULTIPLE, Verdict, judge
+from mlxport.converter.parity.verdict.entry import ALONE, COMPILED, IN_PLACE, WHOLE, Entry
+from mlxport.converter.parity.verdict.reference_data import Call, Reference, Value
+from mlxport.converter.plan.record import Conversion, Layout, ModuleRecord
+from mlxport.converter.timings import stage
+
+
+def judge_value(
+    output: mx.array, layout: Layout, value: Value, noise_multiple: float = NOISE_MULTIPLE
+) -> Verdict:
+    """Judge one array of MLX's by what PyTorch computed in its place."""
+    return judge(
+        logical(output, layout),
+        value.reference,
+        value.own,
+        dtype=value.dtype,
+        shape=value.shape,
+        indices=value.indices,
+        actual_dtype=dtype_name(output),
+        noise_multiple=noise_multiple,
+        reference_dtype=value.reference_dtype,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """A call in MLX and its counterpart in PyTorch, with the entries of its outputs."""
+
+    call: Call
+    recall: Recall
+    entries: tuple[Entry, ...]
+
+
+class Verification:
+    """One run of the checks, and what is known on the way."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        conversion: Conversion,
+        reference: Reference,
+        noise_multiple: float,
+        inputs: tuple[Sequence[Any], Mapping[str, Any]] | None,
+    ) -> None:
+        self.model, self.reference, self.noise_multiple = model, reference, noise_multiple
+        self.root, self.records = _by_module(model, conversion)
+        self.inputs, self.named = inputs or model_inputs(self.root, conversion, reference)
+        self.names = output_names(conversion, reference)
+        self.signature = conversion.signature and (reference.signature or conversion.signature)
+        self.calls = {(call.path, call.number): call for call in reference.calls}
+        self.seen: Counter[str] = Counter()
+        self.pairs: list[_Pair] = []
+        self.draws, self.quantized = conversion.draws, conversion.quantized
+        check_draws(reference.draws, self.draws)
+
+    def report(self) -> ParityReport:
+        """Run the model in place, its modules alone, the model whole."""
+        targets = [records[0].target for records in self.records.values()]
+        reference = self.reference
+        with stage("in place"), replayed(reference.draws, self.draws):
+            in_place = trace(self.model, self.inputs, targets, self.observe, named=self.named)
+        with stage("alone"):
+            entries = [entry for pair in self.pairs for entry in self.judge_alone(pair)]
+        with stage("whole"), replayed(reference.draws, self.draws):
+            whole = run(self.model, self.inputs, self.named)
+        compiled, reason = self.run_compiled()
+        pictures, histograms = self.pictured(whole)
+        return ParityReport(
+            entries=(*self.without_miscounted(entries), *self.never_called()),
+            outputs=self.judge_outputs(in_place, whole, compiled, reason),
+            dtype=reference.dtype,
+            reference_dtype=reference.reference_dtype,
+            fallback=reference.fallback,
+            noise_multiple=self.noise_multiple,
+            seed=reference.seed,
+            environment=environment(reference.versions),
+            draws=len(reference.draws),
+            sizes=dict(reference.sizes),
+            case=reference.case,
+            pictures=pictures,
+            histograms=histograms,
+            notes=tuple(self.quantized.sentences()) if self.quantized else (),
+            quantized=self.quantized.summary() if self.quantized else "",
+        )
+
+    def pictured(self, result: Any) -> tuple[tuple[Picture, ...], tuple[Histogram, ...]]:
+        """Return what is to be seen of the model's outputs, where they are as many as PyTorch's."""
+        found, values = list(arrays(result)), self.reference.outputs
+        if not len(found) == len(values) == len(self.names):
+            return (), ()
+        pairs = zip(found, self.root.outputs, strict=True)
+        return pictured(self.names, [logical(*pair) for pair in pairs], values)
+
+    def observe(self, traced: TracedCall) -> None:
+        """Judge a call in place as it comes, so that its values need not stay in memory."""
+        records = self.records[id(traced.module)]
+        record = records[min(traced.number, len(records) - 1)]
+        number, path = self.seen[self.canonical(record.path)], record.path
+        self.seen[self.canonical(path)] += 1
+        call = self.calls.get((self.canonical(path), number))
+        if call is None:
+            return  # never_called and without_miscounted tell of it
+        blank = Entry(path, number, layer=type(traced.module).__name__)
+        entries: Iterator[Entry]
+        if reason := unpaired(call, record):
+            entries = iter([_skipped(blank, reason, IN_PLACE)])
+        else:
+            verdicts = self.judge(traced.outputs, record.outputs, paired(call.outputs, record))
+            places = record.results or range(len(verdicts))
+            entries = (
+                replace(blank, output=k, verdicts={IN_PLACE: v})
+                for k, v in zip(places, verdicts, strict=True)
+            )
+        self.pairs.append(_Pair(call, Recall.of(traced, record), tuple(entries)))
+
+    def judge_alone(self, pair: _Pair) -> Iterator[Entry]:
+        """Yield a call's entries with the verdicts from calling its module on PyTorch's inputs."""
+        call, record = pair.call, pair.recall.record
+        reason = unpaired(call, record) or pair.recall.obstacle(call.inputs)
+        if reason or call.inputs is None:
+            yield from (_skipped(entry, reason, ALONE) for entry in pair.entries)
+            return
+        expected = paired(call.alone, record)
+        try:
+            inside = slice(*call.draws)
+            with replayed(self.reference.draws[inside], self.draws[inside]):
+                outputs = pair.recall.outputs(call.inputs)
+        except Exception as error:  # the module's code, whatever it raises
+            problem = f"fails on PyTorch's own input: {type(error).__name__}: {error}"
+            verdicts = [Verdict((problem,), value.shape, value.dtype) for value in expected]
+        else:
+            verdicts = self.judge(outputs, record.outputs, expected)
+        for entry, verdict in zip(pair.entries, verdicts, strict=True):
+            yield replace(entry, verdicts={**entry.verdicts, ALONE: verdict})
+
+    @stage("compiled")
+    def run_compiled(self) -> tuple[Any, str]:
+        """Return the compiled model's result, or why there is none.
+
+        Not every model compiles: one that gives back a flag, say.
+        """
+        try:
+            with replayed(self.reference.draws, self.draws):
+                return run(self.model, self.inputs, self.named, compiled=True), ""
+        except ParityError as error:
+            return None, f"mx.compile cannot run it ({str(error).splitlines()[0]})"
+
+    def judge_outputs(
+        self, in_place: Any, whole: Any, compiled: Any, reason: str
+    ) -> tuple[Entry, ...]:
+        """Judge the model's outputs, from its results in place, as one graph, and compiled."""
+        layer = type(self.model).__name__
+        results = {IN_PLACE: in_place, WHOLE: whole} | ({} if reason else {COMPILED: compiled})
+        verdicts = {mode: self.judge_result(result) for mode, result in results.items()}
+        entries = [
+            Entry("", 0, k, layer, {mode: v[k] for mode, v in verdicts.items()}, name=name)
+            for k, name in enumerate(self.names)
+        ]
+        return tuple(_skipped(e, reason, COMPILED) if reason else e for e in entries)
+
+    def judge_result(self, result: Any) -> list[Verdict]:
+        """Judge one result of the model; one that is nested otherwise fails as a whole."""
+        values = self.reference.outputs
+        problems = self.signature.result.differences(result, "output") if self.signature else []
+        if problems:
+            return [Verdict(tuple(problems), value.shape, value.dtype) for value in values]
+        return self.judge(tuple(arrays(result)), self.root.outputs, values)
+
+    def judge(
+        self, outputs: Sequence[mx.array], layouts: Sequence[Layout], values: Sequence[Value]
+    ) -> list[Verdict]:
+        """Judge the tensors of one result; a wrong number of them fails every one."""
+        if len(outputs) != len(values):
+            problem = f"number of tensors: PyTorch gives {len(values)}, MLX {len(outputs)}"
+            return [Verdict((problem,), value.shape, value.dtype) for value in values]
+        return [
+            judge_value(output, layout, value, self.noise_multiple)
+            for output, layout, value in zip(outputs, layouts, values, strict=True)
+        ]
+
+    def canonical(self, path: str) -> str:
+        """Return the name under which the reference holds a module's calls."""
+        return self.reference.aliases.get(path, path)
+
+    def without_miscounted(self, entries: Sequence[Entry]) -> Iterator[Entry]:
+        """Yield entries; where the runs differ in the number of calls, no pair is certain."""
+        expected = Counter(call.path for call in self.reference.calls)
+        for entry in entries:
+            path = self.canonical(entry.path)
+            if self.seen[path] == expected[path]:
+                yield entry
+            else:
+                reason = f"called {expected[path]} times in PyTorch, {self.seen[path]} in MLX"
+                yield _skipped(replace(entry, verdicts={}, skipped={}), reason, IN_PLACE, ALONE)
+
+    def never_called(self) -> Iterator[Entry]:
+        """Yield an entry for every module of which no call could be paired."""
+        done = {pair.call.path for pair in self.pairs}
+        for record in (record for records in self.records.values() for record in records):
+            path = self.canonical(record.path)
+            if path in done:
+                continue
+            done.add(path)
+            reason = "never called in PyTorch" if self.seen[path] else "never called in MLX"
+            if record.path not in self.reference.aliases:
+                reason = "the reference was recorded without it"
+            yield _skipped(Entry(record.path), reason, IN_PLACE, ALONE)
+
+
+def _skipped(entry: Entry, reason: str, *modes: str) -> Entry:
+    return replace(entry, skipped={**entry.skipped, **dict.fromkeys(modes, reason)})
+
+
+def _by_module(
+    model: nn.Module, conversion: Conversion
+) -> tuple[ModuleRecord, dict[int, list[ModuleRecord]]]:
+    """Return the model's own record, and those of its modules by the module's identity."""
+    check_mode(model)
+    roots = [record for record in conversion.modules if record.path == ""]
+    if len(roots) != 1:
+        raise ParityError(
+            f"the conversion holds {len(roots)} records of the model itself (path ''), expected 1: "
+            "conversion.json is damaged. Convert the model again."
+        )
+    inner = [record for record in conversion.modules if record.path != ""]
+    modules = modules_at(model, [record.target for record in inner])
+    records: dict[int, list[ModuleRecord]] = {}
+    for record in inner:
+        records.setdefault(id(modules[record.target]), []).append(record)
+    return roots[0], records

@@ -1,0 +1,1 @@
+"""What is compared, by which measure, and the verdict."""

@@ -1,0 +1,297 @@
+"""The verdict on one tensor: is MLX's value as close to the truth as PyTorch's own?
+
+Numpy only. The truth is PyTorch's value in float64, the yardstick what PyTorch itself loses in the
+model's dtype; no absolute tolerance, so a fault of 1e-6 in a tensor of 1e-6 is as visible as any.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlxport.converter.errors import ParityError
+from mlxport.converter.parity.verdict.precision import EXACT, PRECISIONS
+
+Array = npt.NDArray[Any]
+Index = tuple[int, ...]
+
+# Right layers lose up to 13 times what torch loses, faulty ones 3,000 times: `make calibrate`.
+NOISE_MULTIPLE = 32.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the comparison of one tensor found.
+
+    A number that is not defined (nothing was compared, a cosine with a zero tensor, an ULP of
+    integers) is None.
+
+    Attributes:
+        problems: what does not agree, in words; empty where the verdict is passed.
+        shape: PyTorch's shape.
+        dtype: PyTorch's dtype, by name.
+        reference_dtype: dtype the reference was computed in; ``"float64"`` wherever possible.
+        noise_multiple: the largest ratio that passes.
+        compared: positions that entered the error (finite in all three tensors).
+        nonfinite: positions where MLX's value is NaN or infinite.
+        misplaced: positions where it is that and PyTorch's own is not, or the other way round, or
+            NaN in place of infinity.
+        error: relative L2 error of MLX, ``‖actual − reference‖ / ‖reference‖``; the absolute norm
+            where the reference is zero; the share of positions that differ for integers.
+        noise: the same for PyTorch's value in the model's own dtype.
+        ratio: error over noise, the noise being at least one rounding of the dtype.
+        max_abs: largest absolute difference.
+        max_ulp: ``max_abs`` in units of the dtype's spacing at the largest magnitude of the
+            reference. One unit for the whole tensor: where terms cancel, the spacing at the
+            element itself says nothing about the computation.
+        cosine: of the angle between actual and reference, both seen as vectors.
+        snr_db: signal-to-noise ratio, ``20 log10(‖reference‖ / ‖actual − reference‖)``.
+        first: index, in PyTorch's axis order, of the first position at fault; a complex tensor
+            has a last axis of two for the real and imaginary parts.
+    """
+
+    problems: tuple[str, ...]
+    shape: Index
+    dtype: str
+    reference_dtype: str = "float64"
+    noise_multiple: float = NOISE_MULTIPLE
+    compared: int = 0
+    error: float | None = None
+    noise: float | None = None
+    ratio: float | None = None
+    max_abs: float | None = None
+    max_ulp: float | None = None
+    cosine: float | None = None
+    snr_db: float | None = None
+    first: Index | None = None
+    nonfinite: int = 0
+    misplaced: int = 0
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything agrees."""
+        return not self.problems
+
+
+def judge(
+    actual: Array,
+    reference: Array,
+    own: Array,
+    *,
+    dtype: str,
+    shape: Index | None = None,
+    indices: Array | None = None,
+    actual_dtype: str | None = None,
+    noise_multiple: float = NOISE_MULTIPLE,
+    reference_dtype: str = "float64",
+) -> Verdict:
+    """Judge MLX's value of one tensor.
+
+    Passed where shape and dtype agree, NaN, +∞ and −∞ stand where PyTorch's own value has them,
+    and the error over the positions that are finite in all three is at most ``noise_multiple``
+    times PyTorch's own, or one rounding of the dtype where that is more: a relative one
+    (unit roundoff times ``‖reference‖``) plus an absolute one (the distance between
+    neighbours next to zero, per element), which is what is left of the floor where the reference
+    is all zeros. There MLX must then be zero too, except as far as PyTorch is not.
+
+    Integers and booleans are equal, position by position, to PyTorch's own value or to the
+    reference: where these two differ (an argmax between near equals), either is right.
+
+    Args:
+        actual: MLX's value in PyTorch's axis order, in any real or complex dtype of numpy.
+        reference: PyTorch's value in float64 (integers as they are).
+        own: PyTorch's value in the model's own dtype, widened. The reference itself where that
+            could not be computed in float64: the noise is then one rounding.
+        dtype: name of PyTorch's own dtype (``"bfloat16"``), which numpy may not have.
+        shape: PyTorch's shape, where ``reference`` and ``own`` hold samples.
+        indices: flat indices of the samples; None where ``reference`` and ``own`` are whole.
+        actual_dtype: name of the dtype MLX returned; taken to be ``dtype`` if not given.
+        noise_multiple: the largest ratio that passes.
+        reference_dtype: dtype the reference was computed in, kept in the verdict.
+
+    Raises:
+        ParityError: ``dtype`` is not one that can be judged, or ``own`` and ``reference`` are not
+            of one shape.
+    """
+    if dtype not in PRECISIONS and dtype not in EXACT:
+        known = ", ".join(sorted([*PRECISIONS, *EXACT]))
+        raise ParityError(f"cannot judge values of dtype {dtype!r}; known are {known}")
+    shape = tuple(reference.shape) if shape is None else shape
+    if own.shape != reference.shape or (indices is not None and indices.size != reference.size):
+        raise ParityError(
+            f"own {own.shape} and reference {reference.shape} of one tensor differ in shape, "
+            f"or from their {'no' if indices is None else indices.size} indices"
+        )
+    problems, comparable = _form(actual, actual_dtype or dtype, shape, dtype)
+    verdict = Verdict(tuple(problems), shape, dtype, reference_dtype, noise_multiple)
+    if not comparable:
+        return verdict
+    values = (_flat(actual, indices), reference.reshape(-1), own.reshape(-1))
+    if dtype in PRECISIONS:
+        return _judge_floats(verdict, *values, indices)
+    return _judge_exact(verdict, *values, indices)
+
+
+def _form(actual: Array, actual_dtype: str, shape: Index, dtype: str) -> tuple[list[str], bool]:
+    """Compare what is known before looking at values; say whether looking makes sense."""
+    problems = []
+    comparable = np.iscomplexobj(actual) == dtype.startswith("complex")
+    if actual_dtype != dtype or not comparable:
+        problems.append(
+            f"dtype: PyTorch gives {dtype}, MLX {actual_dtype} (here as {actual.dtype})"
+        )
+    if tuple(actual.shape) != shape:
+        problems.append(f"shape: PyTorch gives {shape}, MLX {tuple(actual.shape)}")
+        comparable = False
+    return problems, comparable
+
+
+def _flat(actual: Array, indices: Array | None) -> Array:
+    if indices is None:
+        return actual.reshape(-1)
+    # not through a flattened copy: the tensor may be large and lie transposed
+    return np.asarray(actual[np.unravel_index(indices, actual.shape)])
+
+
+def _judge_floats(
+    verdict: Verdict, actual: Array, reference: Array, own: Array, indices: Array | None
+) -> Verdict:
+    actual, reference, own = (_reals(x) for x in (actual, reference, own))
+    misplaced = _kinds(actual) != _kinds(own)
+    finite = np.isfinite(actual) & np.isfinite(reference) & np.isfinite(own)
+    count = int(np.count_nonzero(finite))
+    problems = list(verdict.problems)
+    first = None
+    verdict = _with(
+        verdict,
+        nonfinite=int(np.count_nonzero(~np.isfinite(actual))),
+        misplaced=int(np.count_nonzero(misplaced)),
+    )
+    if verdict.misplaced:
+        at = int(np.argmax(misplaced))
+        first = _index(at, verdict, indices)
+        problems.append(
+            f"NaN or infinity in other places: PyTorch's own value at {first} is {own[at]:g}, "
+            f"MLX's {actual[at]:g}; {verdict.misplaced:,} positions differ"
+        )
+    if count == 0:
+        return _with(verdict, problems=tuple(problems), first=first)
+    numbers = _measure(verdict.dtype, actual[finite], reference[finite], own[finite])
+    if numbers["ratio"] > verdict.noise_multiple:
+        if first is None:
+            with np.errstate(over="ignore", invalid="ignore"):
+                off = np.where(finite, np.abs(actual - reference), 0.0)
+            first = _index(_first_above(off, numbers, verdict.noise_multiple), verdict, indices)
+        problems.append(
+            f"error {numbers['error']:.2g} is {numbers['ratio']:.3g} times PyTorch's own noise "
+            f"({numbers['noise']:.2g}; at most {verdict.noise_multiple:g} times passes), "
+            f"first at {first}"
+        )
+    del numbers["limit"]
+    return _with(verdict, problems=tuple(problems), compared=count, first=first, **numbers)
+
+
+def _measure(dtype: str, actual: Array, reference: Array, own: Array) -> dict[str, Any]:
+    precision = PRECISIONS[dtype]
+    with np.errstate(over="ignore"):  # infinitely far off is far enough
+        difference = actual - reference
+    size, lost, noise = (_norm(x) for x in (reference, difference, own - reference))
+    rounding = precision.roundoff * size + precision.tiniest * math.sqrt(actual.size)
+    yardstick = max(noise, rounding)
+    unit = size or 1.0
+    largest = float(np.max(np.abs(difference)))
+    return {
+        "error": lost / unit,
+        "noise": noise / unit,
+        "ratio": lost / yardstick,
+        "limit": yardstick / math.sqrt(actual.size),
+        "max_abs": largest,
+        "max_ulp": largest / precision.spacing(float(np.max(np.abs(reference)))),
+        "cosine": _cosine(actual, reference),
+        "snr_db": _decibels(size, lost),
+    }
+
+
+def _judge_exact(
+    verdict: Verdict, actual: Array, reference: Array, own: Array, indices: Array | None
+) -> Verdict:
+    if actual.size == 0:
+        return verdict
+    wrong = (actual != own) & (actual != reference)
+    count = int(np.count_nonzero(wrong))
+    apart = np.abs(np.subtract(actual, own, dtype=np.float64))
+    numbers = {
+        "compared": int(actual.size),
+        "error": count / actual.size,
+        "noise": float(np.count_nonzero(own != reference)) / actual.size,
+        "ratio": float("inf") if count else 0.0,
+        "max_abs": float(np.max(np.where(wrong, apart, 0.0))),
+    }
+    if not count:
+        return _with(verdict, **numbers)
+    at = int(np.argmax(wrong))
+    first = _index(at, verdict, indices)
+    problem = (
+        f"{count:,} of {actual.size:,} positions differ, first at {first}: "
+        f"PyTorch {own[at]}, MLX {actual[at]}"
+    )
+    return _with(verdict, problems=(*verdict.problems, problem), first=first, **numbers)
+
+
+def _with(verdict: Verdict, **changes: Any) -> Verdict:
+    return Verdict(**{**vars(verdict), **changes})
+
+
+def _reals(values: Array) -> Array:
+    if np.iscomplexobj(values):
+        return np.ascontiguousarray(values, dtype=np.complex128).view(np.float64)
+    return np.asarray(values, dtype=np.float64)
+
+
+def _kinds(values: Array) -> Array:
+    """Return 0 where finite, 1 at NaN, 2 at +∞, 3 at −∞."""
+    return np.select([np.isnan(values), np.isposinf(values), np.isneginf(values)], [1, 2, 3], 0)
+
+
+def _norm(values: Array) -> float:
+    largest = float(np.max(np.abs(values), initial=0.0))
+    if largest == 0.0 or not np.isfinite(largest):
+        return largest
+    # scaled, so that squares neither overflow nor vanish; in two steps, as 1 / largest may overflow
+    exponent = np.frexp(largest)[1]
+    squares = np.square(np.ldexp(values, -exponent))
+    # summed pairwise, and not by a BLAS whose idle threads would wait for every small array
+    return float(np.ldexp(np.sqrt(squares.sum()), exponent))
+
+
+def _cosine(actual: Array, reference: Array) -> float | None:
+    sizes = _norm(actual), _norm(reference)
+    if 0.0 in sizes:
+        return None
+    products = (actual / sizes[0]) * (reference / sizes[1])
+    return float(np.clip(products.sum(), -1.0, 1.0))
+
+
+def _decibels(signal: float, noise: float) -> float | None:
+    if signal == 0:
+        return None
+    return float(20 * (np.log10(signal) - np.log10(noise))) if noise else float("inf")
+
+
+def _first_above(off: Array, numbers: dict[str, Any], multiple: float) -> int:
+    """Return the first position farther off than all may be on average; one of them is."""
+    above = off > multiple * numbers["limit"]
+    return int(np.argmax(above if above.any() else off))
+
+
+def _index(position: int, verdict: Verdict, indices: Array | None) -> Index:
+    """Return the index in the tensor of a position among the flat values compared."""
+    shape = (*verdict.shape, 2) if verdict.dtype.startswith("complex") else verdict.shape
+    if indices is not None:
+        pairs = 2 if verdict.dtype.startswith("complex") else 1
+        position = int(indices[position // pairs]) * pairs + position % pairs
+    return tuple(int(i) for i in np.unravel_index(position, shape))

@@ -1,0 +1,83 @@
+"""Hold the gradients of an MLX model to those of the torch model it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import mlx.nn as nn
+import torch
+
+from mlxport.converter.parity.reference.torch_gradients import perturbed_gradients, record_gradients
+from mlxport.converter.parity.run.gradients import judge_gradients
+from mlxport.converter.parity.verdict.compare import NOISE_MULTIPLE
+from mlxport.converter.parity.verdict.entry import GRADIENT, Entry
+from mlxport.converter.parity.verdict.reference_data import Gradients, Reference
+from mlxport.converter.plan.record import Conversion
+from mlxport.converter.plan.weight_plan import WeightPlan
+
+# of how far PyTorch's gradients move in perturbed runs: a jump is there or it is not
+MOVE_MULTIPLE = 4.0
+
+
+@dataclass(frozen=True, eq=False)
+class TorchModel:
+    """The torch model, what it is called with, and what was recorded of that call."""
+
+    module: torch.nn.Module
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any] | None
+    reference: Reference
+
+
+def verify_gradients(
+    model: nn.Module,
+    conversion: Conversion,
+    origin: TorchModel,
+    *,
+    plan: WeightPlan,
+    given: tuple[Sequence[Any], Mapping[str, Any]] | None = None,
+    noise_multiple: float = NOISE_MULTIPLE,
+) -> tuple[Entry, ...]:
+    """Judge the gradients of a model's inputs and parameters; see `judge_gradients`.
+
+    What fails is judged once more, by how far PyTorch's gradients move where inputs and parameters
+    are a few roundings off: with millions of activations some lie so near to the kink of a ReLU
+    that rounding decides, and one of them is seen in every gradient before it.
+
+    Args:
+        model: the MLX model, in eval mode.
+        conversion: the record of its conversion.
+        origin: where it comes from.
+        plan: of the weights, by the names of the torch model.
+        given: what to call the MLX model with instead of the reference's inputs.
+        noise_multiple: how many times PyTorch's own noise passes.
+    """
+    reference = origin.reference
+    call = (origin.module, origin.args, origin.kwargs)
+
+    def judged(gradients: Gradients, multiple: float) -> tuple[Entry, ...]:
+        return judge_gradients(
+            model,
+            conversion,
+            reference,
+            gradients,
+            plan=plan,
+            given=given,
+            noise_multiple=multiple,
+        )
+
+    gradients = record_gradients(*call, reference=reference)
+    first = judged(gradients, noise_multiple)
+    if not any(GRADIENT in entry.failing for entry in first):
+        return first
+    moved = perturbed_gradients(*call, reference=reference, gradients=gradients)
+    second = judged(moved, min(MOVE_MULTIPLE, noise_multiple))
+    pairs = zip(first, second, strict=True)
+    return tuple(one if not one.failing else _better(one, other) for one, other in pairs)
+
+
+def _better(first: Entry, second: Entry) -> Entry:
+    """Return the second verdict where it passes, the first, whose noise is the plain one, else."""
+    return first if second.failing else replace(first, verdicts=second.verdicts)

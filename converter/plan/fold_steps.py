@@ -1,0 +1,153 @@
+"""The steps of a plan that compute a weight of several tensors; none has an inverse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from mlxport.converter.errors import ConversionError
+from mlxport.converter.plan.batch_norm import folded_weight, scale_of
+from mlxport.converter.plan.orthogonal import orthogonal
+from mlxport.converter.plan.tensor import Tensors, from_float64, to_float64
+
+
+@dataclass(frozen=True)
+class FoldWeightNorm:
+    """``(g, v)`` to the weight ``g · v / ‖v‖``, in float64, rounded to the dtype of ``v``.
+
+    Matches ``torch._weight_norm``: the norm is over all axes of ``v`` but ``dim``, over all of them
+    where that is -1. ``g`` has size 1 along the axes of the norm, and no axes where these are all.
+    """
+
+    dim: int = 0
+    kind: ClassVar[str] = "fold_weight_norm"
+
+    def apply(self, tensors: Tensors) -> Tensors:
+        """Map PyTorch's tensors towards MLX's."""
+        magnitude, direction = _values(self.kind, tensors, 2)
+        every = range(direction.ndim)
+        axes = tuple(every if self.dim == -1 else (i for i in every if i != every[self.dim]))
+        norm = np.sqrt(np.sum(np.square(direction), axis=axes, keepdims=True))
+        with np.errstate(divide="ignore", invalid="ignore"):  # NaN in PyTorch, too
+            return (from_float64(direction * (magnitude / norm), tensors[1].dtype),)
+
+    def invert(self, tensors: Tensors) -> Tensors:
+        """Refuse: only their product is left of the two."""
+        raise _lost("magnitude and direction were folded into one weight, which does not tell them")
+
+
+@dataclass(frozen=True)
+class FoldSpectralNorm:
+    """``(weight, u, v)`` to ``weight / uᵀ·W·v``, in float64, rounded to the weight's dtype.
+
+    ``W`` has the weight's axis ``dim`` as rows and all others as columns. Matches
+    ``torch.nn.utils.parametrizations.spectral_norm`` in evaluation, where the vectors stay.
+    """
+
+    dim: int = 0
+    kind: ClassVar[str] = "fold_spectral_norm"
+
+    def apply(self, tensors: Tensors) -> Tensors:
+        """Map PyTorch's tensors towards MLX's."""
+        weight, left, right = _values(self.kind, tensors, 3)
+        rows = np.moveaxis(weight, self.dim, 0).reshape(weight.shape[self.dim], -1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return (from_float64(weight / (left @ rows @ right), tensors[0].dtype),)
+
+    def invert(self, tensors: Tensors) -> Tensors:
+        """Refuse: the scale and both vectors are lost."""
+        raise _lost("the weight was divided by its spectral norm, which is not kept")
+
+
+@dataclass(frozen=True)
+class FoldOrthogonal:
+    """``(parameters,)`` or ``(parameters, base)`` to the matrices with orthonormal rows or columns.
+
+    Matches ``torch.nn.utils.parametrizations.orthogonal``; in float64, rounded to the parameters'
+    dtype. ``method`` is its ``orthogonal_map``.
+    """
+
+    method: str
+    based: bool = True
+    kind: ClassVar[str] = "fold_orthogonal"
+
+    def apply(self, tensors: Tensors) -> Tensors:
+        """Map PyTorch's tensors towards MLX's."""
+        parameters, *base = _values(self.kind, tensors, 2 if self.based else 1)
+        made = orthogonal(self.method, parameters, base[0] if base else None)
+        return (from_float64(made, tensors[0].dtype),)
+
+    def invert(self, tensors: Tensors) -> Tensors:
+        """Refuse: many parameters make one matrix."""
+        raise _lost("an orthogonal weight does not tell the parameters it was made from")
+
+
+@dataclass(frozen=True)
+class FoldBatchNormWeight:
+    """``(weight, running_var)`` or ``(weight, running_var, gamma)`` to the weight of both layers.
+
+    Of a convolution or linear layer with the BatchNorm behind it, in evaluation: every output
+    channel times ``gamma / sqrt(running_var + eps)``, in float64, rounded to the weight's dtype.
+    ``groups`` is a transposed convolution's, whose output channels lie on axis 1; None otherwise.
+    """
+
+    eps: float
+    affine: bool = True
+    groups: int | None = None
+    kind: ClassVar[str] = "fold_batch_norm_weight"
+
+    def apply(self, tensors: Tensors) -> Tensors:
+        """Map PyTorch's tensors towards MLX's."""
+        weight, variance, *gamma = _values(self.kind, tensors, 3 if self.affine else 2)
+        scale = scale_of(variance, gamma[0] if gamma else None, self.eps)
+        return (from_float64(folded_weight(weight, scale, self.groups), tensors[0].dtype),)
+
+    def invert(self, tensors: Tensors) -> Tensors:
+        """Refuse: only the product of weight and scale is left."""
+        raise _lost("BatchNorm was folded into the layer before it, which does not tell the two")
+
+
+@dataclass(frozen=True)
+class FoldBatchNormBias:
+    """``(running_mean, running_var[, gamma, beta][, bias])`` to the bias of both layers.
+
+    ``(bias − running_mean) · gamma / sqrt(running_var + eps) + beta`` in float64, rounded to
+    ``dtype``, the layer's; see `FoldBatchNormWeight`.
+    """
+
+    eps: float
+    dtype: str
+    affine: bool = True
+    biased: bool = True
+    kind: ClassVar[str] = "fold_batch_norm_bias"
+
+    def apply(self, tensors: Tensors) -> Tensors:
+        """Map PyTorch's tensors towards MLX's."""
+        count = 2 + 2 * self.affine + self.biased
+        mean, variance, *rest = _values(self.kind, tensors, count)
+        gamma, beta = rest[:2] if self.affine else (None, np.zeros_like(mean))
+        bias = rest[-1] if self.biased else np.zeros_like(mean)
+        with np.errstate(invalid="ignore"):
+            shifted = (bias - mean) * scale_of(variance, gamma, self.eps) + beta
+        return (from_float64(np.asarray(shifted), self.dtype),)
+
+    def invert(self, tensors: Tensors) -> Tensors:
+        """Refuse: one sum is left of four vectors."""
+        raise _lost("BatchNorm was folded into the layer before it, which does not tell the two")
+
+
+def _values(kind: str, tensors: Tensors, count: int) -> list[npt.NDArray[np.float64]]:
+    if len(tensors) != count:
+        raise ConversionError(
+            f"plan step {kind!r} takes {count} tensors, got {len(tensors)}; the plan is damaged"
+        )
+    return [to_float64(tensor) for tensor in tensors]
+
+
+def _lost(reason: str) -> ConversionError:
+    return ConversionError(
+        f"{reason}; take PyTorch's tensors from the checkpoint that was converted"
+    )

@@ -1,0 +1,225 @@
+"""The vocabulary of a weight plan: each step a piece of data, with its inverse.
+
+Every permutation between PyTorch's and MLX's layouts is written down here and nowhere else.
+A step maps a tuple of tensors to a tuple of tensors; rules and handlers only choose steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from math import prod
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from mlxport.converter.errors import ConversionError
+from mlxport.converter.plan.fold_steps import (
+    FoldBatchNormBias,
+    FoldBatchNormWeight,
+    FoldOrthogonal,
+    FoldSpectralNorm,
+    FoldWeightNorm,
+)
+from mlxport.converter.plan.quantize_step import Quantize
+from mlxport.converter.plan.tensor import Tensors, cast, holds
+
+
+class Step(Protocol):
+    """One operation on the tensors of a plan's entry, reversible but for the folds."""
+
+    kind: ClassVar[str]
+
+    def apply(self, tensors: Tensors) -> Tensors:
+        """Map PyTorch's tensors towards MLX's."""
+        ...
+
+    def invert(self, tensors: Tensors) -> Tensors:
+        """Map MLX's tensors back towards PyTorch's."""
+        ...
+
+
+def axes_to_last(ndim: int, axis: int) -> tuple[int, ...]:
+    """Return the permutation of ``ndim`` axes that moves ``axis`` to the end."""
+    return (*(i for i in range(ndim) if i != axis), axis)
+
+
+@dataclass(frozen=True)
+class Permute:
+    """Reorder the axes of every tensor: axis ``axes[i]`` of the source becomes axis ``i``."""
+
+    axes: tuple[int, ...]
+    kind: ClassVar[str] = "permute"
+
+    def apply(self, tensors: Tensors) -> Tensors:
+        """Map PyTorch's tensors towards MLX's."""
+        return tuple(t.with_bits(t.bits.transpose(self.axes)) for t in tensors)
+
+    def invert(self, tensors: Tensors) -> Tensors:
+        """Map MLX's tensors back towards PyTorch's."""
+        inverse = tuple(int(i) for i in np.argsort(self.axes))
+        return tuple(t.with_bits(t.bits.transpose(inverse)) for t in tensors)
+
+
+@dataclass(frozen=True)
+class Reshape:
+    """Give every tensor another shape over the same elements in the same (logical) order."""
+
+    source: tuple[int, ...]
+    target: tuple[int, ...]
+    kind: ClassVar[str] = "reshape"
+
+    def apply(self, tensors: Tensors) -> Tensors:
+        """Map PyTorch's tensors towards MLX's."""
+        return tuple(t.with_bits(t.bits.reshape(self.target)) for t in tensors)
+
+    def invert(self, tensors: Tensors) -> Tensors:
+        """Map MLX's tensors back towards PyTorch's."""
+        return tuple(t.with_bits(t.bits.reshape(self.source)) for t in tensors)
+
+
+@dataclass(frozen=True)
+class TransposedConvWeight:
+    """``(in, out/groups, *k)`` of ``torch.nn.ConvTransposeNd`` to MLX's ``(out, *k, in/groups)``.
+
+    Group ``g`` of PyTorch's weight holds input channels ``g·in/groups …`` on axis 0 and, on axis 1,
+    the output channels of that group counted from zero; MLX keeps all output channels on axis 0.
+    """
+
+    groups: int = 1
+    kind: ClassVar[str] = "transposed_conv_weight"
+
+    def apply(self, tensors: Tensors) -> Tensors:
+        """Map PyTorch's tensors towards MLX's."""
+        return tuple(t.with_bits(self._to_mlx(t.bits)) for t in tensors)
+
+    def invert(self, tensors: Tensors) -> Tensors:
+        """Map MLX's tensors back towards PyTorch's."""
+        return tuple(t.with_bits(self._to_torch(t.bits)) for t in tensors)
+
+    def _to_mlx(self, weight: Any) -> Any:
+        if self.groups == 1:
+            return np.moveaxis(weight, 0, -1)
+        inputs, outputs, *kernel = weight.shape
+        split = weight.reshape(self.groups, inputs // self.groups, outputs, *kernel)
+        return np.moveaxis(split, 1, -1).reshape(self.groups * outputs, *kernel, -1)
+
+    def _to_torch(self, weight: Any) -> Any:
+        if self.groups == 1:
+            return np.moveaxis(weight, -1, 0)
+        outputs, *kernel, inputs = weight.shape
+        split = weight.reshape(self.groups, outputs // self.groups, *kernel, inputs)
+        return np.moveaxis(split, -1, 1).reshape(self.groups * inputs, -1, *kernel)
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Give each tensor another dtype, rounding as ``torch.Tensor.to`` does.
+
+    Backwards, values that were rounded stay so.
+    """
+
+    source: tuple[str, ...]
+    target: tuple[str, ...]
+    kind: ClassVar[str] = "cast"
+
+    @property
+    def rounds(self) -> bool:
+        """Whether some value of a source dtype is none of its target dtype."""
+        return not all(map(holds, self.target, self.source))
+
+    def apply(self, tensors: Tensors) -> Tensors:
+        """Map PyTorch's tensors towards MLX's."""
+        return self._cast(tensors, self.source, self.target)
+
+    def invert(self, tensors: Tensors) -> Tensors:
+        """Map MLX's tensors back towards PyTorch's."""
+        return self._cast(tensors, self.target, self.source)
+
+    def _cast(self, tensors: Tensors, before: tuple[str, ...], after: tuple[str, ...]) -> Tensors:
+        found = tuple(tensor.dtype for tensor in tensors)
+        if found != before:
+            raise ConversionError(f"plan step 'cast' expected {before}, got {found}")
+        return tuple(map(cast, tensors, after))
+
+
+STEPS: dict[str, type[Any]] = {
+    step.kind: step
+    for step in (
+        Permute,
+        Reshape,
+        TransposedConvWeight,
+        Cast,
+        FoldWeightNorm,
+        FoldSpectralNorm,
+        FoldOrthogonal,
+        FoldBatchNormWeight,
+        FoldBatchNormBias,
+        Quantize,
+    )
+}
+
+
+def rearranges(step: Step) -> bool:
+    """Tell whether a step only moves values: then a gradient goes the way of its tensor."""
+    return isinstance(step, (Permute, Reshape, TransposedConvWeight))
+
+
+def conv_weight(rank: int) -> tuple[Step, ...]:
+    """``(out, in/groups, *k)`` of ``torch.nn.ConvNd`` to MLX's ``(out, *k, in/groups)``."""
+    return (Permute(axes_to_last(rank + 2, 1)),)
+
+
+def conv_transpose_weight(groups: int = 1) -> tuple[Step, ...]:
+    """``(in, out/groups, *k)`` of ``torch.nn.ConvTransposeNd`` to ``(out, *k, in/groups)``."""
+    return (TransposedConvWeight(groups),)
+
+
+def bilinear_weight() -> tuple[Step, ...]:
+    """``(out, in1, in2)`` of ``torch.nn.Bilinear`` to MLX's ``(out, in2, in1)``."""
+    return (Permute((0, 2, 1)),)
+
+
+def flattened_columns(rows: int, sizes: Sequence[int], order: Sequence[int]) -> tuple[Step, ...]:
+    """``(out, in)`` of ``torch.nn.Linear`` to the columns of an input flattened in another order.
+
+    Args:
+        rows: number of outputs.
+        sizes: of the axes that PyTorch flattens, in its sequence (``C, *S``).
+        order: which of them comes first, second … where MLX flattens them (``*S, C``).
+    """
+    moved = tuple(sizes[axis] for axis in order)
+    columns = prod(sizes)
+    return (
+        Reshape((rows, columns), (rows, *sizes)),
+        Permute((0, *(axis + 1 for axis in order))),
+        Reshape((rows, *moved), (rows, columns)),
+    )
+
+
+def step_to_json(step: Step) -> dict[str, Any]:
+    """Return a step as JSON data: its kind and its fields."""
+    values = {f.name: getattr(step, f.name) for f in fields(step)}  # type: ignore[arg-type]
+    return {"kind": step.kind, **values}
+
+
+def step_from_json(data: dict[str, Any]) -> Step:
+    """Build a step from JSON data.
+
+    Raises:
+        ConversionError: the kind is unknown or its fields do not fit.
+    """
+    values = dict(data)
+    kind = values.pop("kind", None)
+    if kind not in STEPS:
+        raise ConversionError(
+            f"plan step {kind!r} is unknown; known are {', '.join(sorted(STEPS))}. "
+            "The plan may come from a newer mlxport."
+        )
+    try:
+        step: Step = STEPS[kind](
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        )
+    except TypeError as error:
+        raise ConversionError(f"plan step {kind!r} has wrong fields {sorted(values)}") from error
+    return step

@@ -1,0 +1,208 @@
+"""The weight plan: what happens to every tensor of a checkpoint, as data.
+
+Rules and handlers only make plans; this one engine applies them, forwards or backwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlxport.converter.errors import ConversionError, StateDictError
+from mlxport.converter.plan.steps import Step, step_from_json, step_to_json
+from mlxport.converter.plan.tensor import Tensor, TensorSpec
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How some source tensors become some target tensors.
+
+    Attributes:
+        sources: keys in the PyTorch state dict, in the order the first step takes them.
+        targets: parameter names in the MLX model, in the order the last step gives them.
+        steps: what is done in between; none means the bits are kept as they are.
+    """
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    steps: tuple[Step, ...] = ()
+
+    def renamed(self, source: Callable[[str], str], target: Callable[[str], str]) -> Entry:
+        """Return the entry with its names mapped."""
+        return Entry(tuple(map(source, self.sources)), tuple(map(target, self.targets)), self.steps)
+
+    def apply(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Run the steps forwards on the source tensors."""
+        for step in self.steps:
+            tensors = step.apply(tensors)
+        return self._counted(tensors, self.targets)
+
+    def invert(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Run the steps backwards on the target tensors."""
+        for step in reversed(self.steps):
+            tensors = step.invert(tensors)
+        return self._counted(tensors, self.sources)
+
+    def _counted(self, tensors: tuple[Tensor, ...], names: tuple[str, ...]) -> tuple[Tensor, ...]:
+        if len(tensors) != len(names):
+            raise ConversionError(
+                f"the plan for {', '.join(self.targets)} gives {len(tensors)} tensors "
+                f"for {len(names)} names ({', '.join(names)}); the plan is damaged"
+            )
+        return tensors
+
+
+@dataclass(frozen=True)
+class WeightPlan:
+    """What happens to every tensor: entries for those converted, reasons for those left out.
+
+    Attributes:
+        entries: in the order of the target parameters.
+        ignored: source key -> why it has no target.
+        aliases: source key -> the source key of the same tensor that an entry uses.
+        constants: target -> why its value comes with the model and not from a checkpoint.
+        specs: source key -> dtype and shape of the tensors the plan was made for, in their order;
+            empty where it was made for one layer.
+        ties: source key -> the first key of the same tensor, where entries use both: PyTorch has
+            one tensor there and MLX has several.
+    """
+
+    entries: tuple[Entry, ...] = ()
+    ignored: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    constants: Mapping[str, str] = field(default_factory=dict)
+    specs: Mapping[str, TensorSpec] = field(default_factory=dict)
+    ties: Mapping[str, str] = field(default_factory=dict)
+
+    def renamed(self, keys: Mapping[str, str]) -> WeightPlan:
+        """Return the plan with other source keys (a model's names mapped to a checkpoint's)."""
+
+        def rename(key: str) -> str:
+            return keys.get(key, key)
+
+        return WeightPlan(
+            tuple(entry.renamed(rename, str) for entry in self.entries),
+            {rename(key): reason for key, reason in self.ignored.items()},
+            {rename(a): rename(key) for a, key in self.aliases.items() if rename(a) != rename(key)},
+            dict(self.constants),
+            {rename(key): spec for key, spec in self.specs.items()},
+            {rename(a): rename(key) for a, key in self.ties.items() if rename(a) != rename(key)},
+        )
+
+    def apply(self, source: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        """Yield ``(target, tensor)`` for every target, in order, one entry at a time.
+
+        Raises:
+            StateDictError: source keys are missing or unexpected; all of them are listed.
+        """
+        self.check_keys(source)
+        for entry in self.entries:
+            converted = entry.apply(tuple(source[key] for key in entry.sources))
+            yield from zip(entry.targets, converted, strict=True)
+
+    def invert(
+        self, target: Mapping[str, Tensor], *, partial: bool = False
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Yield ``(source key, tensor)`` for every key an entry uses and its aliases, one by one.
+
+        Args:
+            target: the MLX parameters.
+            partial: leave out what cannot be run backwards, instead of raising.
+
+        Raises:
+            ConversionError: entries cannot be run backwards; all of them are listed.
+        """
+        lost = self.irreversible({name: TensorSpec.of(tensor) for name, tensor in target.items()})
+        if lost and not partial:
+            raise ConversionError.listing(
+                "these PyTorch tensors cannot be restored:",
+                (f"{', '.join(entry.sources)}: {why}" for entry, why in lost),
+            )
+        left_out = {entry.targets for entry, _ in lost}
+        waiting = self.names()
+        for entry in self.entries:
+            if entry.targets in left_out:
+                continue
+            tensors = entry.invert(tuple(target[name] for name in entry.targets))
+            for key, tensor in zip(entry.sources, tensors, strict=True):
+                # a key that several entries use comes once
+                yield from ((name, tensor) for name in waiting.pop(key, ()))
+
+    def irreversible(self, target: Mapping[str, TensorSpec]) -> list[tuple[Entry, str]]:
+        """Return the entries that cannot be run backwards, and why; looks at no values."""
+        lost = []
+        for entry in self.entries:
+            try:
+                entry.invert(tuple(target[name].outline() for name in entry.targets))
+            except ConversionError as error:
+                lost.append((entry, str(error)))
+        return lost
+
+    def names(self) -> dict[str, list[str]]:
+        """Return used source key -> all keys of that tensor, itself first."""
+        names = {key: [key] for entry in self.entries for key in entry.sources}
+        for alias, key in self.aliases.items():
+            names[key].append(alias)
+        return names
+
+    def target_specs(self, source: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
+        """Return target -> spec of what ``apply`` will yield, in its order; reads no values."""
+        return {
+            name: TensorSpec.of(tensor)
+            for entry in self.entries
+            for name, tensor in zip(
+                entry.targets,
+                entry.apply(tuple(source[key].outline() for key in entry.sources)),
+                strict=True,
+            )
+        }
+
+    def check_keys(self, source: Mapping[str, Any]) -> None:
+        """Check that the source has just the keys the plan speaks of."""
+        used = {key for entry in self.entries for key in entry.sources}
+        known = used | set(self.ignored) | set(self.aliases)
+        problems = [f"missing     {key}" for key in sorted(used - set(source))]
+        problems += [f"unexpected  {key}" for key in sorted(set(source) - known)]
+        if problems:
+            raise StateDictError.listing(
+                f"the checkpoint does not fit the plan: {len(problems)} keys differ",
+                problems,
+                "Convert with --model to make a plan for this checkpoint.",
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as JSON data."""
+        return {
+            "entries": [
+                {
+                    "sources": list(entry.sources),
+                    "targets": list(entry.targets),
+                    "steps": [step_to_json(step) for step in entry.steps],
+                }
+                for entry in self.entries
+            ],
+            "ignored": dict(self.ignored),
+            "aliases": dict(self.aliases),
+            "constants": dict(self.constants),
+            "specs": {key: [spec.dtype, list(spec.shape)] for key, spec in self.specs.items()},
+            "ties": dict(self.ties),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> WeightPlan:
+        """Build a plan from JSON data."""
+        entries = tuple(
+            Entry(
+                tuple(entry["sources"]),
+                tuple(entry["targets"]),
+                tuple(step_from_json(step) for step in entry["steps"]),
+            )
+            for entry in data["entries"]
+        )
+        specs = {
+            key: TensorSpec(dtype, tuple(shape))
+            for key, (dtype, shape) in data.get("specs", {}).items()
+        }
+        ignored, aliases, constants = (dict(data[k]) for k in ("ignored", "aliases", "constants"))
+        return cls(entries, ignored, aliases, constants, specs, dict(data.get("ties", {})))

@@ -1,0 +1,206 @@
+"""Tell what a conversion would make of a model, before anything is built in MLX.
+
+The answers are the lowering's own: it runs, and its result is dropped.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mlxport.converter.checkpoint.keys.rename import Patterns
+from mlxport.converter.graph import ops
+from mlxport.converter.graph.capture.capture import capture, eval_mode
+from mlxport.converter.graph.capture.dynamic import DynamicSizes
+from mlxport.converter.graph.ir.body import Lowered
+from mlxport.converter.graph.ir.naming import Kind, is_inlined, kind_of
+from mlxport.converter.graph.ir.sizes import spelled
+from mlxport.converter.graph.ir.user_files import is_mlx, is_ours
+from mlxport.converter.graph.ir.value import Value
+from mlxport.converter.graph.lowering.lower import attempt
+from mlxport.converter.graph.lowering.problems import THE_MODEL, Tally
+from mlxport.converter.tasks.coverage import Analysis, Modules, Ops, Share, Tensor
+from mlxport.converter.tasks.load_source_model import load_model
+from mlxport.converter.torch_model.example_inputs import example_call
+
+UNUSED = "not used in eval mode"
+UNSUPPORTED = "unsupported"
+
+
+def analyze_model(
+    model: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    channels_last: bool = False,
+    dynamic: Sequence[int] | int | None = None,
+    dynamic_shapes: Any = None,
+) -> Analysis:
+    """Analyze a torch model; see ``mlxport.analyze``."""
+    sizes = DynamicSizes.of(dynamic, dynamic_shapes)
+    with eval_mode(model):
+        captured = capture(model, args, kwargs, handled=ops.registry.OPS, dynamic=sizes)
+        lowered, tally = attempt(captured, channels_last_ends=channels_last)
+    body = lowered.bodies[""]
+    ways = _Ways(model, lowered, tally)
+    modules = ways.modules()
+    counted = _ops(tally)
+    covered, total, unused = ways.parameters()
+    return Analysis(
+        model=type(model).__name__,
+        inputs=_tensors(captured.signature.tensors(), body.inputs, body.sizes.names),
+        outputs=_tensors(
+            captured.signature.result.tensors("output"), body.outputs, body.sizes.names
+        ),
+        modules=modules,
+        ops=counted,
+        unsupported=tuple(tally.gaps()),
+        modules_covered=_share(modules),
+        ops_covered=Share(sum(op.covered for op in counted), sum(op.count for op in counted)),
+        parameters_covered=Share(covered, total),
+        parameters_unused=unused,
+    )
+
+
+def analyze_checkpoint(
+    source: str | Path,
+    *,
+    model: str | torch.nn.Module,
+    inputs: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    key: str | None = None,
+    prefix: str | None = None,
+    rename: Patterns | None = None,
+    dtype: str | None = None,
+    allow_lossy_cast: bool = False,
+    channels_last: bool = False,
+    dynamic: Sequence[int] | int | None = None,
+    dynamic_shapes: Any = None,
+) -> Analysis:
+    """Analyze what ``convert_checkpoint`` would do with the same arguments.
+
+    Raises:
+        ConversionError: the checkpoint does not fit the model, or the model cannot be captured.
+    """
+    torch_model = load_model(
+        source,
+        model,
+        model_args=model_args,
+        key=key,
+        prefix=prefix,
+        rename=rename,
+        dtype=dtype,
+        allow_lossy_cast=allow_lossy_cast,
+    ).model
+    args, named = example_call(torch_model, inputs, kwargs)
+    return analyze_model(
+        torch_model,
+        args,
+        named,
+        channels_last=channels_last,
+        dynamic=dynamic,
+        dynamic_shapes=dynamic_shapes,
+    )
+
+
+class _Ways:
+    """Which way every module of a model goes."""
+
+    def __init__(self, model: torch.nn.Module, lowered: Lowered, tally: Tally) -> None:
+        self.model = model
+        self.lowered = lowered
+        self.tally = tally
+        problems = {problem.module for problem in tally.problems.values()}
+        self.failing = {"" if path == THE_MODEL else path for path in problems}
+        read = [*tally.walked, *lowered.leaves, *lowered.arrays]
+        self.used = {above for path in read for above in _above(path)}
+        paths = [path for path, _ in model.named_modules(remove_duplicate=False)]
+        self.ways = {path: self._way(path) for path in paths}
+
+    def modules(self) -> tuple[Modules, ...]:
+        """Return the modules by class, way and reason, in the order of their first."""
+        counts: Counter[tuple[str, str, str]] = Counter()
+        for path, module in self.model.named_modules():
+            reason = self.tally.refusals.get(path, "")
+            counts[type(module).__qualname__, self.ways[path], reason] += 1
+        return tuple(
+            Modules(name, count, way, way != UNSUPPORTED, reason)
+            for (name, way, reason), count in counts.items()
+        )
+
+    def parameters(self) -> tuple[int, int, int]:
+        """Return how many numbers are covered, used and unused."""
+        ways: dict[int, tuple[int, set[str]]] = {}
+        for path, tensor in self.model.named_parameters(remove_duplicate=False):
+            found = ways.setdefault(id(tensor), (tensor.numel(), set()))[1]
+            found.add(self._parameter(path))
+        covered = sum(size for size, found in ways.values() if found - {UNUSED, UNSUPPORTED})
+        unused = sum(size for size, found in ways.values() if found == {UNUSED})
+        return covered, sum(size for size, _ in ways.values()) - unused, unused
+
+    def _parameter(self, path: str) -> str:
+        owner = path.rpartition(".")[0]
+        if path in self.lowered.arrays or self._leaf_above(owner) is not None:
+            return self.ways[owner]
+        return UNSUPPORTED if self.ways[owner] == UNSUPPORTED else UNUSED
+
+    def _leaf_above(self, path: str) -> str | None:
+        return next((leaf for leaf in _above(path) if leaf in self.lowered.leaves), None)
+
+    def _way(self, path: str) -> str:
+        module = self.model.get_submodule(path)
+        leaf = self._leaf_above(path)
+        if path in self.failing:
+            return UNSUPPORTED
+        if leaf is not None:
+            name = _spelled(self.lowered.leaves[leaf].spec.target)
+            return name if leaf == path else f"part of {name}"
+        if path not in self.used:
+            return UNUSED
+        kind = kind_of(module)
+        if kind is not Kind.CLASS:
+            return f"a {kind.value}"
+        return "op by op" if is_inlined(module) else "a class of its own, op by op"
+
+
+def _above(path: str) -> Iterator[str]:
+    """Yield a path and those above it, the model's first."""
+    yield ""
+    parts = path.split(".") if path else []
+    yield from (".".join(parts[: i + 1]) for i in range(len(parts)))
+
+
+def _spelled(target: Any) -> str:
+    name = str(getattr(target, "__name__", target))
+    if is_mlx(target):
+        return f"mlx.nn.{name}"
+    return f"layers.{name}" if is_ours(target) else f"{target.__module__}.{name}"
+
+
+def _ops(tally: Tally) -> tuple[Ops, ...]:
+    counts = Counter(tally.ops.values())
+    failed = Counter(tally.ops[node] for node in tally.problems if node in tally.ops)
+    return tuple(Ops(name, counts[name], counts[name] - failed[name]) for name in sorted(counts))
+
+
+def _share(modules: Sequence[Modules]) -> Share:
+    used = [row for row in modules if row.becomes != UNUSED]
+    return Share(sum(r.count for r in used if r.covered), sum(r.count for r in used))
+
+
+def _tensors(
+    names: Sequence[str], values: Iterable[Value], sizes: Mapping[str, str]
+) -> tuple[Tensor, ...]:
+    return tuple(
+        Tensor(
+            name,
+            str(v.dtype).removeprefix("torch."),
+            tuple(n if isinstance(n, int) else spelled(n, sizes) for n in v.shape),
+        )
+        for name, v in zip(names, values, strict=True)
+    )

@@ -1,0 +1,301 @@
+"""Convert a torch model: translate it, move its weights, run it in MLX and hold it to PyTorch."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlx.nn as nn
+import torch
+
+from mlxport.converter.checkpoint.keys.bind import bind
+from mlxport.converter.checkpoint.keys.rename import Patterns
+from mlxport.converter.errors import OptionsError
+from mlxport.converter.graph.capture.dynamic import DynamicSizes
+from mlxport.converter.graph.fold_batchnorm import translate_folded
+from mlxport.converter.graph.lowering.weight_plan import state_tensors
+from mlxport.converter.graph.translate import Translation, translate
+from mlxport.converter.output.carry_along import carry_along
+from mlxport.converter.output.contents import (
+    source_of,
+    stem_of,
+    write_folder,
+    write_report,
+    write_weights,
+)
+from mlxport.converter.output.live_model import live_model, load_source
+from mlxport.converter.output.whole_folder import OutputFolder
+from mlxport.converter.parity.hand_port.verify import verify_hand_port
+from mlxport.converter.parity.reference.reference import record_reference
+from mlxport.converter.parity.reference.trials import Trials
+from mlxport.converter.parity.report.report import ParityReport
+from mlxport.converter.parity.run.verify import verify_at_sizes
+from mlxport.converter.parity.verdict.compare import NOISE_MULTIPLE
+from mlxport.converter.parity.verdict.reference_data import Reference
+from mlxport.converter.parity.verify_gradients import TorchModel, verify_gradients
+from mlxport.converter.plan.quantize_step import Settings
+from mlxport.converter.plan.record import Conversion
+from mlxport.converter.plan.tensor import Tensor, to_mlx
+from mlxport.converter.tasks.load_source_model import load_model
+from mlxport.converter.tasks.quantize import (
+    Whole,
+    carrying,
+    dequantized,
+    live_weights,
+    quantize_folder,
+)
+from mlxport.converter.tasks.record_references import Origin
+from mlxport.converter.tasks.result import Converted, remember
+from mlxport.converter.timings import stage
+from mlxport.converter.torch_model.example_inputs import example_call
+
+
+def convert_model(
+    model: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    channels_last: bool = False,
+    verify: bool = True,
+    noise_multiple: float | None = None,
+    gradients: bool = False,
+    fold_batchnorm: bool = False,
+    dynamic: Sequence[int] | int | None = None,
+    dynamic_shapes: Any = None,
+    input_kinds: Sequence[str] = (),
+    batch_sizes: Sequence[int] | None = None,
+) -> Converted:
+    """Convert a torch model in memory; see ``mlxport.convert``."""
+    trials, sizes = Trials.of(input_kinds, batch_sizes), DynamicSizes.of(dynamic, dynamic_shapes)
+    translation, notes = _translated(fold_batchnorm, model, args, kwargs, channels_last, sizes)
+    with stage("weights"):
+        weights = _weights(translation, translation.conversion, state_tensors(model))
+        module = load_source(translation.source, translation.conversion.layers, translation.own)
+        built: nn.Module = module.Model()
+        built.load_weights([(name, to_mlx(tensor)) for name, tensor in weights.items()])
+        built.eval()
+    remember(built, translation.conversion)
+    report = None
+    if verify:
+        with stage("verify"):
+            origin = _origin(model, args, kwargs, translation, translation.conversion, trials)
+            report = _verified(built, origin, origin.references(), noise_multiple)
+            if gradients:
+                report = _with_gradients(report, built, model, args, kwargs)
+    return Converted(built, translation.source, translation.conversion, report, notes)
+
+
+def convert_checkpoint(
+    source: str | Path,
+    output: str | Path,
+    *,
+    model: str | torch.nn.Module,
+    inputs: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    key: str | None = None,
+    prefix: str | None = None,
+    rename: Patterns | None = None,
+    dtype: str | None = None,
+    allow_lossy_cast: bool = False,
+    max_shard_size: int | str | None = None,
+    overwrite: bool = False,
+    channels_last: bool = False,
+    noise_multiple: float | None = None,
+    gradients: bool = False,
+    fold_batchnorm: bool = False,
+    dynamic: Sequence[int] | int | None = None,
+    dynamic_shapes: Any = None,
+    quantize: Settings | None = None,
+    weights_only: bool = False,
+    input_kinds: Sequence[str] = (),
+    batch_sizes: Sequence[int] | None = None,
+) -> Converted:
+    """Convert a checkpoint into an output folder; see ``mlxport.api.convert_checkpoint``."""
+    sources = (Path(source),)
+    trials, sizes = Trials.of(input_kinds, batch_sizes), DynamicSizes.of(dynamic, dynamic_shapes)
+    with OutputFolder(Path(output), overwrite=overwrite, sources=sources) as folder:
+        loaded = load_model(
+            source,
+            model,
+            model_args=model_args,
+            key=key,
+            prefix=prefix,
+            rename=rename,
+            dtype=dtype,
+            allow_lossy_cast=allow_lossy_cast,
+        )
+        torch_model, checkpoint, keys = loaded.model, loaded.checkpoint, loaded.keys
+        args, named = example_call(torch_model, inputs, kwargs)
+        translation, notes = _translated(
+            fold_batchnorm, torch_model, args, named, channels_last, sizes, stem_of(checkpoint)
+        )
+        plan = bind(translation.conversion.plan, keys, checkpoint, prefix=prefix)
+        # what the plan uses and the checkpoint lacks (a counter) the model has
+        state = ChainMap(dict(checkpoint.tensors), _renamed(state_tensors(torch_model), keys))
+        written = write_weights(
+            folder,
+            plan,
+            checkpoint,
+            loaded.own,
+            state=state,
+            constants=translation.constants,
+            max_shard_size=max_shard_size,
+        )
+        factory = model if isinstance(model, str) else type(model).__qualname__
+        conversion = replace(
+            translation.conversion,
+            plan=plan.renamed(loaded.own),
+            source=source_of(checkpoint, written.sha256, model=factory),
+            digests=written.digests,
+        )
+        with stage("verify"):
+            origin = _origin(torch_model, args, named, translation, conversion, trials)
+            references = tuple(origin.references())
+        if not weights_only:
+            carry_along(folder, Path(source))
+        write_folder(folder, translation.source, conversion, references, translation.own)
+        built = live_model(folder)
+        remember(built, conversion, translation.conversion.plan)
+        with stage("verify"):
+            report = _verified(built, origin, references, noise_multiple)
+            if gradients:
+                report = _with_gradients(report, built, torch_model, args, named)
+        warnings = loaded.warnings
+        if quantize is not None and report.passed:
+            made = (torch_model, translation, conversion, plan, checkpoint, state)
+            whole = Whole(folder, *made, references, built, report, loaded.own)
+            built, conversion, report = quantize_folder(
+                whole, quantize, origin.references, max_shard_size=max_shard_size
+            )
+            report = replace(report, notes=(*report.notes, *origin.notes))
+        elif quantize is not None:
+            warnings = (*warnings, "the weights were not quantized, as parity does not hold")
+        write_report(folder, report)
+        text = (folder / "model.py").read_text(encoding="utf-8")
+    notes = (*checkpoint.notes, *notes)
+    return Converted(built, text, conversion, report, notes, warnings)
+
+
+def verify_model(
+    model: nn.Module,
+    module: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    noise_multiple: float | None = None,
+    gradients: bool = False,
+    input_kinds: Sequence[str] = (),
+    batch_sizes: Sequence[int] | None = None,
+    **by_hand: Any,
+) -> ParityReport:
+    """Hold a converted model to its torch model; see ``mlxport.verify``.
+
+    Args:
+        model: the MLX model; one that was not converted goes to `verify_hand_port`.
+        module: the torch model.
+        args: positional inputs.
+        kwargs: keyword inputs.
+        noise_multiple: how many times PyTorch's own noise passes.
+        gradients: judge those of inputs and parameters too.
+        input_kinds: kinds of inputs to judge besides.
+        batch_sizes: sizes of the batch to judge besides.
+        by_hand: what a model written by hand has to say (``names``, …); None says nothing.
+
+    Raises:
+        OptionsError: ``by_hand`` speaks of a model that was converted.
+    """
+    trials = Trials.of(input_kinds, batch_sizes)
+    conversion = getattr(model, "_mlxport_conversion", None)
+    if not isinstance(conversion, Conversion):
+        options = {"noise_multiple": noise_multiple or NOISE_MULTIPLE, "trials": trials, **by_hand}
+        return verify_hand_port(model, module, args, kwargs, gradients=gradients, **options)
+    if said := [option for option, value in by_hand.items() if value is not None]:
+        raise OptionsError(
+            f"{', '.join(said)}: for models written by hand. {type(model).__name__} comes from "
+            "mlxport.convert, which knows its layers and the order of their axes."
+        )
+    values = {}
+    if conversion.quantized is not None:
+        if gradients:
+            raise OptionsError("gradients: MLX gives none of quantized weights")
+        values = dequantized(model._mlxport_plan, live_weights(model))
+    origin = Origin(module, args, kwargs, conversion, trials)
+    with carrying(module, values):
+        references = origin.references() if not values else tuple(origin.references())
+        report = _verified(model, origin, references, noise_multiple)
+    return _with_gradients(report, model, module, args, kwargs) if gradients else report
+
+
+@stage("gradients")
+def _with_gradients(
+    report: ParityReport,
+    built: nn.Module,
+    model: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None,
+) -> ParityReport:
+    """Return the report of a converted model with its gradients judged, on the same arguments."""
+    entries = verify_gradients(
+        built,
+        built._mlxport_conversion,
+        TorchModel(model, args, kwargs, record_reference(model, args, kwargs, paths=())),
+        plan=built._mlxport_plan,
+        noise_multiple=report.noise_multiple,
+    )
+    return replace(report, gradients=entries)
+
+
+def _origin(
+    model: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None,
+    translation: Translation,
+    conversion: Conversion,
+    trials: Trials,
+) -> Origin:
+    return Origin(
+        model, args, kwargs, conversion, trials, sizes=translation.sizes, other=translation.other
+    )
+
+
+def _verified(
+    built: nn.Module,
+    origin: Origin,
+    references: Iterable[Reference],
+    noise_multiple: float | None,
+) -> ParityReport:
+    """Judge a converted model by all its references, and note what could not be tried."""
+    multiple = noise_multiple or NOISE_MULTIPLE
+    report = verify_at_sizes(built, origin.conversion, references, noise_multiple=multiple)
+    return replace(report, notes=(*report.notes, *origin.notes))
+
+
+def _translated(
+    fold_batchnorm: bool,
+    model: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None,
+    channels_last: bool,
+    sizes: DynamicSizes | None,
+    stem: str = "weights",
+) -> tuple[Translation, tuple[str, ...]]:
+    """Return the translation, and what there is to say of it."""
+    options: dict[str, Any] = {"channels_last": channels_last, "dynamic": sizes, "stem": stem}
+    if not fold_batchnorm:
+        return translate(model, args, kwargs, **options), ()
+    translation, note = translate_folded(model, args, kwargs, **options)
+    return translation, (note,)
+
+
+def _weights(
+    translation: Translation, conversion: Conversion, state: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    return {**dict(conversion.plan.apply(state)), **translation.constants}
+
+
+def _renamed(state: Mapping[str, Tensor], keys: Mapping[str, str]) -> dict[str, Tensor]:
+    return {keys.get(key, key): tensor for key, tensor in state.items()}

@@ -1,0 +1,262 @@
+"""Other weights through a plan that is there already: no model code, no capture.
+
+Needs torch only to read what ``torch.save`` wrote.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mlxport.converter.checkpoint.checkpoint import Checkpoint
+from mlxport.converter.checkpoint.formats.in_memory import checkpoint_of
+from mlxport.converter.checkpoint.formats.open_checkpoint import open_checkpoint
+from mlxport.converter.checkpoint.keys.bind import bind
+from mlxport.converter.checkpoint.keys.match import match_keys
+from mlxport.converter.checkpoint.keys.rename import Patterns, renamed
+from mlxport.converter.errors import ConversionError, StateDictError
+from mlxport.converter.output.carry_along import carry_along
+from mlxport.converter.output.contents import (
+    WEIGHTS,
+    open_weights,
+    read_conversion,
+    source_of,
+    write_config,
+    write_json,
+    write_weights,
+)
+from mlxport.converter.output.live_model import live_model
+from mlxport.converter.output.whole_folder import OutputFolder
+from mlxport.converter.plan.quantize_step import Quantized
+from mlxport.converter.plan.record import RECORD_FILE, Conversion
+from mlxport.converter.plan.steps import Cast
+from mlxport.converter.plan.tensor import Tensor, is_float, same_bits, to_mlx
+from mlxport.converter.plan.weight_plan import Entry, WeightPlan
+from mlxport.converter.tasks.inspection import Inspection, Row, ties_of
+from mlxport.converter.tasks.result import Converted, remember
+
+
+def convert_by_plan(
+    source: str | Path,
+    output: str | Path,
+    plan: str | Path,
+    *,
+    key: str | None = None,
+    prefix: str | None = None,
+    rename: Patterns | None = None,
+    allow_lossy_cast: bool = False,
+    max_shard_size: int | str | None = None,
+    overwrite: bool = False,
+    weights_only: bool = False,
+) -> Converted:
+    """Convert a checkpoint by another's plan; see ``mlxport.convert_checkpoint``."""
+    other = Path(plan).parent if Path(plan).name == RECORD_FILE else Path(plan)
+    sources = (Path(source), other)
+    with OutputFolder(Path(output), overwrite=overwrite, sources=sources) as folder:
+        old = read_conversion(other)
+        checkpoint, own = renamed(open_checkpoint(source, key), rename or {})
+        fitted = fit(old.plan, checkpoint, prefix, allow_lossy_cast)
+        written = write_weights(
+            folder,
+            fitted,
+            checkpoint,
+            own,
+            constants=_constants(old.plan, other),
+            max_shard_size=max_shard_size,
+            stem=old.stem,
+        )
+        model_of = {"model": old.source["model"]} if "model" in old.source else {}
+        conversion = replace(
+            old,
+            plan=fitted.renamed(own),
+            source=source_of(checkpoint, written.sha256, **model_of),
+            digests=written.digests,
+        )
+        if not weights_only:
+            carry_along(folder, Path(source))
+        if old.quantized is not None:  # as those were; the costs are theirs
+            unmeasured = Quantized(old.quantized.settings, old.quantized.layers, old.quantized.left)
+            conversion = replace(conversion, quantized=unmeasured)
+            write_config(folder, conversion)
+        write_json(folder / RECORD_FILE, conversion.to_json())
+        text = _copy_model(other, folder)
+        model = live_model(folder) if text else None
+        if model is not None:
+            remember(model, conversion)
+    notes = (*checkpoint.notes, _unverified(other, bool(text)))
+    return Converted(model, text, conversion, None, notes, written.warnings)
+
+
+def inspect_by_plan(
+    source: str | Path,
+    plan: str | Path,
+    *,
+    key: str | None = None,
+    prefix: str | None = None,
+    rename: Patterns | None = None,
+) -> Inspection:
+    """Tell what another checkpoint's plan makes of each tensor; see ``mlxport.inspect``."""
+    other = Path(plan).parent if Path(plan).name == RECORD_FILE else Path(plan)
+    checkpoint, _ = renamed(open_checkpoint(source, key), rename or {})
+    fitted = fit(read_conversion(other).plan, checkpoint, prefix, allow_lossy_cast=True)
+    rows = {row.name: row for entry in fitted.entries for row in _rows(entry, fitted)}
+    for name, reason in {**fitted.ignored, **fitted.aliases}.items():
+        spec = fitted.specs.get(name)
+        if spec is not None:
+            alias = name in fitted.aliases
+            kind, why = ("tied", f"it is {reason}") if alias else ("left out", reason)
+            rows[name] = Row(name, (name,), spec.dtype, spec.shape, spec.nbytes, kind, None, why)
+    ordered = tuple(rows[name] for name in fitted.specs if name in rows)
+    path, ties = str(checkpoint.path), ties_of(checkpoint)
+    return Inspection(path, checkpoint.key, checkpoint.notes, ordered, ties)
+
+
+def _rows(entry: Entry, plan: WeightPlan) -> Iterator[Row]:
+    """Yield what becomes of the sources of an entry."""
+    made = entry.apply(tuple(plan.specs[key].outline() for key in entry.sources))
+    becomes = made[0].shape if len(made) == 1 else None
+    steps = ", ".join(step.kind.replace("_", " ") for step in entry.steps)
+    target = ", ".join(entry.targets)
+    for key in entry.sources:
+        spec, why = plan.specs[key], steps or "the bits are kept"
+        given = (key, (key,), spec.dtype, spec.shape, spec.nbytes)
+        yield Row(*given, "by the plan", becomes, why, (), target)
+
+
+def convert_state_dict(
+    source: str | Path | Mapping[str, Any],
+    plan: str | Path | Conversion | WeightPlan,
+    *,
+    key: str | None = None,
+    prefix: str | None = None,
+    allow_lossy_cast: bool = False,
+) -> dict[str, Any]:
+    """Return MLX parameter -> array; see ``mlxport.convert_state_dict``."""
+    checkpoint = checkpoint_of(source, key)
+    constants: Mapping[str, Tensor] = {}
+    if isinstance(plan, (str, Path)):
+        folder = Path(plan).parent if Path(plan).name == RECORD_FILE else Path(plan)
+        plan = read_conversion(folder).plan
+        constants = _constants(plan, folder)
+    elif isinstance(plan, Conversion):
+        plan = plan.plan
+    if missing := sorted(set(plan.constants) - set(constants)):
+        raise ConversionError.listing(
+            "the plan leaves these to the model, and a plan alone does not hold them:",
+            missing,
+            "Give the output folder the plan lies in.",
+        )
+    fitted = fit(plan, checkpoint, prefix, allow_lossy_cast)
+    converted = {name: to_mlx(tensor) for name, tensor in fitted.apply(checkpoint.tensors)}
+    return {**converted, **{name: to_mlx(tensor) for name, tensor in constants.items()}}
+
+
+def fit(
+    plan: WeightPlan, checkpoint: Checkpoint, prefix: str | None, allow_lossy_cast: bool
+) -> WeightPlan:
+    """Return the plan with the keys and dtypes of a checkpoint of the same architecture.
+
+    Raises:
+        StateDictError: keys are missing or unexpected, shapes differ, dtypes are of another kind,
+            a cast would round, or tied tensors differ; all problems of a kind are listed.
+    """
+    if not plan.specs:
+        raise StateDictError(
+            "the plan does not say which tensors it expects: it was made for one layer, or by an "
+            "older mlxport. Convert with --model to make a plan for this checkpoint."
+        )
+    ties = {**plan.ties, **plan.aliases}
+    keys = match_keys(
+        {key: tensor.shape for key, tensor in checkpoint.tensors.items()},
+        {key: spec.shape for key, spec in plan.specs.items()},
+        prefix=prefix,
+        ties={key: ties.get(key, key) for key in plan.specs},
+        optional=set(plan.ignored),
+    )
+    _check_ties(ties, keys, checkpoint)
+    fitted = bind(plan, keys, checkpoint, prefix=prefix)
+    _check_casts(fitted, allow_lossy_cast)
+    return fitted
+
+
+def _check_ties(ties: Mapping[str, str], keys: Mapping[str, str], checkpoint: Checkpoint) -> None:
+    problems = [
+        f"{keys[one]} and {keys[other]}"
+        for one, other in ties.items()
+        if one in keys
+        and other in keys
+        and checkpoint.storage[keys[one]] != checkpoint.storage[keys[other]]
+        and not same_bits(checkpoint.tensors[keys[one]], checkpoint.tensors[keys[other]])
+    ]
+    if problems:
+        raise StateDictError.listing(
+            "the plan's model has one tensor where the checkpoint has two that differ:",
+            problems,
+            "The checkpoint belongs to a model that does not tie them: convert it with --model.",
+        )
+
+
+def _check_casts(plan: WeightPlan, allow_lossy_cast: bool) -> None:
+    kinds, lossy = [], []
+    for entry in plan.entries:
+        for step in entry.steps:
+            if not isinstance(step, Cast):
+                continue
+            for key, theirs, ours in zip(entry.sources, step.source, step.target, strict=True):
+                line = f"{key}: {theirs} to {ours}"
+                if is_float(theirs) != is_float(ours):
+                    kinds.append(line)
+                elif Cast((theirs,), (ours,)).rounds:
+                    lossy.append(line)
+    if kinds:
+        raise StateDictError.listing(
+            "these tensors have dtypes of another kind than the plan's:",
+            kinds,
+            "The checkpoint belongs to another model, or to a quantised form of it.",
+        )
+    if lossy and not allow_lossy_cast:
+        raise StateDictError.listing(
+            f"{len(lossy)} tensors could be rounded when cast to the plan's dtypes:",
+            lossy,
+            "Pass --allow-lossy-cast (allow_lossy_cast=True), or convert with --model to keep "
+            "their dtypes.",
+        )
+
+
+def _constants(plan: WeightPlan, folder: Path) -> dict[str, Tensor]:
+    """Return the arrays that come with the model, from the weights beside its plan."""
+    if not plan.constants:
+        return {}
+    try:
+        weights = open_weights(folder).tensors
+        return {name: weights[name] for name in plan.constants}
+    except (ConversionError, KeyError) as error:
+        raise ConversionError.listing(
+            f"{folder}: the plan leaves these to the model, and its weights do not hold them:",
+            plan.constants,
+            f"Keep {WEIGHTS} beside {RECORD_FILE} ({error}).",
+        ) from error
+
+
+def _copy_model(other: Path, folder: Path) -> str:
+    """Copy ``model.py`` and ``layers/`` and return the former's text; empty where there is none."""
+    if not (other / "model.py").is_file():
+        return ""
+    shutil.copyfile(other / "model.py", folder / "model.py")
+    if (other / "layers").is_dir():
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(other / "layers", folder / "layers", ignore=ignored)
+    return (folder / "model.py").read_text(encoding="utf-8")
+
+
+def _unverified(other: Path, runs: bool) -> str:
+    if not runs:
+        return f"there is no model.py beside the plan in {other}: weights alone were converted"
+    return (
+        f"parity was not judged: the reference in {other} is of other weights. To hold these to "
+        "PyTorch, convert them with --model, or call mlxport.verify(result.model, torch_model, "
+        "inputs)"
+    )

@@ -1,0 +1,135 @@
+"""Convert or inspect a checkpoint for an MLX model written by hand, on the command line.
+
+Needs torch only to read what ``torch.save`` wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlx.nn as nn
+
+from mlxport.converter.checkpoint.checkpoint import Checkpoint
+from mlxport.converter.checkpoint.formats.open_checkpoint import open_checkpoint
+from mlxport.converter.checkpoint.keys.bind import OUTSIDE
+from mlxport.converter.checkpoint.keys.infer_layout import COUNTERS
+from mlxport.converter.checkpoint.keys.rename import Patterns
+from mlxport.converter.output.carry_along import carry_along
+from mlxport.converter.output.contents import open_weights
+from mlxport.converter.output.whole_folder import OutputFolder
+from mlxport.converter.plan.tensor import TensorSpec, to_mlx
+from mlxport.converter.plan.weight_plan import WeightPlan
+from mlxport.converter.tasks.convert_weights import convert_by
+from mlxport.converter.tasks.fit_target import Fit, fit_target
+from mlxport.converter.tasks.inspection import Inspection, Row, ties_of
+from mlxport.converter.tasks.result import Converted
+from mlxport.converter.torch_model.factory import make_target
+
+
+def convert_for_target(
+    source: str | Path,
+    output: str | Path,
+    target: str | nn.Module,
+    *,
+    model_args: Mapping[str, Any] | None = None,
+    key: str | None = None,
+    prefix: str | None = None,
+    rename: Patterns | None = None,
+    dtype: str | None = None,
+    max_shard_size: int | str | None = None,
+    overwrite: bool = False,
+    weights_only: bool = False,
+) -> Converted:
+    """Convert weights for an MLX model; see ``mlxport.convert_checkpoint``.
+
+    Raises:
+        StateDictError: not every tensor has its parameter and every parameter its tensor; all
+            that does not fit is listed and nothing is written.
+    """
+    with OutputFolder(Path(output), overwrite=overwrite, sources=(Path(source),)) as folder:
+        checkpoint = open_checkpoint(source, key)
+        model = make_target(target, model_args) if isinstance(target, str) else target
+        fit = fit_target(model, checkpoint, rename or {}, prefix)
+        fit.require("Nothing was written.")
+        if not weights_only:
+            carry_along(folder, Path(source))
+        name = target if isinstance(target, str) else type(target).__qualname__
+        plan = _plan(checkpoint, fit)
+        found = convert_by(
+            folder,
+            plan,
+            checkpoint,
+            dtype=dtype,
+            max_shard_size=max_shard_size,
+            source={"target": name},
+        )
+        written = open_weights(folder).tensors
+        model.load_weights([(name, to_mlx(tensor)) for name, tensor in written.items()])
+    model.eval()
+    notes = (*fit.result.notes, f"parity was not judged: {name} is your own. {_VERIFY}")
+    return Converted(model, "", found.conversion, None, notes, found.warnings)
+
+
+_VERIFY = "mlxport.verify(model, torch_model, inputs) holds it to PyTorch."
+
+
+def inspect_for_target(
+    source: str | Path,
+    target: str | nn.Module,
+    *,
+    model_args: Mapping[str, Any] | None = None,
+    key: str | None = None,
+    prefix: str | None = None,
+    rename: Patterns | None = None,
+) -> Inspection:
+    """Tell what of a checkpoint goes where in an MLX model; see ``mlxport.inspect``."""
+    checkpoint = open_checkpoint(source, key)
+    model = make_target(target, model_args) if isinstance(target, str) else target
+    fit = fit_target(model, checkpoint, rename or {}, prefix)
+    layers = {path: type(module).__name__ for path, module in model.named_modules()}
+    goes = {name: parameter for parameter, name in fit.matched.items()}
+    rows = [_row(name, fit, goes.get(name), layers) for name in fit.named]
+    problems = tuple(fit.result.problems)
+    return Inspection(
+        str(checkpoint.path),
+        checkpoint.key,
+        fit.result.notes,
+        tuple(rows),
+        ties_of(checkpoint),
+        problems=problems,
+    )
+
+
+def _row(name: str, fit: Fit, parameter: str | None, layers: Mapping[str, str]) -> Row:
+    source = fit.named[name]
+    spec, becomes, target = source.spec, None, ""
+    counted = COUNTERS.get(name.rpartition(".")[2])
+    if parameter is None:
+        kind, evidence = ("counter", f"left out: {counted}") if counted else ("unexpected", "")
+    elif parameter in fit.entries:
+        slot = fit.slots[parameter]
+        kind, becomes, target = layers[slot.group], slot.shape, parameter
+        structural = parameter in fit.result.by_structure
+        evidence = "only this layer has these shapes" if structural else "its name"
+    else:
+        kind = "misshapen" if parameter in fit.result.misshapen else "unsettled"
+        evidence = f"meant for {parameter}"
+    evidence += "; its norm is folded" if source.steps else ""
+    shape, size = spec.shape, spec.nbytes
+    return Row(name, source.keys, spec.dtype, shape, size, kind, becomes, evidence, (), target)
+
+
+def _plan(checkpoint: Checkpoint, fit: Fit) -> WeightPlan:
+    ignored = {
+        key: COUNTERS.get(name.rpartition(".")[2], "")
+        for name, source in fit.named.items()
+        for key in source.keys
+        if name.rpartition(".")[2] in COUNTERS
+    }
+    specs = {key: TensorSpec.of(tensor) for key, tensor in checkpoint.tensors.items()}
+    used = {key for entry in fit.entries.values() for key in entry.sources}
+    ignored |= {key: OUTSIDE for key in specs if key not in used and key not in ignored}
+    ties = {key: group[0] for group in ties_of(checkpoint) for key in group[1:]}
+    return WeightPlan(tuple(fit.entries.values()), ignored, specs=specs, ties=ties)

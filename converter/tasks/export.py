@@ -1,0 +1,294 @@
+"""Export the model of an output folder as an MLX function, for C++ and Swift. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from mlxport.converter.checkpoint.writing.atomic import sibling, sync_folder
+from mlxport.converter.errors import CheckpointError, ConversionError, OptionsError, ParityError
+from mlxport.converter.output.contents import read_conversion, use_device
+from mlxport.converter.output.live_model import live_model
+from mlxport.converter.parity.run.interface import model_inputs, output_names
+from mlxport.converter.parity.run.trace import arrays, dtype_name, mapped
+from mlxport.converter.parity.run.verification import judge_value
+from mlxport.converter.parity.verdict.compare import NOISE_MULTIPLE
+from mlxport.converter.parity.verdict.reference_data import Reference
+from mlxport.converter.parity.verdict.reference_file import load_reference
+from mlxport.converter.plan.record import Conversion, ModuleRecord
+
+
+@dataclass(frozen=True)
+class Array:
+    """One array an exported function takes or gives.
+
+    Attributes:
+        name: of the argument, or ``output`` with what is read of it.
+        dtype: its dtype by name.
+        shape: its shape, as MLX stores it.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype} {self.shape}"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported function.
+
+    Attributes:
+        path: the file.
+        inputs: what it takes, all by position.
+        outputs: what it gives, flattened.
+        identical: whether it gave the very bits that ``model.py`` gives for the stored inputs.
+            Otherwise it is within ``noise_multiple`` of PyTorch, as parity judges.
+        shapeless: whether it takes other shapes.
+        device: what it runs on; fixed when it is exported.
+        warnings: what the user should look into.
+    """
+
+    path: Path
+    inputs: tuple[Array, ...]
+    outputs: tuple[Array, ...]
+    identical: bool
+    shapeless: bool
+    device: str
+    warnings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        agrees = "bit-identical to model.py" if self.identical else "not bit-identical to model.py"
+        judged = "" if self.identical else ", but within PyTorch's noise as parity judges"
+        return "\n".join(
+            [
+                f"{self.path}: {agrees} on the stored inputs{judged}; runs on {self.device}",
+                *(f"takes {array}" for array in self.inputs),
+                *(f"gives {array}" for array in self.outputs),
+            ]
+        )
+
+
+def export_folder(
+    folder: str | Path,
+    path: str | Path,
+    *,
+    shapeless: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+    noise_multiple: float | None = None,
+) -> Exported:
+    """Export the model of an output folder; see ``mlxport.export_function``."""
+    destination = Path(path)
+    _check(destination, overwrite)
+    use_device(device)
+    conversion = read_conversion(Path(folder))
+    if conversion.draws:
+        raise ConversionError(
+            f"{folder}: the model draws random numbers; an exported function would draw the same "
+            "ones at every call. Give them to the model as an input instead."
+        )
+    reference = load_reference(Path(folder) / "reference.safetensors")
+    function = _Function(live_model(folder), conversion, reference)
+    temporary = sibling(destination, "partial")
+    try:
+        identical = function.write(temporary, shapeless, noise_multiple or NOISE_MULTIPLE)
+        os.replace(temporary, destination)
+    except OSError as error:
+        raise CheckpointError(
+            f"{destination} cannot be written: {error.strerror or error}"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(destination.parent)
+    names = output_names(conversion, reference)
+    return Exported(
+        destination,
+        _described(function.names, function.inputs),
+        _described(names, function.expected),
+        identical,
+        shapeless,
+        "cpu" if mx.default_device() == mx.cpu else "gpu",
+        (FIXED_SIZES,) if shapeless and not conversion.dynamic else (),
+    )
+
+
+FIXED_SIZES = (
+    "for other shapes the function computes what model.py computes, which was itself held to "
+    "PyTorch on the shapes it was converted for only"
+)
+
+
+class _Function:
+    """The model as a function from arrays to arrays, flat on both sides."""
+
+    def __init__(self, model: Any, conversion: Conversion, reference: Reference) -> None:
+        roots = [record for record in conversion.modules if record.path == ""]
+        self.root: ModuleRecord = roots[0]
+        self.model, self.reference = model, reference
+        self.given = model_inputs(self.root, conversion, reference)
+        self.inputs = list(arrays(self.given))
+        signature = conversion.signature
+        self.names = list(conversion.inputs if signature is None else signature.tensors())
+        self.expected = self(*self.inputs)
+        mx.eval(self.expected)
+
+    def __call__(self, *inputs: mx.array) -> tuple[mx.array, ...]:
+        waiting = iter(inputs)
+        args, named = mapped(lambda x: next(waiting) if isinstance(x, mx.array) else x, self.given)
+        return tuple(arrays(self.model(*args, **named)))
+
+    def write(self, path: Path, shapeless: bool, noise_multiple: float) -> bool:
+        """Write the function, hold what was written to model.py and to PyTorch.
+
+        Returns:
+            Whether it gives the very bits that model.py gives.
+
+        Raises:
+            ConversionError: MLX cannot export it, or not run what it exported.
+            ParityError: it computes something else.
+        """
+        metadata = json.dumps({"format": "mlxport", "inputs": self.names})
+        try:
+            with _without_addmm() if shapeless else nullcontext():
+                mx.export_function(
+                    str(path), self.__call__, *self.inputs, shapeless=shapeless, metadata=metadata
+                )
+            function: Any = mx.import_function(str(path))
+            outputs = function(*self.inputs)
+            mx.eval(outputs)
+        except (ValueError, RuntimeError) as error:
+            advice = " Export it without --shapeless: its shapes are then fixed."
+            raise ConversionError(
+                f"MLX cannot export {type(self.model).__name__}: {error}"
+                f"{advice if shapeless else ''}"
+            ) from error
+        if shapeless:
+            self._check_other_shapes(function)
+        if _same_bits(outputs, self.expected):
+            return True
+        problems = [
+            f"output {k}: {problem}"
+            for k, output in enumerate(outputs)
+            for problem in self._problems(k, output, noise_multiple)
+        ]
+        if problems:
+            raise ParityError.listing("the exported function differs from PyTorch:", problems)
+        return False
+
+    def _check_other_shapes(self, function: Callable[..., tuple[mx.array, ...]]) -> None:
+        """Hold a shapeless function to model.py where each axis that model.py allows is doubled.
+
+        MLX exports some graphs shapeless that then compute nonsense for other shapes.
+
+        Raises:
+            ParityError: it gives something else there, or there is no axis to try.
+        """
+        name = type(self.model).__name__
+        checked = 0
+        for axis in range(max(x.ndim for x in self.inputs)):
+            wider = [mx.repeat(x, 2, axis) if x.ndim > axis else x for x in self.inputs]
+            try:
+                expected = self(*wider)
+                mx.eval(expected)
+            except Exception:  # whatever the model's code raises: it has no such size
+                continue
+            problem = _difference(function, wider, expected)
+            if problem:
+                shapes = ", ".join(str(tuple(x.shape)) for x in wider)
+                raise ParityError(
+                    f"MLX exports {name} without shapes, but the function is wrong for the inputs "
+                    f"{shapes}: {problem}. Export it without --shapeless, one file for each shape."
+                )
+            checked += 1
+        if not checked:
+            raise ParityError(
+                f"{name} takes no other shapes, so a shapeless function cannot be checked. "
+                "Export it without --shapeless."
+            )
+
+    def _problems(self, k: int, output: mx.array, noise_multiple: float) -> Sequence[str]:
+        value = self.reference.outputs[k]
+        return judge_value(output, self.root.outputs[k], value, noise_multiple).problems
+
+
+@contextmanager
+def _without_addmm() -> Iterator[None]:
+    """Let layers multiply and add in two steps.
+
+    MLX 0.32.4 exports ``mx.addmm``, which Linear calls, with the bias spread to a fixed shape; for
+    other shapes it then reads past its end.
+    """
+    addmm = mx.addmm
+    setattr(mx, "addmm", lambda c, a, b: a @ b + c)  # noqa: B010 (it is typed as a constant)
+    try:
+        yield
+    finally:
+        setattr(mx, "addmm", addmm)  # noqa: B010
+
+
+def _same_bits(ours: Sequence[mx.array], theirs: Sequence[mx.array]) -> bool:
+    if [(a.dtype, a.shape) for a in ours] != [(b.dtype, b.shape) for b in theirs]:
+        return False
+    pairs = zip(ours, theirs, strict=True)
+    return all(
+        bool(mx.array_equal(a.reshape(-1).view(mx.uint8), b.reshape(-1).view(mx.uint8)))
+        for a, b in pairs
+    )
+
+
+def _difference(
+    function: Callable[..., tuple[mx.array, ...]],
+    inputs: Sequence[mx.array],
+    expected: Sequence[mx.array],
+) -> str:
+    """Say how a function differs from the model on some inputs, or nothing."""
+    try:
+        outputs = function(*inputs)
+        mx.eval(outputs)
+    except (ValueError, RuntimeError) as error:
+        return str(error)
+    if _same_bits(outputs, expected):
+        return ""
+    for k, (output, value) in enumerate(zip(outputs, expected, strict=True)):
+        if output.dtype != value.dtype or output.shape != value.shape:
+            return f"output {k} is {output.dtype} {output.shape}"
+        if not _near(output, value):
+            return f"output {k} holds other values"
+    return ""
+
+
+def _near(output: mx.array, value: mx.array) -> bool:
+    """Whether two arrays differ by rounding alone: a thousandth of the norm, equal integers."""
+    if not mx.issubdtype(value.dtype, mx.floating):
+        return bool(mx.array_equal(output, value))
+    ours, theirs = output.astype(mx.float32), value.astype(mx.float32)
+    finite = mx.isfinite(theirs)
+    if not mx.array_equal(mx.where(finite, 0, ours), mx.where(finite, 0, theirs), equal_nan=True):
+        return False
+    ours, theirs = mx.where(finite, ours, 0), mx.where(finite, theirs, 0)
+    return bool(mx.linalg.norm(ours - theirs) <= 1e-3 * mx.linalg.norm(theirs))
+
+
+def _described(names: Sequence[str], values: Sequence[mx.array]) -> tuple[Array, ...]:
+    pairs = zip(names, values, strict=True)
+    return tuple(Array(name, dtype_name(v), tuple(v.shape)) for name, v in pairs)
+
+
+def _check(destination: Path, overwrite: bool) -> None:
+    if destination.is_dir() or not destination.parent.is_dir():
+        raise OptionsError(f"{destination} cannot be written: name a file in a folder that exists.")
+    if destination.exists() and not overwrite:
+        raise OptionsError(
+            f"{destination} exists already. Name another file, or pass --overwrite "
+            "(overwrite=True) to replace it."
+        )

@@ -1,0 +1,46 @@
+"""Load a PyTorch checkpoint into an MLX model written by hand: its layers say the layout.
+
+Needs torch only to read what ``torch.save`` wrote.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlx.nn as nn
+
+from mlxport.converter.checkpoint.formats.in_memory import checkpoint_of
+from mlxport.converter.checkpoint.keys.rename import Patterns
+from mlxport.converter.plan.tensor import cast, to_mlx
+from mlxport.converter.tasks.fit_target import Loaded, fit_target
+
+
+def load_weights(
+    model: nn.Module,
+    source: str | Path | Mapping[str, Any],
+    *,
+    rename: Patterns | None = None,
+    key: str | None = None,
+    prefix: str | None = None,
+    strict: bool = True,
+) -> Loaded:
+    """Load PyTorch's weights into an MLX model; see ``mlxport.load_weights``."""
+    checkpoint = checkpoint_of(source, key)
+    fit = fit_target(model, checkpoint, rename or {}, prefix)
+    if strict:
+        fit.require("Nothing was loaded. strict=False loads what fits and returns the rest.")
+    arrays, rounded = [], []
+    for name, entry in fit.entries.items():
+        (tensor,) = entry.apply(tuple(checkpoint.tensors[k] for k in entry.sources))
+        if tensor.dtype == "F64":
+            tensor = cast(tensor, "F32")
+            rounded.append(name)
+        arrays.append((name, to_mlx(tensor)))
+    if rounded:
+        message = f"float64 became float32, as MLX computes in that: {', '.join(rounded)}"
+        warnings.warn(message, UserWarning, stacklevel=3)
+    model.load_weights(arrays, strict=False)
+    return fit.result

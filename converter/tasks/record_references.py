@@ -1,0 +1,116 @@
+"""Run a torch model and record what its converted counterpart is held to, in every run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from mlxport.converter.graph.capture.other_inputs import OtherInputs
+from mlxport.converter.graph.capture.size_guards import hold
+from mlxport.converter.parity.reference.kept_values import tensors
+from mlxport.converter.parity.reference.reference import record_reference
+from mlxport.converter.parity.reference.trials import Given, Trial, Trials, batched, recorded_trials
+from mlxport.converter.parity.verdict.reference_data import Reference
+from mlxport.converter.plan.record import Conversion
+from mlxport.converter.torch_model.calls import in_order
+
+# judged wherever the batch is left open, unless others are asked for
+BATCH_SIZES = (1, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """A torch model and the example it was converted on, or is verified on.
+
+    Attributes:
+        model: the torch model.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        conversion: the record of the conversion.
+        trials: what is to be judged besides the example.
+        sizes: name of each dynamic size -> what it is in the example.
+        other: the call at other sizes, where sizes are dynamic.
+        notes: filled in while references are recorded: what could not be tried, and why.
+    """
+
+    model: torch.nn.Module
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any] | None
+    conversion: Conversion
+    trials: Trials = field(default_factory=Trials)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    other: OtherInputs | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def paths(self) -> list[str]:
+        """The torch modules that have a counterpart."""
+        return [record.path for record in self.conversion.modules if record.path]
+
+    def references(self) -> Iterator[Reference]:
+        """Yield what PyTorch computes for the example, at other sizes, and in every trial.
+
+        Layer inputs are kept of the first two kinds of runs, so that layers are judged alone.
+
+        Raises:
+            ParityError: the model cannot be run again.
+        """
+        yield replace(self._recorded(self.args, self.kwargs), sizes=self.sizes)
+        if self.other is not None:
+            other = self._recorded(self.other.args, self.other.kwargs)
+            yield replace(other, sizes=self.other.sizes)
+        given = in_order(self.model, self.args, self.kwargs)
+        trials = [*self.trials.of_kinds(given), *self._of_batch_sizes(given)]
+        for reference in recorded_trials(self.model, trials, self.paths, self.notes):
+            yield replace(reference, sizes={**self.sizes, **self._batch(reference)})
+
+    def _recorded(self, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> Reference:
+        since = {r.path: r.since for r in self.conversion.modules if r.since}
+        return record_reference(
+            self.model, args, kwargs, paths=self.paths, since=since, keep_inputs=True
+        )
+
+    def _of_batch_sizes(self, given: Given) -> Iterator[Trial]:
+        """Yield a call for each batch size that is not judged anyhow, and note what cannot be."""
+        name, moves = self._moves(given)
+        wanted = self.trials.batch_sizes
+        wanted = (BATCH_SIZES if name else ()) if wanted is None else wanted
+        sizes = [len(x) for x, moving in zip(tensors(given), moves, strict=False) if moving]
+        known = {*sizes, self.other.sizes.get(name, 0) if self.other else 0}
+        for size in wanted:
+            reason = self._reason_against(name, size)
+            if reason:
+                self.notes.append(f"batch size {size} not judged: {reason}")
+            elif size not in known:
+                yield Trial(f"batch size {size}", batched(given, size, moves))
+
+    def _moves(self, given: Given) -> tuple[str, list[bool]]:
+        """Return the name of the batch size, and of each input whether its first axis is that."""
+        root = next(record for record in self.conversion.modules if record.path == "")
+        layouts, inputs = root.inputs, tensors(given)
+        if [len(layout.shape) for layout in layouts] != [x.ndim for x in inputs]:
+            return "", []
+        firsts = [layout.shape[0] if layout.shape else None for layout in layouts]
+        name = next((one for one in firsts if one in self.conversion.dynamic), "")
+        return str(name), [one == name for one in firsts]
+
+    def _reason_against(self, name: str, size: int) -> str:
+        if not name:
+            return "the batch is fixed as it was captured; dynamic=(0,) leaves it open"
+        least, most = self.conversion.dynamic[name]
+        least = 1 if least == 2 else least  # which torch.export assumes of every open size
+        sizes = {**self.sizes, name: size}
+        complete = sizes.keys() >= self.conversion.dynamic.keys()
+        if size < least or (most is not None and size > most):
+            return f"the model takes {least} to {'any' if most is None else most}"
+        if complete and not hold(self.conversion.conditions, sizes):
+            return f"the model takes {', '.join(self.conversion.conditions)}"
+        return ""
+
+    def _batch(self, reference: Reference) -> dict[str, int]:
+        _, _, size = reference.case.partition("batch size ")
+        name = self._moves(in_order(self.model, self.args, self.kwargs))[0]
+        return {name: int(size)} if size and name in self.sizes else {}

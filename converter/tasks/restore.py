@@ -1,0 +1,224 @@
+"""Back to PyTorch: the weight plan of an output folder run backwards.
+
+Needs no torch to write ``.safetensors``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+
+from mlxport.converter.checkpoint.checkpoint import Checkpoint
+from mlxport.converter.checkpoint.formats.mapped import released
+from mlxport.converter.checkpoint.formats.safetensors import open_safetensors
+from mlxport.converter.checkpoint.writing.safetensors import write_safetensors
+from mlxport.converter.errors import ConversionError, OptionsError, StateDictError
+from mlxport.converter.output.contents import LEFT_OUT, open_weights, read_conversion
+from mlxport.converter.plan.quantize_step import Quantize
+from mlxport.converter.plan.record import RECORD_FILE
+from mlxport.converter.plan.steps import Cast, Step
+from mlxport.converter.plan.tensor import Tensor, TensorSpec, same_bits
+from mlxport.converter.plan.weight_plan import WeightPlan
+from mlxport.converter.progress import counted
+
+_TORCH_ENDINGS = (".pt", ".pth", ".bin", ".ckpt")
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A PyTorch checkpoint made of an MLX model's weights.
+
+    Attributes:
+        path: the file that was written.
+        keys: the keys in it.
+        lost: key -> why it could not be given back.
+        rounded: keys whose values a cast had rounded: original dtype, rounded values.
+        quantized: keys whose values had been quantised: those the quantised ones stand for.
+    """
+
+    path: Path
+    keys: tuple[str, ...]
+    lost: Mapping[str, str] = field(default_factory=dict)
+    rounded: tuple[str, ...] = ()
+    quantized: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the file lacks of the checkpoint that was converted, one sentence each."""
+        lost = _by_reason(self.lost)
+        found = [f"{', '.join(keys)} could not be given back: {why}" for why, keys in lost.items()]
+        if self.rounded:
+            found.append(
+                f"{len(self.rounded)} tensors were rounded when they were converted and have "
+                f"their dtype back, but not those values: {', '.join(self.rounded)}"
+            )
+        if self.quantized:
+            found.append(
+                f"{len(self.quantized)} tensors were quantized when they were converted and hold "
+                f"what is left of their values: {', '.join(self.quantized)}"
+            )
+        return tuple(found)
+
+
+def _by_reason(lost: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the keys that share each reason: a fold takes many tensors for one."""
+    reasons: dict[str, list[str]] = {}
+    for key, why in lost.items():
+        reasons.setdefault(why, []).append(key)
+    return reasons
+
+
+def restore(
+    source: str | Path, output: str | Path, *, partial: bool = False, overwrite: bool = False
+) -> Restored:
+    """Write the checkpoint that an output folder was made from; see ``mlxport.restore``."""
+    path = _checked(Path(output), overwrite)
+    folder = Path(source).parent if Path(source).name == RECORD_FILE else Path(source)
+    plan = read_conversion(folder).plan
+    weights = open_weights(folder)
+    kept = _kept(folder)
+    found = {name: TensorSpec.of(tensor) for name, tensor in weights.tensors.items()}
+    specs = _restored_specs(plan, found, folder)
+    lost = _lost(plan, found, kept)
+    needed = {key: why for key, why in lost.items() if key not in plan.ignored}
+    if needed and not partial:
+        raise ConversionError.listing(
+            "these tensors cannot be given back:",
+            (f"{', '.join(keys)}: {why}" for why, keys in _by_reason(needed).items()),
+            "--partial (partial=True) writes the others.",
+        )
+    _check_ties(plan, weights.tensors, lost)
+    specs |= {key: TensorSpec.of(tensor) for key, tensor in kept.items()}
+    order = [key for key in plan.specs if key in specs]
+    specs = {key: specs[key] for key in dict.fromkeys([*order, *specs])}
+    _write(path, plan, weights, kept, specs)
+    rounded = _changed(plan, lambda step: isinstance(step, Cast) and step.rounds)
+    quantized = _changed(plan, lambda step: isinstance(step, Quantize))
+    kept_keys = [tuple(key for key in keys if key in specs) for keys in (rounded, quantized)]
+    return Restored(path, tuple(specs), lost, *kept_keys)
+
+
+def _checked(path: Path, overwrite: bool) -> Path:
+    if path.suffix not in (".safetensors", *_TORCH_ENDINGS):
+        endings = ", ".join((".safetensors", *_TORCH_ENDINGS))
+        raise OptionsError(f"{path}: the ending says what is to be written: one of {endings}")
+    if path.exists() and (not overwrite or path.is_dir()):
+        raise OptionsError(
+            f"{path} exists already. Name another file, or pass --overwrite (overwrite=True) to "
+            "replace it."
+        )
+    if not path.parent.is_dir():
+        raise OptionsError(f"{path.parent}: there is no such folder")
+    return path
+
+
+def _kept(folder: Path) -> Mapping[str, Tensor]:
+    path = folder / LEFT_OUT
+    return open_safetensors(path).tensors if path.exists() else {}
+
+
+def _restored_specs(
+    plan: WeightPlan, found: Mapping[str, TensorSpec], folder: Path
+) -> dict[str, TensorSpec]:
+    """Return key -> spec of what the plan gives back of these MLX tensors; reads no values.
+
+    Raises:
+        StateDictError: the weights are not those the plan gives; all problems are listed.
+    """
+    problems = []
+    specs: dict[str, TensorSpec] = {}
+    aliases = plan.names()
+    for entry in plan.entries:
+        if missing := [name for name in entry.targets if name not in found]:
+            problems += [f"missing     {name}" for name in missing]
+            continue
+        try:
+            tensors = entry.invert(tuple(found[name].outline() for name in entry.targets))
+        except (ConversionError, ValueError) as error:
+            if isinstance(error, ValueError):  # numpy: the shape does not fit the steps
+                problems.append(f"misshapen   {', '.join(entry.targets)}: {error}")
+            continue
+        for key, tensor in zip(entry.sources, tensors, strict=True):
+            got, expected = TensorSpec.of(tensor), plan.specs.get(key)
+            if expected not in (None, got):
+                names = ", ".join(entry.targets)
+                problems.append(f"misshapen   {names}: gives {got} for {key}, not {expected}")
+            specs |= dict.fromkeys(aliases[key], got)
+    if problems:
+        raise StateDictError.listing(
+            f"{folder}: the weights do not fit the plan in {RECORD_FILE}:",
+            problems,
+            "Weights trained further keep their names, shapes and dtypes; these are others.",
+        )
+    return specs
+
+
+def _lost(
+    plan: WeightPlan, found: Mapping[str, TensorSpec], kept: Mapping[str, Tensor]
+) -> dict[str, str]:
+    aliases = plan.names()
+    lost = {
+        name: why
+        for entry, why in plan.irreversible(found)
+        for key in entry.sources
+        for name in aliases[key]
+    }
+    lost |= {
+        key: f"it was left out ({why})"
+        for key, why in plan.ignored.items()
+        if key in plan.specs and key not in kept
+    }
+    return lost
+
+
+def _check_ties(plan: WeightPlan, weights: Mapping[str, Tensor], lost: Mapping[str, str]) -> None:
+    """Check that what is one tensor in PyTorch and several in MLX still has one value."""
+    uses = Counter(plan.ties.get(key, key) for entry in plan.entries for key in entry.sources)
+    shared = {key for key, count in uses.items() if count > 1}
+    found: dict[str, Tensor] = {}
+    apart = []
+    for entry in plan.entries:
+        for position, key in enumerate(entry.sources):
+            first = plan.ties.get(key, key)
+            if key in lost or first not in shared:
+                continue
+            value = entry.invert(tuple(weights[name] for name in entry.targets))[position]
+            if not same_bits(found.setdefault(first, value), value):
+                apart.append(f"{first}: {', '.join(entry.targets)} differs")
+    if apart:
+        raise StateDictError.listing(
+            "these are one tensor in PyTorch and several in MLX, which differ by now:",
+            apart,
+            "They were trained apart, so no value of the one tensor stands for both.",
+        )
+
+
+def _changed(plan: WeightPlan, changes: Callable[[Step], bool]) -> Iterator[str]:
+    """Yield the keys whose values a step of a kind changed."""
+    aliases = plan.names()
+    for entry in plan.entries:
+        if any(map(changes, entry.steps)):
+            yield from (name for key in entry.sources for name in aliases[key])
+
+
+def _write(
+    path: Path,
+    plan: WeightPlan,
+    weights: Checkpoint,
+    kept: Mapping[str, Tensor],
+    specs: Mapping[str, TensorSpec],
+) -> None:
+    moved = released(plan.invert(weights.tensors, partial=True), weights.mapped)
+    given = chain(moved, kept.items())
+    pairs = counted(given, {key: spec.nbytes for key, spec in specs.items()})
+    if path.suffix == ".safetensors":
+        write_safetensors(path, pairs, {"format": "pt"}, specs=specs)
+        return
+    from mlxport.converter.checkpoint.writing.torch_file import write_torch
+
+    ties = {**plan.ties, **plan.aliases}
+    ties = {key: other for key, other in ties.items() if key in specs}
+    write_torch(path, pairs, ties, specs)

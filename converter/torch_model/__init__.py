@@ -1,0 +1,1 @@
+"""The user's PyTorch model: how it is made, called and built."""

@@ -1,0 +1,1 @@
+"""Operations on arrays that MLX lacks or computes differently from PyTorch."""

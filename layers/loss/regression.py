@@ -1,0 +1,192 @@
+"""Losses between values: absolute and squared errors, and likelihoods of counts and of Gaussians.
+
+``mlx.nn.losses`` reduces by ``none`` unless told otherwise and lacks some of PyTorch's arguments.
+Here arguments and defaults are PyTorch's. Input and target broadcast; half precision is computed in
+float32. The result has the shape of the terms for ``reduction="none"``, else none: ``()``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import mlx.core as mx
+
+from mlxport.layers.loss.reduction import REDUCTIONS, check_reduction, reduced
+from mlxport.layers.norm.statistics import widened
+
+
+def l1_loss(x: mx.array, target: mx.array, reduction: str = "mean") -> mx.array:
+    """``|x - target|``, of complex values too; matches ``aten::l1_loss``.
+
+    Raises:
+        ValueError: there is no such reduction.
+    """
+    terms = mx.abs(widened(x) - widened(target))
+    dtype = mx.result_type(x, target)
+    return reduced("l1_loss", terms, reduction, terms.dtype if dtype == mx.complex64 else dtype)
+
+
+def mse_loss(x: mx.array, target: mx.array, reduction: str = "mean") -> mx.array:
+    """``(x - target)²``; matches ``aten::mse_loss``.
+
+    Raises:
+        ValueError: there is no such reduction.
+    """
+    terms = mx.square(widened(x) - widened(target))
+    return reduced("mse_loss", terms, reduction, mx.result_type(x, target))
+
+
+def smooth_l1_loss(
+    x: mx.array, target: mx.array, reduction: str = "mean", beta: float = 1.0
+) -> mx.array:
+    """``d² / (2·beta)`` for a distance ``d`` below ``beta``, ``d - beta/2`` from there on.
+
+    Matches ``torch.nn.functional.smooth_l1_loss``; at ``beta=0`` it is :func:`l1_loss`.
+
+    Raises:
+        ValueError: ``beta`` is negative, or there is no such reduction.
+    """
+    if beta < 0:
+        raise ValueError(f"[smooth_l1_loss] 'beta' must not be negative but got {beta}.")
+    if beta == 0:
+        return l1_loss(x, target, reduction)
+    curved, straight = _split_distance(x, target, beta)
+    terms = mx.square(curved) * (0.5 / beta) + straight
+    return reduced("smooth_l1_loss", terms, reduction, mx.result_type(x, target))
+
+
+def huber_loss(
+    x: mx.array, target: mx.array, reduction: str = "mean", delta: float = 1.0
+) -> mx.array:
+    """``d²/2`` for a distance ``d`` below ``delta``, ``delta·(d - delta/2)`` from there on.
+
+    Matches ``aten::huber_loss``.
+
+    Raises:
+        ValueError: ``delta`` is not positive, or there is no such reduction.
+    """
+    if delta <= 0:
+        raise ValueError(f"[huber_loss] 'delta' must be positive but got {delta}.")
+    curved, straight = _split_distance(x, target, delta)
+    terms = 0.5 * mx.square(curved) + delta * straight
+    return reduced("huber_loss", terms, reduction, mx.result_type(x, target))
+
+
+def _split_distance(x: mx.array, target: mx.array, at: float) -> tuple[mx.array, mx.array]:
+    """The distance up to ``at``, and what is beyond: no branch that could overflow."""
+    distance = mx.abs(widened(x) - widened(target))
+    below = mx.minimum(distance, at)
+    return below, distance - below
+
+
+def kl_div(
+    x: mx.array, target: mx.array, reduction: str = "mean", log_target: bool = False
+) -> mx.array:
+    """``target·(log target - x)`` for log-probabilities ``x``; matches ``aten::kl_div``.
+
+    Args:
+        x: log-probabilities, any shape.
+        target: probabilities, or their logarithms with ``log_target``.
+        reduction: also ``batchmean``: the sum over the size of the first axis.
+        log_target: whether ``target`` holds logarithms.
+
+    Raises:
+        ValueError: there is no such reduction.
+    """
+    check_reduction("kl_div", reduction, (*REDUCTIONS, "batchmean"))
+    wide, t = widened(x), widened(target)
+    if log_target:
+        terms = mx.exp(t) * (t - wide)
+    else:
+        certain = mx.where(t == 0, 1, t)  # 0·log 0 is 0
+        terms = mx.where(t == 0, 0, t * mx.log(certain)) - t * wide
+    dtype = mx.result_type(x, target)
+    if reduction != "batchmean":
+        return reduced("kl_div", terms, reduction, dtype)
+    sum_of_all = reduced("kl_div", terms, "sum", terms.dtype)
+    return (sum_of_all / x.shape[0] if x.ndim else sum_of_all).astype(dtype)
+
+
+def poisson_nll_loss(
+    x: mx.array,
+    target: mx.array,
+    log_input: bool = True,
+    full: bool = False,
+    eps: float = 1e-8,
+    reduction: str = "mean",
+) -> mx.array:
+    """Negative log-likelihood of counts; matches ``aten::poisson_nll_loss``.
+
+    Args:
+        x: the logarithm of the rate, or with ``log_input=False`` the rate itself.
+        target: the counts.
+        log_input: what ``x`` holds.
+        full: add Stirling's term for counts above 1.
+        eps: added to a rate before its logarithm is taken.
+        reduction: ``none``, ``mean`` or ``sum``.
+
+    Raises:
+        ValueError: there is no such reduction.
+    """
+    rate, count = widened(x), widened(target)
+    logarithm = rate if log_input else mx.log(rate + eps)
+    terms = (mx.exp(rate) if log_input else rate) - count * logarithm
+    if full:
+        stirling = count * mx.log(count) - count + 0.5 * mx.log(2 * math.pi * count)
+        terms = terms + mx.where(count > 1, stirling, 0.0)
+    return reduced("poisson_nll_loss", terms, reduction, mx.result_type(x, target))
+
+
+def gaussian_nll_loss(
+    x: mx.array,
+    target: mx.array,
+    var: mx.array | float,
+    full: bool = False,
+    eps: float = 1e-6,
+    reduction: str = "mean",
+) -> mx.array:
+    """Negative log-likelihood of values; matches ``torch.nn.functional.gaussian_nll_loss``.
+
+    Where a variance is negative, which PyTorch refuses, the result is NaN.
+
+    Args:
+        x: the expected values.
+        target: the values.
+        var: their variances: one for all, of the shape of ``x``, with size 1 on one axis, or
+            without the last axis.
+        full: add the constant ``log(2π)/2``.
+        eps: what a smaller variance is raised to; its gradient is as if it were not.
+        reduction: ``none``, ``mean`` or ``sum``.
+
+    Raises:
+        ValueError: the shape of ``var`` does not fit, or it is one negative number; there is no
+            such reduction.
+    """
+    if isinstance(var, mx.array):
+        dtype = mx.result_type(x, target, var)
+        variance = widened(_per_element(x, var))
+    elif var >= 0:
+        dtype = mx.result_type(x, target)
+        variance = mx.full((), var, widened(x).dtype)
+    else:
+        raise ValueError(f"[gaussian_nll_loss] 'var' must not be negative but got {var}.")
+    missing = mx.where(variance < eps, eps - variance, 0)
+    variance = variance + mx.stop_gradient(mx.where(variance < 0, mx.nan, missing))
+    terms = 0.5 * (mx.log(variance) + mx.square(widened(x) - widened(target)) / variance)
+    if full:
+        terms = terms + 0.5 * math.log(2 * math.pi)
+    return reduced("gaussian_nll_loss", terms, reduction, dtype)
+
+
+def _per_element(x: mx.array, var: mx.array) -> mx.array:
+    if var.shape == x.shape:
+        return var
+    if var.shape == x.shape[:-1]:
+        return var[..., None]
+    differing = [v for n, v in zip(x.shape, var.shape, strict=False) if n != v]
+    if var.ndim == x.ndim and differing == [1]:
+        return var
+    raise ValueError(
+        f"[gaussian_nll_loss] 'var' must have the input's shape {x.shape}, size 1 on one axis of "
+        f"it, or lack the last, but got {var.shape}."
+    )

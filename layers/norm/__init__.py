@@ -1,0 +1,1 @@
+"""Normalisation, and the statistics it rests on."""

@@ -1,0 +1,1 @@
+"""Padding, resampling, folding, grids: layers that move positions."""

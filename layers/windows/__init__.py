@@ -1,0 +1,1 @@
+"""Windows over spatial axes: their geometry and how they are taken."""

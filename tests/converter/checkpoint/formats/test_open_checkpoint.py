@@ -1,0 +1,133 @@
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+
+from mlxport.converter.checkpoint.formats.open_checkpoint import open_checkpoint
+from mlxport.converter.checkpoint.writing.safetensors import write_safetensors
+from mlxport.converter.errors import CheckpointError, OptionsError
+from mlxport.converter.plan.tensor import Tensor
+
+ONE = {"weight": Tensor(np.ones(3, np.float32), "F32")}
+
+
+def write(folder, *names: str) -> None:
+    for name in names:
+        if name.endswith(".safetensors"):
+            write_safetensors(folder / name, ONE)
+        elif name in (".metadata", "__0_0.distcp", "conversion.json"):
+            (folder / name).touch()
+        else:
+            torch.save({"weight": torch.ones(3)}, folder / name)
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.pt"])
+@pytest.mark.parametrize("kind", [str, None], ids=["text", "path"])
+def test_opens_a_file(name, kind, tmp_path) -> None:
+    write(tmp_path, name)
+    path = tmp_path / name
+    checkpoint = open_checkpoint(str(path) if kind else path)
+    assert checkpoint.path == path
+    assert checkpoint.tensors["weight"].bits.tolist() == [1, 1, 1]
+    assert checkpoint.notes == ()
+
+
+def test_the_digest_is_that_of_the_file(tmp_path) -> None:
+    write(tmp_path, "x.pt")
+    expected = hashlib.sha256((tmp_path / "x.pt").read_bytes()).hexdigest()
+    assert open_checkpoint(tmp_path / "x.pt").digest() == expected
+
+
+def test_the_digest_of_several_files_is_that_of_sha256sum(tmp_path) -> None:
+    write(tmp_path, "a.safetensors")
+    index = tmp_path / "x.safetensors.index.json"
+    index.write_text('{"weight_map": {"weight": "a.safetensors"}}')
+    lines = "".join(
+        f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n"
+        for file in (tmp_path / "a.safetensors", index)
+    )
+    assert open_checkpoint(index).digest() == hashlib.sha256(lines.encode()).hexdigest()
+
+
+def test_the_digest_of_a_file_that_is_gone_is_an_error(tmp_path) -> None:
+    write(tmp_path, "x.safetensors")
+    checkpoint = open_checkpoint(tmp_path / "x.safetensors")
+    (tmp_path / "x.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        checkpoint.digest()
+
+
+FOLDERS = {
+    "one safetensors": (["model.safetensors"], "model.safetensors", 0),
+    "one torch file": (["model.bin"], "model.bin", 0),
+    "safetensors beside torch": (["model.safetensors", "model.bin"], "model.safetensors", 1),
+    "training state beside": (["m.safetensors", "optimizer.pt", "x.bin"], "m.safetensors", 1),
+}
+
+
+@pytest.mark.parametrize(("names", "chosen", "notes"), FOLDERS.values(), ids=FOLDERS)
+def test_opens_the_one_checkpoint_in_a_folder(names, chosen, notes, tmp_path) -> None:
+    write(tmp_path, *names)
+    (tmp_path / "config.json").write_text("{}")
+    checkpoint = open_checkpoint(tmp_path)
+    assert checkpoint.path.name == chosen
+    assert len(checkpoint.notes) == notes
+    assert all(name in checkpoint.notes[0] for name in names if name != chosen)
+
+
+REFUSED = {
+    "two safetensors": (["a.safetensors", "b.safetensors"], "(?s)2 checkpoints.*a.saf.*b.saf"),
+    "two torch files": (["a.pt", "b.ckpt"], r"(?s)2 checkpoints.*a\.pt.*b\.ckpt"),
+    "nothing": ([], "no checkpoint in this folder"),
+    "distributed": ([".metadata", "__0_0.distcp"], "not the metadata of a distributed"),
+    "an output of mlxport": (["conversion.json", "weights.safetensors"], "mlxport restore"),
+}
+
+
+@pytest.mark.parametrize(("names", "message"), REFUSED.values(), ids=REFUSED)
+def test_a_folder_without_just_one_is_refused(names, message, tmp_path) -> None:
+    write(tmp_path, *names)
+    with pytest.raises(CheckpointError, match=message):
+        open_checkpoint(tmp_path)
+
+
+def test_a_missing_file_is_named(tmp_path) -> None:
+    with pytest.raises(CheckpointError, match=r"gone\.pt: there is no such file or folder"):
+        open_checkpoint(tmp_path / "gone.pt")
+
+
+def test_a_key_for_a_flat_format_is_an_error(tmp_path) -> None:
+    write(tmp_path, "x.safetensors")
+    with pytest.raises(OptionsError, match="Leave out --key ema"):
+        open_checkpoint(tmp_path / "x.safetensors", key="ema")
+
+
+def test_a_key_chooses_in_a_torch_file(tmp_path) -> None:
+    torch.save({"a": {"w": torch.ones(1)}, "b": {"w": torch.zeros(1)}}, tmp_path / "x.pt")
+    checkpoint = open_checkpoint(tmp_path / "x.pt", key="b")
+    assert (checkpoint.key, checkpoint.tensors["w"].bits.tolist()) == ("b", [0])
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.pt"])
+def test_the_source_is_never_modified(name, tmp_path) -> None:
+    write(tmp_path, name)
+    before = (tmp_path / name).read_bytes()
+    bits = open_checkpoint(tmp_path / name).tensors["weight"].bits
+    if bits.flags.writeable:
+        bits[:] = 7
+    assert (tmp_path / name).read_bytes() == before
+
+
+def test_a_torch_file_named_safetensors_is_told(tmp_path) -> None:
+    torch.save({"weight": torch.ones(3)}, tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match=r"x\.safetensors was written by torch\.save: rename"):
+        open_checkpoint(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("name", ["Größe.pt", "模型.safetensors", "a b.pt"])
+def test_any_file_name_will_do(name, tmp_path) -> None:
+    folder = tmp_path / "Ordner für Modelle"
+    folder.mkdir()
+    write(folder, name)
+    assert list(open_checkpoint(folder / name).tensors) == ["weight"]

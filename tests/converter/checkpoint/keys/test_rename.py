@@ -1,0 +1,61 @@
+"""Patterns that rename keys."""
+
+import re
+
+import pytest
+
+from mlxport.converter.checkpoint.keys.rename import parse_renames, rename_keys
+from mlxport.converter.errors import OptionsError
+
+CASES = {
+    "a module": ({"enc": "down"}, "enc.0.weight", "down.0.weight"),
+    "a star": ({"enc.*.conv": "down.*"}, "enc.3.conv.weight", "down.3.weight"),
+    "two stars": ({"enc.**.w": "b.**.v"}, "enc.3.a.w", "b.3.a.v"),
+    "in order": ({"*.x.*": "*.*"}, "a.x.b.c", "a.b.c"),
+    "dropped": ({"net.**": "**"}, "net.a.b", "a.b"),
+    "backslash": ({"a": r"\1"}, "a", r"\1"),
+    "the first counts": ({"a.b": "first", "a": "second", "x": "y"}, "a.b", "first"),
+    "regex text": ({r"re:l(\d+)\.(\w+)": r"\2.\1"}, "l3.weight", "weight.3"),
+    "regex": ({re.compile(r"l(?P<n>\d+)"): r"x\g<n>"}, "l3", "x3"),
+    "regex fits all of it": ({"re:l": "m", "x": "y"}, "l3", "l3"),
+}
+
+
+@pytest.mark.parametrize(("patterns", "key", "name"), CASES.values(), ids=CASES)
+def test_a_key_gets_its_name(patterns: dict[str, str], key: str, name: str) -> None:
+    others = ["x", "a", "l"]  # so that every pattern has something to do
+    assert rename_keys([key, *(o for o in others if o != key)], patterns)[key] == name
+
+
+NO_FIT = {
+    "a part of a name": ("enc", "encoder.weight"),
+    "a star for two names": ("enc.*.w", "enc.3.a.w"),
+    "a dot for a letter": ("a.b", "aXb"),
+    "a part of a regex": ("re:l", "l3"),
+}
+
+
+@pytest.mark.parametrize(("pattern", "key"), NO_FIT.values(), ids=NO_FIT)
+def test_a_key_that_does_not_fit(pattern: str, key: str) -> None:
+    with pytest.raises(OptionsError, match="rename no key"):
+        rename_keys([key], {pattern: "b"})
+
+
+REFUSED = {
+    "clash": ({"x": "a"}, "several keys one name"),
+    "bad regex": ({"re:(": "a"}, "not a regular expression"),
+    "too many stars": ({"*": "*.*"}, "has 1 stars"),
+    "too many groups": ({"re:(a)": r"\2"}, "has 1 groups"),
+}
+
+
+@pytest.mark.parametrize(("patterns", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_makes_no_sense_is_refused(patterns: dict[str, str], message: str) -> None:
+    with pytest.raises(OptionsError, match=message):
+        rename_keys(["a", "x"], patterns)
+
+
+def test_options() -> None:
+    assert parse_renames(["a.*=b.*", "re:(?=x)y=z"]) == {"a.*": "b.*", "re:(?=x)y": "z"}
+    with pytest.raises(OptionsError, match="expected OLD=NEW"):
+        parse_renames(["a"])

@@ -1,0 +1,174 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import mlxport
+from mlxport.converter.errors import CaptureError, UnsupportedError
+from mlxport.converter.graph import ops
+from mlxport.converter.graph.capture.capture import capture
+from mlxport.converter.graph.capture.leaves import plain_path
+
+
+class Harmless(nn.Conv3d):
+    def __init__(self, channels):
+        super().__init__(channels, channels, 3, padding=1)
+
+    def extra_repr(self):
+        return "harmless"
+
+
+class OwnForward(nn.Conv3d):
+    def forward(self, x):
+        return super().forward(F.pad(x, (1, 1, 1, 1, 1, 1)))
+
+
+class OwnConvForward(nn.Conv3d):
+    def _conv_forward(self, x, weight, bias):
+        return super()._conv_forward(x, weight * 2, bias)
+
+
+class OtherStride(nn.Conv3d):
+    def forward(self, x):
+        return F.conv3d(x, self.weight, self.bias, stride=2)
+
+
+def doubled():
+    layer = nn.Conv3d(4, 4, 3)
+    layer.register_forward_hook(lambda module, args, output: output * 2)
+    return layer
+
+
+def normed():
+    return nn.utils.parametrizations.weight_norm(nn.Conv3d(4, 4, 3))
+
+
+def normed_by_hook():
+    with pytest.warns(FutureWarning):
+        return nn.utils.weight_norm(nn.Conv3d(4, 4, 3))
+
+
+def normed_and_doubled():
+    layer = normed()
+    layer.register_forward_hook(lambda module, args, output: output * 2)
+    return layer
+
+
+def normed_own_forward():
+    return nn.utils.parametrizations.weight_norm(OwnForward(4, 4, 3))
+
+
+class Negative(nn.Module):
+    def forward(self, weight):
+        return -weight
+
+
+def parametrised_otherwise():
+    layer = nn.Conv3d(4, 4, 3)
+    nn.utils.parametrize.register_parametrization(layer, "weight", Negative())
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("make", "is_leaf"),
+    [
+        (lambda: nn.Conv3d(4, 4, 3), True),
+        (lambda: nn.ConvTranspose3d(4, 4, 3, 2, 1, 1), True),
+        (lambda: nn.BatchNorm3d(4), True),
+        (lambda: nn.ReLU(inplace=True), True),
+        (lambda: Harmless(4), True),
+        (lambda: OwnForward(4, 4, 3), False),
+        (lambda: OwnConvForward(4, 4, 3), False),
+        (lambda: OtherStride(4, 4, 3), False),
+        (doubled, False),
+        (normed, True),
+        (normed_by_hook, True),
+        (normed_and_doubled, False),
+        (normed_own_forward, False),
+        (parametrised_otherwise, False),
+    ],
+    ids=[
+        "conv", "transposed conv", "batch norm", "in-place relu", "harmless subclass",
+        "own forward", "own _conv_forward", "other stride", "hook", "weight norm",
+        "weight norm by hook", "weight norm and hook", "weight norm and own forward",
+        "another parametrisation",
+    ],
+)  # fmt: skip
+def test_a_leaf_is_what_does_only_what_its_class_stands_for(make, is_leaf, volume):
+    captured = capture(nn.Sequential(make()).eval(), (volume,), handled=ops.registry.OPS)
+    assert ("0" in captured.leaves) is is_leaf
+
+
+def test_call_numbers_are_stripped():
+    assert plain_path("encoder@1.conv@12.weight") == "encoder.conv.weight"
+
+
+class Reads(nn.Module):
+    """Calls a layer, and reads what its weight is made of besides."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
+
+    def forward(self, x):
+        return self.layer(x) * self.layer.parametrizations.weight.original0.sum()
+
+
+def test_what_a_fold_takes_away_is_read_by_nobody_else():
+    captured = capture(Reads().eval(), (torch.ones(2, 4),), handled=ops.registry.OPS)
+    assert "layer" not in captured.leaves
+
+
+class Bounded(nn.Module):
+    """An embedding whose rows are kept short, and whatever else reads its table."""
+
+    def __init__(self, run, **options):
+        super().__init__()
+        self.run = run
+        self.table = nn.Embedding(9, 4, max_norm=0.5, **options)
+        self.head = nn.Linear(4, 9, bias=False)
+
+    def forward(self, x):
+        return self.run(self, x)
+
+
+IDS = torch.tensor([[1, 3, 3], [0, 8, 1]])
+
+
+@pytest.mark.parametrize("norm_type", [1.0, 2.0])
+def test_rows_of_bounded_length(norm_type):
+    model = Bounded(lambda m, x: m.head(m.table(x)) + m.table(x[:, :1]).sum(), norm_type=norm_type)
+    before = model.table.weight.detach().clone()
+    result = mlxport.convert(model.eval(), IDS)
+    assert result.report.passed, result.report.to_text()
+    assert "Embedding(9, 4, max_norm=0.5" in result.source
+    assert torch.equal(model.table.weight, before)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda m, x: F.linear(m.table(x), m.table.weight),  # which reads the shortened rows
+        lambda m, x: F.embedding(x, m.head.weight, max_norm=0.5),
+    ],
+    ids=["its table is read", "not the module"],
+)
+def test_a_table_that_is_written_into_is_refused(run):
+    with pytest.raises(UnsupportedError, match="changes its argument's memory"):
+        mlxport.convert(Bounded(run).eval(), IDS)
+
+
+class Clamps(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor([0.5, 2.0, 0.5, 2.0]))
+
+    def forward(self, x):
+        with torch.no_grad():
+            self.scale.clamp_(max=1)
+        return x * self.scale
+
+
+def test_a_model_that_changes_its_parameters_is_refused():
+    with pytest.raises(CaptureError, match=r"changes its own .*\n.*scale"):
+        mlxport.convert(Clamps().eval(), torch.ones(2, 4))

@@ -1,0 +1,161 @@
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from mlxport.converter.errors import CaptureError
+from mlxport.converter.graph.capture.trial_runs import try_forward
+
+X = torch.arange(6.0).reshape(2, 3) - 2
+
+
+class Net(nn.Module):
+    def __init__(self, run, **attributes):
+        super().__init__()
+        self.run, self.layer = run, nn.Linear(3, 3)
+        self.register_buffer("mean", torch.zeros(3))
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def forward(self, *args, **kwargs):
+        return self.run(self, *args, **kwargs)
+
+
+def remembers(m, x):
+    m.last = m.layer(x)
+    return m.last
+
+
+def counts(m, x):
+    m.count += 1
+    return m.layer(x)
+
+
+def counts_and_tells(m, x):
+    m.count += 1
+    return m.layer(x) * m.count
+
+
+def adds_up(m, x):
+    m.last = m.last + x
+    return m.last
+
+
+def gathers(m, x):
+    m.calls.append(x)
+    return sum(m.calls)
+
+
+def writes(m, x):
+    m.plain.add_(1)
+    return x + m.plain
+
+
+def follows(m, x):
+    m.mean.mul_(0.9).add_(0.1 * x.mean(0))
+    return x - m.mean
+
+
+def once(m, x):
+    if m.count == 0:
+        m.count = 1
+        return x
+    return {"x": x}
+
+
+HARMLESS = {
+    "keeps a result": (remembers, {"last": None}),
+    "counts": (counts, {"count": 0}),
+    "draws torch's numbers": (lambda m, x: x + torch.randn(3), {}),
+    "gives NaN": (lambda m, x: x.log(), {}),
+    "writes into its input": (lambda m, x: x.add_(1), {}),
+    "gives constants": (lambda m, x: (x, float("nan"), None, "a"), {}),
+}
+
+STATEFUL = {
+    "a number": (counts_and_tells, {"count": 0}, "count"),
+    "a tensor": (adds_up, {"last": torch.zeros(2, 3)}, "last"),
+    "a list": (gathers, {"calls": []}, "calls"),
+    "a tensor written": (writes, {"plain": torch.zeros(3)}, "plain"),
+    "a buffer": (follows, {}, "mean"),
+    "another form": (once, {"count": 0}, "count"),
+}
+
+
+@pytest.mark.parametrize(("run", "attributes"), HARMLESS.values(), ids=HARMLESS)
+def test_what_the_result_does_not_depend_on_is_harmless(run, attributes):
+    model, before = Net(run, **attributes).eval(), X.clone()
+    calls, _ = try_forward(model, (X,), {})
+    assert calls[""][0].argument.position == 0
+    assert torch.equal(X, before)
+    assert all(vars(model)[name] == value for name, value in attributes.items())
+
+
+@pytest.mark.parametrize(("run", "attributes", "name"), STATEFUL.values(), ids=STATEFUL)
+def test_state_that_the_result_depends_on_is_refused(run, attributes, name):
+    model = Net(run, **attributes).eval()
+    before = {key: str(value) for key, value in vars(model).items()}
+    with pytest.raises(CaptureError) as caught:
+        try_forward(model, (X,), {})
+    assert str(caught.value).splitlines()[1] == f"  {name}"
+    assert "gives another result when it is called again" in str(caught.value)
+    assert {key: str(value) for key, value in vars(model).items()} == before
+
+
+def test_other_random_numbers_are_refused():
+    model = Net(lambda m, x: x * random.random())
+    with pytest.raises(CaptureError, match=r"\n  nothing: it may draw random numbers"):
+        try_forward(model, (X,), {})
+
+
+def test_the_random_state_is_left_as_it_was():
+    model = Net(lambda m, x: x + torch.randn(3))
+    before = torch.get_rng_state()
+    try_forward(model, (X,), {})
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@dataclass
+class Unregistered:
+    x: Any
+
+
+REFUSED = {
+    "takes": ((Unregistered(X),), lambda m, d: d.x, r"the model takes the dataclass Unregistered"),
+    "takes a dtype": ((X, torch.float16), lambda m, x, d: x, "the model takes a dtype"),
+    "returns": ((X,), lambda m, x: Unregistered(x), "the model returns the dataclass Unreg"),
+    "returns a module": ((X,), lambda m, x: (x, m), "the model returns a Net"),
+}
+
+
+@pytest.mark.parametrize(("args", "run", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_has_no_counterpart_is_refused(args, run, message):
+    with pytest.raises(CaptureError, match=message):
+        try_forward(Net(run), args, {})
+
+
+def test_modules_that_give_several_tensors_are_named():
+    class Gives(nn.Module):
+        def __init__(self, *results):
+            super().__init__()
+            self.results = results
+
+        def forward(self, x):
+            return [x * 1 if given == "x" else given for given in self.results]
+
+    parts = {"one": ("x", None, 3), "two": ("x", "x"), "none": (3, None)}
+    model = Net(lambda m, x: [m.parts[name](x)[0] for name in parts], parts=nn.ModuleDict())
+    model.parts.update({name: Gives(*results) for name, results in parts.items()})
+    assert try_forward(model, (X,), {})[1] == {"parts.two"}
+
+
+def test_a_rejection_tells_every_input():
+    given = ((X, (X[0].int(), None)), {"mode": "a"})
+    with pytest.raises(CaptureError) as caught:
+        try_forward(Net(lambda m, x, pair, mode: x + torch.ones(7)), *given)
+    inputs = "args_0=float32 (2, 3), args_1=int32 (3,) None, mode='a'"
+    assert f"Net itself rejects the example input {inputs}, at " in str(caught.value)
+    assert "x + torch.ones(7)" in str(caught.value)

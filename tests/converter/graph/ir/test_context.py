@@ -1,0 +1,86 @@
+"""Transposes: joined with one another, shared, and not made where only axes of length one move."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlxport.converter.graph.ir.code import to_source
+from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.value import Order, Value, identity
+from mlxport.converter.graph.ops.axes import expand_dims
+from mlxport.converter.graph.ops.shape import permute
+
+SHAPE = (2, 3, 4, 5)
+
+
+def value(shape: tuple[int, ...], order: Order | None = None) -> Value:
+    return Value(shape, torch.float32, identity(len(shape)) if order is None else order)
+
+
+def evaluated(cx: Context, x: Value, array: mx.array, wanted: Value) -> mx.array:
+    """Run the statements and return an array of the emitted code."""
+    space: dict[str, Any] = {"mx": mx}
+    names = {x.id: "x"}
+    space["x"] = array
+    for i, statement in enumerate(cx.statements):
+        (target,) = statement.targets
+        names[target.id] = f"x{i}"
+        tree = ast.parse(renamed(statement.code, names), mode="eval")
+        space[f"x{i}"] = eval(compile(tree, "body", "eval"), space)
+    result: mx.array = space[names[wanted.id]]
+    return result
+
+
+def renamed(code: ast.expr, names: dict[str, str]) -> str:
+    source = to_source(code)
+    for old in sorted(names, key=len, reverse=True):
+        source = source.replace(old, names[old])
+    return source
+
+
+orders = st.permutations(range(4)).map(tuple)
+
+
+@given(orders, orders, orders, orders)
+def test_transposes_in_a_row_are_one(stored: Order, first: Order, dims: Order, last: Order) -> None:
+    cx = Context()
+    x = value(SHAPE, stored)
+    logical = mx.random.normal(SHAPE)
+    y = cx.arrange(x, first)
+    cx.results = ((tuple(SHAPE[d] for d in dims), torch.float32),)
+    z = cx.arrange(permute(cx, y, dims), last)
+    got = evaluated(cx, x, logical.transpose(stored), z)
+    assert np.array_equal(got, logical.transpose(dims).transpose(last))
+    assert all(f"{x.id}.transpose" in to_source(statement.code) for statement in cx.statements)
+
+
+def test_the_same_transpose_under_other_names_of_the_axes_is_made_once() -> None:
+    cx = Context(results=(((2, 4, 5, 3), torch.float32),))
+    x = value(SHAPE)
+    y = cx.arrange(x, (0, 2, 3, 1))
+    z = cx.logical(permute(cx, x, (0, 2, 3, 1)))
+    assert (y.id, z.shape, z.order) == (z.id, (2, 4, 5, 3), (0, 1, 2, 3))
+    assert len(cx.statements) == 1
+    assert cx.lies(x, (0, 2, 3, 1))
+    assert cx.lies(y, (0, 1, 2, 3))
+    assert not cx.lies(x, (0, 3, 2, 1))
+
+
+@given(st.integers(0, 2), st.integers(0, 2))
+def test_axes_just_put_in_are_put_in_elsewhere(before: int, after: int) -> None:
+    cx = Context()
+    x = value((3, 4))
+    array = mx.random.normal((3, 4))
+    order = {0: (0, 1, 2), 1: (1, 0, 2), 2: (1, 2, 0)}
+    y = expand_dims(cx, x, [before], (1, 3, 4), order[before])
+    z = cx.arrange(y, order[after])
+    assert not any("transpose" in to_source(statement.code) for statement in cx.statements)
+    got = evaluated(cx, x, array, z)
+    assert np.array_equal(got, mx.expand_dims(array, 0).transpose(order[after]))

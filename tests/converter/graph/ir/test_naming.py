@@ -1,0 +1,86 @@
+import ast
+
+import pytest
+import torch
+from torch import nn
+
+from mlxport.converter.graph.ir.naming import Names, attribute_name, class_name, identifier
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv3d(1, 1, 1)
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([Block(), Block()])
+        self.heads = nn.ModuleDict({"0": Block(), "seg": Block()})
+        self.items_ = Block()
+        self.add_module("items", Block())
+        self.add_module("0", Block())
+        self.nested = nn.Sequential(nn.Sequential(Block()), Block())
+        self.named = nn.Sequential()
+        self.named.add_module("conv", Block())
+        self.table = nn.ParameterList([nn.Parameter(torch.ones(1))])
+
+
+@pytest.mark.parametrize(
+    ("path", "target", "reference"),
+    [
+        ("blocks.1.conv.weight", "blocks.1.conv.weight", "self.blocks[1].conv.weight"),
+        ("heads.0.conv", "heads.layer_0.conv", 'self.heads["layer_0"].conv'),
+        ("heads.seg", "heads.seg", 'self.heads["seg"]'),
+        ("items.conv", "items__.conv", "self.items__.conv"),
+        ("0.conv", "layer_0.conv", "self.layer_0.conv"),
+        ("nested.0.0.conv", "nested.0.0.conv", "self.nested[0][0].conv"),
+        ("named.conv", "named.conv", "self.named.conv"),
+        ("table.0", "table.0", "self.table[0]"),
+    ],
+)
+def test_every_name_has_its_place(path, target, reference):
+    names = Names(Model())
+    names.target("items_")  # asked for first, so it keeps its name
+    assert names.target(path) == target
+    assert ast.unparse(names.reference("", path)).replace("'", '"') == reference
+
+
+def test_a_model_that_is_a_list_keeps_its_layers_as_mlx_does():
+    names = Names(nn.Sequential(Block(), Block()))
+    assert names.target("1.conv.weight") == "layers.1.conv.weight"
+    assert ast.unparse(names.reference("", "1.conv")) == "self.layers[1].conv"
+
+
+def test_a_class_speaks_only_of_what_it_holds():
+    names = Names(Model())
+    assert ast.unparse(names.reference("blocks.0", "blocks.0.conv")) == "self.conv"
+    with pytest.raises(ValueError, match="below"):
+        names.reference("blocks.0", "named.conv")
+
+
+@pytest.mark.parametrize(
+    ("name", "attribute"),
+    [
+        ("weight", "weight"),
+        ("keys", "keys_"),
+        ("update", "update_"),
+        ("training", "training_"),
+        ("_private", "private_"),
+        ("__dunder", "dunder_"),
+        ("class", "class_"),
+        ("2d", "layer_2d"),
+        ("a-b.c", "a_b_c"),
+        ('x"; import os', "x___import_os"),
+        ("", "x"),
+    ],
+)
+def test_attribute_names_are_ones_mlx_can_bear(name, attribute):
+    assert attribute_name(name) == attribute
+    assert identifier(attribute).isidentifier()
+
+
+def test_class_names_start_with_a_capital():
+    made = type("_my_block", (nn.Module,), {})
+    assert class_name(made()) == "My_block"

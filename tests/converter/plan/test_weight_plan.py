@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from mlxport.converter.errors import ConversionError, StateDictError
+from mlxport.converter.plan.steps import (
+    FoldWeightNorm,
+    Permute,
+    Reshape,
+    Tensors,
+    conv_transpose_weight,
+)
+from mlxport.converter.plan.tensor import Tensor
+from mlxport.converter.plan.weight_plan import Entry, WeightPlan
+
+PLAN = WeightPlan(
+    entries=(
+        Entry(("up.weight",), ("up.weight",), conv_transpose_weight(2)),
+        Entry(("up.bias",), ("up.bias",)),
+        Entry(("a", "b"), ("c", "d"), (Permute((1, 0)), Reshape((3, 2), (6,)))),
+    ),
+    ignored={"norm.num_batches_tracked": "counts batches"},
+    aliases={"tied.weight": "up.bias"},
+    constants={"grid": "made in the model's constructor"},
+)
+
+
+def tensor(*shape: int) -> Tensor:
+    return Tensor(np.random.default_rng(0).random(shape).astype(np.float32), "F32")
+
+
+def state() -> dict[str, Tensor]:
+    state = {"up.weight": tensor(4, 3, 2), "up.bias": tensor(6), "a": tensor(2, 3)}
+    state |= {"b": tensor(2, 3), "norm.num_batches_tracked": Tensor(np.array(7), "I64")}
+    return state | {"tied.weight": state["up.bias"]}
+
+
+def test_apply_gives_the_targets_in_order() -> None:
+    source = state()
+    result = dict(PLAN.apply(source))
+    assert list(result) == ["up.weight", "up.bias", "c", "d"]
+    assert result["up.weight"].shape == (6, 2, 2)
+    assert np.array_equal(result["up.bias"].bits, source["up.bias"].bits)
+    assert np.array_equal(result["c"].bits, source["a"].bits.T.reshape(-1))
+
+
+def test_invert_restores_every_used_key_and_alias() -> None:
+    source = state()
+    restored = dict(PLAN.invert(dict(PLAN.apply(source))))
+    assert set(restored) == set(source) - {"norm.num_batches_tracked"}
+    for key, value in restored.items():
+        assert value.dtype == source[key].dtype
+        assert np.array_equal(value.bits, source[key].bits)
+
+
+def test_ignored_keys_and_aliases_may_be_absent() -> None:
+    source = state()
+    del source["norm.num_batches_tracked"], source["tied.weight"]
+    assert len(dict(PLAN.apply(source))) == 4
+
+
+def test_apply_works_one_entry_at_a_time() -> None:
+    source = state()
+    results = PLAN.apply(source)
+    assert next(results)[0] == "up.weight"
+    del source["up.weight"]  # no longer needed
+    assert [name for name, _ in results] == ["up.bias", "c", "d"]
+
+
+def test_all_missing_and_unexpected_keys_are_listed() -> None:
+    source = state()
+    del source["a"], source["up.bias"]
+    source |= {"head.weight": tensor(1), "head.bias": tensor(1)}
+    with pytest.raises(StateDictError) as caught:
+        dict(PLAN.apply(source))
+    message = str(caught.value)
+    assert "4 keys differ" in message
+    for line in (
+        "missing     a",
+        "missing     up.bias",
+        "unexpected  head.bias",
+        "unexpected  head.weight",
+    ):
+        assert f"\n  {line}\n" in message
+
+
+def test_nothing_is_given_before_the_keys_are_checked() -> None:
+    source = state()
+    del source["b"]  # of the last entry
+    with pytest.raises(StateDictError):
+        next(PLAN.apply(source))
+
+
+class Join:
+    """Two tensors to one: what a damaged plan could hold for an entry with two targets."""
+
+    kind: ClassVar[str] = "join"
+
+    def apply(self, tensors: Tensors) -> Tensors:
+        return tensors[:1]
+
+    def invert(self, tensors: Tensors) -> Tensors:
+        return tensors[:1]
+
+
+@pytest.mark.parametrize("direction", ["apply", "invert"])
+def test_entry_with_another_number_of_results_is_damaged(direction: str) -> None:
+    entry = Entry(("a", "b"), ("c", "d"), (Join(),))
+    with pytest.raises(ConversionError, match=r"gives 1 tensors for 2 names .* damaged"):
+        getattr(entry, direction)((tensor(2), tensor(2)))
+
+
+def test_steps_run_in_order_and_back() -> None:
+    entry = Entry(("x",), ("y",), (Permute((1, 0)), Reshape((3, 2), (6,))))
+    (there,) = entry.apply((tensor(2, 3),))
+    (back,) = entry.invert((there,))
+    assert np.array_equal(back.bits, tensor(2, 3).bits)
+
+
+def test_entry_renamed() -> None:
+    entry = Entry(("a", "b"), ("c",), (Permute((0,)),))
+    renamed = entry.renamed("enc.{}".format, "down.{}".format)
+    assert renamed == Entry(("enc.a", "enc.b"), ("down.c",), (Permute((0,)),))
+
+
+def test_json_round_trip() -> None:
+    data: dict[str, Any] = json.loads(json.dumps(PLAN.to_json()))
+    assert WeightPlan.from_json(data) == PLAN
+    assert data["entries"][0]["steps"] == [{"kind": "transposed_conv_weight", "groups": 2}]
+    assert data["ignored"] == {"norm.num_batches_tracked": "counts batches"}
+
+
+def test_everything_that_cannot_be_restored_is_listed() -> None:
+    def fold(name: str) -> Entry:
+        return Entry((f"{name}_g", f"{name}_v"), (name,), (FoldWeightNorm(0),))
+
+    plan = WeightPlan((fold("a"), Entry(("b",), ("b",)), fold("c")))
+    source = {key: tensor(2, 3) for key in ("a_v", "b", "c_v")}
+    source |= {key: tensor(2, 1) for key in ("a_g", "c_g")}
+    with pytest.raises(ConversionError, match=r"(?s)a_g, a_v: .*c_g, c_v: ") as error:
+        dict(plan.invert(dict(plan.apply(source))))
+    assert len(str(error.value).splitlines()) == 3

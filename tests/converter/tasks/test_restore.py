@@ -1,0 +1,376 @@
+"""Restoring gives back the very checkpoint: keys, shapes, dtypes, bits and ties."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import nn
+
+from mlxport.converter import api
+from mlxport.converter.checkpoint.writing.safetensors import write_safetensors
+from mlxport.converter.errors import ConversionError, OptionsError, StateDictError
+from mlxport.converter.output.contents import write_json
+from mlxport.converter.plan.record import Conversion
+from mlxport.converter.plan.steps import (
+    Cast,
+    FoldWeightNorm,
+    Permute,
+    Step,
+    conv_transpose_weight,
+    conv_weight,
+)
+from mlxport.converter.plan.tensor import STORAGE, Tensor, TensorSpec
+from mlxport.converter.plan.weight_plan import Entry, WeightPlan
+from mlxport.examples.unet3d import UNet3d
+
+State = dict[str, torch.Tensor]
+
+
+def unet() -> nn.Module:
+    return UNet3d(widths=(2, 4))
+
+
+def trained(make: Callable[[], nn.Module]) -> State:
+    """A state dict in which no tensor is as its layer begins, the counters included."""
+    generator = torch.Generator().manual_seed(3)
+    state = make().state_dict()
+    for number, tensor in enumerate(state.values()):
+        if tensor.is_floating_point():
+            tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.1)
+        else:
+            tensor.fill_(number + 1)
+    return state
+
+
+def bits(tensor: torch.Tensor) -> tuple[torch.dtype, tuple[int, ...], bytes]:
+    return tensor.dtype, tuple(tensor.shape), tensor.contiguous().numpy().tobytes()
+
+
+def same(one: State, other: State) -> None:
+    assert list(one) == list(other)
+    assert {key: bits(t) for key, t in one.items()} == {key: bits(t) for key, t in other.items()}
+
+
+def converted(state: State, folder: Path, make: Callable[[], nn.Module], *inputs: str) -> Path:
+    torch.save(state, folder / "model.pt")
+    api.convert_checkpoint(folder / "model.pt", folder / "out", model=make(), inputs=inputs)
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return converted(trained(unet), tmp_path_factory.mktemp("unet"), unet, "1,1,4,6,5")
+
+
+def test_gives_back_the_torch_checkpoint(out: Path, tmp_path: Path) -> None:
+    result = api.restore(out, tmp_path / "back.pt")
+    state = torch.load(tmp_path / "back.pt", weights_only=True)
+    same(state, trained(unet))
+    assert any(key.endswith("num_batches_tracked") for key in state)
+    unet().load_state_dict(state, strict=True)
+    assert result.keys == tuple(state)
+    assert result.warnings == ()
+
+
+def test_gives_back_safetensors_where_there_is_no_torch(out: Path, tmp_path: Path) -> None:
+    code = """
+import sys
+sys.modules["torch"] = None  # importing it would fail
+from mlxport.converter import api
+api.restore(sys.argv[1], "back.safetensors")
+"""
+    subprocess.run([sys.executable, "-c", code, str(out)], check=True, cwd=tmp_path)
+    state, expected = load_file(tmp_path / "back.safetensors"), trained(unet)
+    same(dict(sorted(state.items())), dict(sorted(expected.items())))
+    unet().load_state_dict(state, strict=True)
+
+
+def test_the_record_may_be_named_instead_of_its_folder(out: Path, tmp_path: Path) -> None:
+    api.restore(out / "conversion.json", tmp_path / "back.pt")
+    same(torch.load(tmp_path / "back.pt"), trained(unet))
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(7, 4)
+        self.out = nn.Linear(4, 7, bias=False)
+        self.out.weight = self.table.weight
+        self.unused = nn.Conv2d(2, 3, 3)  # a head for training
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.table(x))
+
+
+def test_tied_tensors_share_their_memory_again(tmp_path: Path) -> None:
+    out = converted(trained(Tied), tmp_path, Tied, "int64:1,5")
+    api.restore(out, tmp_path / "back.pt")
+    state = torch.load(tmp_path / "back.pt")
+    same(state, trained(Tied))
+    assert state["out.weight"].data_ptr() == state["table.weight"].data_ptr()
+    model = Tied()
+    model.load_state_dict(state, strict=True)
+    assert model.out.weight is model.table.weight
+
+
+def test_tied_tensors_stand_under_all_names_in_safetensors(tmp_path: Path) -> None:
+    out = converted(trained(Tied), tmp_path, Tied, "int64:1,5")
+    api.restore(out, tmp_path / "back.safetensors")
+    state = load_file(tmp_path / "back.safetensors")
+    same(dict(sorted(state.items())), dict(sorted(trained(Tied).items())))
+
+
+def test_a_tensor_that_stands_once_comes_back_once(tmp_path: Path) -> None:
+    state = trained(Tied)
+    del state["out.weight"]  # as safetensors has it
+    out = converted(state, tmp_path, Tied, "int64:1,5")
+    api.restore(out, tmp_path / "back.safetensors")
+    same(
+        dict(sorted(load_file(tmp_path / "back.safetensors").items())), dict(sorted(state.items()))
+    )
+
+
+def test_tied_tensors_are_trained_as_one(tmp_path: Path) -> None:
+    out = converted(trained(Tied), tmp_path, Tied, "int64:1,5")
+    weights = mx.load(str(out / "weights.safetensors"))
+    assert "out.weight" not in weights
+    weights["table.weight"] = weights["table.weight"] + 1
+    mx.save_safetensors(str(out / "weights.safetensors"), weights)
+    api.restore(out, tmp_path / "back.pt")
+    state = torch.load(tmp_path / "back.pt")
+    assert torch.equal(state["table.weight"], trained(Tied)["table.weight"] + 1)
+    assert torch.equal(state["out.weight"], state["table.weight"])
+
+
+def give_each_its_own(out: Path, source: str) -> None:
+    """Let the plan say that MLX has two tensors where PyTorch has one (a user's rule may)."""
+    record = json.loads((out / "conversion.json").read_text())
+    plan = record["plan"]
+    plan["entries"].append({"sources": [source], "targets": ["out.weight"], "steps": []})
+    plan["aliases"] = {}
+    plan["ties"] = {"out.weight": "table.weight"} if source == "out.weight" else {}
+    (out / "conversion.json").write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize("once", [False, True], ids=["under two names", "under one name"])
+def test_tied_tensors_that_were_trained_apart_are_refused(tmp_path: Path, once: bool) -> None:
+    state = trained(Tied)
+    if once:
+        del state["out.weight"]
+    out = converted(state, tmp_path, Tied, "int64:1,5")
+    give_each_its_own(out, "table.weight" if once else "out.weight")
+    weights = mx.load(str(out / "weights.safetensors"))
+    weights["out.weight"] = weights["table.weight"] + 1
+    mx.save_safetensors(str(out / "weights.safetensors"), weights)
+    with pytest.raises(StateDictError, match=r"table\.weight differs|out\.weight differs"):
+        api.restore(out, tmp_path / "back.pt")
+
+
+def test_keys_are_those_of_the_checkpoint_not_of_the_model(tmp_path: Path) -> None:
+    state = {f"module.{key}": tensor for key, tensor in trained(unet).items()}
+    state |= {"n_averaged": torch.tensor(5)}
+    out = converted(state, tmp_path, unet, "1,1,4,6,5")
+    api.restore(out, tmp_path / "back.pt")
+    same(torch.load(tmp_path / "back.pt"), state)
+
+
+def test_what_lies_beside_the_prefix_is_named_as_lost(tmp_path: Path) -> None:
+    state = {f"net.{key}": tensor for key, tensor in trained(unet).items()}
+    torch.save(state | {"other.weight": torch.ones(2)}, tmp_path / "model.pt")
+    api.convert_checkpoint(
+        tmp_path / "model.pt", tmp_path / "out", model=unet(), inputs=["1,1,4,6,5"], prefix="net."
+    )
+    result = api.restore(tmp_path / "out", tmp_path / "back.pt")
+    same(torch.load(tmp_path / "back.pt"), state)
+    assert list(result.lost) == ["other.weight"]
+    assert "prefix" in result.warnings[0]
+
+
+# dtypes of a mixed checkpoint are cast to the model's: exactly where that is wider
+def test_a_mixed_checkpoint_gets_its_dtypes_back(tmp_path: Path) -> None:
+    state = {
+        key: tensor.half() if tensor.ndim == 5 else tensor for key, tensor in trained(unet).items()
+    }
+    out = converted(state, tmp_path, unet, "1,1,4,6,5")
+    assert not api.restore(out, tmp_path / "back.pt").warnings
+    same(torch.load(tmp_path / "back.pt"), state)
+
+
+def test_rounded_values_are_named(tmp_path: Path) -> None:
+    state = trained(unet)
+    state["head.weight"] = state["head.weight"].double() + 2**-40
+    torch.save(state, tmp_path / "model.pt")
+    api.convert_checkpoint(
+        tmp_path / "model.pt",
+        tmp_path / "out",
+        model=unet(),
+        inputs=["1,1,4,6,5"],
+        allow_lossy_cast=True,
+    )
+    result = api.restore(tmp_path / "out", tmp_path / "back.pt")
+    back = torch.load(tmp_path / "back.pt")
+    assert result.rounded == ("head.weight",)
+    assert back["head.weight"].dtype == torch.float64
+    same({"w": back["head.weight"]}, {"w": state["head.weight"].float().double()})
+
+
+# Plans and folders made by hand
+
+
+def folder_of(tmp_path: Path, plan: WeightPlan, state: dict[str, Tensor]) -> Path:
+    """Write what a conversion leaves of a plan, as far as restoring goes."""
+    folder = tmp_path / "out"
+    folder.mkdir(exist_ok=True)
+    write_safetensors(folder / "weights.safetensors", dict(plan.apply(state)))
+    write_json(folder / "conversion.json", Conversion(plan, (), ()).to_json())
+    return folder
+
+
+def weight_normed() -> tuple[WeightPlan, dict[str, Tensor]]:
+    def values(*shape: int) -> Tensor:
+        return Tensor(np.full(shape, 2, np.float32), "F32")
+
+    fold = Entry(("a_g", "a_v"), ("a",), (FoldWeightNorm(0),))
+    state = {"a_g": values(3, 1), "a_v": values(3, 2), "b": values(4)}
+    specs = {key: TensorSpec.of(tensor) for key, tensor in state.items()}
+    return WeightPlan((fold, Entry(("b",), ("b",))), specs=specs), state
+
+
+def test_folded_norms_are_refused_and_named(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, *weight_normed())
+    with pytest.raises(ConversionError, match=r"(?s)\n  a_g, a_v: magnitude.*--partial"):
+        api.restore(folder, tmp_path / "back.safetensors")
+    assert not (tmp_path / "back.safetensors").exists()
+
+
+def test_the_rest_is_written_when_asked_for(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, *weight_normed())
+    result = api.restore(folder, tmp_path / "back.safetensors", partial=True)
+    assert list(load_file(tmp_path / "back.safetensors")) == ["b"]
+    assert list(result.lost) == ["a_g", "a_v"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"b": np.zeros(5, np.float32), "a": np.zeros((3, 2), np.float32)}, r"F32 \(5,\) for b"),
+        ({"b": np.zeros(4, np.float16), "a": np.zeros((3, 2), np.float32)}, r"F16 \(4,\) for b"),
+        ({"a": np.zeros((3, 2), np.float32)}, "missing     b"),
+    ],
+    ids=["another shape", "another dtype", "missing"],
+)
+def test_weights_that_do_not_fit_are_refused(
+    tmp_path: Path, weights: dict[str, Any], message: str
+) -> None:
+    folder = folder_of(tmp_path, *weight_normed())
+    names = {np.dtype("float32"): "F32", np.dtype("float16"): "F16"}
+    tensors = {name: Tensor(array, names[array.dtype]) for name, array in weights.items()}
+    write_safetensors(folder / "weights.safetensors", tensors)
+    with pytest.raises(StateDictError, match=message):
+        api.restore(folder, tmp_path / "back.pt", partial=True)
+
+
+def test_an_existing_file_is_kept_unless_asked(out: Path, tmp_path: Path) -> None:
+    (tmp_path / "back.pt").write_text("mine")
+    with pytest.raises(OptionsError, match="exists already"):
+        api.restore(out, tmp_path / "back.pt")
+    assert (tmp_path / "back.pt").read_text() == "mine"
+    api.restore(out, tmp_path / "back.pt", overwrite=True)
+    same(torch.load(tmp_path / "back.pt"), trained(unet))
+
+
+@pytest.mark.parametrize("name", ["back.onnx", "back", "no/such/folder.pt"])
+def test_a_file_that_cannot_be_written_is_refused_at_once(
+    out: Path, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(OptionsError):
+        api.restore(out, tmp_path / name)
+
+
+def test_a_damaged_record_is_refused(out: Path, tmp_path: Path) -> None:
+    (tmp_path / "conversion.json").write_text(json.dumps({"format": "x"}))
+    with pytest.raises(ConversionError, match="expected mlxport-conversion"):
+        api.restore(tmp_path, tmp_path / "back.pt")
+
+
+sizes = st.integers(1, 4)
+endings = st.sampled_from([".pt", ".safetensors"])
+kinds = st.sampled_from(["conv", "transposed", "linear", "permuted", "cast"])
+
+
+@st.composite
+def entries(draw: st.DrawFn) -> tuple[tuple[Step, ...], TensorSpec]:
+    """A layer's weight: steps of its plan, and its dtype and PyTorch shape."""
+    kind, rank = draw(kinds), draw(st.integers(1, 3))
+    dtype = draw(st.sampled_from([d for d in STORAGE if d != "BOOL"]))
+    kernel = draw(st.tuples(*[sizes] * rank))
+    groups, inner, outer = draw(sizes), draw(sizes), draw(sizes)
+    steps: dict[str, tuple[Step, ...]] = {
+        "conv": conv_weight(rank),
+        "transposed": conv_transpose_weight(groups),
+        "linear": (),
+        "permuted": (Permute(tuple(draw(st.permutations(range(rank + 2))))),),
+        "cast": (Cast(("F16",), ("F32",)), *conv_weight(rank)),
+    }
+    dtype = "F16" if kind == "cast" else dtype
+    return steps[kind], TensorSpec(dtype, (groups * inner, outer, *kernel))
+
+
+def finite(spec: TensorSpec, seed: int) -> Tensor:
+    """Random bits; for the cast no NaN, as a signalling one would come back quiet."""
+    storage = STORAGE[spec.dtype]
+    data = np.random.default_rng(seed).bytes(spec.nbytes)
+    raw = np.frombuffer(data, storage).reshape(spec.shape)
+    if spec.dtype == "F16":
+        raw = np.nan_to_num(raw, nan=1.0)
+    return Tensor(raw, spec.dtype)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(entries(), min_size=1, max_size=4),
+    st.booleans(),
+    st.sampled_from([".pt", ".safetensors"]),
+)
+def test_any_plan_is_undone_bit_for_bit(
+    tmp_path_factory: pytest.TempPathFactory,
+    drawn: list[tuple[tuple[Step, ...], TensorSpec]],
+    tied: bool,
+    ending: str,
+) -> None:
+    folder = tmp_path_factory.mktemp("plan")
+    state = {f"{i}.weight": finite(spec, i) for i, (_, spec) in enumerate(drawn)}
+    plan = WeightPlan(
+        tuple(
+            Entry((key,), (f"layers.{key}",), steps)
+            for key, (steps, _) in zip(state, drawn, strict=True)
+        ),
+        aliases={"tied": "0.weight"} if tied else {},
+        specs={key: TensorSpec.of(tensor) for key, tensor in state.items()},
+    )
+    out = folder_of(folder, WeightPlan.from_json(json.loads(json.dumps(plan.to_json()))), state)
+    api.restore(out, folder / f"back{ending}")
+    if ending == ".pt":
+        restored = torch.load(folder / "back.pt")
+    else:
+        restored = load_file(folder / "back.safetensors")
+    if tied:
+        assert torch.equal(
+            restored["tied"].view(torch.uint8), restored.pop("0.weight").view(torch.uint8)
+        )
+        restored["0.weight"] = restored.pop("tied")
+    assert restored.keys() == state.keys()
+    for key, tensor in state.items():
+        back = restored[key]
+        assert tuple(back.shape) == tensor.shape
+        assert back.contiguous().view(torch.uint8).numpy().tobytes() == tensor.bits.tobytes()

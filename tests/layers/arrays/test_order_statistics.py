@@ -1,0 +1,77 @@
+"""Medians, modes and running extremes against torch, with ties and NaN."""
+
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import torch
+
+from mlxport.layers.arrays import order_statistics
+
+Fn = Callable[..., Any]
+
+FUNCTIONS: dict[str, tuple[Fn, Fn]] = {
+    "median": (order_statistics.median, torch.median),
+    "nanmedian": (order_statistics.nanmedian, torch.nanmedian),
+    "mode": (order_statistics.mode, torch.mode),
+    "kth_value": (
+        lambda x, axis, keepdims: order_statistics.kth_value(x, 2, axis, keepdims),
+        lambda x, dim, keepdim: torch.kthvalue(x, 2, dim, keepdim),
+    ),
+}
+RUNNING = {
+    "max": (order_statistics.cumulative_max, torch.cummax),
+    "min": (order_statistics.cumulative_min, torch.cummin),
+}
+
+
+def values(kind: str) -> torch.Tensor:
+    if kind == "integers":
+        return torch.randint(-3, 3, (4, 5, 6))
+    x = torch.randn(4, 5, 6) if kind == "distinct" else torch.randint(-3, 3, (4, 5, 6)).float()
+    if kind == "nan":
+        x[torch.rand(x.shape) < 0.2] = torch.nan
+    return x
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize("kind", ["distinct", "ties", "nan", "integers"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_values_and_places(name: str, kind: str, axis: int, keepdims: bool) -> None:
+    if name == "mode" and kind == "nan":
+        pytest.skip("torch's mode of NaN depends on where its sort leaves them")
+    ours, theirs = FUNCTIONS[name]
+    x = values(kind)
+    got, place = (
+        torch.tensor(np.array(y)) for y in ours(mx.array(x.numpy()), axis=axis, keepdims=keepdims)
+    )
+    want, where = theirs(x, axis, keepdims)
+    torch.testing.assert_close(got, want, rtol=0, atol=0, equal_nan=True)
+    assert place.dtype == torch.int64
+    if kind == "distinct":
+        assert torch.equal(place, where)
+    if not keepdims:
+        place, got = place.unsqueeze(axis), got.unsqueeze(axis)
+    torch.testing.assert_close(x.gather(axis, place), got, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+@pytest.mark.parametrize("kind", ["distinct", "ties", "nan", "integers"])
+@pytest.mark.parametrize("name", RUNNING)
+def test_running(name: str, kind: str, axis: int) -> None:
+    ours, theirs = RUNNING[name]
+    x = values(kind)
+    for got, want in zip(ours(mx.array(x.numpy()), axis), theirs(x, axis), strict=True):
+        torch.testing.assert_close(
+            torch.tensor(np.array(got)), want, rtol=0, atol=0, equal_nan=True
+        )
+
+
+def test_one_value() -> None:
+    x = mx.array([[3.0]])
+    for ours, _ in list(FUNCTIONS.values())[:3]:
+        value, place = ours(x, axis=1)
+        assert (value.item(), place.item()) == (3.0, 0)
