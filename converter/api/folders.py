@@ -27,11 +27,11 @@ def load(folder: str | Path) -> mlx.nn.Module:
     """
     prepare()
     from mlxport.converter.output.contents import read_conversion
+    from mlxport.converter.output.lineage import record_lineage
     from mlxport.converter.output.live_model import live_model
-    from mlxport.converter.tasks.result import remember
 
     model: mlx.nn.Module = live_model(folder)
-    remember(model, read_conversion(Path(folder)))
+    record_lineage(model, read_conversion(Path(folder)))
     return model
 
 

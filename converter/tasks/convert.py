@@ -26,6 +26,7 @@ from mlxport.converter.output.contents import (
     write_report,
     write_weights,
 )
+from mlxport.converter.output.lineage import Lineage, lineage_of, record_lineage
 from mlxport.converter.output.live_model import live_model, load_source
 from mlxport.converter.output.whole_folder import OutputFolder
 from mlxport.converter.parity.hand_port.verify import verify_hand_port
@@ -48,7 +49,7 @@ from mlxport.converter.tasks.quantize import (
     quantize_folder,
 )
 from mlxport.converter.tasks.record_references import Origin
-from mlxport.converter.tasks.result import Converted, remember
+from mlxport.converter.tasks.result import Converted
 from mlxport.converter.timings import stage
 from mlxport.converter.torch_model.example_inputs import example_call
 
@@ -77,14 +78,14 @@ def convert_model(
         built: nn.Module = module.Model()
         built.load_weights([(name, to_mlx(tensor)) for name, tensor in weights.items()])
         built.eval()
-    remember(built, translation.conversion)
+    lineage = record_lineage(built, translation.conversion)
     report = None
     if verify:
         with stage("verify"):
             origin = _origin(model, args, kwargs, translation, translation.conversion, trials)
             report = _verified(built, origin, origin.references(), noise_multiple)
             if gradients:
-                report = _with_gradients(report, built, model, args, kwargs)
+                report = _with_gradients(report, built, lineage, model, args, kwargs)
     return Converted(built, translation.source, translation.conversion, report, notes)
 
 
@@ -159,11 +160,11 @@ def convert_checkpoint(
             carry_along(folder, Path(source))
         write_folder(folder, translation.source, conversion, references, translation.own)
         built = live_model(folder)
-        remember(built, conversion, translation.conversion.plan)
+        lineage = record_lineage(built, conversion, translation.conversion.plan)
         with stage("verify"):
             report = _verified(built, origin, references, noise_multiple)
             if gradients:
-                report = _with_gradients(report, built, torch_model, args, named)
+                report = _with_gradients(report, built, lineage, torch_model, args, named)
         warnings = loaded.warnings
         if quantize is not None and report.passed:
             made = (torch_model, translation, conversion, plan, checkpoint, state)
@@ -209,8 +210,8 @@ def verify_model(
         OptionsError: ``by_hand`` speaks of a model that was converted.
     """
     trials = Trials.of(input_kinds, batch_sizes)
-    conversion = getattr(model, "_mlxport_conversion", None)
-    if not isinstance(conversion, Conversion):
+    lineage = lineage_of(model)
+    if lineage is None:
         options = {"noise_multiple": noise_multiple or NOISE_MULTIPLE, "trials": trials, **by_hand}
         return verify_hand_port(model, module, args, kwargs, gradients=gradients, **options)
     if said := [option for option, value in by_hand.items() if value is not None]:
@@ -218,22 +219,25 @@ def verify_model(
             f"{', '.join(said)}: for models written by hand. {type(model).__name__} comes from "
             "mlxport.convert, which knows its layers and the order of their axes."
         )
-    values = {}
+    conversion, values = lineage.conversion, {}
     if conversion.quantized is not None:
         if gradients:
             raise OptionsError("gradients: MLX gives none of quantized weights")
-        values = dequantized(model._mlxport_plan, live_weights(model))
+        values = dequantized(lineage.plan, live_weights(model))
     origin = Origin(module, args, kwargs, conversion, trials)
     with carrying(module, values):
         references = origin.references() if not values else tuple(origin.references())
         report = _verified(model, origin, references, noise_multiple)
-    return _with_gradients(report, model, module, args, kwargs) if gradients else report
+    if gradients:
+        report = _with_gradients(report, model, lineage, module, args, kwargs)
+    return report
 
 
 @stage("gradients")
 def _with_gradients(
     report: ParityReport,
     built: nn.Module,
+    lineage: Lineage,
     model: torch.nn.Module,
     args: Sequence[Any],
     kwargs: Mapping[str, Any] | None,
@@ -241,9 +245,9 @@ def _with_gradients(
     """Return the report of a converted model with its gradients judged, on the same arguments."""
     entries = verify_gradients(
         built,
-        built._mlxport_conversion,
+        lineage.conversion,
         TorchModel(model, args, kwargs, record_reference(model, args, kwargs, paths=())),
-        plan=built._mlxport_plan,
+        plan=lineage.plan,
         noise_multiple=report.noise_multiple,
     )
     return replace(report, gradients=entries)

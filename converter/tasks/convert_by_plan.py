@@ -28,6 +28,7 @@ from mlxport.converter.output.contents import (
     write_json,
     write_weights,
 )
+from mlxport.converter.output.lineage import record_lineage
 from mlxport.converter.output.live_model import live_model
 from mlxport.converter.output.whole_folder import OutputFolder
 from mlxport.converter.plan.quantize_step import Quantized
@@ -36,7 +37,7 @@ from mlxport.converter.plan.steps import Cast
 from mlxport.converter.plan.tensor import Tensor, is_float, same_bits, to_mlx
 from mlxport.converter.plan.weight_plan import Entry, WeightPlan
 from mlxport.converter.tasks.inspection import Inspection, Row, ties_of
-from mlxport.converter.tasks.result import Converted, remember
+from mlxport.converter.tasks.result import Converted
 
 
 def convert_by_plan(
@@ -85,7 +86,7 @@ def convert_by_plan(
         text = _copy_model(other, folder)
         model = live_model(folder) if text else None
         if model is not None:
-            remember(model, conversion)
+            record_lineage(model, conversion)
     notes = (*checkpoint.notes, _unverified(other, bool(text)))
     return Converted(model, text, conversion, None, notes, written.warnings)
 

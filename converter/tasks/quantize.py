@@ -23,6 +23,7 @@ from mlxport.converter.output.contents import (
     write_quantized,
     write_weights,
 )
+from mlxport.converter.output.lineage import record_lineage
 from mlxport.converter.output.live_model import live_model
 from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.run.cost import layer_costs, output_costs
@@ -36,7 +37,6 @@ from mlxport.converter.plan.record import Conversion, Digests
 from mlxport.converter.plan.tensor import Tensor, TensorSpec, from_mlx
 from mlxport.converter.plan.torch_tensor import tensor_to_torch
 from mlxport.converter.plan.weight_plan import Entry, WeightPlan
-from mlxport.converter.tasks.result import remember
 
 # Layers whose rows MLX quantises; a subclass may compute something else.
 _LAYERS = (nn.Linear, nn.Embedding)
@@ -112,7 +112,7 @@ def quantize_folder(
     source = loading_quantized(whole.translation.source)
     write_quantized(whole.folder, source, conversion, references)
     built = live_model(whole.folder)
-    remember(built, conversion, by_model)
+    record_lineage(built, conversion, by_model)
     multiple = whole.report.noise_multiple
     report = verify_at_sizes(built, conversion, references, noise_multiple=multiple)
     return built, conversion, report

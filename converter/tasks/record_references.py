@@ -64,8 +64,12 @@ class Origin:
             yield replace(other, sizes=self.other.sizes)
         given = in_order(self.model, self.args, self.kwargs)
         trials = [*self.trials.of_kinds(given), *self._of_batch_sizes(given)]
-        for reference in recorded_trials(self.model, trials, self.paths, self.notes):
-            yield replace(reference, sizes={**self.sizes, **self._batch(reference)})
+        batch, _ = self._moves(given)
+        for trial in trials:
+            changed = batch in self.sizes and trial.batch_size is not None
+            sizes = {**self.sizes, **({batch: trial.batch_size} if changed else {})}
+            for reference in recorded_trials(self.model, [trial], self.paths, self.notes):
+                yield replace(reference, sizes=sizes)
 
     def _recorded(self, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> Reference:
         since = {r.path: r.since for r in self.conversion.modules if r.since}
@@ -85,7 +89,7 @@ class Origin:
             if reason:
                 self.notes.append(f"batch size {size} not judged: {reason}")
             elif size not in known:
-                yield Trial(f"batch size {size}", batched(given, size, moves))
+                yield Trial(f"batch size {size}", batched(given, size, moves), size)
 
     def _moves(self, given: Given) -> tuple[str, list[bool]]:
         """Return the name of the batch size, and of each input whether its first axis is that."""
@@ -109,8 +113,3 @@ class Origin:
         if complete and not hold(self.conversion.conditions, sizes):
             return f"the model takes {', '.join(self.conversion.conditions)}"
         return ""
-
-    def _batch(self, reference: Reference) -> dict[str, int]:
-        _, _, size = reference.case.partition("batch size ")
-        name = self._moves(in_order(self.model, self.args, self.kwargs))[0]
-        return {name: int(size)} if size and name in self.sizes else {}

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlxport.converter.plan.record import Conversion
-from mlxport.converter.plan.weight_plan import WeightPlan
 from mlxport.converter.timings import Timings
 
 if TYPE_CHECKING:
@@ -37,15 +36,3 @@ class Converted:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     timings: Timings | None = None
-
-
-def remember(model: nn.Module, conversion: Conversion, plan: WeightPlan | None = None) -> None:
-    """Let a live model know the conversion it comes from, so that it can be verified again.
-
-    Args:
-        model: the live model.
-        conversion: where it comes from.
-        plan: of its weights, by the names of the torch model; the conversion's if not given.
-    """
-    object.__setattr__(model, "_mlxport_conversion", conversion)
-    object.__setattr__(model, "_mlxport_plan", conversion.plan if plan is None else plan)

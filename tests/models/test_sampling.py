@@ -11,6 +11,7 @@ import mlxport
 from mlxport.converter.errors import ParityError
 from mlxport.converter.graph.translate import translate
 from mlxport.converter.output.contents import verify_folder
+from mlxport.converter.output.lineage import record_lineage
 from mlxport.converter.output.live_model import load_source
 from mlxport.converter.parity.verdict.entry import ALONE, IN_PLACE, WHOLE
 
@@ -239,7 +240,7 @@ def faulty(old, new):
     source = converted.source.replace(old, new)
     wrong = load_source(source, converted.conversion.layers).Model()
     wrong.update(converted.model.parameters())
-    object.__setattr__(wrong.eval(), "_mlxport_conversion", converted.conversion)
+    record_lineage(wrong.eval(), converted.conversion)
     return mlxport.verify(wrong, model, x)
 
 

@@ -36,10 +36,12 @@ class Trial:
     Attributes:
         case: what it is, in words (``"impulse inputs"``).
         given: positional and keyword arguments.
+        batch_size: of the call, where that is another than the example's.
     """
 
     case: str
     given: Given
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True)

@@ -184,7 +184,7 @@ class ParityReport:
         notes += [*self.notes, *_orders(self._all())]
         notes += [f"{key} {value}" for key, value in self.environment.items()]
         tables = [[*shown, *self.outputs], self.gradients]
-        return render(self.verdict, tables, notes, width=width, color=color)
+        return render(self.verdict, tables, notes, passed=self.passed, width=width, color=color)
 
     def to_markdown(self) -> str:
         """Return the report as a page in Markdown."""

@@ -22,6 +22,7 @@ def render(
     tables: Sequence[Sequence[Entry]],
     notes: Iterable[str],
     *,
+    passed: bool,
     width: int,
     color: bool,
 ) -> str:
@@ -40,8 +41,7 @@ def render(
         markup=False,
     )
     rows = [entry for table in tables for entry in table]
-    good = not verdict.startswith(("parity FAILED", "parity NOT"))
-    console.print(Text(verdict, style="bold green" if good else "bold red"), soft_wrap=True)
+    console.print(Text(verdict, style="bold green" if passed else "bold red"), soft_wrap=True)
     for table in filter(None, tables):
         console.print(_table(table))
     for line in [*_problems(rows), *_reasons(rows)]:

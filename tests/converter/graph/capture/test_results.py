@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import mlxport
+from mlxport.converter.output.lineage import lineage_of, record_lineage
 from mlxport.converter.parity.verdict.entry import ALONE, IN_PLACE
 
 
@@ -117,13 +118,11 @@ def test_a_fault_in_one_result_is_seen():
 def test_results_that_cannot_be_told_are_not_judged():
     net = Net(*PARTS["backwards"][:2]).eval()
     model = mlxport.convert(net, torch.randn(2, 3), verify=False).model
-    conversion = model._mlxport_conversion
+    conversion = lineage_of(model).conversion
     modules = [
         dataclasses.replace(m, results=() if m.path == "part" else None) for m in conversion.modules
     ]
-    object.__setattr__(
-        model, "_mlxport_conversion", dataclasses.replace(conversion, modules=tuple(modules))
-    )
+    record_lineage(model, dataclasses.replace(conversion, modules=tuple(modules)))
     report = mlxport.verify(model, net, torch.randn(2, 3))
     (entry,) = [entry for entry in report.entries if entry.path == "part"]
     reason = "which of its results is which cannot be told"

@@ -5,6 +5,7 @@ import pytest
 
 from mlxport.converter.errors import ParityError
 from mlxport.converter.parity.report.report import ParityReport
+from mlxport.converter.parity.report.text import render
 from mlxport.converter.parity.verdict.compare import Verdict
 from mlxport.converter.parity.verdict.entry import ALONE, IN_PLACE, WHOLE, Entry
 
@@ -192,6 +193,11 @@ class TestText:
         monkeypatch.setenv("FORCE_COLOR", "1")
         assert "\x1b" not in report(*self.entries).to_text()
         assert "\x1b[" in report(*self.entries).to_text(color=True)
+
+    @pytest.mark.parametrize(("passed", "color"), [(True, "32"), (False, "31")])
+    def test_whether_it_passed_says_the_colour_not_what_the_verdict_reads(self, passed, color):
+        shown = render("parity FAILED", [], [], passed=passed, width=80, color=True)
+        assert shown.startswith(f"\x1b[1;{color}m")
 
     def test_failing_first_and_no_more_than_asked_for(self):
         text = report(*self.entries).to_text(failing_first=True, limit=1)

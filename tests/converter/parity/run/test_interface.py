@@ -6,6 +6,7 @@ from torch import nn
 
 import mlxport
 from mlxport.converter.errors import ParityError
+from mlxport.converter.output.lineage import lineage_of
 
 
 class Net(nn.Module):
@@ -68,10 +69,8 @@ def test_a_tensor_of_other_axes_is_told(converted, net):
 
 def test_another_result_is_told(net):
     model = mlxport.convert(net, a(), {"named": True}, verify=False).model
-    changed = dataclasses.replace(
-        model._mlxport_conversion.signature.arguments["named"], value=False
-    )
-    model._mlxport_conversion.signature.arguments["named"] = changed
+    arguments = lineage_of(model).conversion.signature.arguments
+    arguments["named"] = dataclasses.replace(arguments["named"], value=False)
     with pytest.raises(ParityError, match=r'gives output\["z"\] in PyTorch.*output\["y"\]'):
         mlxport.verify(model, net, a(), {"named": False})
 
