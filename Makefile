@@ -13,8 +13,8 @@ DEVICE ?= metal
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install test lint format types pytest layers-report bench calibrate docs demo \
-  verify-metal clean
+.PHONY: help install test lint format types pytest layers-report bench calibrate docs \
+  docs-networks digests demo verify-metal clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -57,8 +57,16 @@ bench: $(STAMP) ## Measure it beside MLX's own layers and PyTorch; writes benchm
 calibrate: $(STAMP) ## Measure how far right conversions and planted faults stray from the noise
 	$(BIN)/python tests/models/calibrate.py
 
-docs: $(STAMP) ## Write docs/supported.md anew, from the registries and by converting networks
+docs: $(STAMP) ## Write the tables of layers and ops in docs/supported.md, from the registries
+	$(BIN)/python docs/write_supported.py
+
+docs-networks: $(STAMP) ## Convert the networks and write their table in docs/supported.md; takes minutes
 	$(BIN)/python tests/models/networks_table.py
+
+# A change that is to alter nothing: run it before and after, and compare the files.
+DIGESTS ?= digests.json
+digests: $(STAMP) ## Write digests of what conversions write to $(DIGESTS); takes an hour or more
+	$(BIN)/python tests/models/digests.py $(DIGESTS) $(PARTS)
 
 # DEVICE=cpu tries the recipe where there is no Apple GPU.
 verify-metal: $(STAMP) ## On a Mac: convert every example, hold it to PyTorch on the GPU

@@ -1,4 +1,4 @@
-"""The table of networks in docs/supported.md. Run, it writes the whole page anew."""
+"""Convert the networks and write their table in docs/supported.md: `make docs-networks`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from networks import NETWORKS, Network
 from torch import nn
 
 import mlxport
-from mlxport.converter.tasks import support
 from mlxport.converter.tasks.convert import Converted
 
 PAGE = Path(__file__).parents[2] / "docs" / "supported.md"
@@ -23,7 +22,7 @@ in float32: every layer in place and alone, the model whole and compiled.
 - layers, ops: what one call runs as layers, and op by op between them;
 - transposes: what one call of the converted model executes, and for what;
 - ratio: the worst error of any layer or output, in multiples of PyTorch's own noise, of which 32
-  pass; measured when this page was written.
+  pass; measured when this table was written.
 
 | network | of | parameters | layers | ops | batch size | transposes | ratio |
 |---|---|---|---|---|---|---|---|
@@ -50,7 +49,7 @@ def row(name: str, network: Network, model: nn.Module, converted: Converted) -> 
 
 
 def main() -> None:
-    """Convert every network and write the page."""
+    """Convert every network and write the table; the rest of the page stays."""
     lines = []
     for name, network in NETWORKS.items():
         torch.manual_seed(0)
@@ -60,7 +59,8 @@ def main() -> None:
             converted = mlxport.convert(model, network.inputs())
             lines.append(f"| {' | '.join(row(name, network, model, converted))} |")
         print(lines[-1], flush=True)
-    PAGE.write_text(support.as_markdown() + SECTION + TEXT + "\n".join(lines) + "\n")
+    registries = PAGE.read_text().partition(SECTION)[0]
+    PAGE.write_text(registries + SECTION + TEXT + "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def test_the_table_says_so(case: Case) -> None:
     ratio = re.fullmatch(r"([\d.]+)x", cells.pop())
     assert ratio is not None
     assert float(ratio[1]) < 32
-    assert cells == expected[:-1], "run: make docs"
+    assert cells == expected[:-1], "run: make docs-networks"
     if case.network.package:
         assert version(case.network.package) in cells[1]
 

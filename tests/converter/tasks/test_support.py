@@ -1,4 +1,5 @@
 import json
+import runpy
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from mlxport.converter.graph import ops
 from mlxport.converter.rules import refusals, registry
 from mlxport.converter.tasks import support
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TORCH = {
     name: found
     for name in torch.nn.modules.__all__
@@ -41,6 +42,15 @@ def test_the_document_is_what_the_registries_say():
     registries, networks, _ = page.partition("\n## Networks\n")
     assert registries == support.as_markdown(), "run: make docs"
     assert networks
+
+
+def test_writing_the_registries_tables_keeps_that_of_the_networks(tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "supported.md").read_text()
+    (tmp_path / "supported.md").write_text(page.replace("| ReLU |", "| an old row |", 1))
+    write = runpy.run_path(str(ROOT / "docs" / "write_supported.py"))["main"]
+    monkeypatch.setitem(write.__globals__, "PAGE", tmp_path / "supported.md")
+    write()
+    assert (tmp_path / "supported.md").read_text() == page
 
 
 def test_the_command_prints_every_row():
