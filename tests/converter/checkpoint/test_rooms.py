@@ -9,9 +9,16 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 ROOM = "mlxport.converter.checkpoint"
-TORCH_FREE = ["checkpoint", "header", "read", "read_safetensors", "read_index", "recognise"]
-TORCH_FREE += ["match", "finite", "write", "atomic", "output", "bind", "in_memory", "rename"]
-TORCH_FREE += ["folds", "readings", "stream", "blocks", "digest", "mapped"]
+TORCH_FREE = ["checkpoint"]
+TORCH_FREE += [
+    f"formats.{name}"
+    for name in ("in_memory", "index", "mapped", "open_checkpoint", "recognise", "safetensors")
+]
+TORCH_FREE += [f"keys.{name}" for name in ("bind", "folds", "infer_layout", "match", "rename")]
+TORCH_FREE += [
+    f"writing.{name}"
+    for name in ("atomic", "blocks", "convert_streaming", "digest", "finite", "safetensors")
+]
 SOURCES = sorted(
     path
     for folder in ("converter", "layers", "examples", "benchmarks")
@@ -31,7 +38,7 @@ def test_a_safetensors_file_is_read_without_torch(write_raw) -> None:
     code = f"""
 import sys
 sys.modules["torch"] = None  # importing it would fail
-from {ROOM}.read import open_checkpoint
+from {ROOM}.formats.open_checkpoint import open_checkpoint
 print(open_checkpoint({str(path)!r}).tensors["a"].bits.tolist())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -81,6 +88,6 @@ def test_torch_load_is_called_in_one_way_only() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "pickle.load")
     }
-    assert set(calls) == {"read_torch.py", "inert_pickle.py"}
-    assert "weights_only=True" in calls["read_torch.py"]
+    assert set(calls) == {"torch_file.py", "inert_pickle.py"}
+    assert "weights_only=True" in calls["torch_file.py"]
     assert "pickle_module=module" in calls["inert_pickle.py"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
-from layers.conv_geometry import expand
+from layers.windows.geometry import expand
 
 
 class Net(nn.Module):
@@ -33,9 +33,11 @@ def load(folder=Path(__file__).parent):
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "model.py").write_text(SOURCE)
-    (tmp_path / "layers").mkdir()
-    (tmp_path / "layers" / "__init__.py").write_text("")
-    (tmp_path / "layers" / "conv_geometry.py").write_text("expand = 'the copy beside the model'\n")
+    (tmp_path / "layers" / "windows").mkdir(parents=True)
+    for folder in ("layers", "layers/windows"):
+        (tmp_path / folder / "__init__.py").write_text("")
+    copy = tmp_path / "layers" / "windows" / "geometry.py"
+    copy.write_text("expand = 'the copy beside the model'\n")
     mx.save_safetensors(str(tmp_path / "weights.safetensors"), {"weight": mx.array([2.0, 3.0])})
     return tmp_path
 
@@ -48,7 +50,7 @@ def test_a_folder_is_loaded_with_its_own_layers_and_weights(folder):
 def test_source_is_loaded_with_mlxports_layers():
     from mlxport.layers.windows.geometry import expand
 
-    assert load_source(SOURCE, ("conv_geometry",)).expand is expand
+    assert load_source(SOURCE, ("windows.geometry",)).expand is expand
 
 
 def test_a_package_of_the_users_called_layers_is_left_alone(folder, monkeypatch):
@@ -56,9 +58,9 @@ def test_a_package_of_the_users_called_layers_is_left_alone(folder, monkeypatch)
     monkeypatch.setitem(sys.modules, "layers", own)
     path = list(sys.path)
     load_folder(folder)
-    load_source(SOURCE, ("conv_geometry",))
+    load_source(SOURCE, ("windows.geometry",))
     assert sys.modules["layers"] is own
-    assert "layers.conv_geometry" not in sys.modules
+    assert "layers.windows.geometry" not in sys.modules
     assert sys.path == path
 
 

@@ -28,7 +28,7 @@ def content(folder: Path) -> dict[str, str]:
 
 
 def whole(text: str, name: str = "out") -> dict[str, str]:
-    return {f"{name}/{RECORD_FILE}": text, f"{name}/layers/conv/functions.py": text}
+    return {f"{name}/{RECORD_FILE}": text, f"{name}/layers/conv.py": text}
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_a_link_stays_a_link(old, tmp_path) -> None:
     with OutputFolder(tmp_path / "link", overwrite=True) as folder:
         fill(folder)
     assert (tmp_path / "link").is_symlink()
-    assert content(old) == {RECORD_FILE: "new", "layers/conv/functions.py": "new"}
+    assert content(old) == {RECORD_FILE: "new", "layers/conv.py": "new"}
 
 
 def test_a_relative_destination_survives_a_change_of_folder(tmp_path, monkeypatch) -> None:
@@ -258,7 +258,7 @@ def test_a_kill_leaves_the_old_as_it_was(old, tmp_path) -> None:
         assert run.stdout is not None
         assert run.stdout.readline() == "midway\n"
         run.send_signal(signal.SIGKILL)
-    assert content(old) == {RECORD_FILE: "old", "layers/conv/functions.py": "old"}
+    assert content(old) == {RECORD_FILE: "old", "layers/conv.py": "old"}
     assert all(path.name.startswith(".out.") for path in tmp_path.iterdir() if path != old)
 
 

@@ -352,7 +352,10 @@ def test_what_a_file_needs_of_ours_travels_too(define: Define, imports: str) -> 
     mlxport.register_rule(Odd)(scaled_rule(define(imports=imports).Scaled))
     result = mlxport.convert(within(Odd()), X)
     assert result.report.passed
-    names = {"avg_pool": ("pooling",), "Conv2d": ("conv_modules", "normalization", "norm_modules")}
+    names = {
+        "avg_pool": ("pooling.functions",),
+        "Conv2d": ("conv.modules", "norm.functions", "norm.modules"),
+    }
     expected = next((files for name, files in names.items() if name in imports), ())
     assert bool(expected) == bool(result.conversion.layers)
     assert set(result.conversion.layers) <= set(expected)

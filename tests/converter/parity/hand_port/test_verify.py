@@ -22,7 +22,7 @@ SQUARE, OBLONG = (2, 3, 6, 6), (2, 3, 6, 5)
 
 def by_hand():
     """The benchmarks' module of the hand-written U-Net."""
-    path = Path(__file__).parents[3] / "benchmarks" / "unet_by_hand.py"
+    path = Path(__file__).parents[4] / "benchmarks" / "unet_by_hand.py"
     spec = importlib.util.spec_from_file_location("unet_by_hand", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

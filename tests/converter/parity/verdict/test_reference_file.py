@@ -17,7 +17,7 @@ from mlxport.converter.parity.reference.reference import record_reference
 from mlxport.converter.parity.run.verify import verify_bundle
 from mlxport.converter.parity.verdict.reference_file import load_reference, save_reference
 
-TWIN = Path(__file__).with_name("mlx_twin.py")
+TWIN = Path(__file__).parents[1] / "mlx_twin.py"
 
 
 class Everything(nn.Module):
