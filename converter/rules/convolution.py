@@ -10,7 +10,7 @@ import torch
 from mlxport import layers
 from mlxport.converter.plan.steps import conv_transpose_weight, conv_weight
 from mlxport.converter.rules.entries import kept, one
-from mlxport.converter.rules.registry import LayerSpec, Refusal, changed, literal, rule
+from mlxport.converter.rules.registry import LayerSpec, Refusal, changed, compacted, rule
 
 _DEFAULTS = {
     "stride": 1,
@@ -50,7 +50,7 @@ def convolution(module: Any) -> LayerSpec:
     native = mode == "zeros" and not isinstance(padding, str) and (rank < 3 or module.groups == 1)
     return LayerSpec(
         (_NATIVE if native else _OURS)[rank - 1],
-        (module.in_channels, module.out_channels, literal(module.kernel_size)),
+        (module.in_channels, module.out_channels, compacted(module.kernel_size)),
         _arguments(module, padding=padding, padding_mode=mode),
         (one("weight", *conv_weight(rank)), *kept(module, "bias")),
         rank=rank,
@@ -75,7 +75,7 @@ def transposed_convolution(module: Any) -> LayerSpec:
         raise Refusal(f"padding={module.padding!r}, which PyTorch constructs but cannot run")
     return LayerSpec(
         _TRANSPOSED[rank - 1],
-        (module.in_channels, module.out_channels, literal(module.kernel_size)),
+        (module.in_channels, module.out_channels, compacted(module.kernel_size)),
         _arguments(module, padding=module.padding, output_padding=module.output_padding),
         (one("weight", *conv_transpose_weight(module.groups)), *kept(module, "bias")),
         rank=rank,
@@ -96,9 +96,9 @@ def _plain_padding(module: Any) -> Any:
     if module.padding == "valid":
         return 0
     if module.padding != "same":
-        return literal(module.padding)
+        return compacted(module.padding)
     total = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
-    return "same" if any(n % 2 for n in total) else literal([n // 2 for n in total])
+    return "same" if any(n % 2 for n in total) else compacted([n // 2 for n in total])
 
 
 def _arguments(module: Any, **given: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ _MAX_NORM = "max_norm shortens rows on their way out and leaves the table as it 
 @rule(
     torch.nn.Embedding,
     ops=["aten.embedding.default"],
-    aside=[
+    side_effect_ops=[
         "aten.contiguous.default",
         "aten.detach.default",
         "aten.embedding_renorm_.default",  # max_norm

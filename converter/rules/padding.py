@@ -8,7 +8,7 @@ import mlx.nn as nn
 import torch
 
 from mlxport import layers
-from mlxport.converter.rules.registry import LayerSpec, literal, rule
+from mlxport.converter.rules.registry import LayerSpec, compacted, rule
 
 _TARGETS: dict[type[torch.nn.Module], tuple[type[nn.Module], int]] = {
     torch.nn.ConstantPad1d: (layers.ConstantPad1d, 1),
@@ -35,7 +35,7 @@ def padding(module: Any) -> LayerSpec:
     source = next(cls for cls in type(module).__mro__ if cls in _TARGETS)
     target, rank = _TARGETS[source]
     value = (module.value,) if source in _CONSTANT else ()
-    return LayerSpec(target, (literal(module.padding), *value), rank=rank)
+    return LayerSpec(target, (compacted(module.padding), *value), rank=rank)
 
 
 for _source, (_target, _) in _TARGETS.items():

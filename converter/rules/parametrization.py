@@ -1,14 +1,17 @@
-"""Parametrised modules: tensors that PyTorch computes anew from others before each forward pass.
+"""Fold weight norm, spectral norm and orthogonal parametrizations into the plan of a plain layer.
 
-A module whose weight norm or spectral norm is folded computes what its plain class does, so the
-class's own rule answers, and only the sources of its plan change. Both of PyTorch's forms are
-known: parametrisations (``parametrizations.weight.original0``) and the hooks that came before them
-(``weight_g``).
+A parametrized module computes some of its tensors from others before each forward pass. Once these
+tensors are computed and stored (folded), the module does what its plain class does. So the rule of
+that class serves it, and the plan alone differs: the sources of a folded tensor are the tensors it
+is computed from, and a step of ``mlxport.converter.plan.fold_steps`` computes it.
+
+Both forms of PyTorch are known: ``torch.nn.utils.parametrizations`` (keys such as
+``parametrizations.weight.original0``) and the forward pre-hooks that preceded them (``weight_g``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,13 +29,13 @@ _TRAINING = "spectral norm takes another step at each forward pass in training; 
 
 
 @dataclass(frozen=True)
-class Fold:
-    """How one tensor of a module comes from those in its state dict.
+class ParametrizedTensor:
+    """One tensor that a module computes from others, and the step that computes it once.
 
     Attributes:
-        name: the tensor (``"weight"``).
-        sources: its keys in the state dict, in the order the step takes them.
-        step: what makes the tensor.
+        name: the computed tensor (``"weight"``).
+        sources: keys of the state dict it is computed from, in the order the step takes them.
+        step: computes the tensor.
     """
 
     name: str
@@ -40,22 +43,22 @@ class Fold:
     step: Step
 
     @property
-    def alike(self) -> str:
-        """The key of the tensor that has the shape and dtype of what is made."""
+    def same_shape_source(self) -> str:
+        """The source that has the shape and dtype of the computed tensor."""
         return self.sources[1 if isinstance(self.step, FoldWeightNorm) else 0]
 
 
-def folds_of(module: torch.nn.Module) -> tuple[Fold, ...]:
-    """Return how the tensors are made that stand for no parameter; none for a plain module."""
-    return (*_parametrised(module), *_hooked(module))
+def parametrized_tensors(module: torch.nn.Module) -> tuple[ParametrizedTensor, ...]:
+    """Return the tensors of a module that can be folded; none for a plain module."""
+    return (*_from_parametrizations(module), *_from_hooks(module))
 
 
-def unfoldable(module: torch.nn.Module) -> Iterator[str]:
-    """Say which parametrisations and hooks of a module do something else, one line each."""
-    folded = {fold.name for fold in _parametrised(module)}
-    for name, made in getattr(module, "parametrizations", {}).items():
-        if name not in folded:
-            kinds = " after ".join(type(part).__name__ for part in reversed(made))
+def folding_obstacles(module: torch.nn.Module) -> Iterator[str]:
+    """Yield a line for each parametrization or hook of a module that cannot be folded."""
+    foldable = {tensor.name for tensor in _from_parametrizations(module)}
+    for name, parts in getattr(module, "parametrizations", {}).items():
+        if name not in foldable:
+            kinds = " after ".join(type(part).__name__ for part in reversed(parts))
             yield (
                 f"{name} is parametrised ({kinds}); torch.nn.utils.parametrize."
                 f"remove_parametrizations(module, {name!r}) writes the value out"
@@ -65,96 +68,113 @@ def unfoldable(module: torch.nn.Module) -> Iterator[str]:
             if type(hook) not in _HOOKS:
                 name = getattr(hook, "__qualname__", type(hook).__name__)
                 yield f"a forward hook is registered on it ({name})"
-    if module.training and any(isinstance(f.step, FoldSpectralNorm) for f in folds_of(module)):
+    tensors = parametrized_tensors(module)
+    if module.training and any(isinstance(t.step, FoldSpectralNorm) for t in tensors):
         yield _TRAINING
 
 
-def plain(module: torch.nn.Module, folds: tuple[Fold, ...]) -> torch.nn.Module:
-    """Return a module of the plain class that shares all tensors but the folded ones.
+def without_parametrizations(
+    module: torch.nn.Module, tensors: tuple[ParametrizedTensor, ...]
+) -> torch.nn.Module:
+    """Return a module of the plain class that shares all tensors with ``module`` but the folded.
 
-    In the place of those stand tensors of the same shape and dtype.
+    Each folded tensor is stood in for by one of the same shape and dtype: rules look at these
+    alone. The module given is not changed.
+
+    Args:
+        module: a parametrized module.
+        tensors: its :func:`parametrized_tensors`.
     """
     cls: Any = parametrize.type_before_parametrizations(module)
     twin: torch.nn.Module = cls.__new__(cls)
     for name, value in vars(module).items():
         twin.__dict__[name] = value.copy() if isinstance(value, dict) else value
-    gone = {key for fold in folds for key in fold.sources}
+    folded = {key for tensor in tensors for key in tensor.sources}
     for kind in ("_parameters", "_buffers"):
-        held = getattr(twin, kind)
-        twin.__dict__[kind] = {key: value for key, value in held.items() if key not in gone}
+        entries = getattr(twin, kind)
+        twin.__dict__[kind] = {key: value for key, value in entries.items() if key not in folded}
     twin._modules.pop("parametrizations", None)
     hooks = twin._forward_pre_hooks
     for key in [key for key, hook in hooks.items() if type(hook) in _HOOKS]:
         del hooks[key]
     state = module.state_dict(keep_vars=True)
-    for fold in folds:
-        twin.__dict__.pop(fold.name, None)
-        value = torch.nn.Parameter(state[fold.alike].detach(), requires_grad=False)
-        twin._parameters[fold.name] = value
+    for tensor in tensors:
+        twin.__dict__.pop(tensor.name, None)
+        value = torch.nn.Parameter(state[tensor.same_shape_source].detach(), requires_grad=False)
+        twin._parameters[tensor.name] = value
     return twin
 
 
-def spec_by(rule: Rule, module: torch.nn.Module) -> LayerSpec:
-    """Return what a rule builds for a module, whose tensors may have to be folded.
+def build_spec(rule: Rule, module: torch.nn.Module) -> LayerSpec:
+    """Return the spec that a rule builds for a module, parametrized tensors folded.
 
     Raises:
-        Refusal: the rule does not serve it.
+        Refusal: the rule does not serve this configuration.
     """
-    folds = folds_of(module)
-    return folded(rule.build(plain(module, folds)), folds) if folds else rule.build(module)
+    tensors = parametrized_tensors(module)
+    if not tensors:
+        return rule.build(module)
+    return fold_into_plan(rule.build(without_parametrizations(module, tensors)), tensors)
 
 
-def folded(spec: LayerSpec, folds: tuple[Fold, ...]) -> LayerSpec:
-    """Return the spec of a plain module with its plan's sources replaced.
+def fold_into_plan(spec: LayerSpec, tensors: tuple[ParametrizedTensor, ...]) -> LayerSpec:
+    """Return the spec of a plain module with a plan that computes the folded tensors.
+
+    Args:
+        spec: of the plain module (:func:`without_parametrizations`).
+        tensors: those to be folded.
 
     Raises:
-        Refusal: the plan makes something else of a folded tensor than one target.
+        Refusal: the plan joins a folded tensor with others, or leaves one out.
     """
-    by_name = {fold.name: fold for fold in folds}
+    by_name = {tensor.name: tensor for tensor in tensors}
     used = [entry.sources for entry in spec.entries if by_name.keys() & set(entry.sources)]
     if sorted(used) != sorted((name,) for name in by_name):
         raise Refusal(f"its {', '.join(by_name)} would have to be folded alone; write it out first")
-    entries = tuple(_folded(entry, by_name.get(entry.sources[0])) for entry in spec.entries)
+    entries = tuple(_fold(entry, by_name.get(entry.sources[0])) for entry in spec.entries)
     return replace(spec, entries=entries)
 
 
-def _folded(entry: Entry, fold: Fold | None) -> Entry:
-    if fold is None:
+def _fold(entry: Entry, tensor: ParametrizedTensor | None) -> Entry:
+    if tensor is None:
         return entry
-    return replace(entry, sources=fold.sources, steps=(fold.step, *entry.steps))
+    return replace(entry, sources=tensor.sources, steps=(tensor.step, *entry.steps))
 
 
-def _parametrised(module: torch.nn.Module) -> Iterator[Fold]:
-    for name, made in getattr(module, "parametrizations", {}).items():
+def _from_parametrizations(module: torch.nn.Module) -> Iterator[ParametrizedTensor]:
+    for name, parts in getattr(module, "parametrizations", {}).items():
         at = f"parametrizations.{name}"
-        part = made[0] if len(made) == 1 else None
+        part = parts[0] if len(parts) == 1 else None
         if type(part) is parametrizations._WeightNorm:
             pair = (f"{at}.original0", f"{at}.original1")
-            yield Fold(name, pair, FoldWeightNorm(part.dim))
-        elif type(part) is parametrizations._SpectralNorm and made.original.ndim > 1:
+            yield ParametrizedTensor(name, pair, FoldWeightNorm(part.dim))
+        elif type(part) is parametrizations._SpectralNorm and parts.original.ndim > 1:
             weight_and_vectors = (f"{at}.original", f"{at}.0._u", f"{at}.0._v")
-            yield Fold(name, weight_and_vectors, FoldSpectralNorm(part.dim))
-        elif type(part) is parametrizations._Orthogonal and not made.original.is_complex():
+            yield ParametrizedTensor(name, weight_and_vectors, FoldSpectralNorm(part.dim))
+        elif type(part) is parametrizations._Orthogonal and not parts.original.is_complex():
             base = getattr(part, "base", None)
             keys = (f"{at}.original",) if base is None else (f"{at}.original", f"{at}.0.base")
             step = FoldOrthogonal(part.orthogonal_map.name, base is not None)
-            yield Fold(name, keys, step)
+            yield ParametrizedTensor(name, keys, step)
 
 
-def _hooked(module: torch.nn.Module) -> Iterator[Fold]:
+def _from_hooks(module: torch.nn.Module) -> Iterator[ParametrizedTensor]:
     for hook in module._forward_pre_hooks.values():
         if type(hook) in _HOOKS:
             yield _HOOKS[type(hook)](hook)
 
 
-def _of_weight_norm(hook: Any) -> Fold:
+def _from_weight_norm_hook(hook: Any) -> ParametrizedTensor:
     sources = (f"{hook.name}_g", f"{hook.name}_v")
-    return Fold(hook.name, sources, FoldWeightNorm(hook.dim))
+    return ParametrizedTensor(hook.name, sources, FoldWeightNorm(hook.dim))
 
 
-def _of_spectral_norm(hook: Any) -> Fold:
+def _from_spectral_norm_hook(hook: Any) -> ParametrizedTensor:
     sources = (f"{hook.name}_orig", f"{hook.name}_u", f"{hook.name}_v")
-    return Fold(hook.name, sources, FoldSpectralNorm(hook.dim))
+    return ParametrizedTensor(hook.name, sources, FoldSpectralNorm(hook.dim))
 
 
-_HOOKS: dict[type, Any] = {WeightNorm: _of_weight_norm, SpectralNorm: _of_spectral_norm}
+_HOOKS: dict[type, Callable[[Any], ParametrizedTensor]] = {
+    WeightNorm: _from_weight_norm_hook,
+    SpectralNorm: _from_spectral_norm_hook,
+}

@@ -11,7 +11,7 @@ import torch
 
 from mlxport import layers
 from mlxport.converter.plan.weight_plan import Entry
-from mlxport.converter.rules.registry import LayerSpec, Refusal, changed, literal, rule
+from mlxport.converter.rules.registry import LayerSpec, Refusal, changed, compacted, rule
 
 _MAX = (torch.nn.MaxPool1d, torch.nn.MaxPool2d, torch.nn.MaxPool3d)
 _AVG = (torch.nn.AvgPool1d, torch.nn.AvgPool2d, torch.nn.AvgPool3d)
@@ -92,8 +92,8 @@ def _pool(
     further = changed(_DEFAULTS, **further)
     return LayerSpec(
         (ours if further else native)[rank - 1],
-        (literal(module.kernel_size),),
-        {"stride": literal(module.stride), **padding, **further},
+        (compacted(module.kernel_size),),
+        {"stride": compacted(module.stride), **padding, **further},
         rank=rank,
         standalone=ours[rank - 1],
     )
@@ -117,10 +117,10 @@ def _pool(
 def lp_pool(module: Any) -> LayerSpec:
     """Ours: MLX has none."""
     rank = _rank(module, _LP)
-    stride = {} if module.stride is None else {"stride": literal(module.stride)}
+    stride = {} if module.stride is None else {"stride": compacted(module.stride)}
     return LayerSpec(
         (layers.LPPool1d, layers.LPPool2d, layers.LPPool3d)[rank - 1],
-        (module.norm_type, literal(module.kernel_size)),
+        (module.norm_type, compacted(module.kernel_size)),
         {**stride, **changed(_DEFAULTS, ceil_mode=module.ceil_mode)},
         rank=rank,
     )
@@ -145,7 +145,7 @@ def adaptive_avg_pool(module: Any) -> LayerSpec:
     """Ours: MLX has none."""
     rank = _rank(module, _ADAPTIVE_AVG)
     targets = (layers.AdaptiveAvgPool1d, layers.AdaptiveAvgPool2d, layers.AdaptiveAvgPool3d)
-    return LayerSpec(targets[rank - 1], (literal(module.output_size),), rank=rank)
+    return LayerSpec(targets[rank - 1], (compacted(module.output_size),), rank=rank)
 
 
 @rule(
@@ -168,7 +168,7 @@ def adaptive_max_pool(module: Any) -> LayerSpec:
     rank = _rank(module, _ADAPTIVE_MAX)
     targets = (layers.AdaptiveMaxPool1d, layers.AdaptiveMaxPool2d, layers.AdaptiveMaxPool3d)
     indices = changed(_DEFAULTS, return_indices=module.return_indices)
-    return LayerSpec(targets[rank - 1], (literal(module.output_size),), indices, rank=rank)
+    return LayerSpec(targets[rank - 1], (compacted(module.output_size),), indices, rank=rank)
 
 
 @rule(
@@ -183,8 +183,8 @@ def max_unpool(module: Any) -> LayerSpec:
     rank = _rank(module, _UNPOOL)
     return LayerSpec(
         (layers.MaxUnpool1d, layers.MaxUnpool2d, layers.MaxUnpool3d)[rank - 1],
-        (literal(module.kernel_size),),
-        {"stride": literal(module.stride), **changed(_DEFAULTS, padding=module.padding)},
+        (compacted(module.kernel_size),),
+        {"stride": compacted(module.stride), **changed(_DEFAULTS, padding=module.padding)},
         rank=rank,
     )
 
@@ -207,12 +207,12 @@ def fractional_max_pool(module: Any) -> LayerSpec:
     rank = 2 if isinstance(module, torch.nn.FractionalMaxPool2d) else 3
     extras = {"output_ratio": None, "return_indices": False}
     found = {name: getattr(module, name) for name in extras}
-    size = {} if module.output_size is None else {"output_size": literal(module.output_size)}
+    size = {} if module.output_size is None else {"output_size": compacted(module.output_size)}
     shape = {} if samples is None else {"samples_shape": tuple(samples.shape)}
     entries = () if samples is None else (Entry(("_random_samples",), ("random_samples",)),)
     return LayerSpec(
         layers.FractionalMaxPool2d if rank == 2 else layers.FractionalMaxPool3d,
-        (literal(module.kernel_size),),
+        (compacted(module.kernel_size),),
         {**size, **changed(extras, **found), **shape},
         entries=entries,
         rank=rank,

@@ -9,7 +9,7 @@ import torch
 
 from mlxport import layers
 from mlxport.converter.rules.entries import one
-from mlxport.converter.rules.registry import Axes, LayerSpec, Results, changed, rule
+from mlxport.converter.rules.registry import Axes, LayerSpec, ResultNames, changed, rule
 
 # what forward does besides its op: zeros where no states are given, and unpacking the results
 _AROUND = ("aten.zeros.default", str(operator.getitem))
@@ -19,7 +19,7 @@ _UNPACKED = "no PackedSequence; run sequences of one length together, or each al
 @rule(
     torch.nn.LSTM,
     ops=["aten.lstm.input"],
-    around=_AROUND,
+    auxiliary_ops=_AROUND,
     target="layers.LSTM",
     restrictions=_UNPACKED,
 )
@@ -32,7 +32,7 @@ def lstm(module: torch.nn.LSTM) -> LayerSpec:
 @rule(
     torch.nn.GRU,
     ops=["aten.gru.input"],
-    around=_AROUND,
+    auxiliary_ops=_AROUND,
     target="layers.GRU",
     restrictions=_UNPACKED,
 )
@@ -44,7 +44,7 @@ def gru(module: torch.nn.GRU) -> LayerSpec:
 @rule(
     torch.nn.RNN,
     ops=["aten.rnn_tanh.input", "aten.rnn_relu.input"],
-    around=_AROUND,
+    auxiliary_ops=_AROUND,
     target="layers.RNN",
     restrictions=_UNPACKED,
 )
@@ -55,13 +55,20 @@ def rnn(module: torch.nn.RNN) -> LayerSpec:
     return _network(layers.RNN, module, ("output", "h_n"), extra)
 
 
-@rule(torch.nn.LSTMCell, ops=["aten.lstm_cell.default"], around=_AROUND, target="layers.LSTMCell")
+@rule(
+    torch.nn.LSTMCell,
+    ops=["aten.lstm_cell.default"],
+    auxiliary_ops=_AROUND,
+    target="layers.LSTMCell",
+)
 def lstm_cell(module: torch.nn.LSTMCell) -> LayerSpec:
     """Ours: MLX has no cells."""
     return _cell(layers.LSTMCell, module, ("h", "c"), {})
 
 
-@rule(torch.nn.GRUCell, ops=["aten.gru_cell.default"], around=_AROUND, target="layers.GRUCell")
+@rule(
+    torch.nn.GRUCell, ops=["aten.gru_cell.default"], auxiliary_ops=_AROUND, target="layers.GRUCell"
+)
 def gru_cell(module: torch.nn.GRUCell) -> LayerSpec:
     """Ours: MLX has no cells."""
     return _cell(layers.GRUCell, module, "h", {})
@@ -70,7 +77,7 @@ def gru_cell(module: torch.nn.GRUCell) -> LayerSpec:
 @rule(
     torch.nn.RNNCell,
     ops=["aten.rnn_tanh_cell.default", "aten.rnn_relu_cell.default"],
-    around=_AROUND,
+    auxiliary_ops=_AROUND,
     target="layers.RNNCell",
 )
 def rnn_cell(module: torch.nn.RNNCell) -> LayerSpec:
@@ -79,7 +86,7 @@ def rnn_cell(module: torch.nn.RNNCell) -> LayerSpec:
     return _cell(layers.RNNCell, module, "h", extra)
 
 
-def _network(target: Any, module: Any, results: Results, extra: dict[str, Any]) -> LayerSpec:
+def _network(target: Any, module: Any, results: ResultNames, extra: dict[str, Any]) -> LayerSpec:
     defaults = {
         "num_layers": 1,
         "bias": True,
@@ -91,11 +98,11 @@ def _network(target: Any, module: Any, results: Results, extra: dict[str, Any]) 
     return _spec(target, module, results, arguments | extra)
 
 
-def _cell(target: Any, module: Any, results: Results, extra: dict[str, Any]) -> LayerSpec:
+def _cell(target: Any, module: Any, results: ResultNames, extra: dict[str, Any]) -> LayerSpec:
     return _spec(target, module, results, changed({"bias": True}, bias=module.bias) | extra)
 
 
-def _spec(target: Any, module: Any, results: Results, arguments: dict[str, Any]) -> LayerSpec:
+def _spec(target: Any, module: Any, results: ResultNames, arguments: dict[str, Any]) -> LayerSpec:
     # a parameter may stand for several, of tied layers; each has its key in the state dict
     names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
     return LayerSpec(

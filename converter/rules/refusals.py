@@ -10,7 +10,7 @@ import torch.nn as nn
 _ABSTRACT = "a base class that computes nothing; its subclasses have rules"
 _PARALLEL = "runs a module on several GPUs and computes nothing; convert its .module"
 
-REFUSED: dict[type, str] = {
+WITHOUT_RULE: dict[type, str] = {
     nn.Module: _ABSTRACT,
     nn.Container: _ABSTRACT,
     nn.RNNBase: _ABSTRACT,
@@ -19,11 +19,11 @@ REFUSED: dict[type, str] = {
 }
 
 
-def reason_against(module: nn.Module) -> str:
+def why_no_rule(module: nn.Module) -> str:
     """Return why a module has no rule, in one line."""
     for cls in type(module).__mro__:
-        if cls in REFUSED:
+        if cls in WITHOUT_RULE:
             if cls is nn.Module or type(module) is not cls:
                 return "no rule is registered for it (a class of its own)"
-            return REFUSED[cls]
+            return WITHOUT_RULE[cls]
     return "no rule is registered for it"

@@ -8,7 +8,7 @@ answer serves ``convert_layer``, whole models and weight-only plans.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeAlias, TypeVar
 
@@ -27,7 +27,7 @@ class Axes(Enum):
     LOGICAL = "logical"  # PyTorch's own order
 
 
-Results: TypeAlias = "str | tuple[Results, ...]"
+ResultNames: TypeAlias = "str | tuple[ResultNames, ...]"
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class LayerSpec:
     ignored: Mapping[str, str] = field(default_factory=dict)
     axes: Axes = Axes.CHANNELS_LAST
     rank: int | None = None
-    results: Results = "y"
+    results: ResultNames = "y"
     standalone: Callable[..., Any] | None = None
 
 
@@ -65,7 +65,7 @@ class Refusal(ConversionError):
 
 
 Build = Callable[[Any], LayerSpec]
-B = TypeVar("B", bound=Build)
+_BuildT = TypeVar("_BuildT", bound=Build)
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,11 @@ class Rule:
         leaf: False where whole models are better lowered op by op (an axis argument, say).
         target: the MLX counterpart's name, for the support table.
         restrictions: what is not supported, for the support table; empty when nothing.
-        around: names of the ops its forward runs around that one (first states it makes itself,
-            results it takes apart); where there are any, its call is read off the captured graph.
-        aside: names of ops its forward runs for an effect besides, which its layer does without; no
-            one else may read its tensors then.
-        vouched: registered by the user, who vouches for it: it stands for its class whatever the
+        auxiliary_ops: names of ops its forward runs besides (initial states it creates, results it
+            unpacks); where there are any, its call is read off the captured graph.
+        side_effect_ops: names of ops its forward runs for a side effect that the MLX layer does not
+            need; other modules must not read its tensors then.
+        trusted: registered by the user: modules of the class become one layer whatever their
             captured graph holds.
     """
 
@@ -94,9 +94,9 @@ class Rule:
     leaf: bool
     target: str
     restrictions: str
-    around: frozenset[str] = frozenset()
-    vouched: bool = False
-    aside: frozenset[str] = frozenset()
+    auxiliary_ops: frozenset[str] = frozenset()
+    trusted: bool = False
+    side_effect_ops: frozenset[str] = frozenset()
 
 
 RULES: dict[type[torch.nn.Module], Rule] = {}
@@ -125,28 +125,38 @@ _HARMLESS = frozenset(
 def rule(
     *sources: type[torch.nn.Module],
     ops: Iterable[str] = (),
-    around: Iterable[str] = (),
-    aside: Iterable[str] = (),
+    auxiliary_ops: Iterable[str] = (),
+    side_effect_ops: Iterable[str] = (),
     target: str,
     restrictions: str = "",
     leaf: bool = True,
-) -> Callable[[B], B]:
+) -> Callable[[_BuildT], _BuildT]:
     """Register a function as the rule of one or more torch.nn classes.
 
     Raises:
         ValueError: a class has a rule already.
     """
 
-    def register(build: B) -> B:
+    def register(build: _BuildT) -> _BuildT:
         for source in sources:
-            new = Rule(source, build, frozenset(ops), leaf, target, restrictions, frozenset(around))
-            enter(replace(new, aside=frozenset(aside)))
+            add_rule(
+                Rule(
+                    source,
+                    build,
+                    frozenset(ops),
+                    leaf,
+                    target,
+                    restrictions,
+                    auxiliary_ops=frozenset(auxiliary_ops),
+                    side_effect_ops=frozenset(side_effect_ops),
+                )
+            )
         return build
 
     return register
 
 
-def enter(new: Rule, *, override: bool = False) -> None:
+def add_rule(new: Rule, *, override: bool = False) -> None:
     """Enter a rule in the registry.
 
     Raises:
@@ -179,7 +189,7 @@ def _computes(attribute: object) -> bool:
     return callable(attribute) or isinstance(attribute, (property, classmethod, staticmethod))
 
 
-def literal(value: Any) -> Any:
+def compacted(value: Any) -> Any:
     """Return an argument as it should stand in source: a tuple of equal numbers as one number."""
     if isinstance(value, (tuple, list)):
         numbers = tuple(value)
@@ -189,4 +199,4 @@ def literal(value: Any) -> Any:
 
 def changed(defaults: Mapping[str, Any], **values: Any) -> dict[str, Any]:
     """Return the keyword arguments that differ from their defaults, as literals."""
-    return {k: literal(v) for k, v in values.items() if literal(v) != defaults[k]}
+    return {k: compacted(v) for k, v in values.items() if compacted(v) != defaults[k]}

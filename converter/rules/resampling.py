@@ -9,7 +9,7 @@ import mlx.nn as nn
 import torch
 
 from mlxport import layers
-from mlxport.converter.rules.registry import LayerSpec, changed, literal, rule
+from mlxport.converter.rules.registry import LayerSpec, changed, compacted, rule
 
 _DEFAULTS = {
     "size": None,
@@ -66,7 +66,7 @@ def _tidy(factor: float | Sequence[float] | None) -> Any:
         return None
     several = factor if isinstance(factor, Sequence) else (factor,)
     tidy = tuple(int(one) if float(one).is_integer() else float(one) for one in several)
-    return literal(tidy)
+    return compacted(tidy)
 
 
 def _is_power_of_two(factor: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from mlxport import layers
-from mlxport.converter.rules.registry import Axes, LayerSpec, changed, literal, rule
+from mlxport.converter.rules.registry import Axes, LayerSpec, changed, compacted, rule
 
 _BLOCKS = {"dilation": 1, "padding": 0, "stride": 1}
 
@@ -71,13 +71,13 @@ def unflatten(module: torch.nn.Unflatten) -> LayerSpec:
 @rule(torch.nn.Unfold, ops=["aten.im2col.default"], target="layers.Unfold", leaf=False)
 def unfold(module: torch.nn.Unfold) -> LayerSpec:
     """Ours: MLX has none."""
-    return LayerSpec(layers.Unfold, (literal(module.kernel_size),), _blocks(module), rank=2)
+    return LayerSpec(layers.Unfold, (compacted(module.kernel_size),), _blocks(module), rank=2)
 
 
 @rule(torch.nn.Fold, ops=["aten.col2im.default"], target="layers.Fold", leaf=False)
 def fold(module: torch.nn.Fold) -> LayerSpec:
     """Ours: MLX has none."""
-    sizes = (literal(module.output_size), literal(module.kernel_size))
+    sizes = (compacted(module.output_size), compacted(module.kernel_size))
     return LayerSpec(layers.Fold, sizes, _blocks(module), rank=1)
 
 

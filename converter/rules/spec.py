@@ -9,8 +9,13 @@ import torch
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from mlxport.converter.errors import UnsupportedError
-from mlxport.converter.rules.parametrization import folded, folds_of, plain, unfoldable
-from mlxport.converter.rules.refusals import reason_against
+from mlxport.converter.rules.parametrization import (
+    fold_into_plan,
+    folding_obstacles,
+    parametrized_tensors,
+    without_parametrizations,
+)
+from mlxport.converter.rules.refusals import why_no_rule
 from mlxport.converter.rules.registry import LayerSpec, Refusal, rule_for
 
 
@@ -27,13 +32,14 @@ def spec_for(module: torch.nn.Module) -> LayerSpec:
             changes,
             "Undo this and convert again, or convert the whole model, which reads what it does.",
         )
-    if folds := folds_of(module):
-        return _unless_refused(module, lambda: folded(spec_for(plain(module, folds)), folds))
+    if tensors := parametrized_tensors(module):
+        plain = without_parametrizations(module, tensors)
+        return _unless_refused(module, lambda: fold_into_plan(spec_for(plain), tensors))
     rule = rule_for(module)
     if rule is None:
         raise UnsupportedError(
             f"{name} ({type(module).__module__}) cannot be converted as a layer: "
-            f"{reason_against(module)}. `mlxport layers` lists the classes that can."
+            f"{why_no_rule(module)}. `mlxport layers` lists the classes that can."
         )
     return _unless_refused(module, partial(rule.build, module))
 
@@ -53,4 +59,4 @@ def _alterations(module: torch.nn.Module) -> Iterator[str]:
     for name, value in vars(module).items():
         if callable(value) and callable(getattr(type(module), name, None)):
             yield f"its method {name} was replaced on the instance"
-    yield from unfoldable(module)
+    yield from folding_obstacles(module)

@@ -58,8 +58,8 @@ def register_rule(
     def register(build: B) -> B:
         for cls in classes:
             named = target or f"{build.__module__}.{build.__name__}"
-            rule = Rule(cls, _checked(build), frozenset(), True, named, restrictions, vouched=True)
-            registry.enter(rule, override=override)
+            rule = Rule(cls, _checked(build), frozenset(), True, named, restrictions, trusted=True)
+            registry.add_rule(rule, override=override)
         return build
 
     return register

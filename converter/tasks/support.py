@@ -44,7 +44,7 @@ def layer_support() -> list[Support]:
         )
         for rule in registry.RULES.values()
     ]
-    rows += [Support(cls.__name__, "", why, "") for cls, why in refusals.REFUSED.items()]
+    rows += [Support(cls.__name__, "", why, "") for cls, why in refusals.WITHOUT_RULE.items()]
     return sorted(rows, key=lambda row: row.source.lower())
 
 

@@ -130,7 +130,7 @@ def capture(
                 calls = by_every_name(model, calls)
                 ordered = order_arguments(calls, traced, root, *copied(args, kwargs))
                 arguments = by_every_name(model, ordered)
-                vouched = {path for path, rule in leaves.items() if rule.vouched}
+                vouched = {path for path, rule in leaves.items() if rule.trusted}
                 told = by_every_name(model, dict.fromkeys(vouched | (several - leaves.keys())))
                 results = order_results(model, root, told.keys(), *copied(args, kwargs))
         except (CaptureError, OptionsError):

@@ -13,7 +13,12 @@ from torch.nn.utils import parametrize
 from mlxport.converter.graph.capture.sharing import Sharing, find_sharing, shared_modules
 from mlxport.converter.graph.ir.sizes import is_symbolic
 from mlxport.converter.plan.steps import Permute, TransposedConvWeight
-from mlxport.converter.rules.parametrization import folds_of, plain, spec_by, unfoldable
+from mlxport.converter.rules.parametrization import (
+    build_spec,
+    folding_obstacles,
+    parametrized_tensors,
+    without_parametrizations,
+)
 from mlxport.converter.rules.registry import LayerSpec, Refusal, Rule, rule_for
 
 Calls = dict[str, list[Node]]  # call -> the ops it makes
@@ -59,7 +64,7 @@ def find_leaves(
             if not own.issuperset(node.users)
         }
         only = all(_only(_unmade(ops, given), rule) for ops in calls.values())
-        besides = any(str(op.target) in rule.aside for op in own)
+        besides = any(str(op.target) in rule.side_effect_ops for op in own)
         if only and (not read or (not besides and _shows(rule, module, read))):
             found[path] = rule
     sharing = find_sharing(model, found)
@@ -73,7 +78,7 @@ def drop_aside(
 ) -> None:
     """Take out of a program what leaves run for an effect that their layers do without."""
     for path, calls in _calls(model, program).items():
-        aside = leaves[path].aside if path in leaves else ()
+        aside = leaves[path].side_effect_ops if path in leaves else ()
         for node in reversed([op for ops in calls.values() for op in ops]):
             if str(node.target) in aside and not node.users:
                 program.graph.erase_node(node)
@@ -109,7 +114,7 @@ def stored_as(spec: LayerSpec, name: str, ndim: int) -> tuple[str, tuple[int, ..
 def _shows(rule: Rule, module: torch.nn.Module, names: Iterable[str]) -> bool:
     """Whether a module's layer has these tensors as they are, but for the order of axes."""
     try:
-        spec = spec_by(rule, module)
+        spec = build_spec(rule, module)
     except Refusal:
         return False
     tensors = dict(_tensors(module))
@@ -119,7 +124,7 @@ def _shows(rule: Rule, module: torch.nn.Module, names: Iterable[str]) -> bool:
 def _vouched(model: torch.nn.Module) -> Iterator[tuple[str, Rule]]:
     for path, module in model.named_modules(remove_duplicate=False):
         rule = rule_for(module) if path else None
-        if rule is not None and rule.vouched:
+        if rule is not None and rule.trusted:
             yield path, rule
 
 
@@ -177,18 +182,18 @@ def _up_to_parametrised(
 
 
 def _rule(module: torch.nn.Module) -> Rule | None:
-    folds = folds_of(module)
+    folds = parametrized_tensors(module)
     if not folds:
         return rule_for(module)
-    if any(unfoldable(module)):
+    if any(folding_obstacles(module)):
         return None
-    rule = rule_for(plain(module, folds))
-    return None if rule is None or rule.around else rule
+    rule = rule_for(without_parametrizations(module, folds))
+    return None if rule is None or rule.auxiliary_ops else rule
 
 
 def _folded(module: torch.nn.Module) -> Iterator[torch.Tensor]:
     state = module.state_dict(keep_vars=True)
-    return (state[key] for fold in folds_of(module) for key in fold.sources)
+    return (state[key] for fold in parametrized_tensors(module) for key in fold.sources)
 
 
 def _unmade(ops: Sequence[Node], given: set[Node]) -> list[Node]:
@@ -203,5 +208,9 @@ def _unmade(ops: Sequence[Node], given: set[Node]) -> list[Node]:
 
 
 def _only(ops: Sequence[Node], rule: Rule) -> bool:
-    counted = [str(op.target) for op in ops if str(op.target) not in rule.around | rule.aside]
+    counted = [
+        str(op.target)
+        for op in ops
+        if str(op.target) not in rule.auxiliary_ops | rule.side_effect_ops
+    ]
     return len(counted) == 1 and counted[0] in rule.ops

@@ -20,7 +20,7 @@ from mlxport.converter.graph.ir.context import Context, Statement, Unsupported
 from mlxport.converter.graph.ir.naming import Names
 from mlxport.converter.graph.ir.value import ARRAY, Order, Value, identity
 from mlxport.converter.graph.lowering.constant_folding import Fixed
-from mlxport.converter.rules.parametrization import spec_by
+from mlxport.converter.rules.parametrization import build_spec
 from mlxport.converter.rules.registry import LayerSpec, Refusal
 
 # What constants that ``forward`` computes are called in the class that keeps them.
@@ -158,7 +158,7 @@ class Arrays:
             self.specs[path] = None
             if rule is not None:
                 with suppress(Refusal):
-                    self.specs[path] = spec_by(rule, self.captured.torch_module(path))
+                    self.specs[path] = build_spec(rule, self.captured.torch_module(path))
         return self.specs[path]
 
     def _held(self, path: str, ndim: int) -> tuple[str, Order] | None:

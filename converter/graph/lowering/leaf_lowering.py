@@ -23,7 +23,7 @@ from mlxport.converter.graph.lowering.leaf_call import read_call
 from mlxport.converter.graph.lowering.move_columns import behind_flattened, is_movable
 from mlxport.converter.graph.lowering.vouched_leaf import vouched_call
 from mlxport.converter.plan.record import ModuleRecord
-from mlxport.converter.rules.parametrization import spec_by
+from mlxport.converter.rules.parametrization import build_spec
 
 
 def lower_leaf(
@@ -56,14 +56,14 @@ def lower_leaf(
     rule = captured.leaves[plain]
     module = captured.torch_module(path)
     earlier = lowered.leaves.get(plain)
-    spec = earlier.spec if earlier else spec_by(rule, module)
+    spec = earlier.spec if earlier else build_spec(rule, module)
     tensors = without_sizes(inputs)
     check_batched(spec, tensors)
     gives: int | tuple[int, ...] = 0
-    if rule.vouched:
+    if rule.trusted:
         known, given = captured.arguments.get(plain, ()), captured.results.get(path)
         arguments, results, gives = vouched_call(spec, cx, module, tensors, known, given)
-    elif rule.around:
+    elif rule.auxiliary_ops:
         read = read_call(graph, rule, module, inputs)
         shapes = results_of(read.op)
         arguments = tree_map(lambda value: arrange_for(spec, cx, value), read.arguments)

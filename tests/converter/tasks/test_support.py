@@ -20,11 +20,11 @@ TORCH = {
 
 
 def test_every_torch_class_has_a_rule_or_a_reason():
-    assert set(TORCH.values()) - set(registry.RULES) - set(refusals.REFUSED) == set()
+    assert set(TORCH.values()) - set(registry.RULES) - set(refusals.WITHOUT_RULE) == set()
 
 
 def test_no_class_has_both_a_rule_and_a_refusal():
-    assert set(registry.RULES) & set(refusals.REFUSED) == set()
+    assert set(registry.RULES) & set(refusals.WITHOUT_RULE) == set()
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_writing_the_registries_tables_keeps_that_of_the_networks(tmp_path, monk
 
 def test_the_command_prints_every_row():
     shown = CliRunner().invoke(main, ["layers"]).output.splitlines()
-    assert len(shown) == len(registry.RULES) + len(refusals.REFUSED) + len(ops.registry.OPS)
+    assert len(shown) == len(registry.RULES) + len(refusals.WITHOUT_RULE) + len(ops.registry.OPS)
 
 
 def test_the_command_searches():
