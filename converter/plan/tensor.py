@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
@@ -60,21 +61,17 @@ MLX_DTYPE: dict[str, str] = {
 }
 
 
-class _EightBits(NamedTuple):
-    """An 8-bit floating-point format (OCP OFP8, and the FNUZ variants)."""
-
-    mantissa: int
-    bias: int
-    nan: tuple[int, ...]
-    infinite: tuple[int, ...] = ()
-
-
-_EIGHT_BITS = {
-    "F8_E4M3": _EightBits(3, 7, (0x7F, 0xFF)),
-    "F8_E5M2": _EightBits(2, 15, (0x7D, 0x7E, 0x7F, 0xFD, 0xFE, 0xFF), (0x7C, 0xFC)),
-    "F8_E4M3FNUZ": _EightBits(3, 8, (0x80,)),
-    "F8_E5M2FNUZ": _EightBits(2, 16, (0x80,)),
-    "F8_E8M0": _EightBits(0, 127, (0xFF,)),
+# safetensors dtype name -> the real floating-point type that reads its storage as numbers
+_FLOATS: dict[str, np.dtype[Any]] = {
+    "F16": np.dtype("float16"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F32": np.dtype("float32"),
+    "F64": np.dtype("float64"),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+    "F8_E4M3FNUZ": np.dtype(ml_dtypes.float8_e4m3fnuz),
+    "F8_E5M2FNUZ": np.dtype(ml_dtypes.float8_e5m2fnuz),
+    "F8_E8M0": np.dtype(ml_dtypes.float8_e8m0fnu),
 }
 
 
@@ -156,43 +153,31 @@ def same_bits(one: Tensor, other: Tensor) -> bool:
     return (one.dtype, one.shape) == (other.dtype, other.shape) and raw(one) == raw(other)
 
 
+def is_float(dtype: str) -> bool:
+    """Tell whether a dtype is a real floating-point one."""
+    return dtype in _FLOATS
+
+
+@cache  # every block of a tensor that is examined asks
+def infinity_pattern(dtype: str) -> int:
+    """Return the bits of infinity in a floating-point dtype, or of NaN in one without infinity."""
+    with np.errstate(invalid="ignore"):
+        infinity = np.array(np.inf, np.float32).astype(_FLOATS[dtype])
+    return int(infinity.view(f"u{infinity.itemsize}"))
+
+
 def to_float64(tensor: Tensor) -> npt.NDArray[np.float64]:
     """Return the values of a real floating-point tensor, exactly.
 
     Raises:
         CheckpointError: the dtype is another.
     """
-    bits = tensor.bits
-    if tensor.dtype in _EIGHT_BITS:
-        values: npt.NDArray[np.float64] = _eight_bit_values(tensor.dtype)[bits]
-        return values
-    if tensor.dtype not in ("F16", "BF16", "F32", "F64"):
+    if not is_float(tensor.dtype):
         raise CheckpointError(
             f"expected floating-point values to compute with, got {tensor.dtype} ones"
         )
-    if tensor.dtype == "BF16":
-        bits = (bits.astype(np.uint32) << 16).view(np.float32)
     with np.errstate(invalid="ignore"):  # a signalling NaN
-        return bits.astype(np.float64)
-
-
-@cache
-def _eight_bit_values(dtype: str) -> npt.NDArray[np.float64]:
-    """Return the value of each of the 256 patterns of an 8-bit format."""
-    bits = np.arange(256)
-    form = _EIGHT_BITS[dtype]
-    if not form.mantissa:  # only powers of two
-        values = np.ldexp(1.0, bits - form.bias)
-    else:
-        exponent = bits >> form.mantissa & 0x7F >> form.mantissa
-        fraction = (bits & (1 << form.mantissa) - 1) / (1 << form.mantissa)
-        normal = np.ldexp(1 + fraction, exponent - form.bias)
-        values = np.where(exponent == 0, np.ldexp(fraction, 1 - form.bias), normal)
-        values = np.where(bits & 0x80, -values, values)
-    values[list(form.nan)] = np.nan
-    for pattern in form.infinite:
-        values[pattern] = -np.inf if pattern & 0x80 else np.inf
-    return values
+        return _values(tensor).astype(np.float64)
 
 
 def from_float64(values: npt.NDArray[np.float64], dtype: str) -> Tensor:
@@ -201,30 +186,10 @@ def from_float64(values: npt.NDArray[np.float64], dtype: str) -> Tensor:
     Raises:
         CheckpointError: ``dtype`` is none of F16, BF16, F32 and F64.
     """
-    with np.errstate(over="ignore", under="ignore"):  # beyond the dtype is infinite, or zero
-        if dtype == "BF16":
-            return Tensor(_bfloat16_bits(values.astype(np.float32)), dtype)
-        if dtype in ("F16", "F32", "F64"):
-            return Tensor(values.astype(STORAGE[dtype]), dtype)
-    raise CheckpointError(f"expected F16, BF16, F32 or F64 to round to, got {dtype}")
-
-
-def _bfloat16_bits(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
-    bits = values.view(np.uint32)
-    rounded = (bits + np.uint32(0x7FFF) + ((bits >> 16) & np.uint32(1))) >> 16
-    kept: npt.NDArray[np.uint32] = np.where(np.isnan(values), np.uint32(0x7FC0), rounded)
-    return kept.astype(np.uint16)
-
-
-# Significand and exponent bits of the real floating-point formats.
-_BITS = {"F16": (10, 5), "BF16": (7, 8), "F32": (23, 8), "F64": (52, 11)}
-_BITS |= {"F8_E4M3": (3, 4), "F8_E5M2": (2, 5), "F8_E8M0": (0, 8)}
-_BITS |= {"F8_E4M3FNUZ": (3, 4), "F8_E5M2FNUZ": (2, 5)}
-
-
-def is_float(dtype: str) -> bool:
-    """Tell whether a dtype is a real floating-point one."""
-    return dtype in _BITS
+    if dtype not in ("F16", "BF16", "F32", "F64"):
+        raise CheckpointError(f"expected F16, BF16, F32 or F64 to round to, got {dtype}")
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # infinite, zero, NaN
+        return _rounded(values.astype(np.float32) if dtype == "BF16" else values, dtype)
 
 
 def holds(wide: str, narrow: str) -> bool:
@@ -233,8 +198,8 @@ def holds(wide: str, narrow: str) -> bool:
         return True
     if is_float(wide) and is_float(narrow):
         # No 8-bit format holds another: their NaNs and zeros differ.
-        fits = all(w >= n for w, n in zip(_BITS[wide], _BITS[narrow], strict=True))
-        return fits and wide not in _EIGHT_BITS
+        large, small = ml_dtypes.finfo(_FLOATS[wide]), ml_dtypes.finfo(_FLOATS[narrow])
+        return large.bits > 8 and large.nmant >= small.nmant and large.nexp >= small.nexp
     if is_float(wide) or is_float(narrow):
         return False
     return bool(np.can_cast(STORAGE[narrow], STORAGE[wide], "safe"))
@@ -258,42 +223,39 @@ def cast(tensor: Tensor, dtype: str) -> Tensor:
         return one.with_bits(np.broadcast_to(one.bits, bits.shape))
     if is_float(tensor.dtype) != is_float(dtype):
         raise CheckpointError(f"{tensor.dtype} values cannot be cast to {dtype}")
-    if dtype in _EIGHT_BITS:
-        return Tensor(_eight_bit_patterns(tensor, dtype), dtype)
     if not is_float(dtype):
         return Tensor(bits.astype(STORAGE[dtype]), dtype)
     if dtype == "F64":
         return Tensor(to_float64(tensor), dtype)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        values = np.asarray(_to_float32(tensor))
-        if dtype == "BF16":
-            return Tensor(_bfloat16_bits(values), dtype)
-        return Tensor(values.astype(STORAGE[dtype], copy=False), dtype)
+        if STORAGE[dtype].itemsize == 1:
+            return _exact(tensor, dtype)
+        return _rounded(_values(tensor).astype(np.float32, copy=False), dtype)
 
 
-def _eight_bit_patterns(tensor: Tensor, dtype: str) -> npt.NDArray[np.uint8]:
+def _values(tensor: Tensor) -> npt.NDArray[Any]:
+    """Return a floating-point tensor's storage as numbers; nothing is copied."""
+    return np.asarray(tensor.bits).view(_FLOATS[tensor.dtype])
+
+
+def _rounded(values: npt.NDArray[Any], dtype: str) -> Tensor:
+    return Tensor(values.astype(_FLOATS[dtype], copy=False).view(STORAGE[dtype]), dtype)
+
+
+def _exact(tensor: Tensor, dtype: str) -> Tensor:
+    """Return a tensor's values in an 8-bit dtype that has all of them."""
     values = to_float64(tensor)
-    known = _eight_bit_values(dtype)
-    keys, codes = np.unique(known.view(np.uint64), return_index=True)
-    found = np.minimum(np.searchsorted(keys, values.view(np.uint64)), len(keys) - 1)
-    isnan = np.isnan(values)
-    patterns = np.where(isnan, _EIGHT_BITS[dtype].nan[0], codes[found]).astype(np.uint8)
-    unknown = ~isnan & (known[patterns] != values)
     if dtype == "F8_E8M0":  # which has no zero; PyTorch makes it the least there is
-        patterns, unknown = np.where(values == 0, np.uint8(0), patterns), unknown & (values != 0)
-    if unknown.any():
+        values = np.where(values == 0, 2.0**-127, values)
+    found = _rounded(values, dtype)
+    back = to_float64(found)
+    changed = (back != values) | (np.signbit(back) != np.signbit(values))
+    if lost := np.count_nonzero(changed & ~np.isnan(values)):
         raise CheckpointError(
-            f"{np.count_nonzero(unknown)} of {values.size} {tensor.dtype} values are none of "
-            f"{dtype}'s: they were changed since they were cast from it"
+            f"{lost} of {values.size} {tensor.dtype} values are none of {dtype}'s: "
+            "they were changed since they were cast from it"
         )
-    return np.asarray(patterns)
-
-
-def _to_float32(tensor: Tensor) -> npt.NDArray[np.float32]:
-    if tensor.dtype == "BF16":
-        return (tensor.bits.astype(np.uint32) << 16).view(np.float32)
-    values = to_float64(tensor) if tensor.dtype in _EIGHT_BITS else tensor.bits
-    return values.astype(np.float32, copy=False)
+    return found
 
 
 def to_mlx(tensor: Tensor) -> mx.array:

@@ -17,8 +17,6 @@ import numpy.typing as npt
 
 from mlxport.converter.plan.tensor import Tensor
 
-# The same number on Linux and macOS.
-_DONTNEED = 4
 _MAPS = Path("/proc/self/maps")
 
 
@@ -59,7 +57,8 @@ def release(arrays: Iterable[npt.NDArray[Any]], mapped: tuple[range, ...]) -> No
         end = start + array.itemsize + sum((n - 1) * stride for n, stride in spans)
         if any(start in addresses and end - 1 in addresses for addresses in mapped):
             first = start - start % mmap.PAGESIZE
-            _libc().madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), _DONTNEED)
+            length = ctypes.c_size_t(end - first)
+            _libc().madvise(ctypes.c_void_p(first), length, mmap.MADV_DONTNEED)
 
 
 def released(

@@ -17,6 +17,16 @@ def test_every_dtype_goes_there_and_back_by_bits(dtype, shape) -> None:
     assert (back.dtype, back.shape, back.bits.tobytes()) == (dtype, shape, bits.tobytes())
 
 
+@pytest.mark.parametrize(
+    "dtype", [name for name in STORAGE if name.startswith(("F8", "F16", "BF"))]
+)
+def test_every_pattern_keeps_its_bits(dtype) -> None:
+    width = STORAGE[dtype].itemsize
+    bits = np.arange(256**width, dtype=f"u{width}").view(STORAGE[dtype])
+    back = tensor_from_torch(tensor_to_torch(Tensor(bits.reshape(16, -1).T, dtype)))
+    assert np.ascontiguousarray(back.bits.T).tobytes() == bits.tobytes()
+
+
 @pytest.mark.parametrize("dtype", ["F32", "BF16", "BOOL"])
 def test_views_go_as_they_look(dtype) -> None:
     bits = np.arange(24).reshape(4, 6).astype(STORAGE[dtype])[::-1, ::2].T
