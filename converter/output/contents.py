@@ -23,7 +23,7 @@ from mlxport.converter.output.live_model import live_model
 from mlxport.converter.parity.report.files import REPORT, write_page
 from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.run.verify import verify_at_sizes
-from mlxport.converter.parity.verdict.compare import NOISE_MULTIPLE
+from mlxport.converter.parity.verdict.judgement import NOISE_MULTIPLE, Judgement
 from mlxport.converter.parity.verdict.reference_data import Reference
 from mlxport.converter.parity.verdict.reference_file import load_reference, save_reference
 from mlxport.converter.plan.quantize_step import config_text
@@ -196,7 +196,7 @@ def verify_folder(
         live_model(path),
         conversion,
         [load_reference(file) for file in stored],
-        noise_multiple=noise_multiple or NOISE_MULTIPLE,
+        judgement=Judgement(noise_multiple or NOISE_MULTIPLE),
         alone=False,
     )
 

@@ -11,8 +11,8 @@ import torch
 
 from mlxport.converter.parity.reference.torch_gradients import perturbed_gradients, record_gradients
 from mlxport.converter.parity.run.gradients import judge_gradients
-from mlxport.converter.parity.verdict.compare import NOISE_MULTIPLE
 from mlxport.converter.parity.verdict.entry import GRADIENT, Entry
+from mlxport.converter.parity.verdict.judgement import DEFAULT_JUDGEMENT, Judgement
 from mlxport.converter.parity.verdict.reference_data import Gradients, Reference
 from mlxport.converter.plan.record import Conversion
 from mlxport.converter.plan.weight_plan import WeightPlan
@@ -38,7 +38,7 @@ def verify_gradients(
     *,
     plan: WeightPlan,
     given: tuple[Sequence[Any], Mapping[str, Any]] | None = None,
-    noise_multiple: float = NOISE_MULTIPLE,
+    judgement: Judgement = DEFAULT_JUDGEMENT,
 ) -> tuple[Entry, ...]:
     """Judge the gradients of a model's inputs and parameters; see `judge_gradients`.
 
@@ -52,12 +52,12 @@ def verify_gradients(
         origin: where it comes from.
         plan: of the weights, by the names of the torch model.
         given: what to call the MLX model with instead of the reference's inputs.
-        noise_multiple: how many times PyTorch's own noise passes.
+        judgement: what passes.
     """
     reference = origin.reference
     call = (origin.module, origin.args, origin.kwargs)
 
-    def judged(gradients: Gradients, multiple: float) -> tuple[Entry, ...]:
+    def judged(gradients: Gradients, judgement: Judgement) -> tuple[Entry, ...]:
         return judge_gradients(
             model,
             conversion,
@@ -65,15 +65,16 @@ def verify_gradients(
             gradients,
             plan=plan,
             given=given,
-            noise_multiple=multiple,
+            judgement=judgement,
         )
 
     gradients = record_gradients(*call, reference=reference)
-    first = judged(gradients, noise_multiple)
+    first = judged(gradients, judgement)
     if not any(GRADIENT in entry.failing for entry in first):
         return first
     moved = perturbed_gradients(*call, reference=reference, gradients=gradients)
-    second = judged(moved, min(MOVE_MULTIPLE, noise_multiple))
+    stricter = Judgement(min(MOVE_MULTIPLE, judgement.noise_multiple))
+    second = judged(moved, stricter)
     pairs = zip(first, second, strict=True)
     return tuple(one if not one.failing else _better(one, other) for one, other in pairs)
 

@@ -34,7 +34,7 @@ from mlxport.converter.parity.reference.reference import record_reference
 from mlxport.converter.parity.reference.trials import Trials
 from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.run.verify import verify_at_sizes
-from mlxport.converter.parity.verdict.compare import NOISE_MULTIPLE
+from mlxport.converter.parity.verdict.judgement import NOISE_MULTIPLE, Judgement
 from mlxport.converter.parity.verdict.reference_data import Reference
 from mlxport.converter.parity.verify_gradients import TorchModel, verify_gradients
 from mlxport.converter.plan.quantize_step import Settings
@@ -212,7 +212,8 @@ def verify_model(
     trials = Trials.of(input_kinds, batch_sizes)
     lineage = lineage_of(model)
     if lineage is None:
-        options = {"noise_multiple": noise_multiple or NOISE_MULTIPLE, "trials": trials, **by_hand}
+        judgement = Judgement(noise_multiple or NOISE_MULTIPLE)
+        options = {"judgement": judgement, "trials": trials, **by_hand}
         return verify_hand_port(model, module, args, kwargs, gradients=gradients, **options)
     if said := [option for option, value in by_hand.items() if value is not None]:
         raise OptionsError(
@@ -248,7 +249,7 @@ def _with_gradients(
         lineage.conversion,
         TorchModel(model, args, kwargs, record_reference(model, args, kwargs, paths=())),
         plan=lineage.plan,
-        noise_multiple=report.noise_multiple,
+        judgement=Judgement(report.noise_multiple),
     )
     return replace(report, gradients=entries)
 
@@ -273,8 +274,8 @@ def _verified(
     noise_multiple: float | None,
 ) -> ParityReport:
     """Judge a converted model by all its references, and note what could not be tried."""
-    multiple = noise_multiple or NOISE_MULTIPLE
-    report = verify_at_sizes(built, origin.conversion, references, noise_multiple=multiple)
+    judgement = Judgement(noise_multiple or NOISE_MULTIPLE)
+    report = verify_at_sizes(built, origin.conversion, references, judgement=judgement)
     return replace(report, notes=(*report.notes, *origin.notes))
 
 

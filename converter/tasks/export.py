@@ -17,9 +17,9 @@ from mlxport.converter.errors import CheckpointError, ConversionError, OptionsEr
 from mlxport.converter.output.contents import read_conversion, use_device
 from mlxport.converter.output.live_model import live_model
 from mlxport.converter.parity.run.interface import model_inputs, output_names
+from mlxport.converter.parity.run.judge_array import judge_array
 from mlxport.converter.parity.run.trace import arrays, dtype_name, mapped
-from mlxport.converter.parity.run.verification import judge_value
-from mlxport.converter.parity.verdict.compare import NOISE_MULTIPLE
+from mlxport.converter.parity.verdict.judgement import NOISE_MULTIPLE, Judgement
 from mlxport.converter.parity.verdict.reference_data import Reference
 from mlxport.converter.parity.verdict.reference_file import load_reference
 from mlxport.converter.plan.record import Conversion, ModuleRecord
@@ -101,7 +101,9 @@ def export_folder(
     function = _Function(live_model(folder), conversion, reference)
     temporary = sibling(destination, "partial")
     try:
-        identical = function.write(temporary, shapeless, noise_multiple or NOISE_MULTIPLE)
+        identical = function.write(
+            temporary, shapeless, Judgement(noise_multiple or NOISE_MULTIPLE)
+        )
         os.replace(temporary, destination)
     except OSError as error:
         raise CheckpointError(
@@ -147,7 +149,7 @@ class _Function:
         args, named = mapped(lambda x: next(waiting) if isinstance(x, mx.array) else x, self.given)
         return tuple(arrays(self.model(*args, **named)))
 
-    def write(self, path: Path, shapeless: bool, noise_multiple: float) -> bool:
+    def write(self, path: Path, shapeless: bool, judgement: Judgement) -> bool:
         """Write the function, hold what was written to model.py and to PyTorch.
 
         Returns:
@@ -179,7 +181,7 @@ class _Function:
         problems = [
             f"output {k}: {problem}"
             for k, output in enumerate(outputs)
-            for problem in self._problems(k, output, noise_multiple)
+            for problem in self._problems(k, output, judgement)
         ]
         if problems:
             raise ParityError.listing("the exported function differs from PyTorch:", problems)
@@ -216,9 +218,9 @@ class _Function:
                 "Export it without --shapeless."
             )
 
-    def _problems(self, k: int, output: mx.array, noise_multiple: float) -> Sequence[str]:
+    def _problems(self, k: int, output: mx.array, judgement: Judgement) -> Sequence[str]:
         value = self.reference.outputs[k]
-        return judge_value(output, self.root.outputs[k], value, noise_multiple).problems
+        return judge_array(output, self.root.outputs[k], value, judgement).problems
 
 
 @contextmanager

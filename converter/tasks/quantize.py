@@ -31,6 +31,7 @@ from mlxport.converter.parity.run.interface import model_inputs, output_names
 from mlxport.converter.parity.run.replay_draws import replayed
 from mlxport.converter.parity.run.trace import run
 from mlxport.converter.parity.run.verify import verify_at_sizes
+from mlxport.converter.parity.verdict.judgement import Judgement
 from mlxport.converter.parity.verdict.reference_data import Reference
 from mlxport.converter.plan.quantize_step import Quantize, Quantized, Settings
 from mlxport.converter.plan.record import Conversion, Digests
@@ -113,8 +114,8 @@ def quantize_folder(
     write_quantized(whole.folder, source, conversion, references)
     built = live_model(whole.folder)
     record_lineage(built, conversion, by_model)
-    multiple = whole.report.noise_multiple
-    report = verify_at_sizes(built, conversion, references, noise_multiple=multiple)
+    judgement = Judgement(whole.report.noise_multiple)
+    report = verify_at_sizes(built, conversion, references, judgement=judgement)
     return built, conversion, report
 
 

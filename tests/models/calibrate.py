@@ -22,8 +22,8 @@ import mlxport
 from mlxport.converter.errors import ConversionError
 from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.report.text import label
-from mlxport.converter.parity.verdict.compare import NOISE_MULTIPLE
 from mlxport.converter.parity.verdict.entry import ALONE, Entry
+from mlxport.converter.parity.verdict.judgement import NOISE_MULTIPLE
 
 # MLX's CPU backend takes many times as long for half precision, so few networks are run in it
 HALF = ("UNet3d", "StereoNet", "UNet", "VNet")

@@ -14,7 +14,8 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from mlxport.converter.parity.verdict.compare import NOISE_MULTIPLE, Array
+from mlxport.converter.parity.verdict.compare import Array
+from mlxport.converter.parity.verdict.judgement import NOISE_MULTIPLE
 from mlxport.converter.parity.verdict.precision import PRECISIONS
 
 Order = tuple[int, ...]

@@ -15,6 +15,7 @@ import torch
 from mlxport.converter.parity.hand_port.input_orders import Arrangement
 from mlxport.converter.parity.reference.kept_values import dtype_name, tensors
 from mlxport.converter.parity.verdict.entry import GRADIENT, Entry
+from mlxport.converter.parity.verdict.judgement import Judgement
 from mlxport.converter.parity.verify_gradients import TorchModel, verify_gradients
 from mlxport.converter.plan.mlx_layouts import Slot, slots_of
 from mlxport.converter.plan.record import Conversion, Layout, ModuleRecord
@@ -30,7 +31,7 @@ def hand_gradients(
     pairs: Mapping[str, str],
     arrangement: Arrangement,
     *,
-    noise_multiple: float,
+    judgement: Judgement,
 ) -> tuple[Entry, ...]:
     """Judge the gradients of a port's inputs and parameters.
 
@@ -41,7 +42,7 @@ def hand_gradients(
         pairs: torch module -> MLX module.
         arrangement: what the MLX model is called with. Where the user gave the arrays, nothing says
             which of them is which of PyTorch's inputs, and these gradients are not judged.
-        noise_multiple: how many times PyTorch's own noise passes.
+        judgement: what passes.
 
     Returns:
         An entry for each input and each parameter of PyTorch's. What has no counterpart, or lies in
@@ -54,7 +55,7 @@ def hand_gradients(
         origin,
         plan=WeightPlan(tuple(pairing.planned()), ties=pairing.ties()),
         given=(arrangement.args, arrangement.kwargs),
-        noise_multiple=noise_multiple,
+        judgement=judgement,
     )
     if any(not entry.path and entry.name == "gradients" for entry in entries):
         return entries  # PyTorch has none, and the entry says why

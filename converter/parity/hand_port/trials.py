@@ -20,6 +20,7 @@ from mlxport.converter.parity.reference.kept_values import tensors
 from mlxport.converter.parity.reference.trials import Trial, Trials, batched, recorded_trials
 from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.run.verify import failed_run, verify_live
+from mlxport.converter.parity.verdict.judgement import Judgement
 
 if TYPE_CHECKING:
     from mlxport.converter.parity.hand_port.verify import HandPort, Run
@@ -35,10 +36,10 @@ class Tried:
         module: torch.nn.Module,
         given: Given,
         mlx_inputs: Inputs | None,
-        noise_multiple: float,
+        judgement: Judgement,
     ) -> None:
         self.port, self.run, self.module, self.given = port, run, module, given
-        self.mlx_inputs, self.noise_multiple = mlx_inputs, noise_multiple
+        self.mlx_inputs, self.judgement = mlx_inputs, judgement
         self.notes: list[str] = []
         if mlx_inputs is not None and isinstance(mlx_inputs, mx.array | Mapping | Sequence):
             raise OptionsError(
@@ -60,11 +61,11 @@ class Tried:
                     conversion,
                     reference,
                     inputs=(arguments.args, arguments.kwargs),
-                    noise_multiple=self.noise_multiple,
+                    judgement=self.judgement,
                 )
             except ParityError as error:
                 model = self.port.model
-                yield failed_run(model, reference, str(error), self.noise_multiple)
+                yield failed_run(model, reference, str(error), self.judgement)
                 continue
             yield self.port.annotated(report, self.run)
 

@@ -38,8 +38,8 @@ from mlxport.converter.parity.reference.trials import Trials
 from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.run.trace import arrays, check_mode, modules_at, trace
 from mlxport.converter.parity.run.verify import verify_live
-from mlxport.converter.parity.verdict.compare import NOISE_MULTIPLE
 from mlxport.converter.parity.verdict.entry import ALONE, IN_PLACE, Entry
+from mlxport.converter.parity.verdict.judgement import DEFAULT_JUDGEMENT, Judgement
 from mlxport.converter.parity.verdict.reference_data import Reference
 from mlxport.converter.parity.verify_gradients import TorchModel
 from mlxport.converter.plan.record import Conversion, Layout, ModuleRecord
@@ -57,7 +57,7 @@ def verify_hand_port(
     mlx_inputs: Inputs | None = None,
     inputs_order: Axes | Sequence[Axes] | None = None,
     outputs_order: Axes | Sequence[Axes] | None = None,
-    noise_multiple: float = NOISE_MULTIPLE,
+    judgement: Judgement = DEFAULT_JUDGEMENT,
     trials: Trials | None = None,
     gradients: bool = False,
 ) -> ParityReport:
@@ -83,7 +83,7 @@ def verify_hand_port(
         port.conversion(run),
         reference,
         inputs=(run.arrangement.args, run.arrangement.kwargs),
-        noise_multiple=noise_multiple,
+        judgement=judgement,
     )
     report = port.annotated(report, run)
     if gradients:
@@ -94,13 +94,13 @@ def verify_hand_port(
             origin,
             pairing.pairs,
             run.arrangement,
-            noise_multiple=noise_multiple,
+            judgement=judgement,
         )
         report = replace(report, gradients=entries)
     asked = trials or Trials()
     if not (asked.kinds or asked.batch_sizes):
         return report
-    found = Tried(port, run, module, given, mlx_inputs, noise_multiple)
+    found = Tried(port, run, module, given, mlx_inputs, judgement)
     return replace(report, others=tuple(found.reports(asked)), notes=(*report.notes, *found.notes))
 
 

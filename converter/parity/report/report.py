@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Any
 
 from mlxport.converter.errors import ParityError
@@ -11,11 +12,20 @@ from mlxport.converter.parity.report.html import html
 from mlxport.converter.parity.report.markdown import markdown
 from mlxport.converter.parity.report.pictures import Histogram, Picture
 from mlxport.converter.parity.report.text import label, render
-from mlxport.converter.parity.verdict.compare import NOISE_MULTIPLE, Verdict
+from mlxport.converter.parity.verdict.compare import Verdict
 from mlxport.converter.parity.verdict.entry import ALONE, COMPILED, GRADIENT, IN_PLACE, WHOLE, Entry
+from mlxport.converter.parity.verdict.judgement import NOISE_MULTIPLE
 
 FORMAT = "mlxport-parity"
 VERSION = 1
+
+
+class Outcome(Enum):
+    """What a verification showed."""
+
+    HOLDS = "parity holds"
+    FAILED = "parity FAILED"  # a verdict failed
+    NOT_SHOWN = "parity NOT SHOWN"  # none failed, but no value was compared
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,18 @@ class ParityReport:
         inputs, parity is shown only where it is in every run.
         """
         return self.own_passed and all(other.passed for other in self.others)
+
+    @property
+    def outcome(self) -> Outcome:
+        """What this verification showed, all its runs taken together."""
+        if self.passed:
+            return Outcome.HOLDS
+        return Outcome.FAILED if self.decisive.failed_entries else Outcome.NOT_SHOWN
+
+    @property
+    def failed_entries(self) -> tuple[Entry, ...]:
+        """The entries of this run, outputs and gradients included, with a verdict that failed."""
+        return tuple(entry for entry in self._all() if entry.failing)
 
     @property
     def culprit(self) -> str | None:
@@ -210,7 +232,7 @@ class ParityReport:
     @property
     def own_passed(self) -> bool:
         """Whether this run passed, whatever the others did."""
-        return not any(entry.failing for entry in self._all()) and self._compared()
+        return not self.failed_entries and self._compared()
 
     @property
     def worst_ratio(self) -> float:
@@ -259,7 +281,7 @@ class ParityReport:
         judged = [entry for entry in self.gradients if entry.verdicts]
         found += [_count(len(judged), "gradient")] if self.gradients else []
         sentence = (
-            f"parity holds: {', '.join(found[:-1])} and {found[-1]} within "
+            f"{Outcome.HOLDS.value}: {', '.join(found[:-1])} and {found[-1]} within "
             f"{self.noise_multiple:g}x of {yardstick}; worst {worst.ratio:.2g}x at {label(worst)}"
         )
         sentence += f"; {_count(self.draws, 'random draw')} replayed" * bool(self.draws)
@@ -268,15 +290,15 @@ class ParityReport:
         return sentence + (f"; {_count(left, 'gradient')} not judged" * bool(left))
 
     def _failed(self) -> str:
-        if not any(entry.failing for entry in self._all()):
+        if not self.failed_entries:
             of = "gradients" if self._outputs_compared() else "outputs"
-            return f"parity NOT SHOWN: of the model's {of} no value was compared"
+            return f"{Outcome.NOT_SHOWN.value}: of the model's {of} no value was compared"
         entry = self._first_at_fault()
         if entry is None:
             entry = next(output for output in self.outputs if output.failing)
         mode = ALONE if ALONE in entry.failing else entry.failing[0]
         problem = "; ".join(entry.verdicts[mode].problems)
-        return f"parity FAILED at {label(entry)}: {problem}\n{self._hint(entry, mode)}"
+        return f"{Outcome.FAILED.value} at {label(entry)}: {problem}\n{self._hint(entry, mode)}"
 
     def _hint(self, entry: Entry, mode: str) -> str:
         alone: Verdict | None = entry.verdicts.get(ALONE)

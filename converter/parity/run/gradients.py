@@ -16,12 +16,14 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from mlxport.converter.errors import ParityError
-from mlxport.converter.parity.run.axis_orders import logical, stored
+from mlxport.converter.parity.run.axis_orders import stored
 from mlxport.converter.parity.run.interface import model_inputs
+from mlxport.converter.parity.run.judge_array import judge_array
 from mlxport.converter.parity.run.replay_draws import replayed
-from mlxport.converter.parity.run.trace import arrays, dtype_name, mapped
-from mlxport.converter.parity.verdict.compare import NOISE_MULTIPLE, Verdict, judge
+from mlxport.converter.parity.run.trace import arrays, mapped
+from mlxport.converter.parity.verdict.compare import Verdict
 from mlxport.converter.parity.verdict.entry import GRADIENT, Entry
+from mlxport.converter.parity.verdict.judgement import DEFAULT_JUDGEMENT, Judgement
 from mlxport.converter.parity.verdict.reference_data import Array, Gradients, Reference, Value
 from mlxport.converter.plan.record import Conversion, Layout
 from mlxport.converter.plan.steps import rearranges
@@ -38,7 +40,7 @@ def judge_gradients(
     *,
     plan: WeightPlan | None = None,
     given: tuple[Sequence[Any], Mapping[str, Any]] | None = None,
-    noise_multiple: float = NOISE_MULTIPLE,
+    judgement: Judgement = DEFAULT_JUDGEMENT,
 ) -> tuple[Entry, ...]:
     """Judge the gradients of a model's floating inputs and of its parameters.
 
@@ -49,13 +51,13 @@ def judge_gradients(
         gradients: what PyTorch's autograd gave.
         plan: of the weights, by the names of the torch model; the conversion's if not given.
         given: what to call the model with instead of the reference's inputs.
-        noise_multiple: how many times PyTorch's own noise passes.
+        judgement: what passes.
 
     Returns:
         An entry for each, the inputs first, then the parameters in the order of their modules'
         calls. What cannot be judged says why; where MLX cannot differentiate, all fail.
     """
-    judged = _Gradients(model, conversion, reference, gradients, noise_multiple, given)
+    judged = _Gradients(model, conversion, reference, gradients, judgement, given)
     return judged.entries(conversion.plan if plan is None else plan)
 
 
@@ -68,12 +70,12 @@ class _Gradients:
         conversion: Conversion,
         reference: Reference,
         gradients: Gradients,
-        noise_multiple: float,
+        judgement: Judgement,
         given: tuple[Sequence[Any], Mapping[str, Any]] | None = None,
     ) -> None:
         self.model, self.conversion, self.reference = model, conversion, reference
         self.given = given
-        self.gradients, self.noise_multiple = gradients, noise_multiple
+        self.gradients, self.judgement = gradients, judgement
         self.root = next(record for record in conversion.modules if record.path == "")
 
     def entries(self, plan: WeightPlan) -> tuple[Entry, ...]:
@@ -116,21 +118,9 @@ class _Gradients:
         if found is None:
             verdict = Verdict((failure,), value.shape, value.dtype)
         else:
-            verdict = self._judge(found, value, layout)
+            straight = Layout(value.shape, value.dtype, tuple(range(found.ndim)))
+            verdict = judge_array(found, layout or straight, value, self.judgement)
         return replace(blank, verdicts={GRADIENT: verdict})
-
-    def _judge(self, found: mx.array, value: Value, layout: Layout | None) -> Verdict:
-        straight = Layout(value.shape, value.dtype, tuple(range(found.ndim)))
-        return judge(
-            logical(found, layout or straight),
-            value.reference,
-            value.own,
-            dtype=value.dtype,
-            shape=value.shape,
-            actual_dtype=dtype_name(found),
-            noise_multiple=self.noise_multiple,
-            reference_dtype=value.reference_dtype,
-        )
 
     def _of_inputs(self) -> list[tuple[str, Value | str, Layout]]:
         """Return name, expected gradient or why there is none, and layout of each input."""

@@ -20,38 +20,22 @@ from mlxport.converter.parity.run.axis_orders import logical
 from mlxport.converter.parity.run.call_alone import Recall
 from mlxport.converter.parity.run.environment import environment
 from mlxport.converter.parity.run.interface import model_inputs, output_names, paired, unpaired
+from mlxport.converter.parity.run.judge_array import judge_array
 from mlxport.converter.parity.run.replay_draws import check_draws, replayed
 from mlxport.converter.parity.run.trace import (
     TracedCall,
     arrays,
     check_mode,
-    dtype_name,
     modules_at,
     run,
     trace,
 )
-from mlxport.converter.parity.verdict.compare import NOISE_MULTIPLE, Verdict, judge
+from mlxport.converter.parity.verdict.compare import Verdict
 from mlxport.converter.parity.verdict.entry import ALONE, COMPILED, IN_PLACE, WHOLE, Entry
+from mlxport.converter.parity.verdict.judgement import Judgement
 from mlxport.converter.parity.verdict.reference_data import Call, Reference, Value
 from mlxport.converter.plan.record import Conversion, Layout, ModuleRecord
 from mlxport.converter.timings import stage
-
-
-def judge_value(
-    output: mx.array, layout: Layout, value: Value, noise_multiple: float = NOISE_MULTIPLE
-) -> Verdict:
-    """Judge one array of MLX's by what PyTorch computed in its place."""
-    return judge(
-        logical(output, layout),
-        value.reference,
-        value.own,
-        dtype=value.dtype,
-        shape=value.shape,
-        indices=value.indices,
-        actual_dtype=dtype_name(output),
-        noise_multiple=noise_multiple,
-        reference_dtype=value.reference_dtype,
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,10 +55,10 @@ class Verification:
         model: nn.Module,
         conversion: Conversion,
         reference: Reference,
-        noise_multiple: float,
+        judgement: Judgement,
         inputs: tuple[Sequence[Any], Mapping[str, Any]] | None,
     ) -> None:
-        self.model, self.reference, self.noise_multiple = model, reference, noise_multiple
+        self.model, self.reference, self.judgement = model, reference, judgement
         self.root, self.records = _by_module(model, conversion)
         self.inputs, self.named = inputs or model_inputs(self.root, conversion, reference)
         self.names = output_names(conversion, reference)
@@ -103,7 +87,7 @@ class Verification:
             dtype=reference.dtype,
             reference_dtype=reference.reference_dtype,
             fallback=reference.fallback,
-            noise_multiple=self.noise_multiple,
+            noise_multiple=self.judgement.noise_multiple,
             seed=reference.seed,
             environment=environment(reference.versions),
             draws=len(reference.draws),
@@ -206,7 +190,7 @@ class Verification:
             problem = f"number of tensors: PyTorch gives {len(values)}, MLX {len(outputs)}"
             return [Verdict((problem,), value.shape, value.dtype) for value in values]
         return [
-            judge_value(output, layout, value, self.noise_multiple)
+            judge_array(output, layout, value, self.judgement)
             for output, layout, value in zip(outputs, layouts, values, strict=True)
         ]
 

@@ -15,8 +15,9 @@ from mlxport.converter.errors import ParityError
 from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.run.environment import environment
 from mlxport.converter.parity.run.verification import Verification
-from mlxport.converter.parity.verdict.compare import NOISE_MULTIPLE, Verdict
+from mlxport.converter.parity.verdict.compare import Verdict
 from mlxport.converter.parity.verdict.entry import IN_PLACE, WHOLE, Entry
+from mlxport.converter.parity.verdict.judgement import DEFAULT_JUDGEMENT, Judgement
 from mlxport.converter.parity.verdict.reference_data import Reference
 from mlxport.converter.plan.record import Conversion
 
@@ -27,7 +28,7 @@ def verify_live(
     reference: Reference,
     *,
     inputs: tuple[Sequence[Any], Mapping[str, Any]] | None = None,
-    noise_multiple: float = NOISE_MULTIPLE,
+    judgement: Judgement = DEFAULT_JUDGEMENT,
 ) -> ParityReport:
     """Judge a model against a reference recorded with ``keep_inputs=True``.
 
@@ -41,13 +42,13 @@ def verify_live(
         conversion: says which MLX module stands for which PyTorch module, in which axis order.
         reference: what PyTorch computed.
         inputs: what to call the model with instead, positional and by name.
-        noise_multiple: how many times PyTorch's own noise passes.
+        judgement: what passes.
 
     Raises:
         ParityError: the model is in training mode, fails, or does not fit the conversion, or the
             conversion does not fit the reference.
     """
-    return Verification(model, conversion, reference, noise_multiple, inputs).report()
+    return Verification(model, conversion, reference, judgement, inputs).report()
 
 
 def verify_bundle(
@@ -55,7 +56,7 @@ def verify_bundle(
     conversion: Conversion,
     reference: Reference,
     *,
-    noise_multiple: float = NOISE_MULTIPLE,
+    judgement: Judgement = DEFAULT_JUDGEMENT,
 ) -> ParityReport:
     """Judge a model against a reference read from a file, where torch need not be installed.
 
@@ -66,7 +67,7 @@ def verify_bundle(
     """
     calls = tuple(replace(call, inputs=None, alone=()) for call in reference.calls)
     without = replace(reference, calls=calls)
-    return verify_live(model, conversion, without, noise_multiple=noise_multiple)
+    return verify_live(model, conversion, without, judgement=judgement)
 
 
 def verify_at_sizes(
@@ -74,7 +75,7 @@ def verify_at_sizes(
     conversion: Conversion,
     references: Iterable[Reference],
     *,
-    noise_multiple: float = NOISE_MULTIPLE,
+    judgement: Judgement = DEFAULT_JUDGEMENT,
     alone: bool = True,
 ) -> ParityReport:
     """Judge a model against references recorded at several sizes and on several inputs.
@@ -84,7 +85,7 @@ def verify_at_sizes(
         conversion: says which MLX module stands for which PyTorch module.
         references: what PyTorch computed in each run, of the example first. Those with a ``case``
             hold no layer inputs; where the model fails on one, the report says so.
-        noise_multiple: how many times PyTorch's own noise passes.
+        judgement: what passes.
         alone: judge layers on PyTorch's own inputs too, which the references then hold.
 
     Raises:
@@ -94,18 +95,18 @@ def verify_at_sizes(
     def judged(reference: Reference) -> ParityReport:
         check = verify_live if alone and not reference.case else verify_bundle
         try:
-            return check(model, conversion, reference, noise_multiple=noise_multiple)
+            return check(model, conversion, reference, judgement=judgement)
         except ParityError as error:
             if not reference.case:
                 raise
-            return failed_run(model, reference, str(error), noise_multiple)
+            return failed_run(model, reference, str(error), judgement)
 
     first, *others = map(judged, references)
     return replace(first, others=tuple(others))
 
 
 def failed_run(
-    model: nn.Module, reference: Reference, problem: str, noise_multiple: float
+    model: nn.Module, reference: Reference, problem: str, judgement: Judgement
 ) -> ParityReport:
     """Return the report on a run in which the model gave no result."""
     layer = type(model).__name__
@@ -119,7 +120,7 @@ def failed_run(
         dtype=reference.dtype,
         reference_dtype=reference.reference_dtype,
         fallback=reference.fallback,
-        noise_multiple=noise_multiple,
+        noise_multiple=judgement.noise_multiple,
         seed=reference.seed,
         environment=environment(reference.versions),
         sizes=dict(reference.sizes),

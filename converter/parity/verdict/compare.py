@@ -14,13 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mlxport.converter.errors import ParityError
+from mlxport.converter.parity.verdict.judgement import DEFAULT_JUDGEMENT, NOISE_MULTIPLE, Judgement
 from mlxport.converter.parity.verdict.precision import EXACT, PRECISIONS
 
 Array = npt.NDArray[Any]
 Index = tuple[int, ...]
-
-# Right layers lose up to 13 times what torch loses, faulty ones 3,000 times: `make calibrate`.
-NOISE_MULTIPLE = 32.0
 
 
 @dataclass(frozen=True)
@@ -86,13 +84,13 @@ def judge(
     shape: Index | None = None,
     indices: Array | None = None,
     actual_dtype: str | None = None,
-    noise_multiple: float = NOISE_MULTIPLE,
+    judgement: Judgement = DEFAULT_JUDGEMENT,
     reference_dtype: str = "float64",
 ) -> Verdict:
     """Judge MLX's value of one tensor.
 
     Passed where shape and dtype agree, NaN, +∞ and −∞ stand where PyTorch's own value has them,
-    and the error over the positions that are finite in all three is at most ``noise_multiple``
+    and the error over the positions that are finite in all three is at most the noise multiple
     times PyTorch's own, or one rounding of the dtype where that is more: a relative one
     (unit roundoff times ``‖reference‖``) plus an absolute one (the distance between
     neighbours next to zero, per element), which is what is left of the floor where the reference
@@ -110,7 +108,7 @@ def judge(
         shape: PyTorch's shape, where ``reference`` and ``own`` hold samples.
         indices: flat indices of the samples; None where ``reference`` and ``own`` are whole.
         actual_dtype: name of the dtype MLX returned; taken to be ``dtype`` if not given.
-        noise_multiple: the largest ratio that passes.
+        judgement: what passes.
         reference_dtype: dtype the reference was computed in, kept in the verdict.
 
     Raises:
@@ -127,7 +125,7 @@ def judge(
             f"or from their {'no' if indices is None else indices.size} indices"
         )
     problems, comparable = _form(actual, actual_dtype or dtype, shape, dtype)
-    verdict = Verdict(tuple(problems), shape, dtype, reference_dtype, noise_multiple)
+    verdict = Verdict(tuple(problems), shape, dtype, reference_dtype, judgement.noise_multiple)
     if not comparable:
         return verdict
     values = (_flat(actual, indices), reference.reshape(-1), own.reshape(-1))

@@ -12,6 +12,7 @@ from mlxport.converter.errors import ParityError
 from mlxport.converter.parity.reference.reference import record_reference
 from mlxport.converter.parity.run.verify import verify_bundle, verify_live
 from mlxport.converter.parity.verdict.entry import ALONE, COMPILED, IN_PLACE, WHOLE
+from mlxport.converter.parity.verdict.judgement import Judgement
 from mlxport.converter.plan.record import Layout
 
 ORDER = [
@@ -512,5 +513,5 @@ class TestRefusals:
 def test_the_noise_multiple_decides(check):
     ratio = max(entry.ratio for entry in check().outputs)
     assert 0 < ratio < math.inf
-    assert check(noise_multiple=ratio / 2).passed is False
-    assert np.isclose(check(noise_multiple=ratio / 2).noise_multiple, ratio / 2)
+    assert check(judgement=Judgement(ratio / 2)).passed is False
+    assert np.isclose(check(judgement=Judgement(ratio / 2)).noise_multiple, ratio / 2)

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from mlxport.converter.errors import ParityError
 from mlxport.converter.parity.verdict.compare import judge
+from mlxport.converter.parity.verdict.judgement import Judgement
 from mlxport.converter.parity.verdict.precision import PRECISIONS
 
 
@@ -58,7 +59,7 @@ def test_float32_rounding_passes_at_any_scale(scale):
 def test_the_limit_is_the_multiple_of_the_noise(multiple, passed):
     reference = truth()
     own, actual = reference * (1 + 1e-5), reference * (1 + 36e-5)
-    verdict = judge(actual, reference, own, dtype="float32", noise_multiple=multiple)
+    verdict = judge(actual, reference, own, dtype="float32", judgement=Judgement(multiple))
     assert verdict.ratio == pytest.approx(36)
     assert verdict.passed is passed
 
