@@ -23,9 +23,17 @@ import torch
 from torch.export._remove_effect_tokens_pass import _remove_effect_tokens
 from torch.utils._pytree import tree_leaves, tree_map
 
-from mlxport.converter.graph.ir.code import expression, to_source
+from mlxport.converter.graph.ir.code import substitute, to_source
 from mlxport.converter.graph.ir.context import Context, Statement
-from mlxport.converter.graph.ir.value import Order, Value, channels_last, identity
+from mlxport.converter.graph.ir.value import (
+    Order,
+    Provenance,
+    ProvenanceKind,
+    Value,
+    Variable,
+    channels_last,
+    identity,
+)
 from mlxport.converter.graph.ops.registry import OPS
 
 NOISE_MULTIPLE = 32
@@ -58,7 +66,7 @@ class Lowered:
         """The statements as source, inputs named a, b, c … and results x1, x2 …"""
         names = self.names()
         return [
-            f"{', '.join(names[t.id] for t in s.targets)} = {_source(s.code, names)}"
+            f"{', '.join(names[t.variable] for t in s.targets)} = {_source(s.code, names)}"
             for s in self.cx.statements
         ]
 
@@ -69,18 +77,23 @@ class Lowered:
         return _source(self.cx.statements[0].code, self.names())
 
     @property
+    def demands(self) -> dict[str, list[Order]]:
+        """Parameter -> the axis orders its consumers asked for."""
+        return {str(provenance.name): orders for provenance, orders in self.cx.demands.items()}
+
+    @property
     def orders(self) -> list[Order]:
         """Axis order of every output as stored."""
         return [v.order for v in tree_leaves(self.outputs) if isinstance(v, Value)]
 
-    def names(self) -> dict[str, str]:
+    def names(self) -> dict[Variable, str]:
         letters = string.ascii_lowercase
         given = [*letters, *(f"input{i}" for i in range(len(letters), len(self.inputs)))]
-        names = {v.id: name for v, name in zip(self.inputs, given, strict=False)}
+        names = {v.variable: name for v, name in zip(self.inputs, given, strict=False)}
         for i, (value, _) in enumerate(self.constants):
-            names[value.id] = f"constant{i}"
+            names[value.variable] = f"constant{i}"
         for target in (t for s in self.cx.statements for t in s.targets):
-            names.setdefault(target.id, f"x{len(names) - len(self.inputs) + 1}")
+            names.setdefault(target.variable, f"x{len(names) - len(self.inputs) + 1}")
         return names
 
 
@@ -146,8 +159,9 @@ def _lower(program: Any, orders: Sequence[Order | None], parameters: Sequence[in
             is_input = node.name in given
             index = len(lowered.inputs)
             order = (orders[index] if is_input else None) or identity(meta.ndim)
-            origin = None if is_input and index not in parameters else node.name
-            env[node] = Value(tuple(meta.shape), meta.dtype, order, node.name, origin)
+            free = not is_input or index in parameters
+            provenance = Provenance(ProvenanceKind.ARRAY, node.name) if free else None
+            env[node] = Value(tuple(meta.shape), meta.dtype, order, node.name, provenance)
             if is_input:
                 lowered.inputs.append(env[node])
             else:
@@ -177,18 +191,8 @@ def _call(cx: Context, node: Any, env: dict[Any, Any]) -> Any:
     return result
 
 
-def _source(code: ast.expr, names: dict[str, str]) -> str:
-    used = {n.id for n in ast.walk(code) if isinstance(n, ast.Name) and n.id in names}
-    renamed = _Rename(names).visit(expression("x", {"x": code})) if used else code
-    return to_source(renamed)
-
-
-class _Rename(ast.NodeTransformer):
-    def __init__(self, names: dict[str, str]) -> None:
-        self.names = names
-
-    def visit_Name(self, node: ast.Name) -> ast.Name:
-        return ast.Name(self.names.get(node.id, node.id))
+def _source(code: ast.expr, names: dict[Variable, str]) -> str:
+    return to_source(substitute(code, {v: ast.Name(name) for v, name in names.items()}))
 
 
 def run(lowered: Lowered, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -199,12 +203,14 @@ def run(lowered: Lowered, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         exec(f"from mlxport.layers.{file} import {function}", space)
     given = [*zip(lowered.inputs, inputs, strict=True), *lowered.constants]
     for value, tensor in given:
-        space[names[value.id]] = _to_mlx(tensor.permute(value.order))
+        space[names[value.variable]] = _to_mlx(tensor.permute(value.order))
     for statement, line in zip(lowered.cx.statements, lowered.body, strict=True):
         exec(line, space)
-        _check_claims(statement, line, [space[names[t.id]] for t in statement.targets])
+        _check_claims(statement, line, [space[names[t.variable]] for t in statement.targets])
     outputs = [v for v in tree_leaves(lowered.outputs) if v is not None]
-    return [_to_torch(space[names[v.id]]).permute(np.argsort(v.order).tolist()) for v in outputs]
+    return [
+        _to_torch(space[names[v.variable]]).permute(np.argsort(v.order).tolist()) for v in outputs
+    ]
 
 
 def _check_claims(statement: Statement, line: str, arrays: list[Any]) -> None:

@@ -13,7 +13,7 @@ from mlxport.converter.graph.ir.inputs import Formal
 from mlxport.converter.graph.ir.size_reads import SizeReads
 from mlxport.converter.graph.ir.sizes import Size
 from mlxport.converter.graph.ir.user_files import OwnFile
-from mlxport.converter.graph.ir.value import Order, Value
+from mlxport.converter.graph.ir.value import Order, Provenance, Value
 from mlxport.converter.plan.record import DrawRecord, ModuleRecord
 from mlxport.converter.plan.structure import Signature
 from mlxport.converter.plan.weight_plan import Entry
@@ -83,7 +83,7 @@ class Body:
     def parameters(self) -> list[Formal]:
         """The parameters of ``__call__``."""
         tensors = [Formal.of(v) for v in self.inputs] if self.formals is None else self.formals
-        return [*tensors, *(Formal(v.id, v.name, "int") for _, v in self.sizes.given)]
+        return [*tensors, *(Formal(v.variable, v.name, "int") for _, v in self.sizes.given)]
 
 
 @dataclass
@@ -98,7 +98,7 @@ class Lowered:
         records: the modules and the layouts at their boundaries, in call order, the model last.
         imports: name of a function or class -> the file of ``layers/`` it comes from.
         own: file of the user's own in ``layers/`` -> what it holds.
-        demands: origin of an input or array -> the orders its consumers asked for.
+        demands: provenance of an input or array -> the orders its consumers asked for.
         transposes: transposes executed in one call of the model.
         draws: random draws made in one call of the model, in order.
         size_names: torch's symbol for a dynamic size -> what to call it.
@@ -112,7 +112,7 @@ class Lowered:
     arrays: dict[str, Array] = field(default_factory=dict)
     records: list[ModuleRecord] = field(default_factory=list)
     imports: dict[str, str] = field(default_factory=dict)
-    demands: dict[str, list[Order]] = field(default_factory=dict)
+    demands: dict[Provenance, list[Order]] = field(default_factory=dict)
     transposes: int = 0
     draws: list[DrawRecord] = field(default_factory=list)
     own: dict[str, OwnFile] = field(default_factory=dict)

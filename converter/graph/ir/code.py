@@ -11,7 +11,7 @@ import ast
 import cmath
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from functools import cache
 from typing import Any, Protocol, runtime_checkable
 
@@ -23,6 +23,17 @@ class Operand(Protocol):
     def to_ast(self) -> ast.expr:
         """Return the expression that stands for it."""
         ...
+
+
+class Hole(ast.expr):
+    """Stands in an expression for what is written later: an array (its variable) or a size.
+
+    Attributes:
+        key: what it stands for, hashable; `substitute` finds what to put here by it.
+    """
+
+    _fields = ("key",)
+    key: Hashable
 
 
 class Omit:
@@ -81,9 +92,14 @@ def to_ast(value: Any) -> ast.expr:
     raise TypeError(f"cannot write {value!r} of type {type(value).__name__} into source")
 
 
-def substitute(tree: ast.expr, names: Mapping[str, Any]) -> ast.expr:
-    """Return a copy of an expression with operands in place of some names."""
-    copied: ast.expr = _fill(tree, names)
+def substitute(tree: ast.expr, operands: Mapping[Any, Any]) -> ast.expr:
+    """Return a copy of an expression with operands in place of some names and holes.
+
+    Args:
+        tree: the expression.
+        operands: name, or key of a hole -> what to put there.
+    """
+    copied: ast.expr = _fill(tree, operands)
     return copied
 
 
@@ -106,10 +122,12 @@ def _parse(source: str) -> ast.expr:
     return ast.parse(source, mode="eval").body
 
 
-def _fill(tree: Any, operands: Mapping[str, Any]) -> Any:
+def _fill(tree: Any, operands: Mapping[Any, Any]) -> Any:
     """Copy a tree, with operands in place of their names (templates are shared: never mutate)."""
     if isinstance(tree, ast.Name):
         return to_ast(operands[tree.id]) if tree.id in operands else ast.Name(tree.id)
+    if isinstance(tree, Hole) and tree.key in operands:
+        return to_ast(operands[tree.key])
     if isinstance(tree, list):
         return [_fill(item, operands) for item in tree if not _omitted(item, operands)]
     if isinstance(tree, ast.AST):
@@ -117,7 +135,7 @@ def _fill(tree: Any, operands: Mapping[str, Any]) -> Any:
     return tree
 
 
-def _omitted(item: Any, operands: Mapping[str, Any]) -> bool:
+def _omitted(item: Any, operands: Mapping[Any, Any]) -> bool:
     return (
         isinstance(item, ast.keyword)
         and isinstance(item.value, ast.Name)
@@ -127,6 +145,11 @@ def _omitted(item: Any, operands: Mapping[str, Any]) -> bool:
 
 class _Spelling(ast.NodeTransformer):
     """Spell constants as formatters do: double quotes, and 1e-5 for 1e-05."""
+
+    def visit(self, node: ast.AST) -> Any:
+        if isinstance(node, Hole):
+            return ast.Name(str(node.key))
+        return super().visit(node)
 
     def visit_Constant(self, node: ast.Constant) -> ast.expr:
         if isinstance(node.value, str):

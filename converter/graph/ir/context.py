@@ -13,13 +13,16 @@ from mlxport.converter.errors import ConversionError
 from mlxport.converter.graph.ir.code import call, expression
 from mlxport.converter.graph.ir.user_files import NotPortable, OwnFile, is_ours, own_file
 from mlxport.converter.graph.ir.value import (
-    MADE,
+    NodeName,
     Order,
+    Provenance,
+    ProvenanceKind,
     Scalar,
     Value,
+    Variable,
     channels_last,
     identity,
-    order_of_origin,
+    order_of_provenance,
     permutation,
 )
 from mlxport.converter.plan.record import DrawRecord
@@ -58,8 +61,8 @@ class Context:
         statements: the body so far.
         imports: name of a function or class -> the file of ``layers/`` it comes from.
         own: file of the user's own in ``layers/`` -> what it holds.
-        demands: origin of an input or parameter -> the orders that consumers asked it in.
-        preferences: origin of an input, parameter or draw -> the order it should be stored in.
+        demands: provenance of an input or parameter -> the orders that consumers asked it in.
+        preferences: provenance of an input, parameter or draw -> the order it should be stored in.
         draws: the random draws of the whole model so far.
         above_one: dynamic sizes that were taken for more than one: PyTorch drops axes of one.
         results: what PyTorch says the node gives, as ``(shape, dtype)`` of every tensor.
@@ -81,25 +84,25 @@ class Context:
 
     statements: list[Statement] = field(default_factory=list)
     imports: dict[str, str] = field(default_factory=dict)
-    demands: dict[str, list[Order]] = field(default_factory=dict)
-    preferences: Mapping[str, Order] = field(default_factory=dict)
+    demands: dict[Provenance, list[Order]] = field(default_factory=dict)
+    preferences: Mapping[Provenance, Order] = field(default_factory=dict)
     draws: list[DrawRecord] = field(default_factory=list)
     above_one: list[Any] = field(default_factory=list)
     results: tuple[tuple[tuple[Any, ...], torch.dtype], ...] = ()
     name: str = "x"
     node: Any = None
-    place: str = ""
-    source: str = ""
-    arranged: dict[tuple[str, Order], Value] = field(default_factory=dict)
-    moved: dict[str, tuple[Value, Order]] = field(default_factory=dict)
-    sliced: dict[str, tuple[Value, tuple[Any, ...]]] = field(default_factory=dict)
-    updated: dict[str, Any] = field(default_factory=dict)
-    viewed: dict[str, Value] = field(default_factory=dict)
-    flattened: dict[str, tuple[Value, Value]] = field(default_factory=dict)
-    expanded: dict[str, tuple[Value, tuple[int, ...]]] = field(default_factory=dict)
+    place: NodeName | None = None
+    source: NodeName | None = None
+    arranged: dict[tuple[Variable, Order], Value] = field(default_factory=dict)
+    moved: dict[Variable, tuple[Value, Order]] = field(default_factory=dict)
+    sliced: dict[Variable, tuple[Value, tuple[Any, ...]]] = field(default_factory=dict)
+    updated: dict[Variable, Any] = field(default_factory=dict)
+    viewed: dict[Variable, Value] = field(default_factory=dict)
+    flattened: dict[Variable, tuple[Value, Value]] = field(default_factory=dict)
+    expanded: dict[Variable, tuple[Value, tuple[int, ...]]] = field(default_factory=dict)
     own: dict[str, OwnFile] = field(default_factory=dict)
     inputs: Sequence[Value] = ()
-    made: set[str] = field(default_factory=set)
+    made: set[Variable] = field(default_factory=set)
     scanned: int = 0
 
     # -- results ---------------------------------------------------------------------------------
@@ -194,12 +197,12 @@ class Context:
         shape: Sequence[Any],
         dtype: torch.dtype,
         order: Order | None = None,
-        origin: str | None = None,
+        provenance: Provenance | None = None,
     ) -> Value:
         """Append a statement and return the value it gives (for intermediate results)."""
         shape = tuple(shape)
         value = Value(
-            shape, dtype, identity(len(shape)) if order is None else order, self.name, origin
+            shape, dtype, identity(len(shape)) if order is None else order, self.name, provenance
         )
         self.statements.append(Statement((value,), code))
         return value
@@ -229,7 +232,7 @@ class Context:
         """Return the value stored in the given order, transposing only where that is needed."""
         if value.order == order:
             return value
-        key = (value.id, permutation(value.order, order))
+        key = (value.variable, permutation(value.order, order))
         if key not in self.arranged:
             name, self.name = self.name, value.name
             self.arranged[key] = self._expanded_elsewhere(value, order) or self._moved(value, order)
@@ -239,25 +242,25 @@ class Context:
     def lies(self, value: Value, order: Order) -> bool:
         """Whether the value is there in the given order already, transposed for another."""
         axes = permutation(value.order, order)
-        _, before = self.moved.get(value.id, (value, identity(value.ndim)))
+        _, before = self.moved.get(value.variable, (value, identity(value.ndim)))
         there = identity(value.ndim) in (axes, tuple(before[axis] for axis in axes))
-        return there or (value.id, axes) in self.arranged
+        return there or (value.variable, axes) in self.arranged
 
     def _moved(self, value: Value, order: Order) -> Value:
         """Emit a transpose; where the value comes of one itself, both in one or neither."""
-        wanted = order_of_origin(value, order)
-        if value.origin is not None and wanted is not None:
-            self.demands.setdefault(value.origin, []).append(wanted)
+        wanted = order_of_provenance(value, order)
+        if value.provenance is not None and wanted is not None:
+            self.demands.setdefault(value.provenance, []).append(wanted)
         axes = permutation(value.order, order)
-        base, before = self.moved.get(value.id, (value, identity(value.ndim)))
+        base, before = self.moved.get(value.variable, (value, identity(value.ndim)))
         axes = tuple(before[axis] for axis in axes)
         if axes == identity(value.ndim):
-            return replace(base, shape=value.shape, order=order, origin=None, lineage=None)
+            return replace(base, shape=value.shape, order=order, provenance=None, lineage=None)
         code = ast.Call(
             ast.Attribute(base.to_ast(), "transpose"), [ast.Constant(a) for a in axes], []
         )
         result = self.compute(code, value.shape, value.dtype, order)
-        self.moved[result.id] = base, axes
+        self.moved[result.variable] = base, axes
         return result
 
     def _expanded_elsewhere(self, value: Value, order: Order) -> Value | None:
@@ -265,14 +268,14 @@ class Context:
 
         None where others than those would move.
         """
-        base, positions = self.expanded.get(value.id, (value, ()))
+        base, positions = self.expanded.get(value.variable, (value, ()))
         new = {value.order[position] for position in positions}
         if [a for a in value.order if a not in new] != [a for a in order if a not in new]:
             return None
         places = tuple(order.index(axis) for axis in sorted(new, key=order.index))
         axis = places if len(places) > 1 else -1 if places[0] == value.ndim - 1 else places[0]
         result = self.compute(call("mx.expand_dims", base, axis), value.shape, value.dtype, order)
-        self.expanded[result.id] = base, places
+        self.expanded[result.variable] = base, places
         return result
 
     def chosen(self, value_of: Callable[[Order], Value]) -> Value:
@@ -281,13 +284,13 @@ class Context:
         Args:
             value_of: emits it in a given order.
         """
-        origin = f"{MADE}{self.place}" if self.place else None
-        value = value_of(self.preferred(origin or "", identity(len(self.shape))))
-        return replace(value, origin=origin, lineage=None)
+        provenance = Provenance(ProvenanceKind.RESULT, self.place) if self.place else None
+        value = value_of(self.preferred(provenance, identity(len(self.shape))))
+        return replace(value, provenance=provenance, lineage=None)
 
-    def preferred(self, key: str, order: Order) -> Order:
-        """Return the order in which the consumers of an origin want it; the given one if any."""
-        return self.preferences.get(key, order)
+    def preferred(self, provenance: Provenance | None, order: Order) -> Order:
+        """Return the order in which the consumers of a provenance want it; the given one if any."""
+        return order if provenance is None else self.preferences.get(provenance, order)
 
     def logical(self, value: Value) -> Value:
         """Return the value stored in PyTorch's own order."""

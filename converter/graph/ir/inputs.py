@@ -13,7 +13,14 @@ from torch.fx import Node
 from mlxport.converter.errors import CaptureError
 from mlxport.converter.graph.ir.naming import argument_name
 from mlxport.converter.graph.ir.sizes import shape_of
-from mlxport.converter.graph.ir.value import Value, fresh_id, identity
+from mlxport.converter.graph.ir.value import (
+    Provenance,
+    ProvenanceKind,
+    Use,
+    Value,
+    Variable,
+    identity,
+)
 from mlxport.converter.plan.structure import Signature, Structure
 
 
@@ -22,13 +29,13 @@ class Formal:
     """A parameter of a ``__call__``.
 
     Attributes:
-        id: by which expressions refer to it.
+        variable: what expressions refer to it by.
         name: what it is called.
         annotation: its type.
         keyword: whether it is given by name only.
     """
 
-    id: str
+    variable: Variable
     name: str
     annotation: str = "mx.array"
     keyword: bool = False
@@ -36,7 +43,7 @@ class Formal:
     @classmethod
     def of(cls, value: Value) -> Formal:
         """Return the parameter that is one array."""
-        return cls(value.id, value.name)
+        return cls(value.variable, value.name)
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ def enter(signature: Signature, placeholders: Sequence[Node]) -> tuple[list[Form
         formal = _formal(name, structure, formals, name in signature.keywords)
         if structure.tensors(name):
             formals.append(formal)
-        places += _places(_Place(structure, name, formal.name, ast.Name(formal.id)))
+        places += _places(_Place(structure, name, formal.name, Use(formal.variable)))
     if len(places) != len(placeholders):
         raise CaptureError(
             f"torch.export sees {len(placeholders)} inputs, forward() was given {len(places)}. "
@@ -82,7 +89,7 @@ def _formal(name: str, structure: Structure, others: Sequence[Formal], keyword: 
     while wanted in taken:
         wanted += "_"
     plain = structure.kind == "tensor"
-    return Formal(fresh_id(), wanted, "mx.array" if plain else structure.kind, keyword)
+    return Formal(Variable(), wanted, "mx.array" if plain else structure.kind, keyword)
 
 
 def _places(place: _Place) -> Iterator[_Place]:
@@ -103,7 +110,8 @@ def _given(node: Node, place: _Place) -> Any:
     fake = node.meta["val"]
     if not isinstance(fake, torch.Tensor):
         raise CaptureError(f"{place.label} is a tensor in forward(), {fake!r} to torch.export")
-    shape, order, origin = shape_of(fake), identity(fake.ndim), f"input:{place.label}"
-    if isinstance(place.code, ast.Name):
-        return Value(shape, fake.dtype, order, place.name, origin, id=place.code.id)
-    return Value(shape, fake.dtype, order, place.name, origin, code=place.code)
+    shape, order = shape_of(fake), identity(fake.ndim)
+    provenance = Provenance(ProvenanceKind.INPUT, place.label)
+    if isinstance(place.code, Use):
+        return Value(shape, fake.dtype, order, place.name, provenance, variable=place.code.key)
+    return Value(shape, fake.dtype, order, place.name, provenance, code=place.code)

@@ -17,8 +17,8 @@ from torch.utils._sympy.functions import FloorDiv
 
 from mlxport.converter.graph.ir.code import substitute
 from mlxport.converter.graph.ir.context import Statement
-from mlxport.converter.graph.ir.sizes import MARK, Size, size_named, written
-from mlxport.converter.graph.ir.value import Value
+from mlxport.converter.graph.ir.sizes import Size, SizeUse, written
+from mlxport.converter.graph.ir.value import Value, Variable
 
 
 @dataclass
@@ -73,7 +73,7 @@ class _Body:
 
     def __init__(self, reads: SizeReads, inputs: Sequence[Value]) -> None:
         self.sizes = reads
-        self.reads: dict[tuple[str, int], Read] = {}
+        self.reads: dict[tuple[Variable, int], Read] = {}
         self.missing: list[sympy.Basic] = []
         self.known: dict[sympy.Basic, sympy.Symbol] = {}  # size -> a symbol for what tells it
         self.solved: dict[sympy.Basic, sympy.Basic] = {}  # part of a size -> by such symbols
@@ -85,8 +85,8 @@ class _Body:
 
     def filled(self, tree: ast.expr, position: int, targets: Sequence[Value]) -> ast.expr:
         """Return an expression with its sizes written; then its targets tell sizes too."""
-        marks = [n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and n.id[:1] == MARK]
-        codes = {mark: self._code(size_named(mark), position) for mark in dict.fromkeys(marks)}
+        sizes = {n.key: n.size for n in ast.walk(tree) if isinstance(n, SizeUse)}
+        codes = {key: self._code(size, position) for key, size in sizes.items()}
         for target in targets:
             self._offer_shape(target)
         return substitute(tree, codes) if codes else tree
@@ -123,7 +123,7 @@ class _Body:
         if isinstance(source, Value):
             return source.to_ast()
         value, axis = source
-        key = (value.id, axis)
+        key = (value.variable, axis)
         if key not in self.reads:
             size = value.shape[axis]
             self.reads[key] = Read(value, axis, position, self.sizes._variable(size))
@@ -180,11 +180,11 @@ def _around(expr: sympy.Basic, symbol: sympy.Symbol) -> Iterator[sympy.Basic]:
 
 
 def _with_reads(
-    statements: Sequence[Statement], reads: Mapping[tuple[str, int], Read]
+    statements: Sequence[Statement], reads: Mapping[tuple[Variable, int], Read]
 ) -> Iterator[Statement]:
-    by_source: dict[str, list[Read]] = {}
+    by_source: dict[Variable, list[Read]] = {}
     for read in reads.values():
-        by_source.setdefault(read.source.id, []).append(read)
+        by_source.setdefault(read.source.variable, []).append(read)
     first: dict[int, list[Statement]] = {}
     for group in by_source.values():
         first.setdefault(min(read.needed for read in group), []).append(_reading(group))
@@ -203,7 +203,7 @@ def _reading(reads: Sequence[Read]) -> Statement:
         return Statement((reads[0].variable,), ast.Subscript(shape, place))
     by_axis = {read.axis: read.variable for read in reads}
     targets = [by_axis.get(axis) or _number_called("_") for axis in source.order]
-    return Statement(tuple(targets), shape, nesting=tuple(t.id for t in targets))
+    return Statement(tuple(targets), shape, nesting=tuple(t.name for t in targets))
 
 
 def _number_called(name: str) -> Value:

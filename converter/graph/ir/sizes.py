@@ -16,15 +16,24 @@ import torch
 from torch.utils._sympy.functions import FloorDiv, PythonMod
 from torch.utils._sympy.printers import PythonPrinter
 
-from mlxport.converter.graph.ir.code import substitute, to_source
+from mlxport.converter.graph.ir.code import Hole, substitute, to_source
 from mlxport.converter.graph.ir.context import Unsupported
 from mlxport.converter.graph.ir.value import Scalar, Value
 
-MARK = "$"  # of the names that stand for sizes until a body says how it reads them
 SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
-_known: dict[sympy.Basic, str] = {}
-_by_name: dict[str, Size] = {}
+
+class SizeUse(Hole):
+    """Stands in an expression for a size, until a body says how it reads it.
+
+    Attributes:
+        key: the size in the symbols of torch.export.
+        size: the size.
+    """
+
+    _fields = ("key", "size")
+    key: sympy.Basic
+    size: Size
 
 
 class NotStatic(Unsupported):
@@ -52,10 +61,8 @@ class Size(Scalar):
         self.key = sympy.expand(expr) if isinstance(expr, sympy.Expr) else expr
 
     def to_ast(self) -> ast.expr:
-        """Return the name that stands for it until a body says how it reads it."""
-        name = _known.setdefault(self.expr, f"{MARK}{len(_known)}")
-        _by_name.setdefault(name, self)
-        return ast.Name(name)
+        """Return what stands for it until a body says how it reads it."""
+        return SizeUse(self.expr, self)
 
     def __repr__(self) -> str:
         return spelled(self, {})
@@ -138,11 +145,6 @@ def shape_of(tensor: torch.Tensor) -> tuple[Any, ...]:
 def is_symbolic(node: torch.fx.Node) -> bool:
     """Whether a node gives a symbolic number and no tensor."""
     return isinstance(node.meta.get("val"), SYMBOLIC)
-
-
-def size_named(name: str) -> Size:
-    """Return the size a name in an expression stands for."""
-    return _by_name[name]
 
 
 def is_never_negative(number: Any) -> bool:

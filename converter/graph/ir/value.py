@@ -3,36 +3,102 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
+from enum import Enum
 from typing import Any
 
 import torch
 
+from mlxport.converter.graph.ir.code import Hole
 from mlxport.converter.plan.record import Merged
 
 Order = tuple[int, ...]
 
-# Kinds of origins. The parts of an array taken apart are stored as it is: that one is computed, so
-# another order costs a transpose, where others cost none. The columns are those of the weight of a
-# linear layer behind a flattened array.
-INPUT, ARRAY, MADE, PARTS, COLUMNS = "input:", "array:", "made:", "parts:", "columns:"
-_serial = count()
+
+class ProvenanceKind(Enum):
+    """What kind of array it is whose axis order the lowering may choose."""
+
+    INPUT = "input"  # of the model
+    ARRAY = "array"  # a parameter, buffer or constant
+    RESULT = "result"  # of a node that gives it in any order at no cost: zeros, a random draw
+    SPLIT = "split"  # split into parts; another order costs one transpose, for all of its parts
+    COLUMNS = "columns"  # of the weight of a linear layer, which follow a flattened array
 
 
-def fresh_id() -> str:
-    """Return a name that expressions refer to a value by, which naming replaces later."""
-    return f"%{next(_serial)}"
+@dataclass(frozen=True)
+class NodeName:
+    """What tells a node from all others of a model; the same for every call of a module.
+
+    Attributes:
+        module: path of the torch module whose graph it is in.
+        node: its name in that graph.
+    """
+
+    module: str
+    node: str
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """An array whose axis order the lowering may choose, as its consumers demand it.
+
+    Attributes:
+        kind: what kind of array it is.
+        name: an input's label, the path of a parameter or of a linear layer, or a node.
+        axis: the logical axis an array is split along.
+    """
+
+    kind: ProvenanceKind
+    name: str | NodeName
+    axis: int | None = None
+
+
+class Variable:
+    """What one expression of a body gives, assigned once; several values may be views of it.
+
+    It has no name of its own: `Variables` names it when the body is written.
+    """
+
+    def __str__(self) -> str:
+        return "%"
+
+
+class Use(Hole):
+    """Stands in an expression for a variable of the body."""
+
+    key: Variable
+
+
+def uses_in(tree: ast.expr) -> list[Variable]:
+    """Return the variables an expression reads, in order, each as often as it is read."""
+    return [node.key for node in ast.walk(tree) if isinstance(node, Use)]
+
+
+def structure_of(tree: Any, numbers: dict[Variable, int]) -> Hashable:
+    """Return what expressions share that are the same but for the variables they read.
+
+    Args:
+        tree: an expression, or a part of one.
+        numbers: variable -> its number in the order of first use; gains those first used here.
+    """
+    if isinstance(tree, Use):
+        return Use, numbers.setdefault(tree.key, len(numbers))
+    if isinstance(tree, ast.AST):
+        fields = ((n, structure_of(part, numbers)) for n, part in ast.iter_fields(tree))
+        return (type(tree), *(field for field in fields if field[0] not in ("ctx", "kind")))
+    if isinstance(tree, list):
+        return tuple(structure_of(item, numbers) for item in tree)
+    return type(tree), repr(tree)
 
 
 @dataclass(frozen=True)
 class Lineage:
-    """How the axes of a value come of those of its origin.
+    """How the axes of a value come of those of its provenance.
 
     Attributes:
-        axes: of each logical axis, the axes of the origin it is made of, in sequence.
-        ndim: number of axes of the origin.
+        axes: of each logical axis, the axes of the provenance it is made of, in sequence.
+        ndim: number of axes of the provenance.
     """
 
     axes: tuple[Order, ...]
@@ -40,7 +106,7 @@ class Lineage:
 
     @classmethod
     def unchanged(cls, ndim: int) -> Lineage:
-        """Return the lineage of the origin itself."""
+        """Return the lineage of the provenance itself."""
         return cls(tuple((axis,) for axis in range(ndim)), ndim)
 
 
@@ -53,11 +119,12 @@ class Value:
         dtype: the dtype PyTorch gives it.
         order: ``order[i]`` is the logical axis stored at physical axis ``i``.
         name: what to call it where it needs a name of its own.
-        origin: what it is, but for its shape, of that whose order can be chosen: an input of the
-            model, a parameter, an array made of numbers …; None for all other values.
-        lineage: how its axes come of the origin's; None where they are the origin's.
+        provenance: the array whose axis order may be chosen and whose elements it holds, in any
+            shape; None for all other values.
+        lineage: how its axes come of the provenance's; None where they are the provenance's.
         merged: how its last axis was made of several that are stored in another sequence.
         code: the expression that reads it where it has no variable (``self.scale``).
+        variable: what expressions refer to it by.
         flows: whether it may be called ``x`` for what flows on; a size keeps its name.
     """
 
@@ -65,16 +132,16 @@ class Value:
     dtype: torch.dtype
     order: Order
     name: str = "x"
-    origin: str | None = None
+    provenance: Provenance | None = None
     lineage: Lineage | None = None
     merged: Merged | None = None
     code: ast.expr | None = None
-    id: str = field(default_factory=fresh_id)
+    variable: Variable = field(default_factory=Variable)
     flows: bool = True
 
     def to_ast(self) -> ast.expr:
         """Return the reference to this value; naming replaces it by a variable later."""
-        return ast.Name(self.id) if self.code is None else self.code
+        return Use(self.variable) if self.code is None else self.code
 
     @property
     def ndim(self) -> int:
@@ -91,9 +158,9 @@ class Value:
         return self.order.index(dim % self.ndim)
 
     @property
-    def is_settled(self) -> bool:
-        """Whether its order is what it is, not what its consumers are free to ask for."""
-        return self.origin is None or self.origin.startswith(PARTS)
+    def has_fixed_order(self) -> bool:
+        """Whether another axis order costs a transpose: it is computed in this one."""
+        return self.provenance is None or self.provenance.kind is ProvenanceKind.SPLIT
 
     @property
     def is_logical(self) -> bool:
@@ -146,25 +213,25 @@ def permutation(source: Order, target: Order) -> Order:
 
 
 def inherit(value: Value, source: Value, axes: Sequence[Sequence[int]]) -> Value:
-    """Return a value with the origin of the one it is made of.
+    """Return a value with the provenance of the one it is made of.
 
     Args:
         value: holds the elements of ``source``, in another shape or some of them.
         source: what it is made of.
         axes: of each logical axis of ``value``, the logical axes of ``source`` it is made of.
     """
-    if source.origin is None:
-        return replace(value, origin=None, lineage=None)
+    if source.provenance is None:
+        return replace(value, provenance=None, lineage=None)
     before = source.lineage or Lineage.unchanged(source.ndim)
     after = tuple(tuple(b for axis in made_of for b in before.axes[axis]) for made_of in axes)
-    return replace(value, origin=source.origin, lineage=Lineage(after, before.ndim))
+    return replace(value, provenance=source.provenance, lineage=Lineage(after, before.ndim))
 
 
-def order_of_origin(value: Value, order: Order) -> Order | None:
-    """Return in which order a value's origin has to be stored for the value to be in ``order``.
+def order_of_provenance(value: Value, order: Order) -> Order | None:
+    """Return the order in which a provenance has to be stored for a value of it to be in ``order``.
 
-    Axes that the value no longer has come first. None where one axis of the origin became several
-    that would not lie side by side.
+    Axes that the value no longer has come first. None where one axis of the provenance became
+    several that would not be adjacent.
     """
     lineage = value.lineage or Lineage.unchanged(value.ndim)
     wanted: list[int] = []

@@ -18,7 +18,14 @@ from mlxport.converter.graph.ir.constant_source import spelled
 from mlxport.converter.graph.ir.constants import array_of, is_short, number_of
 from mlxport.converter.graph.ir.context import Context, Statement, Unsupported
 from mlxport.converter.graph.ir.naming import Names
-from mlxport.converter.graph.ir.value import ARRAY, Order, Value, identity
+from mlxport.converter.graph.ir.value import (
+    Order,
+    Provenance,
+    ProvenanceKind,
+    Value,
+    Variable,
+    identity,
+)
 from mlxport.converter.graph.lowering.constant_folding import Fixed
 from mlxport.converter.rules.parametrization import build_spec
 from mlxport.converter.rules.registry import LayerSpec, Refusal
@@ -34,7 +41,7 @@ class Arrays:
         captured: the captured model.
         names: where its modules stand in the MLX model.
         lowered: gains what is read.
-        preferences: origin of an array -> the axis order to store it in.
+        preferences: provenance of an array -> the axis order to store it in.
     """
 
     def __init__(
@@ -42,13 +49,13 @@ class Arrays:
         captured: Captured,
         names: Names,
         lowered: Lowered,
-        preferences: Mapping[str, Order],
+        preferences: Mapping[Provenance, Order],
     ) -> None:
         self.captured, self.names, self.lowered = captured, names, lowered
         self.preferences = preferences
         self.parameters = dict(captured.model.named_parameters(remove_duplicate=False))
         self.specs: dict[str, LayerSpec | None] = {}
-        self.numbers: dict[str, torch.Tensor] = {}
+        self.numbers: dict[Variable, torch.Tensor] = {}
 
     def read(
         self, cx: Context, target: str, module: torch.nn.Module, path: str, owner: str
@@ -68,16 +75,16 @@ class Arrays:
         full = plain_path(f"{path}.{target}" if path else target)
         full = self.captured.sharing.tensor(full)
         found = self._tensor(full)
-        origin = f"{ARRAY}{full}"
+        provenance = Provenance(ProvenanceKind.ARRAY, full)
         if found is None:
             constant = operator.attrgetter(target)(module).detach()
             if is_short(constant):
-                return self._written(cx, constant, origin)
+                return self._written(cx, constant, provenance)
             found = constant, False
         tensor, trainable = found
         held = self._held(full, tensor.ndim)
         if held is None:
-            order = self.preferences.get(origin, identity(tensor.ndim))
+            order = self.preferences.get(provenance, identity(tensor.ndim))
             code = self.names.reference(owner, full)
         else:
             parameter, order = held
@@ -86,7 +93,7 @@ class Arrays:
                 code = ast.Attribute(code, segment)
         self.lowered.arrays[full] = Array(full, tensor, order, trainable)
         name = target.split(".")[-1]
-        return Value(tuple(tensor.shape), tensor.dtype, order, name, origin, code=code)
+        return Value(tuple(tensor.shape), tensor.dtype, order, name, provenance, code=code)
 
     def constant(self, target: str, module: torch.nn.Module, path: str) -> torch.Tensor | None:
         """Return the tensor ``target`` of a captured module; None if it is one of the model's."""
@@ -108,7 +115,7 @@ class Arrays:
         if spelled(tensor) is not None:
             value = cx.chosen(lambda order: _spelled_in(cx, tensor, order))
             if tensor.ndim == 0:
-                self.numbers[value.id] = tensor
+                self.numbers[value.variable] = tensor
             return value
         return self._kept(tensor, owner) if fixed.rounded else None
 
@@ -118,17 +125,19 @@ class Arrays:
         kept = [path for path in self.lowered.arrays if path.startswith(prefix)]
         same = (p for p in kept if _equal(self.lowered.arrays[p].tensor, tensor))
         path = next(same, f"{prefix}{len(kept)}")
-        origin = f"{ARRAY}{path}"
-        order = self.preferences.get(origin, identity(tensor.ndim))
+        provenance = Provenance(ProvenanceKind.ARRAY, path)
+        order = self.preferences.get(provenance, identity(tensor.ndim))
         self.lowered.arrays[path] = Array(path, tensor, order, False)
         code, name = self.names.reference(owner, path), path.rpartition(".")[2]
-        return Value(tuple(tensor.shape), tensor.dtype, order, name, origin, code=code)
+        return Value(tuple(tensor.shape), tensor.dtype, order, name, provenance, code=code)
 
     def table(self, value: Any, owner: str) -> ast.expr | None:
         """Return the embedding whose table a value is, as the class of ``owner`` speaks of it."""
         if not isinstance(value, Value) or value.code is None or not value.is_logical:
             return None
-        path = (value.origin or "").removeprefix(ARRAY).rpartition(".")[0]
+        if value.provenance is None or value.provenance.kind is not ProvenanceKind.ARRAY:
+            return None
+        path = str(value.provenance.name).rpartition(".")[0]
         spec = self.layer_spec(path)
         if spec is None or spec.target is not mlx.nn.Embedding:
             return None
@@ -143,7 +152,7 @@ class Arrays:
         """
         if len(args) < 2 or not isinstance(args[0], Value) or not isinstance(args[1], Value):
             return args
-        constant = self.numbers.get(args[1].id)
+        constant = self.numbers.get(args[1].variable)
         if constant is None or op._overloadname != "Tensor":
             return args
         if "Scalar" not in op.overloadpacket.overloads():
@@ -174,14 +183,14 @@ class Arrays:
             )
         return held
 
-    def _written(self, cx: Context, constant: torch.Tensor, origin: str) -> Value:
+    def _written(self, cx: Context, constant: torch.Tensor, provenance: Provenance) -> Value:
         """Write a constant where it is read."""
-        order = self.preferences.get(origin, identity(constant.ndim))
+        order = self.preferences.get(provenance, identity(constant.ndim))
         shape, dtype = tuple(constant.shape), constant.dtype
-        value = Value(shape, dtype, order, "constant", origin)
+        value = Value(shape, dtype, order, "constant", provenance)
         cx.statements.append(Statement((value,), array_of(constant.permute(order))))
         if constant.ndim == 0:
-            self.numbers[value.id] = constant
+            self.numbers[value.variable] = constant
         return value
 
     def _tensor(self, path: str) -> tuple[torch.Tensor, bool] | None:

@@ -8,52 +8,54 @@ from collections.abc import Iterator, Mapping, Sequence
 from torch.fx import Node
 
 from mlxport.converter.graph.capture.leaves import plain_path
-from mlxport.converter.graph.ir.value import ARRAY, COLUMNS, INPUT, MADE, PARTS, Order
+from mlxport.converter.graph.ir.value import NodeName, Order, Provenance, ProvenanceKind
 
-Demands = Mapping[str, Sequence[Order]]
-Preferences = Mapping[str, Order]
+Demands = Mapping[Provenance, Sequence[Order]]
+Preferences = Mapping[Provenance, Order]
+
+_FREE = (ProvenanceKind.INPUT, ProvenanceKind.ARRAY, ProvenanceKind.RESULT)  # any order at no cost
 
 
-def place_of(node: Node, path: str) -> str:
+def name_of_node(node: Node, path: str) -> NodeName:
     """Return what tells a node from all others of a model; the same for every call of a module.
 
     Args:
         node: a node of a captured graph.
         path: captured path of the module whose graph it is.
     """
-    return f"{plain_path(path)}:{node.name}"
+    return NodeName(plain_path(path), node.name)
 
 
-def unanimous(demands: Demands, known: Preferences) -> Iterator[dict[str, Order]]:
+def unanimous(demands: Demands, known: Preferences) -> Iterator[dict[Provenance, Order]]:
     """Yield what to try: the orders on which all consumers agree, at once and kind by kind.
 
     Args:
-        demands: origin -> the orders asked for.
+        demands: provenance -> the orders asked for.
         known: the preferences so far.
     """
     agreed = {
-        origin: orders[0]
-        for origin, orders in demands.items()
-        if len(set(orders)) == 1 and origin not in known and not origin.startswith((PARTS, COLUMNS))
+        provenance: orders[0]
+        for provenance, orders in demands.items()
+        if len(set(orders)) == 1 and provenance not in known and provenance.kind in _FREE
     }
-    kinds = [{k: v for k, v in agreed.items() if k.startswith(i)} for i in (INPUT, ARRAY, MADE)]
+    kinds = [{o: order for o, order in agreed.items() if o.kind is kind} for kind in _FREE]
     yield from ([agreed] if agreed else [])
     if sum(map(bool, kinds)) > 1:
         yield from filter(None, kinds)
 
 
-def of_parts(demands: Demands, known: Preferences) -> Iterator[dict[str, Order]]:
+def of_parts(demands: Demands, known: Preferences) -> Iterator[dict[Provenance, Order]]:
     """Yield what to try: arrays transposed before they are taken apart, not each part after.
 
     Args:
-        demands: origin -> the orders asked for, each by one part.
+        demands: provenance -> the orders asked for, each by one part.
         known: the preferences so far.
     """
     asked = {
-        origin: Counter(orders).most_common(1)[0]
-        for origin, orders in demands.items()
-        if origin.startswith(PARTS) and origin not in known
+        provenance: Counter(orders).most_common(1)[0]
+        for provenance, orders in demands.items()
+        if provenance.kind is ProvenanceKind.SPLIT and provenance not in known
     }
-    shared = {origin: order for origin, (order, times) in asked.items() if times > 1}
+    shared = {provenance: order for provenance, (order, times) in asked.items() if times > 1}
     if shared:
         yield shared

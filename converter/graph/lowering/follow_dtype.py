@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map
 
 from mlxport.converter.graph.ir.context import Context, Statement
 from mlxport.converter.graph.ir.nodes import flat
-from mlxport.converter.graph.ir.value import Value
+from mlxport.converter.graph.ir.value import Use, Value, Variable
 
 # What is read of an array without its values.
 _FORM = frozenset({"shape", "ndim", "size"})
@@ -33,14 +33,14 @@ def following(cx: Context, arguments: Any, *, called: bool = False) -> Any:
     """
     _scan(cx)
     floats = [value for value in flat(arguments) if value.dtype.is_floating_point]
-    made = [value for value in floats if value.id in cx.made]
+    made = [value for value in floats if value.variable in cx.made]
     if not made:
         return arguments
-    others = [value for value in floats if value.id not in cx.made]
+    others = [value for value in floats if value.variable not in cx.made]
     if called:
         others += [value for value in cx.inputs if value.dtype.is_floating_point]
-    cast = {value.id: _cast(cx, value, others) for value in made}
-    return tree_map(lambda x: cast.get(x.id, x) if isinstance(x, Value) else x, arguments)
+    cast = {value.variable: _cast(cx, value, others) for value in made}
+    return tree_map(lambda x: cast.get(x.variable, x) if isinstance(x, Value) else x, arguments)
 
 
 def _cast(cx: Context, value: Value, others: Sequence[Value]) -> Value:
@@ -50,7 +50,7 @@ def _cast(cx: Context, value: Value, others: Sequence[Value]) -> Value:
     name, cx.name = cx.name, value.name
     result = cx.step("a.astype(b.dtype)", value, a=value, b=other)
     cx.name = name
-    result.origin, result.lineage = value.origin, value.lineage
+    result.provenance, result.lineage = value.provenance, value.lineage
     return result
 
 
@@ -58,7 +58,9 @@ def _scan(cx: Context) -> None:
     """Note which of the values computed since the last scan are made floats, or no floats."""
     for statement in cx.statements[cx.scanned :]:
         met = _meets(cx, statement)
-        cx.made |= {v.id for v in statement.targets if not (met and v.dtype.is_floating_point)}
+        cx.made |= {
+            v.variable for v in statement.targets if not (met and v.dtype.is_floating_point)
+        }
     cx.scanned = len(cx.statements)
 
 
@@ -67,15 +69,17 @@ def _meets(cx: Context, statement: Statement) -> bool:
 
     Values that are no floats count as made, for so is what comes of them.
     """
-    solid = {value.id for value in cx.inputs if not value.dtype.is_floating_point} | cx.made
-    return any(name == "self" or name not in solid for name in _read(statement.code))
+    solid = {value.variable for value in cx.inputs if not value.dtype.is_floating_point} | cx.made
+    return any(variable is None or variable not in solid for variable in _read(statement.code))
 
 
-def _read(tree: ast.AST) -> Iterator[str]:
-    """Yield the names of the values whose contents an expression reads."""
+def _read(tree: ast.AST) -> Iterator[Variable | None]:
+    """Yield the variables whose contents an expression reads; None for arrays of the model."""
     if isinstance(tree, ast.Attribute) and tree.attr in _FORM:
         return
-    if isinstance(tree, ast.Name) and (tree.id == "self" or tree.id.startswith("%")):
-        yield tree.id
+    if isinstance(tree, ast.Name) and tree.id == "self":
+        yield None
+    elif isinstance(tree, Use):
+        yield tree.key
     for child in ast.iter_child_nodes(tree):
         yield from _read(child)

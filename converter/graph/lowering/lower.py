@@ -19,7 +19,7 @@ from mlxport.converter.graph.ir.inputs import enter
 from mlxport.converter.graph.ir.nodes import flat, graph_of
 from mlxport.converter.graph.ir.size_reads import SizeReads
 from mlxport.converter.graph.ir.sizes import Size, name_symbols
-from mlxport.converter.graph.ir.value import Order, Value, channels_last, identity
+from mlxport.converter.graph.ir.value import Order, Provenance, Value, channels_last, identity
 from mlxport.converter.graph.lowering.axis_orders import of_parts, unanimous
 from mlxport.converter.graph.lowering.constant_folding import Folding
 from mlxport.converter.graph.lowering.leaf_lowering import record_call
@@ -57,7 +57,7 @@ def attempt(captured: Captured, *, channels_last_ends: bool = False) -> tuple[Lo
     """
     tally = Tally()
     folding = Folding()
-    preferences: dict[str, Order] = {}
+    preferences: dict[Provenance, Order] = {}
 
     def lowered_by(preferences: Preferences) -> Lowered:
         return _Lowering(captured, preferences, channels_last_ends, tally, folding).model()
@@ -99,9 +99,9 @@ class _Lowering(ModuleLowering):
     def _enter(self, cx: Context, value: Value) -> Value:
         if self.channels_last_ends and value.ndim > 2:
             value.order = channels_last(value.ndim)
-        order = cx.preferred(value.origin or "", value.order)
-        entered = cx.arrange(replace(value, origin=None), order)
-        return replace(entered, origin=value.origin)
+        order = cx.preferred(value.provenance, value.order)
+        entered = cx.arrange(replace(value, provenance=None), order)
+        return replace(entered, provenance=value.provenance)
 
     def _leave(self, cx: Context, value: Value) -> Value:
         wanted = identity(value.ndim)

@@ -102,7 +102,7 @@ class ModuleLowering(Walk):
             return self._run(module, path, owner, cx, inputs)
         self._keep(body)
         outputs = tuple(
-            Value(v.shape, v.dtype, v.order, variable_name(plain, cx.name), v.origin, v.lineage)
+            Value(v.shape, v.dtype, v.order, variable_name(plain, cx.name), v.provenance, v.lineage)
             for v in body.outputs
         )
         given = [*values, *(size for size, _ in body.sizes.given)]
@@ -146,7 +146,7 @@ class ModuleLowering(Walk):
         if len(known) == len(values):
             names = [known[i].name for i in places]
         formal = [
-            Value(v.shape, v.dtype, v.order, name, v.origin, v.lineage)
+            Value(v.shape, v.dtype, v.order, name, v.provenance, v.lineage)
             for v, name in zip(values, names, strict=True)
         ]
         body = Body(plain, formal, sizes=SizeReads(self.lowered.size_names))

@@ -14,7 +14,7 @@ import torch
 from mlxport.converter.graph.ir.body import Lowered
 from mlxport.converter.graph.ir.code import expression
 from mlxport.converter.graph.ir.context import Context
-from mlxport.converter.graph.ir.value import COLUMNS, Order, Value
+from mlxport.converter.graph.ir.value import Order, Provenance, ProvenanceKind, Value
 from mlxport.converter.plan.record import Merged
 from mlxport.converter.plan.steps import flattened_columns
 from mlxport.converter.rules.registry import LayerSpec
@@ -36,8 +36,8 @@ def behind_flattened(
         value: what PyTorch calls it with.
         movable: tells whether its weight is its own, and this its first call.
     """
-    key = f"{COLUMNS}{path}"
-    flat, x = cx.flattened.get(value.id, (value, value))
+    key = Provenance(ProvenanceKind.COLUMNS, path)
+    flat, x = cx.flattened.get(value.variable, (value, value))
     if flat is x or not _is_same(value, flat) or not movable():
         cx.demands.setdefault(key, []).append(_ELSEWHERE)
         return spec, value
@@ -62,18 +62,19 @@ def is_movable(model: torch.nn.Module, module: torch.nn.Module) -> bool:
 
 
 def of_columns(
-    demands: Mapping[str, Sequence[Order]], known: Mapping[str, Order]
-) -> list[dict[str, Order]]:
+    demands: Mapping[Provenance, Sequence[Order]], known: Mapping[Provenance, Order]
+) -> list[dict[Provenance, Order]]:
     """Return what to try: the linear layers all of whose calls take an array as it lies."""
-    asked = {k: set(orders) for k, orders in demands.items() if k.startswith(COLUMNS)}
+    columns = ProvenanceKind.COLUMNS
+    asked = {p: set(orders) for p, orders in demands.items() if p.kind is columns}
     agreed = {k: min(o) for k, o in asked.items() if len(o) == 1 and o != {_ELSEWHERE}}
     return [agreed] if agreed.keys() - known.keys() else []
 
 
-def holds(lowered: Lowered, preferences: Mapping[str, Order]) -> bool:
+def holds(lowered: Lowered, preferences: Mapping[Provenance, Order]) -> bool:
     """Whether every layer whose columns were moved was called so, and its weight not read else."""
-    moved = [key for key in preferences if key.startswith(COLUMNS)]
-    weights = {f"{key.removeprefix(COLUMNS)}.weight" for key in moved}
+    moved = [provenance for provenance in preferences if provenance.kind is ProvenanceKind.COLUMNS]
+    weights = {f"{provenance.name}.weight" for provenance in moved}
     return not any(key in lowered.demands for key in moved) and not weights & lowered.arrays.keys()
 
 

@@ -27,16 +27,16 @@ from mlxport.converter.graph.ir.nodes import (
     where_static,
 )
 from mlxport.converter.graph.ir.sizes import NotStatic, is_symbolic, symbolic
-from mlxport.converter.graph.ir.value import Order, Value
+from mlxport.converter.graph.ir.value import Order, Provenance, Value
 from mlxport.converter.graph.lowering.arrays import Arrays
-from mlxport.converter.graph.lowering.axis_orders import place_of
+from mlxport.converter.graph.lowering.axis_orders import name_of_node
 from mlxport.converter.graph.lowering.constant_folding import Folding
 from mlxport.converter.graph.lowering.follow_dtype import following
 from mlxport.converter.graph.lowering.leaf_lowering import as_linear
 from mlxport.converter.graph.lowering.problems import Problem, Tally
 from mlxport.converter.graph.ops.registry import OPS
 
-Preferences = Mapping[str, Order]
+Preferences = Mapping[Provenance, Order]
 
 
 class Walk:
@@ -44,7 +44,7 @@ class Walk:
 
     Args:
         captured: the model.
-        preferences: origin of an input or array -> the axis order to store it in.
+        preferences: provenance of an input or array -> the axis order to store it in.
         last: take inputs and give outputs channels-last, without transposes.
         tally: gains what is met on the way.
         folding: what is the same at every call, kept from pass to pass.
@@ -110,8 +110,8 @@ class Walk:
         arguments: Any = torch.fx.node.map_arg((node.args, node.kwargs), env.__getitem__)
         args, kwargs = arguments
         cx.results, cx.name, cx.node = results_of(node), name_of(node), node
-        cx.place = place_of(node, path)
-        cx.source = place_of(next(iter(node.all_input_nodes), node), path)
+        cx.place = name_of_node(node, path)
+        cx.source = name_of_node(next(iter(node.all_input_nodes), node), path)
         if node.op == "get_attr":
             return self._array(node, module, path, owner, cx)
         if node.op == "call_module":

@@ -58,12 +58,12 @@ def expand_dims(
         shape: the result's logical shape.
         order: the result's order.
     """
-    base, before = cx.expanded.get(value.id, (value, ()))
+    base, before = cx.expanded.get(value.variable, (value, ()))
     kept = [p for p in range(len(shape)) if p not in positions]
     axes = tuple(sorted([*positions, *(kept[axis] for axis in before)]))
     axis = spelled(axes[0], len(shape)) if len(axes) == 1 else axes
     result = cx.compute(call("mx.expand_dims", base, axis), shape, value.dtype, order)
-    cx.expanded[result.id] = base, axes
+    cx.expanded[result.variable] = base, axes
     return result
 
 
@@ -78,11 +78,11 @@ def squeezed(cx: Context, value: Value, dims: Sequence[int], shape: Sequence[Any
     """
     order = without_axes(value.order, dims)
     axes = sorted(value.axis(dim) for dim in dims)
-    base, added = cx.expanded.get(value.id, (value, ()))
+    base, added = cx.expanded.get(value.variable, (value, ()))
     if not set(axes) <= set(added):
         axis = axes[0] if len(axes) == 1 else axes
         result = cx.compute(call("mx.squeeze", value, axis), shape, value.dtype, order)
-        cx.viewed[result.id] = value
+        cx.viewed[result.variable] = value
         return result
     if len(axes) == len(added):
         return replace(base, shape=tuple(shape), order=order)

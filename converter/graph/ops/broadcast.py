@@ -31,11 +31,11 @@ def align(cx: Context, *operands: Any) -> tuple[list[Any], Order]:
     values = [v for v in operands if isinstance(v, Value)]
     rank = max((v.ndim for v in values), default=0)
     full = [v for v in values if v.ndim == rank]
-    computed = [v for v in full if v.is_settled] or full
+    computed = [v for v in full if v.has_fixed_order] or full
     largest = max((_weight(v) for v in computed), default=0)
     order = order_for(cx, [v for v in computed if _weight(v) == largest], rank)
     fitted = [_fit(cx, v, order) if isinstance(v, Value) else v for v in operands]
-    whole = next((v for v in full if v.id not in cx.expanded), full[0] if full else None)
+    whole = next((v for v in full if v.variable not in cx.expanded), full[0] if full else None)
     return [
         _without_leading_ones(cx, new) if isinstance(old, Value) and old is not whole else new
         for old, new in zip(operands, fitted, strict=True)
@@ -44,7 +44,7 @@ def align(cx: Context, *operands: Any) -> tuple[list[Any], Order]:
 
 def common_order(cx: Context, values: Sequence[Value]) -> tuple[list[Value], Order]:
     """Bring values of one rank to one stored order (those that are joined, not broadcast)."""
-    order = order_for(cx, [v for v in values if v.is_settled] or values, values[0].ndim)
+    order = order_for(cx, [v for v in values if v.has_fixed_order] or values, values[0].ndim)
     return [rearrange(cx, v, order) for v in values], order
 
 
@@ -94,7 +94,7 @@ def _same_layout(value: Value, order: Order) -> bool:
 
 def _without_leading_ones(cx: Context, value: Value) -> Value:
     """Leave out axes just put in front of all others: broadcasting puts them there by itself."""
-    _, added = cx.expanded.get(value.id, (value, ()))
+    _, added = cx.expanded.get(value.variable, (value, ()))
     leading = next((i for i, position in enumerate(added) if i != position), len(added))
     if not leading:
         return value

@@ -173,7 +173,9 @@ def _batched(cx: Context, a: Value, b: Value) -> Order:
     matrix = (a.ndim - 2, a.ndim - 1)
     orders = [identity(a.ndim)]
     orders += [(*(axis for axis in x.order if axis not in matrix), *matrix) for x in (a, b)]
-    return min(orders, key=lambda order: sum(not cx.lies(x, order) for x in (a, b) if x.is_settled))
+    return min(
+        orders, key=lambda order: sum(not cx.lies(x, order) for x in (a, b) if x.has_fixed_order)
+    )
 
 
 def _subscripts(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mlxport.converter.graph.ir.context import Context
-from mlxport.converter.graph.ir.value import PARTS, Value, inherit
+from mlxport.converter.graph.ir.value import Provenance, ProvenanceKind, Value, inherit
 
 
 def to_take_apart(cx: Context, x: Value, dim: int) -> Value:
@@ -19,15 +19,15 @@ def to_take_apart(cx: Context, x: Value, dim: int) -> Value:
         x: the array.
         dim: the logical axis along which it is taken apart.
     """
-    if not x.is_settled or not cx.source:
+    if not x.has_fixed_order or cx.source is None:
         return x
-    origin = f"{PARTS}{cx.source}:{dim}"
-    if origin in cx.preferences:
-        x = cx.arrange(x, (dim, *(axis for axis in cx.preferences[origin] if axis != dim)))
-    return replace(x, origin=origin, lineage=None)
+    provenance = Provenance(ProvenanceKind.SPLIT, cx.source, dim)
+    if provenance in cx.preferences:
+        x = cx.arrange(x, (dim, *(axis for axis in cx.preferences[provenance] if axis != dim)))
+    return replace(x, provenance=provenance, lineage=None)
 
 
 def part_of(part: Value, whole: Value, dim: int) -> Value:
-    """Return a part with the origin of the whole."""
+    """Return a part with the provenance of the whole."""
     rest = tuple((axis,) for axis in range(whole.ndim) if axis != dim)
     return inherit(part, whole, rest)

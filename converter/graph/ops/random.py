@@ -69,7 +69,9 @@ def fill_like(cx: Context, x: Value, make: Callable[[Place], Value]) -> Value:
         x: the other array.
         make: emits the draw into a place.
     """
-    made = next((s.code for s in reversed(cx.statements) if s.targets[0].id == x.id), None)
+    made = next(
+        (s.code for s in reversed(cx.statements) if s.targets[0].variable == x.variable), None
+    )
     while isinstance(made, ast.Call) and _function(made).endswith(".astype"):
         made = made.func.value if isinstance(made.func, ast.Attribute) else None
     if not isinstance(made, ast.Call) or x.code is not None:

@@ -34,13 +34,13 @@ def slice_(
 def _indexed(cx: Context, x: Value, dim: int, index: Any) -> Value:
     """Emit the array indexed along one logical axis, in one go with slices just taken of it."""
     order = x.order if isinstance(index, slice) else without_axes(x.order, [dim % x.ndim])
-    base, places = cx.sliced.get(x.id, (x, (slice(None),) * x.ndim))
+    base, places = cx.sliced.get(x.variable, (x, (slice(None),) * x.ndim))
     position = [i for i, place in enumerate(places) if isinstance(place, slice)][x.axis(dim)]
     if places[position] != slice(None):
         base, places, position = x, (slice(None),) * x.ndim, x.axis(dim)
     places = (*places[:position], index, *places[position + 1 :])
     result = cx.emit("x[index]", order=order, x=base, index=subscript(places))
-    cx.sliced[result.id] = base, places
+    cx.sliced[result.variable] = base, places
     kept = (
         range(x.ndim)
         if isinstance(index, slice)

@@ -53,7 +53,7 @@ def _note_flattened(cx: Context, flat: Value, x: Value) -> None:
     is_static = all(isinstance(size, int) for size in x.shape[kept:])
     stays = x.shape[:kept] == flat.shape[:kept] and x.order[:kept] == identity(kept)
     if kept > 0 and is_static and stays:
-        cx.flattened[flat.id] = flat, x
+        cx.flattened[flat.variable] = flat, x
 
 
 def _stored_as(cx: Context, x: Value, shape: Sizes, order: Order) -> Value:
@@ -68,15 +68,15 @@ def _stored_as(cx: Context, x: Value, shape: Sizes, order: Order) -> Value:
         positions = range(front, len(stored) - back)
         return expand_dims(cx, base, positions, shape, order)
     result = cx.compute(reshape_source(base, stored), shape, x.dtype, order)
-    cx.viewed[result.id] = base
+    cx.viewed[result.variable] = base
     return result
 
 
 def _unviewed(cx: Context, x: Value) -> Value:
     """Return the array that others are but in another shape."""
     while True:
-        base, _ = cx.expanded.get(x.id, (None, ()))
-        base = base or cx.viewed.get(x.id)
+        base, _ = cx.expanded.get(x.variable, (None, ()))
+        base = base or cx.viewed.get(x.variable)
         if base is None:
             return x
         x = base

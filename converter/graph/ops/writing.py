@@ -108,7 +108,7 @@ def _from_front(cx: Context, place: Any) -> Any:
 
 def _updated(cx: Context, x: Value, source: Value, starts: dict[int, Any]) -> Value:
     """Emit the update, in the order of what was computed."""
-    order = order_for(cx, [v for v in (x, source) if v.is_settled], x.ndim)
+    order = order_for(cx, [v for v in (x, source) if v.has_fixed_order], x.ndim)
     target, put = rearrange(cx, x, order), rearrange(cx, source, order)
     placed = sorted((target.axis(dim), first) for dim, first in starts.items())
     result = cx.emit(
@@ -119,12 +119,12 @@ def _updated(cx: Context, x: Value, source: Value, starts: dict[int, Any]) -> Va
         firsts=[first for _, first in placed],
         axes=[axis for axis, _ in placed],
     )
-    cx.updated[result.id] = Update(result, x, source, starts)
+    cx.updated[result.variable] = Update(result, x, source, starts)
     return result
 
 
 def _written_in_steps(cx: Context, x: Value, source: Value, dim: int, taken: slice) -> Value:
-    order = order_for(cx, [v for v in (x, source) if v.is_settled], x.ndim)
+    order = order_for(cx, [v for v in (x, source) if v.has_fixed_order], x.ndim)
     target, put = rearrange(cx, x, order), rearrange(cx, source, order)
     axis = stored_axis(target, dim)
     ends = {"start": taken.start, "stop": taken.stop, "step": taken.step}
@@ -137,7 +137,7 @@ def _update_of_slice(
     cx: Context, source: Value, x: Value, dim: int, index: int | slice
 ) -> Update | None:
     """Return the update that gave ``source``, if what it updated is ``x[index]`` along the axis."""
-    update = cx.updated.get(source.id)
+    update = cx.updated.get(source.variable)
     if update is None or (source.order, source.shape) != (
         update.result.order,
         update.result.shape,
@@ -148,15 +148,15 @@ def _update_of_slice(
 
 def _is_slice(cx: Context, part: Value, whole: Value, dim: int, index: int | slice) -> bool:
     """Whether a value is ``whole[index]`` along a logical axis, by how both were sliced."""
-    if part.id not in cx.sliced:
+    if part.variable not in cx.sliced:
         return False
     everything: tuple[Any, ...] = (slice(None),) * whole.ndim
-    base, places = cx.sliced[part.id]
-    if base.id == whole.id:
+    base, places = cx.sliced[part.variable]
+    if base.variable == whole.variable:
         known = everything
     else:
-        origin, known = cx.sliced.get(whole.id, (whole, everything))
-        if origin.id != base.id or len(places) != len(known):
+        origin, known = cx.sliced.get(whole.variable, (whole, everything))
+        if origin.variable != base.variable or len(places) != len(known):
             return False
     position = [i for i, p in enumerate(known) if isinstance(p, slice)][whole.axis(dim)]
     order = whole.order if isinstance(index, slice) else without_axes(whole.order, [dim])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,7 @@ from mlxport.converter.graph.ir.code import substitute, to_source
 from mlxport.converter.graph.ir.context import Nesting, Statement
 from mlxport.converter.graph.ir.inputs import Formal
 from mlxport.converter.graph.ir.naming import Kind, Names, children_of, kind_of, variable_name
-from mlxport.converter.graph.ir.value import Value
+from mlxport.converter.graph.ir.value import Use, Value, Variable, structure_of, uses_in
 from mlxport.converter.graph.source.format import statement as lay_out
 from mlxport.converter.graph.source.variables import Variables
 
@@ -54,19 +54,14 @@ def write_body(body: Body, names: Names, imported: Collection[str]) -> tuple[str
     return tuple(_lines(items, result, body.parameters, imported))
 
 
-def references(tree: ast.expr) -> list[str]:
-    """Return the ids of the values an expression reads, in order."""
-    return [n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and n.id.startswith("%")]
+def _uses_of(*trees: ast.expr) -> Counter[Variable]:
+    return Counter(variable for tree in trees for variable in uses_in(tree))
 
 
-def _uses_of(*trees: ast.expr) -> Counter[str]:
-    return Counter(name for tree in trees for name in references(tree))
-
-
-def _read_by(item: Item) -> list[str]:
+def _read_by(item: Item) -> list[Variable]:
     if isinstance(item, Loop):
-        return [name for tree in (item.start, *item.others) for name in references(tree)]
-    return references(item.code)
+        return [name for tree in (item.start, *item.others) for name in uses_in(tree)]
+    return uses_in(item.code)
 
 
 def _targets(item: Item) -> Sequence[Value]:
@@ -74,12 +69,12 @@ def _targets(item: Item) -> Sequence[Value]:
 
 
 def _live(statements: Sequence[Statement], result: ast.expr) -> list[Statement]:
-    needed = set(references(result))
+    needed = set(uses_in(result))
     kept = []
     for statement in reversed(statements):
-        if statement.draws or any(target.id in needed for target in statement.targets):
+        if statement.draws or any(target.variable in needed for target in statement.targets):
             kept.append(statement)
-            needed.update(references(statement.code))
+            needed.update(uses_in(statement.code))
     return kept[::-1]
 
 
@@ -87,10 +82,10 @@ def _live(statements: Sequence[Statement], result: ast.expr) -> list[Statement]:
 
 
 def _roll(
-    statements: Sequence[Statement], names: Names, owner: str, returned: Counter[str]
+    statements: Sequence[Statement], names: Names, owner: str, returned: Counter[Variable]
 ) -> list[Item]:
     """Write calls of consecutive elements of one list, each fed by the last, as a loop."""
-    uses = returned + Counter(name for s in statements for name in references(s.code))
+    uses = returned + Counter(name for s in statements for name in uses_in(s.code))
     items: list[Item] = []
     i = 0
     while i < len(statements):
@@ -104,7 +99,7 @@ def _roll(
 
 
 def _chain(
-    statements: Sequence[Statement], first: int, names: Names, uses: Counter[str]
+    statements: Sequence[Statement], first: int, names: Names, uses: Counter[Variable]
 ) -> list[Statement]:
     chain = [statements[first]]
     for following in statements[first + 1 :]:
@@ -112,7 +107,7 @@ def _chain(
         if not (_element(last, names) and _element(following, names)):
             break
         (container, index), (other, next_index) = _split(last), _split(following)
-        passed = last.targets[0].id
+        passed = last.targets[0].variable
         gap = range(index + 1, next_index)
         if (
             container != other
@@ -121,9 +116,9 @@ def _chain(
             )
             or next_index <= index
             or uses[passed] != 1
-            or references(_arguments(following)[0]) != [passed]
-            or not isinstance(_arguments(following)[0], ast.Name)
-            or _sources(following) != _sources(last)
+            or uses_in(_arguments(following)[0]) != [passed]
+            or not isinstance(_arguments(following)[0], Use)
+            or not _same_arguments(_arguments(following)[1:], _arguments(last)[1:])
         ):
             break
         chain.append(following)
@@ -170,8 +165,9 @@ def _arguments(statement: Statement) -> list[ast.expr]:
     return statement.code.args if isinstance(statement.code, ast.Call) else []
 
 
-def _sources(statement: Statement) -> list[str]:
-    return [to_source(argument) for argument in _arguments(statement)[1:]]
+def _same_arguments(some: list[ast.expr], others: list[ast.expr]) -> bool:
+    numbers: dict[Variable, int] = {}
+    return structure_of(some, numbers) == structure_of(others, numbers)
 
 
 def _is_identity(names: Names, path: str) -> bool:
@@ -187,14 +183,14 @@ def _inline(items: Sequence[Item], result: ast.expr) -> tuple[list[Item], ast.ex
     The calls of one module keep their order, so that the first call stays the first; so do draws.
     """
     uses = _uses_of(result) + Counter(name for item in items for name in _read_by(item))
-    known = {t.id: t.name for item in items for t in _targets(item)}
-    waiting: dict[str, ast.expr] = {}
-    calls: dict[str, frozenset[str | None]] = {}  # the modules that a waiting expression calls
-    absorbed: set[str] = set()
+    known = {t.variable: t.name for item in items for t in _targets(item)}
+    waiting: dict[Variable, ast.expr] = {}
+    calls: dict[Variable, frozenset[str | None]] = {}  # the modules that a waiting expression calls
+    absorbed: set[Variable] = set()
 
     def absorb(tree: ast.expr) -> tuple[ast.expr, frozenset[str | None]]:
         called: frozenset[str | None] = frozenset()
-        for name in references(tree):
+        for name in uses_in(tree):
             if name not in waiting:
                 continue
             merged = substitute(tree, {name: waiting[name]})
@@ -213,11 +209,11 @@ def _inline(items: Sequence[Item], result: ast.expr) -> tuple[list[Item], ast.ex
         for name in [name for name in waiting if _overlap(calls[name], called)]:
             del waiting[name]  # absorbed already, or it stays before this call
         if isinstance(item, Statement) and len(item.targets) == 1:
-            value = item.targets[0].id
+            value = item.targets[0].variable
             if uses[value] == 1:
                 waiting[value], calls[value] = item.code, called
     result, _ = absorb(result)
-    return [item for item in items if _targets(item)[0].id not in absorbed], result
+    return [item for item in items if _targets(item)[0].variable not in absorbed], result
 
 
 def _called(statement: Statement) -> frozenset[str | None]:
@@ -239,11 +235,9 @@ def _depth(tree: ast.AST) -> int:
     return inner + isinstance(tree, (ast.Call, ast.BinOp))
 
 
-def _length(tree: ast.expr, known: dict[str, str]) -> int:
-    source = to_source(tree)
-    for name in references(tree):
-        source = source.replace(name, known.get(name, "x"), 1)
-    return len(source)
+def _length(tree: ast.expr, known: Mapping[Variable, str]) -> int:
+    names = {variable: ast.Name(known.get(variable, "x")) for variable in uses_in(tree)}
+    return len(to_source(substitute(tree, names)))
 
 
 # -- naming --------------------------------------------------------------------------------------
@@ -252,7 +246,7 @@ def _length(tree: ast.expr, known: dict[str, str]) -> int:
 def _lines(
     items: Sequence[Item], result: ast.expr, inputs: Sequence[Formal], imported: Iterable[str]
 ) -> list[str]:
-    reads = [*(_read_by(item) for item in items), references(result)]
+    reads = [*(_read_by(item) for item in items), uses_in(result)]
     variables = Variables(inputs, reads, imported)
     lines: list[str] = []
     for i, item in enumerate(items):

@@ -51,7 +51,7 @@ def check_lines(conditions: Sequence[str], body: Body) -> list[str]:
 
 def _reads(body: Body) -> dict[str, ast.expr]:
     """Return how the model reads each size off its inputs, by name."""
-    formals: Mapping[str, ast.expr] = {f.id: ast.Name(f.name) for f in body.parameters}
+    formals = {f.variable: ast.Name(f.name) for f in body.parameters}
     symbol = sympy.Symbol("size", integer=True, positive=True)
     reads: dict[str, ast.expr] = {}
     for value in body.inputs:

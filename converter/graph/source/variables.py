@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from mlxport.converter.graph.ir.code import substitute
 from mlxport.converter.graph.ir.inputs import Formal
-from mlxport.converter.graph.ir.value import Value
+from mlxport.converter.graph.ir.value import Use, Value, Variable, uses_in
 
 FLOW = ("x", "y", "z")
 
@@ -21,14 +21,14 @@ class Variables:
 
     Args:
         inputs: the arguments of the body; they keep their names.
-        reads: for every item of the body, the ids it reads; the returned ones last.
+        reads: for every item of the body, the variables it reads; the returned ones last.
         imported: names the module imports, which no variable may hide.
     """
 
     def __init__(
-        self, inputs: Sequence[Formal], reads: Sequence[Sequence[str]], imported: Iterable[str]
+        self, inputs: Sequence[Formal], reads: Sequence[Sequence[Variable]], imported: Iterable[str]
     ) -> None:
-        self._name = {value.id: value.name for value in inputs}
+        self._name = {value.variable: value.name for value in inputs}
         self._last_read = {name: i for i, names in enumerate(reads) for name in names}
         self._count = {n: sum(names.count(n) for names in reads) for n in self._last_read}
         self._taboo = {*imported, *dir(builtins), *keyword.kwlist, "self", "mx", "nn", "Path"}
@@ -36,25 +36,26 @@ class Variables:
 
     def named(self, tree: ast.expr) -> ast.expr:
         """Return an expression with variables in place of references."""
-        found = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and n.id in self._name}
-        return substitute(tree, {name: ast.Name(self._name[name]) for name in found})
+        found = {variable for variable in uses_in(tree) if variable in self._name}
+        return substitute(tree, {variable: ast.Name(self._name[variable]) for variable in found})
 
     def assign(self, value: Value, item: int, *, flows: bool = True) -> str:
         """Name the value computed by item number ``item``; where it does not flow, by its name."""
-        if value.id not in self._last_read:
+        if value.variable not in self._last_read:
             return "_"
         free = flows and value.flows
         chosen = self._choose(value, item) if free else self.free(value.name, item)
-        self._name[value.id] = chosen
+        self._name[value.variable] = chosen
         return chosen
 
     def carry(self, start: ast.expr, value: Value, item: int) -> str:
         """Name the value of a loop: the variable it starts from, where that is not needed again."""
-        if isinstance(start, ast.Name) and start.id in self._name and self._dies(start.id, item):
-            self._name[value.id] = self._name[start.id]
+        started = start.key if isinstance(start, Use) else None
+        if started in self._name and self._dies(started, item):
+            self._name[value.variable] = self._name[started]
         else:
-            self._name[value.id] = self._choose(value, item)
-        return self._name[value.id]
+            self._name[value.variable] = self._choose(value, item)
+        return self._name[value.variable]
 
     def free(self, wish: str, item: int) -> str:
         """Return a name like ``wish`` that no live variable bears."""
@@ -64,11 +65,11 @@ class Variables:
         return next(n for n in (f"{wish}{i}" for i in range(2, 10**6)) if n not in taken)
 
     def _choose(self, value: Value, item: int) -> str:
-        if self._count[value.id] == 1:
+        if self._count[value.variable] == 1:
             for name in FLOW:
                 if self.free(name, item) == name:
                     return name
         return self.free(value.name, item)
 
-    def _dies(self, name: str, item: int) -> bool:
-        return self._last_read.get(name, -1) <= item
+    def _dies(self, variable: Variable, item: int) -> bool:
+        return self._last_read.get(variable, -1) <= item

@@ -11,28 +11,32 @@ from hypothesis import strategies as st
 
 from mlxport.converter.graph.ir.code import substitute, to_source
 from mlxport.converter.graph.ir.context import Context
-from mlxport.converter.graph.ir.value import Order, Value
+from mlxport.converter.graph.ir.value import Order, Provenance, ProvenanceKind, Value, Variable
 from mlxport.converter.graph.ops.broadcast import align, choose_order, common_order, rearrange
 
 FLOAT = torch.float32
 
 
-def value(shape: tuple[int, ...], order: Order | None = None, origin: str | None = None) -> Value:
+PARAMETER = Provenance(ProvenanceKind.ARRAY, "p")
+
+
+def value(
+    shape: tuple[int, ...], order: Order | None = None, provenance: Provenance | None = None
+) -> Value:
     order = tuple(range(len(shape))) if order is None else order
-    return Value(shape, FLOAT, order, origin=origin)
+    return Value(shape, FLOAT, order, provenance=provenance)
 
 
-def run(cx: Context, given_: dict[str, mx.array]) -> dict[str, mx.array]:
-    """Execute the statements; values are named by their ids."""
-    space: dict[str, Any] = {"mx": mx}
-    names = {old: f"v{old[1:]}" for old in given_}
-    space |= {names[old]: array for old, array in given_.items()}
+def run(cx: Context, arrays: dict[Variable, mx.array]) -> dict[Variable, mx.array]:
+    """Execute the statements; return what every variable holds."""
+    names = {variable: f"v{i}" for i, variable in enumerate(arrays)}
+    space: dict[str, Any] = {"mx": mx, **{names[v]: array for v, array in arrays.items()}}
     for statement in cx.statements:
         (target,) = statement.targets
-        names[target.id] = f"v{target.id[1:]}"
-        tree = substitute(statement.code, {k: ast.Name(v) for k, v in names.items()})
-        space[names[target.id]] = eval(to_source(tree), space)
-    return {old: space[new] for old, new in names.items()}
+        names[target.variable] = f"v{len(names)}"
+        tree = substitute(statement.code, {v: ast.Name(name) for v, name in names.items()})
+        space[names[target.variable]] = eval(to_source(tree), space)
+    return {variable: space[name] for variable, name in names.items()}
 
 
 @st.composite
@@ -54,13 +58,13 @@ def test_aligned_arrays_broadcast_as_in_pytorch(case: Any) -> None:
     cx, values, arrays, tensors = Context(), [], {}, []
     for shape, order, is_parameter in case:
         tensors.append(torch.randn(shape))
-        values.append(value(shape, order, "p" if is_parameter else None))
-        arrays[values[-1].id] = mx.array(tensors[-1].permute(order).contiguous().numpy())
+        values.append(value(shape, order, PARAMETER if is_parameter else None))
+        arrays[values[-1].variable] = mx.array(tensors[-1].permute(order).contiguous().numpy())
     aligned, order = align(cx, *values)
     made = run(cx, arrays)
     for operand in aligned:
-        assert made[operand.id].shape == operand.stored_shape
-    got = sum(made[operand.id] for operand in aligned)
+        assert made[operand.variable].shape == operand.stored_shape
+    got = sum(made[operand.variable] for operand in aligned)
     want = sum(tensors).permute(order)  # type: ignore[union-attr]
     assert np.allclose(np.array(got), want.numpy(), atol=1e-6)
 
@@ -79,7 +83,7 @@ def test_the_order_of_most_elements_wins_over_pytorchs_own() -> None:
 
 
 def test_parameters_have_no_say_where_there_is_another() -> None:
-    parameter, computed = value((2, 3), (1, 0), "p"), value((2, 3))
+    parameter, computed = value((2, 3), (1, 0), PARAMETER), value((2, 3))
     assert common_order(Context(), [parameter, computed])[1] == (0, 1)
     assert common_order(Context(), [parameter, parameter])[1] == (1, 0)
 
@@ -87,16 +91,16 @@ def test_parameters_have_no_say_where_there_is_another() -> None:
 def test_axes_of_one_are_renamed_but_for_the_batch() -> None:
     cx = Context()
     gate = value((2, 3, 1, 1), (0, 1, 3, 2))
-    assert rearrange(cx, gate, (0, 1, 2, 3)).id == gate.id
+    assert rearrange(cx, gate, (0, 1, 2, 3)).variable is gate.variable
     batch = value((1, 1, 4))
-    assert rearrange(cx, batch, (1, 0, 2)).id != batch.id
+    assert rearrange(cx, batch, (1, 0, 2)).variable is not batch.variable
     assert [to_source(s.code).partition(".")[2] for s in cx.statements] == ["transpose(1, 0, 2)"]
 
 
 def test_what_is_aligned_twice_is_transposed_once() -> None:
     cx = Context()
-    big, small = value((2, 3, 4, 5), (0, 2, 3, 1)), value((2, 3, 4, 5), origin="p")
+    big, small = value((2, 3, 4, 5), (0, 2, 3, 1)), value((2, 3, 4, 5), provenance=PARAMETER)
     align(cx, big, small)
     align(cx, big, small)
     assert len(cx.statements) == 1
-    assert cx.demands["p"] == [(0, 2, 3, 1)]
+    assert cx.demands[PARAMETER] == [(0, 2, 3, 1)]

@@ -119,10 +119,10 @@ def test_convolution(assert_op_parity, groups, transposed):
 
 def test_weight_is_asked_for_in_the_layout_of_mlx(lower_op):
     conv = lower_op(F.conv3d, *tensors(3, 4, 3, (3, 2, 3), bias=False), parameters=[1])
-    assert conv.cx.demands["args_1"] == [(0, 2, 3, 4, 1)]
+    assert conv.demands["args_1"] == [(0, 2, 3, 4, 1)]
     x, weight = torch.randn(2, 3, *SIZES), torch.randn(3, 4, 2, 2, 2)
     transposed = lower_op(F.conv_transpose3d, x, weight, parameters=[1])
-    assert transposed.cx.demands["args_1"] == [(1, 2, 3, 4, 0)]
+    assert transposed.demands["args_1"] == [(1, 2, 3, 4, 0)]
 
 
 @pytest.mark.parametrize(

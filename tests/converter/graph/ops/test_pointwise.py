@@ -263,7 +263,7 @@ def test_a_parameter_follows_the_computed_operand(lower_op: Fn) -> None:
     x, y = torch.randn(2, 3, 4, 5), torch.randn(8, 3, 4, 5)[:2]
     lowered = lower_op(lambda y, x: y + x, y, x, orders=[None, CHANNELS_LAST], parameters=[0])
     assert lowered.body == ["x1 = a.transpose(0, 2, 3, 1)", "x2 = x1 + b"]
-    assert lowered.cx.demands == {"args_0": [CHANNELS_LAST]}
+    assert lowered.demands == {"args_0": [CHANNELS_LAST]}
 
 
 def test_a_small_operand_follows_the_large_one(lower_op: Fn) -> None:
