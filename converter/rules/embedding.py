@@ -11,7 +11,7 @@ import torch
 from mlxport import layers
 from mlxport.converter.rules.entries import kept
 from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal, changed, rule
-from mlxport.layers.embedding.bag import MODES
+from mlxport.layers.embedding.bag import BAG_MODES
 
 _INDICES = "indices are not checked"
 _GRADIENTS = "gradients are not scaled by frequency"
@@ -58,8 +58,8 @@ def _bounds(module: torch.nn.Embedding) -> dict[str, Any]:
 )
 def embedding_bag(module: torch.nn.EmbeddingBag) -> LayerSpec:
     """Ours: MLX has none."""
-    if module.mode not in MODES:
-        raise Refusal(f"mode={module.mode!r} is not one of {MODES}")
+    if module.mode not in BAG_MODES:
+        raise Refusal(f"mode={module.mode!r} is not one of {BAG_MODES}")
     arguments = changed(
         {
             "mode": "mean",

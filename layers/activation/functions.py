@@ -14,7 +14,7 @@ from functools import partial
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxport.layers.norm.statistics import widened
+from mlxport.layers.norm.statistics import upcast
 
 _SELU_ALPHA = 1.6732632423543772848170429916717
 _SELU_SCALE = 1.0507009873554804934193349852946
@@ -23,7 +23,7 @@ _SELU_SCALE = 1.0507009873554804934193349852946
 @partial(mx.compile, shapeless=True)
 def elu(x: mx.array, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> mx.array:
     """``scale·x`` above zero, ``scale·alpha·(exp(input_scale·x) - 1)`` below; as ``aten::elu``."""
-    wide = widened(x)
+    wide = upcast(x)
     # The branch not taken must stay finite, or its gradient becomes NaN.
     below = mx.where(wide > 0, 0, wide)
     y = mx.where(wide > 0, wide * scale, _expm1(below * input_scale) * (alpha * scale))

@@ -6,7 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxport.layers.arrays.reduction import norm
-from mlxport.layers.norm.statistics import widened
+from mlxport.layers.norm.statistics import upcast
 
 
 def cdist(x: mx.array, y: mx.array, p: float = 2.0) -> mx.array:
@@ -78,7 +78,7 @@ def pairwise_distance(
     Returns:
         ``(*B,)`` or ``(*B, 1)``. Its gradient is 0 where the distance is.
     """
-    difference = widened(x1) - widened(x2) + eps
+    difference = upcast(x1) - upcast(x2) + eps
     distance = _norm(difference, p, axis=-1)
     y = distance if keepdims else distance.squeeze(-1)
     return y.astype(mx.result_type(x1, x2))
@@ -97,7 +97,7 @@ def cosine_similarity(x1: mx.array, x2: mx.array, axis: int = 1, eps: float = 1e
         The shape they broadcast to, without the axis.
     """
     dtype = mx.result_type(x1, x2)
-    a, b = mx.broadcast_arrays(widened(x1), widened(x2))
+    a, b = mx.broadcast_arrays(upcast(x1), upcast(x2))
     directions = []
     for x in (a, b):
         length = _norm(x, 2, axis)

@@ -10,13 +10,12 @@ import math
 
 import mlx.core as mx
 
-from mlxport.layers.norm.statistics import mean as kept_mean
-from mlxport.layers.norm.statistics import widened
+from mlxport.layers.norm.statistics import mean_keepdims, upcast
 
-Axis = int | tuple[int, ...] | None
+AxisLike = int | tuple[int, ...] | None
 
 
-def mean(x: mx.array, axis: Axis = None, keepdims: bool = False) -> mx.array:
+def mean(x: mx.array, axis: AxisLike = None, keepdims: bool = False) -> mx.array:
     """Return the mean over some axes (all by default), as ``torch.mean``.
 
     Args:
@@ -25,28 +24,30 @@ def mean(x: mx.array, axis: Axis = None, keepdims: bool = False) -> mx.array:
         keepdims: whether they stay with size 1.
     """
     axes = _axes(x, axis)
-    return _finish(kept_mean(widened(x), axes), axes, keepdims).astype(x.dtype)
+    return _finish(mean_keepdims(upcast(x), axes), axes, keepdims).astype(x.dtype)
 
 
-def total(x: mx.array, axis: Axis = None, keepdims: bool = False) -> mx.array:
+def total(x: mx.array, axis: AxisLike = None, keepdims: bool = False) -> mx.array:
     """Return the sum over some axes (all by default), as ``torch.sum`` of floating values."""
     axes = _axes(x, axis)
-    return _finish(_total(widened(x), axes), axes, keepdims).astype(x.dtype)
+    return _finish(_total(upcast(x), axes), axes, keepdims).astype(x.dtype)
 
 
-def variance(x: mx.array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> mx.array:
+def variance(x: mx.array, axis: AxisLike = None, keepdims: bool = False, ddof: int = 0) -> mx.array:
     """Return the variance over some axes, as ``torch.var(correction=ddof)``."""
     axes = _axes(x, axis)
     return _finish(_variance(x, axes, ddof), axes, keepdims).astype(x.dtype)
 
 
-def deviation(x: mx.array, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> mx.array:
+def deviation(
+    x: mx.array, axis: AxisLike = None, keepdims: bool = False, ddof: int = 0
+) -> mx.array:
     """Return the standard deviation over some axes, as ``torch.std(correction=ddof)``."""
     axes = _axes(x, axis)
     return _finish(mx.sqrt(_variance(x, axes, ddof)), axes, keepdims).astype(x.dtype)
 
 
-def norm(x: mx.array, order: float = 2, axis: Axis = None, keepdims: bool = False) -> mx.array:
+def norm(x: mx.array, order: float = 2, axis: AxisLike = None, keepdims: bool = False) -> mx.array:
     """Return the norm of vectors along some axes, as ``torch.linalg.vector_norm``.
 
     Args:
@@ -56,7 +57,7 @@ def norm(x: mx.array, order: float = 2, axis: Axis = None, keepdims: bool = Fals
         keepdims: whether they stay with size 1.
     """
     axes = _axes(x, axis)
-    size = mx.abs(widened(x))
+    size = mx.abs(upcast(x))
     if math.isinf(order):
         y = (mx.max if order > 0 else mx.min)(size, axis=axes, keepdims=True)
     elif order == 0:
@@ -69,20 +70,20 @@ def norm(x: mx.array, order: float = 2, axis: Axis = None, keepdims: bool = Fals
     return _finish(y, axes, keepdims).astype(x.dtype)
 
 
-def _axes(x: mx.array, axis: Axis) -> tuple[int, ...]:
+def _axes(x: mx.array, axis: AxisLike) -> tuple[int, ...]:
     given = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
     return tuple(a % x.ndim for a in given)
 
 
 def _total(x: mx.array, axes: tuple[int, ...]) -> mx.array:
     count = math.prod(x.shape[axis] for axis in axes)
-    return kept_mean(x, axes) * count if count else mx.sum(x, axis=axes, keepdims=True)
+    return mean_keepdims(x, axes) * count if count else mx.sum(x, axis=axes, keepdims=True)
 
 
 def _variance(x: mx.array, axes: tuple[int, ...], ddof: int) -> mx.array:
-    wide = widened(x)
+    wide = upcast(x)
     count = math.prod(x.shape[axis] for axis in axes)
-    squares = _total(mx.square(wide - kept_mean(wide, axes)), axes)
+    squares = _total(mx.square(wide - mean_keepdims(wide, axes)), axes)
     return squares / max(count - ddof, 0)
 
 

@@ -6,7 +6,7 @@ import math
 
 import mlx.core as mx
 
-REDUCTIONS = ("sum", "prod", "mean", "amax", "amin")
+SCATTER_REDUCTIONS = ("sum", "prod", "mean", "amax", "amin")
 
 
 def scatter_reduce(

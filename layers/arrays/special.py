@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
-from mlxport.layers.norm.statistics import widened
+from mlxport.layers.norm.statistics import upcast
 
 # (1 + 2x)·exp(x²)·erfc(x) in t = (x - 2) / (x + 2), from x = 0 to infinity.
 _ERFCX = (
@@ -83,7 +83,7 @@ def erfc(x: mx.array) -> mx.array:
     Args:
         x: any shape, floating.
     """
-    wide = widened(x)
+    wide = upcast(x)
     size = mx.abs(wide)
     tail = _exp_of_minus_square(size) * _erfcx(size)
     return mx.where(wide < 0, 2 - tail, tail).astype(x.dtype)
@@ -91,7 +91,7 @@ def erfc(x: mx.array) -> mx.array:
 
 def erfcx(x: mx.array) -> mx.array:
     """Return ``exp(x²)·erfc(x)``, as ``torch.special.erfcx``."""
-    wide = widened(x)
+    wide = upcast(x)
     size = mx.abs(wide)
     tail = _erfcx(size)
     size = mx.minimum(size, 30.0)  # where the square's exponential is infinite already
@@ -106,7 +106,7 @@ def lgamma(x: mx.array) -> mx.array:
     Args:
         x: any shape, floating. Infinity at 0 and the negative integers.
     """
-    wide = widened(x)
+    wide = upcast(x)
     size = mx.abs(wide)
     # Brought to 0.5 … 2.5: upwards by a factor, downwards by several, all above 1.5.
     small = size < 0.5
@@ -133,7 +133,7 @@ def digamma(x: mx.array) -> mx.array:
     Args:
         x: any shape, floating. NaN at the negative integers, an infinity at 0.
     """
-    wide = widened(x)
+    wide = upcast(x)
     mirrored = wide < 0
     z = mx.where(mirrored, 1 - wide, wide)
     sums = mx.zeros_like(z)
@@ -153,7 +153,7 @@ def digamma(x: mx.array) -> mx.array:
 
 def trigamma(x: mx.array) -> mx.array:
     """Return the derivative of the digamma function, as ``torch.polygamma(1, x)``."""
-    wide = widened(x)
+    wide = upcast(x)
     mirrored = wide < 0.5
     z = mx.where(mirrored, 1 - wide, wide)
     sums = mx.zeros_like(z)
@@ -175,7 +175,7 @@ def bessel_i(x: mx.array, order: int, scaled: bool = False) -> mx.array:
         order: 0 or 1.
         scaled: multiplied by ``exp(-|x|)``, as ``torch.special.i0e`` and ``i1e``.
     """
-    wide = widened(x)
+    wide = upcast(x)
     size = mx.abs(wide)
     low, high = mx.minimum(size, 8), mx.maximum(size, 8)
     quarter = mx.square(low) / 4

@@ -12,7 +12,7 @@ from mlxport.layers.attention.transformer_layers import (
     TransformerDecoderLayer,
     TransformerEncoderLayer,
     TransformerLayer,
-    layer_norm,
+    build_layer_norm,
 )
 
 
@@ -48,7 +48,7 @@ class TransformerStack(nn.Module):
             raise ValueError(f"[{type(self).__name__}] num_layers={num_layers} must be positive.")
         self.layers = [self._layer(d_model, nhead, **layer) for _ in range(num_layers)]
         if norm is not None:
-            self.norm = layer_norm(d_model, **norm)
+            self.norm = build_layer_norm(d_model, **norm)
 
     def _normalised(self, x: mx.array) -> mx.array:
         y: mx.array = self.norm(x) if "norm" in self else x

@@ -49,7 +49,9 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-def layer_norm(dims: int, eps: float = 1e-5, affine: bool = True, bias: bool = True) -> nn.Module:
+def build_layer_norm(
+    dims: int, eps: float = 1e-5, affine: bool = True, bias: bool = True
+) -> nn.Module:
     """Return MLX's LayerNorm, or, as it takes no ``eps`` of zero, ours."""
     norm = nn.LayerNorm if eps > 0 else LayerNorm
     return norm(dims, eps=eps, affine=affine, bias=bias)
@@ -108,7 +110,7 @@ class TransformerLayer(nn.Module):
         self.linear2 = nn.Linear(dim_feedforward, d_model, bias=bias)
         self.dropout = Dropout(dropout)
         for index in range(len(self._attentions) + 1):
-            self[f"norm{index + 1}"] = layer_norm(d_model, layer_norm_eps, bias=bias)
+            self[f"norm{index + 1}"] = build_layer_norm(d_model, layer_norm_eps, bias=bias)
         self.norm_first = norm_first
         self.activation = activation  # its name, where it has one: a module can then be copied
 

@@ -6,28 +6,24 @@ in 1-D and 2-D. Those here add what MLX lacks, measured on 0.32.4: groups in 3-D
 divides by zero channels.
 """
 
-from collections.abc import Sequence
-
 import mlx.core as mx
 
 from mlxport.layers.windows.geometry import (
+    PerAxis,
     check_divisible,
     check_hyperparameters,
     check_operands,
-    expand,
+    ints_per_axis,
 )
-
-Size = int | Sequence[int]
-Sizes = tuple[int, ...]
 
 
 def conv(
     x: mx.array,
     weight: mx.array,
     bias: mx.array | None = None,
-    stride: Size = 1,
-    padding: str | Size = 0,
-    dilation: Size = 1,
+    stride: PerAxis = 1,
+    padding: str | PerAxis = 0,
+    dilation: PerAxis = 1,
     groups: int = 1,
 ) -> mx.array:
     """Convolution over 1 to 3 spatial axes, channels last.
@@ -61,9 +57,9 @@ def convolve(
     x: mx.array,
     weight: mx.array,
     bias: mx.array | None,
-    stride: Size,
-    padding: str | Size,
-    dilation: Size,
+    stride: PerAxis,
+    padding: str | PerAxis,
+    dilation: PerAxis,
     groups: int,
 ) -> mx.array:
     """Do what :func:`conv` does, with errors in the name of ``layer``."""
@@ -73,13 +69,13 @@ def convolve(
             f"[{layer}] weight must have 3, 4 or 5 dimensions (out, *k, in/groups) "
             f"but got shape {weight.shape}."
         )
-    strides = expand(stride, rank, "stride", layer)
-    dilations = expand(dilation, rank, "dilation", layer)
+    strides = ints_per_axis(stride, rank, "stride", layer)
+    dilations = ints_per_axis(dilation, rank, "dilation", layer)
     check_hyperparameters(
         layer, {"stride": strides, "dilation": dilations, "groups": groups}, non_negative={}
     )
     kernel = weight.shape[1:-1]
-    low, high = ends(layer, padding, kernel, strides, dilations)
+    low, high = padding_widths(layer, padding, kernel, strides, dilations)
     check_divisible(layer, groups, {"out_channels": weight.shape[0]})
     check_operands(layer, x, weight, bias, groups)
     _check_reach(layer, x.shape[-1 - rank : -1], kernel, low, high, dilations)
@@ -90,12 +86,20 @@ def convolve(
     return y if x.ndim == rank + 2 else y.squeeze(0)
 
 
-def ends(
-    layer: str, padding: str | Size, kernel: Sizes, strides: Sizes, dilations: Sizes
-) -> tuple[Sizes, Sizes]:
-    """How much is put before and after every axis."""
+def padding_widths(
+    layer: str,
+    padding: str | PerAxis,
+    kernel: tuple[int, ...],
+    strides: tuple[int, ...],
+    dilations: tuple[int, ...],
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return how many zeros go before and after every spatial axis.
+
+    Raises:
+        ValueError: ``padding`` is negative, an unknown name, or ``"same"`` with a stride.
+    """
     if not isinstance(padding, str):
-        sizes = expand(padding, len(kernel), "padding", layer)
+        sizes = ints_per_axis(padding, len(kernel), "padding", layer)
         check_hyperparameters(layer, positive={}, non_negative={"padding": sizes})
         return sizes, sizes
     if padding not in ("same", "valid"):
@@ -109,7 +113,12 @@ def ends(
 
 
 def _check_reach(
-    layer: str, sizes: Sizes, kernel: Sizes, low: Sizes, high: Sizes, dilations: Sizes
+    layer: str,
+    sizes: tuple[int, ...],
+    kernel: tuple[int, ...],
+    low: tuple[int, ...],
+    high: tuple[int, ...],
+    dilations: tuple[int, ...],
 ) -> None:
     padded = tuple(sum(axis) for axis in zip(low, sizes, high, strict=True))
     reach = tuple(step * (size - 1) + 1 for step, size in zip(dilations, kernel, strict=True))
@@ -122,10 +131,10 @@ def _check_reach(
 def _grouped(
     x: mx.array,
     weight: mx.array,
-    strides: Sizes,
-    low: Sizes,
-    high: Sizes,
-    dilations: Sizes,
+    strides: tuple[int, ...],
+    low: tuple[int, ...],
+    high: tuple[int, ...],
+    dilations: tuple[int, ...],
     groups: int,
 ) -> mx.array:
     if groups == 1 or x.ndim < 5:
@@ -141,10 +150,10 @@ def _grouped(
 def _by_slices(
     x: mx.array,
     weight: mx.array,
-    strides: Sizes,
-    low: Sizes,
-    high: Sizes,
-    dilations: Sizes,
+    strides: tuple[int, ...],
+    low: tuple[int, ...],
+    high: tuple[int, ...],
+    dilations: tuple[int, ...],
     groups: int,
 ) -> mx.array:
     """A grouped 3-D convolution as the sum of 2-D ones, one per depth of the kernel."""
@@ -156,8 +165,8 @@ def _by_slices(
     for tap in range(weight.shape[1]):
         start = tap * dilations[0]
         frames = x[:, start : size - reach + start : strides[0]].reshape(batch * depth, *plane)
-        ends = (low[1:], high[1:])
+        padding = (low[1:], high[1:])
         y = y + mx.conv_general(
-            frames, weight[:, tap], strides[1:], ends, dilations[1:], groups=groups
+            frames, weight[:, tap], strides[1:], padding, dilations[1:], groups=groups
         )
     return y.reshape(batch, depth, *y.shape[1:])

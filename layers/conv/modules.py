@@ -5,15 +5,16 @@ from typing import Any
 import mlx.core as mx
 from mlx import nn
 
-from mlxport.layers.conv.functions import Size, convolve, ends
+from mlxport.layers.conv.functions import convolve, padding_widths
 from mlxport.layers.spatial.padding import pad
 from mlxport.layers.windows.geometry import (
+    PerAxis,
     check_divisible,
     check_hyperparameters,
-    expand,
+    ints_per_axis,
 )
 
-PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+CONV_PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 class _ConvNd(nn.Module):
@@ -25,30 +26,31 @@ class _ConvNd(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: Size,
-        stride: Size = 1,
-        padding: str | Size = 0,
-        dilation: Size = 1,
+        kernel_size: PerAxis,
+        stride: PerAxis = 1,
+        padding: str | PerAxis = 0,
+        dilation: PerAxis = 1,
         groups: int = 1,
         bias: bool = True,
         padding_mode: str = "zeros",
     ):
         layer, rank = type(self).__name__, self._rank
-        if padding_mode not in PADDING_MODES:
+        if padding_mode not in CONV_PADDING_MODES:
             raise ValueError(
-                f"[{layer}] 'padding_mode' must be one of {PADDING_MODES} but got {padding_mode!r}."
+                f"[{layer}] 'padding_mode' must be one of {CONV_PADDING_MODES} but got "
+                f"{padding_mode!r}."
             )
         # PyTorch builds a layer that cannot run from a kernel of one size for several axes.
-        kernel = expand(kernel_size, rank, "kernel_size", layer, broadcast=False)
+        kernel = ints_per_axis(kernel_size, rank, "kernel_size", layer, broadcast=False)
         sizes = {
-            "stride": expand(stride, rank, "stride", layer),
-            "dilation": expand(dilation, rank, "dilation", layer),
+            "stride": ints_per_axis(stride, rank, "stride", layer),
+            "dilation": ints_per_axis(dilation, rank, "dilation", layer),
         }
         channels = {"in_channels": in_channels, "out_channels": out_channels}
         positive: dict[str, Any] = {"kernel_size": kernel, "groups": groups, **channels, **sizes}
         check_hyperparameters(layer, positive, non_negative={})
         check_divisible(layer, groups, channels)
-        ends(layer, padding, kernel, sizes["stride"], sizes["dilation"])
+        padding_widths(layer, padding, kernel, sizes["stride"], sizes["dilation"])
         sizes["kernel_size"] = kernel
         native: dict[str, Any] = {
             name: size[0] if rank == 1 else size for name, size in sizes.items()
@@ -87,9 +89,9 @@ class _ConvNd(nn.Module):
 
     def _extend(self, x: mx.array) -> mx.array:
         layer, rank = type(self).__name__, self._rank
-        stride = expand(self.stride, rank, "stride", layer)
-        dilation = expand(self.dilation, rank, "dilation", layer)
-        low, high = ends(layer, self.padding, self.weight.shape[1:-1], stride, dilation)
+        stride = ints_per_axis(self.stride, rank, "stride", layer)
+        dilation = ints_per_axis(self.dilation, rank, "dilation", layer)
+        low, high = padding_widths(layer, self.padding, self.weight.shape[1:-1], stride, dilation)
         if x.ndim not in (rank + 1, rank + 2):
             return x  # for the convolution to refuse
         batch = [(0, 0)] * (x.ndim - 1 - rank)

@@ -22,26 +22,25 @@ from mlx import nn
 
 from mlxport.layers.conv.transpose_phases import compute
 from mlxport.layers.windows.geometry import (
+    PerAxis,
     check_divisible,
     check_hyperparameters,
     check_operands,
-    expand,
+    ints_per_axis,
     minimal_transposed_sizes,
     transposed_axes,
 )
-
-Size = int | Sequence[int]
 
 
 def conv_transpose(
     x: mx.array,
     weight: mx.array,
     bias: mx.array | None = None,
-    stride: Size = 1,
-    padding: Size = 0,
-    output_padding: Size = 0,
+    stride: PerAxis = 1,
+    padding: PerAxis = 0,
+    output_padding: PerAxis = 0,
     groups: int = 1,
-    dilation: Size = 1,
+    dilation: PerAxis = 1,
 ) -> mx.array:
     """Transposed convolution over 1 to 3 spatial axes, channels last.
 
@@ -78,11 +77,11 @@ def _conv_transpose(
     x: mx.array,
     weight: mx.array,
     bias: mx.array | None,
-    stride: Size,
-    padding: Size,
-    output_padding: Size,
+    stride: PerAxis,
+    padding: PerAxis,
+    output_padding: PerAxis,
     groups: int,
-    dilation: Size,
+    dilation: PerAxis,
 ) -> mx.array:
     rank = weight.ndim - 2
     if rank not in (1, 2, 3):
@@ -90,10 +89,10 @@ def _conv_transpose(
             f"[{layer}] weight must have 3, 4 or 5 dimensions (out, *k, in/groups) "
             f"but got shape {weight.shape}."
         )
-    strides = expand(stride, rank, "stride", layer)
-    paddings = expand(padding, rank, "padding", layer)
-    output_paddings = expand(output_padding, rank, "output_padding", layer)
-    dilations = expand(dilation, rank, "dilation", layer)
+    strides = ints_per_axis(stride, rank, "stride", layer)
+    paddings = ints_per_axis(padding, rank, "padding", layer)
+    output_paddings = ints_per_axis(output_padding, rank, "output_padding", layer)
+    dilations = ints_per_axis(dilation, rank, "dilation", layer)
     check_hyperparameters(
         layer,
         positive={"stride": strides, "dilation": dilations, "groups": groups},
@@ -119,24 +118,24 @@ class _ConvTransposeNd(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: Size,
-        stride: Size = 1,
-        padding: Size = 0,
-        output_padding: Size = 0,
+        kernel_size: PerAxis,
+        stride: PerAxis = 1,
+        padding: PerAxis = 0,
+        output_padding: PerAxis = 0,
         groups: int = 1,
         bias: bool = True,
-        dilation: Size = 1,
+        dilation: PerAxis = 1,
         padding_mode: str = "zeros",
     ):
         layer, rank = type(self).__name__, self._rank
         if padding_mode != "zeros":
             raise ValueError(f"[{layer}] 'padding_mode' must be 'zeros' but got {padding_mode!r}.")
         # PyTorch builds a layer that cannot run from a kernel of one size for several axes.
-        kernel = expand(kernel_size, rank, "kernel_size", layer, broadcast=False)
+        kernel = ints_per_axis(kernel_size, rank, "kernel_size", layer, broadcast=False)
         sizes = {
-            "stride": expand(stride, rank, "stride", layer),
-            "padding": expand(padding, rank, "padding", layer),
-            "dilation": expand(dilation, rank, "dilation", layer),
+            "stride": ints_per_axis(stride, rank, "stride", layer),
+            "padding": ints_per_axis(padding, rank, "padding", layer),
+            "dilation": ints_per_axis(dilation, rank, "dilation", layer),
         }
         channels = {"in_channels": in_channels, "out_channels": out_channels}
         counts = {"groups": groups, **channels}
@@ -146,7 +145,7 @@ class _ConvTransposeNd(nn.Module):
         )
         check_divisible(layer, groups, channels)
         # Its upper limit is for the call to check: an `output_size` there overrides it.
-        sizes["output_padding"] = expand(output_padding, rank, "output_padding", layer)
+        sizes["output_padding"] = ints_per_axis(output_padding, rank, "output_padding", layer)
         sizes["kernel_size"] = kernel
         native: dict[str, Any] = {
             name: size[0] if rank == 1 else size for name, size in sizes.items()
@@ -212,9 +211,9 @@ class _ConvTransposeNd(nn.Module):
         if len(output_size) == x.ndim:
             output_size = output_size[-1 - rank : -1]
         sizes, kernel = x.shape[-1 - rank : -1], self.weight.shape[1:-1]
-        stride = expand(self.stride, rank, "stride", layer)
-        padding = expand(self.padding, rank, "padding", layer)
-        dilation = expand(self.dilation, rank, "dilation", layer)
+        stride = ints_per_axis(self.stride, rank, "stride", layer)
+        padding = ints_per_axis(self.padding, rank, "padding", layer)
+        dilation = ints_per_axis(self.dilation, rank, "dilation", layer)
         low = minimal_transposed_sizes(sizes, kernel, stride, padding, dilation)
         high = tuple(size + step - 1 for size, step in zip(low, stride, strict=True))
         extra = tuple(size - least for size, least in zip(output_size, low, strict=True))

@@ -5,18 +5,18 @@ from itertools import product
 
 import mlx.core as mx
 
-from mlxport.layers.windows.geometry import Axis
+from mlxport.layers.windows.geometry import TransposedAxis
 
 Numbers = tuple[int, ...]
 Meetings = list[list[tuple[int, int]]]
 
 
-def taps_stay_apart(axis: Axis) -> bool:
+def taps_stay_apart(axis: TransposedAxis) -> bool:
     """Whether one tap at most reaches each output position, and all in the order of the output."""
     return axis.kernel == 1 or (axis.dilation == 1 and axis.kernel <= axis.stride)
 
 
-def phases_of(axis: Axis) -> tuple[int, Meetings]:
+def phases_of(axis: TransposedAxis) -> tuple[int, Meetings]:
     """The rows of each phase, and what meets in it: ``(tap, shift)``.
 
     Phase ``r`` holds the outputs ``r``, ``r + stride``, ...; its row ``j`` is the sum of the rows
@@ -79,7 +79,7 @@ class Shifts:
         return self._cut[shift]
 
 
-def overlap(y: mx.array, axis: Axis) -> mx.array:
+def overlap(y: mx.array, axis: TransposedAxis) -> mx.array:
     """Add up the taps of the last axis: ``(..., size, kernel * C)`` to ``(..., output, C)``.
 
     The first ``stride`` taps of a row lie in the order of the outputs they reach, and so does each
@@ -110,7 +110,7 @@ def _staggered(parts: Sequence[mx.array], rows: int) -> mx.array:
     return sum(terms[1:], start=terms[0])
 
 
-def lay_out(y: mx.array, order: Sequence[int], merged: int, bias: mx.array | None) -> mx.array:
+def merge_phases(y: mx.array, order: Sequence[int], merged: int, bias: mx.array | None) -> mx.array:
     """Bring the axes of a result in order, add the bias, and merge what belongs together.
 
     Args:

@@ -10,12 +10,12 @@ from itertools import product
 
 import mlx.core as mx
 
-from mlxport.layers.conv.transpose_axes import Shifts, lay_out, pairs, phases_of, window
-from mlxport.layers.windows.geometry import Axis
+from mlxport.layers.conv.transpose_axes import Shifts, merge_phases, pairs, phases_of, window
+from mlxport.layers.windows.geometry import TransposedAxis
 
 
 def compute_depthwise(
-    x: mx.array, weight: mx.array, bias: mx.array | None, axes: list[Axis]
+    x: mx.array, weight: mx.array, bias: mx.array | None, axes: list[TransposedAxis]
 ) -> mx.array:
     """The transposed convolution in ``G`` groups.
 
@@ -47,7 +47,7 @@ def compute_depthwise(
     y = mx.unflatten(mx.stack(sums), 0, [len(meetings) for _, meetings in plans])
     y = mx.unflatten(y, -1, (groups, channels))
     order = [place for index in range(rank) for place in (rank + 1 + index, index)]
-    y = lay_out(y, [rank, *order, y.ndim - 2, y.ndim - 1], rank, bias)
+    y = merge_phases(y, [rank, *order, y.ndim - 2, y.ndim - 1], rank, bias)
     for index, axis in enumerate(axes, 1):
         y = window(y, index, 0, axis.output)
     return y

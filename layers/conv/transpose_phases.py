@@ -19,7 +19,7 @@ import mlx.core as mx
 
 from mlxport.layers.conv.transpose_axes import (
     Shifts,
-    lay_out,
+    merge_phases,
     overlap,
     pairs,
     phases_of,
@@ -27,7 +27,7 @@ from mlxport.layers.conv.transpose_axes import (
     window,
 )
 from mlxport.layers.conv.transpose_depthwise import compute_depthwise
-from mlxport.layers.windows.geometry import Axis
+from mlxport.layers.windows.geometry import TransposedAxis
 
 # What the matrix products of a slab read and write: small beside memory, large beside a kernel's
 # launch. On the CPU less than all is also faster, since that memory is used again.
@@ -35,7 +35,7 @@ SLAB_BYTES = 1 << 24
 
 
 def compute(
-    x: mx.array, weight: mx.array, bias: mx.array | None, axes: list[Axis], groups: int
+    x: mx.array, weight: mx.array, bias: mx.array | None, axes: list[TransposedAxis], groups: int
 ) -> mx.array:
     """The transposed convolution of operands already checked.
 
@@ -70,7 +70,7 @@ def compute(
     return y.astype(x.dtype)
 
 
-def _convolution_serves(x: mx.array, axes: list[Axis], groups: int) -> bool:
+def _convolution_serves(x: mx.array, axes: list[TransposedAxis], groups: int) -> bool:
     """Whether MLX's convolution is to do it: stride 1 on every axis, on a GPU.
 
     There it gathers the input tile by tile inside its kernel, where the products below would have
@@ -93,7 +93,7 @@ def _summing_dtype(x: mx.array, blocks: bool) -> mx.Dtype:
     return x.dtype if x.dtype == mx.float64 or (blocks and on_gpu) else mx.float32
 
 
-def _convolve(x: mx.array, weight: mx.array, axes: list[Axis], groups: int) -> mx.array:
+def _convolve(x: mx.array, weight: mx.array, axes: list[TransposedAxis], groups: int) -> mx.array:
     """Stride 1 on every axis: the convolution with the flipped kernel."""
     # Negative padding makes MLX crop the input; that is right while nothing dilates the input.
     low = [axis.dilation * (axis.kernel - 1) - axis.offset for axis in axes]
@@ -106,7 +106,7 @@ def _by_products(
     x: mx.array,
     weight: mx.array,
     bias: mx.array | None,
-    axes: list[Axis],
+    axes: list[TransposedAxis],
     groups: int,
     blocks: bool,
 ) -> mx.array:
@@ -135,7 +135,7 @@ def _multiply(x: mx.array, weight: mx.array) -> mx.array:
 
 
 def _place_blocks(
-    x: mx.array, weight: mx.array, bias: mx.array | None, axes: list[Axis]
+    x: mx.array, weight: mx.array, bias: mx.array | None, axes: list[TransposedAxis]
 ) -> mx.array:
     """The taps of each input side by side, widened to the stride; ``(N, *O, G * C)``."""
     rank, kernels = len(axes), weight.shape[2:-1]
@@ -145,17 +145,17 @@ def _place_blocks(
         y = window(y, index, 0, -(-(axis.offset + axis.output) // axis.stride))
         y = window(y, index + rank, 0, axis.stride)
     order = [place for index in range(2, 2 + rank) for place in (index, index + rank)]
-    y = lay_out(y, [1, *order, 0, 2 + 2 * rank], rank, bias)
+    y = merge_phases(y, [1, *order, 0, 2 + 2 * rank], rank, bias)
     for index, axis in enumerate(axes, 1):
         y = window(y, index, axis.offset, axis.output)
     return y
 
 
 def _in_slabs(
-    function: Callable[[mx.array, list[Axis]], mx.array],
+    function: Callable[[mx.array, list[TransposedAxis]], mx.array],
     x: mx.array,
     index: int,
-    axes: list[Axis],
+    axes: list[TransposedAxis],
     row_bytes: int,
 ) -> mx.array:
     """The results of slabs of the leading axis, ``x``'s axis ``index``, one after the other."""
@@ -165,7 +165,9 @@ def _in_slabs(
     return mx.concatenate(results, 1) if len(results) > 1 else results[0]
 
 
-def _slabs(x: mx.array, index: int, axis: Axis, row_bytes: int) -> list[tuple[mx.array, Axis]]:
+def _slabs(
+    x: mx.array, index: int, axis: TransposedAxis, row_bytes: int
+) -> list[tuple[mx.array, TransposedAxis]]:
     """The input rows of slabs of the output that are small enough, with the axis of each."""
     if axis.output <= axis.stride or axis.size * row_bytes <= SLAB_BYTES:
         return [(x, axis)]
@@ -183,7 +185,7 @@ def _slabs(x: mx.array, index: int, axis: Axis, row_bytes: int) -> list[tuple[mx
     return halves
 
 
-def _row_bytes(x: mx.array, weight: mx.array, axes: list[Axis]) -> int:
+def _row_bytes(x: mx.array, weight: mx.array, axes: list[TransposedAxis]) -> int:
     """What the matrix products over one row of the leading axis read and write, all phases."""
     gathered, summed = _gathered(axes)
     reads = math.prod(axis.kernel for axis in gathered) * x.shape[-1]
@@ -194,7 +196,7 @@ def _row_bytes(x: mx.array, weight: mx.array, axes: list[Axis]) -> int:
     return positions * (reads + writes) * x.itemsize
 
 
-def _gathered(axes: list[Axis]) -> tuple[list[Axis], list[Axis]]:
+def _gathered(axes: list[TransposedAxis]) -> tuple[list[TransposedAxis], list[TransposedAxis]]:
     """The axes whose taps are summed inside the products, and the one after them, if any.
 
     A dilated last axis is gathered, too: its taps do not lie in the order of the output.
@@ -203,7 +205,9 @@ def _gathered(axes: list[Axis]) -> tuple[list[Axis], list[Axis]]:
     return axes[:count], axes[count:]
 
 
-def _interleave(x: mx.array, weight: mx.array, bias: mx.array | None, axes: list[Axis]) -> mx.array:
+def _interleave(
+    x: mx.array, weight: mx.array, bias: mx.array | None, axes: list[TransposedAxis]
+) -> mx.array:
     """Each phase of the gathered axes by a matrix product of its own; ``(N, *O, G * C)``."""
     gathered, summed = _gathered(axes)
     plans = [phases_of(axis) for axis in gathered]
@@ -225,7 +229,7 @@ def _interleave(x: mx.array, weight: mx.array, bias: mx.array | None, axes: list
     count = len(plans)
     order = [place for index in range(count) for place in (count + 2 + index, index)]
     order = [count + 1, *order, *range(2 * count + 2, y.ndim - 1), count, y.ndim - 1]
-    y = lay_out(y, order, count, bias)
+    y = merge_phases(y, order, count, bias)
     for index, axis in enumerate(gathered, 1):
         y = window(y, index, 0, axis.output)
     return y

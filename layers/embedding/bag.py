@@ -8,9 +8,9 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxport.layers.embedding.embedding import renormalised
-from mlxport.layers.norm.statistics import widened
+from mlxport.layers.norm.statistics import upcast
 
-MODES = ("sum", "mean", "max")
+BAG_MODES = ("sum", "mean", "max")
 
 
 def embedding_bag(
@@ -59,9 +59,9 @@ def embedding_bag(
     rows = weight[flat]
     if max_norm is not None:
         rows = renormalised(rows, max_norm, norm_type)
-    rows = widened(rows)
+    rows = upcast(rows)
     if per_sample_weights is not None:
-        rows = rows * widened(per_sample_weights).reshape(-1, 1)
+        rows = rows * upcast(per_sample_weights).reshape(-1, 1)
     reduced = _largest(rows, places, bags + 1) if mode == "max" else _sum(rows, places, bags + 1)
     if mode == "mean":
         counts = mx.zeros((bags + 1, 1), rows.dtype).at[places].add(1)
@@ -93,8 +93,8 @@ def _check(
     mode: str,
     per_sample_weights: mx.array | None,
 ) -> None:
-    if mode not in MODES:
-        raise ValueError(f"[embedding_bag] 'mode' must be one of {MODES} but got {mode!r}.")
+    if mode not in BAG_MODES:
+        raise ValueError(f"[embedding_bag] 'mode' must be one of {BAG_MODES} but got {mode!r}.")
     if (indices.ndim, None if offsets is None else offsets.ndim) not in ((1, 1), (2, None)):
         raise ValueError(
             "[embedding_bag] indices must be (I,) with offsets (B,), or (B, L) without, but got "

@@ -8,7 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxport.layers.arrays.reduction import norm
-from mlxport.layers.norm.statistics import widened
+from mlxport.layers.norm.statistics import upcast
 
 
 def renormalised(rows: mx.array, max_norm: float, norm_type: float = 2.0) -> mx.array:
@@ -22,7 +22,7 @@ def renormalised(rows: mx.array, max_norm: float, norm_type: float = 2.0) -> mx.
     Returns:
         The shape and dtype of ``rows``; gradients pass as if nothing was shortened.
     """
-    wide = widened(mx.stop_gradient(rows))
+    wide = upcast(mx.stop_gradient(rows))
     length = norm(wide, norm_type, axis=-1, keepdims=True)
     # PyTorch's: a little shorter than asked for
     scale = mx.where(length > max_norm, max_norm / (length + 1e-7), 1)

@@ -12,7 +12,7 @@ import mlx.nn as nn
 from mlxport.layers.activation.functions import log_softmax
 from mlxport.layers.arrays.picking import picked
 from mlxport.layers.arrays.reduction import mean
-from mlxport.layers.norm.statistics import widened
+from mlxport.layers.norm.statistics import upcast
 
 
 class AdaptiveSoftmaxOutput(NamedTuple):
@@ -95,11 +95,11 @@ class AdaptiveLogSoftmaxWithLoss(nn.Module):
         return mx.argmax(self.log_prob(x), axis=-1).astype(mx.int64)
 
     def _head(self, x: mx.array) -> mx.array:
-        return log_softmax(widened(self.head(x)), axis=-1)
+        return log_softmax(upcast(self.head(x)), axis=-1)
 
     def _cluster(self, x: mx.array, i: int) -> mx.array:
         project, classify = self.tail[i]
-        return log_softmax(widened(classify(project(x))), axis=-1)
+        return log_softmax(upcast(classify(project(x))), axis=-1)
 
     def _extra_repr(self) -> str:
         return f"cutoffs={self.cutoffs}"

@@ -12,7 +12,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxport.layers.loss.reduction import reduced
-from mlxport.layers.norm.statistics import widened
+from mlxport.layers.norm.statistics import upcast
 
 
 def binary_cross_entropy(
@@ -32,9 +32,9 @@ def binary_cross_entropy(
         ValueError: shapes differ, or there is no such reduction.
     """
     _check_same_shape("binary_cross_entropy", x, target)
-    wide = widened(x)
+    wide = upcast(x)
     terms: Any = _binary_cross_entropy(wide, target.astype(wide.dtype))
-    terms = terms if weight is None else terms * widened(weight)
+    terms = terms if weight is None else terms * upcast(weight)
     return reduced("binary_cross_entropy", terms, reduction, x.dtype)
 
 
@@ -58,10 +58,10 @@ def binary_cross_entropy_with_logits(
         ValueError: shapes differ, or there is no such reduction.
     """
     _check_same_shape("binary_cross_entropy_with_logits", x, target)
-    wide, t = widened(x), widened(target)
-    yes = 1 if pos_weight is None else (widened(pos_weight) - 1) * t + 1
+    wide, t = upcast(x), upcast(target)
+    yes = 1 if pos_weight is None else (upcast(pos_weight) - 1) * t + 1
     terms = (1 - t) * wide - yes * nn.log_sigmoid(wide)
-    terms = terms if weight is None else terms * widened(weight)
+    terms = terms if weight is None else terms * upcast(weight)
     return reduced("binary_cross_entropy_with_logits", terms, reduction, x.dtype)
 
 
@@ -73,7 +73,7 @@ def soft_margin_loss(x: mx.array, target: mx.array, reduction: str = "mean") -> 
     Raises:
         ValueError: there is no such reduction.
     """
-    terms = mx.logaddexp(-widened(target) * widened(x), 0)
+    terms = mx.logaddexp(-upcast(target) * upcast(x), 0)
     return reduced("soft_margin_loss", terms, reduction, mx.result_type(x, target))
 
 
@@ -96,9 +96,9 @@ def multilabel_soft_margin_loss(
     Raises:
         ValueError: there is no such reduction.
     """
-    wide, t = widened(x), widened(target)
+    wide, t = upcast(x), upcast(target)
     terms = -(t * nn.log_sigmoid(wide) + (1 - t) * nn.log_sigmoid(-wide))
-    terms = terms if weight is None else terms * widened(weight)
+    terms = terms if weight is None else terms * upcast(weight)
     return reduced("multilabel_soft_margin_loss", terms.mean(axis=-1), reduction, x.dtype)
 
 

@@ -15,7 +15,7 @@ from mlxport.layers.activation.functions import log_softmax
 from mlxport.layers.arrays.picking import picked
 from mlxport.layers.arrays.reduction import total
 from mlxport.layers.loss.reduction import check_reduction, reduced
-from mlxport.layers.norm.statistics import widened
+from mlxport.layers.norm.statistics import upcast
 
 
 def cross_entropy(
@@ -46,7 +46,7 @@ def cross_entropy(
     """
     check_label_smoothing("cross_entropy", label_smoothing)
     _check_weight("cross_entropy", x, weight)
-    log_probabilities = widened(x)
+    log_probabilities = upcast(x)
     if x.size:  # MLX has no log_softmax of nothing
         log_probabilities = log_softmax(log_probabilities, _class_axis(x))
     if target.shape == x.shape:
@@ -94,7 +94,7 @@ def nll_loss(
         ValueError: shapes or dtypes do not fit, or there is no such reduction.
     """
     _check_weight("nll_loss", x, weight)
-    terms, weights, ignored = _negative_picked("nll_loss", widened(x), target, weight, ignore_index)
+    terms, weights, ignored = _negative_picked("nll_loss", upcast(x), target, weight, ignore_index)
     return _weighted_mean("nll_loss", terms, weights, ignored, reduction).astype(x.dtype)
 
 
@@ -163,7 +163,7 @@ def _by_class(x: mx.array, weight: mx.array | None) -> mx.array | float:
     """The weights, to be multiplied with ``x``."""
     if weight is None:
         return 1.0
-    return widened(weight).reshape(-1, *[1] * (x.ndim - 1 - _class_axis(x)))
+    return upcast(weight).reshape(-1, *[1] * (x.ndim - 1 - _class_axis(x)))
 
 
 def _soft_cross_entropy(
@@ -180,7 +180,7 @@ def _soft_cross_entropy(
             f"floating but got {target.dtype}."
         )
     axis = _class_axis(log_probabilities)
-    t = widened(target)
+    t = upcast(target)
     if label_smoothing:
         t = t * (1 - label_smoothing) + label_smoothing / t.shape[axis]
     terms = log_probabilities * t * _by_class(log_probabilities, weight)
@@ -203,7 +203,7 @@ def _negative_picked(
     terms = -picked(x, mx.expand_dims(target, axis), axis).squeeze(axis)
     weights = mx.ones_like(terms)
     if weight is not None:
-        weights = widened(weight)[mx.clip(target, 0, weight.size - 1)]
+        weights = upcast(weight)[mx.clip(target, 0, weight.size - 1)]
     return mx.where(ignored, 0, terms * weights), mx.where(ignored, 0, weights), ignored
 
 

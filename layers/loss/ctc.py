@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxport.layers.loss.reduction import check_reduction, reduced
-from mlxport.layers.norm.statistics import widened
+from mlxport.layers.norm.statistics import upcast
 
 # Stands for log 0: infinity itself has no gradient. Sums of it stay finite.
 _NEVER = -1e30
@@ -57,7 +57,7 @@ def ctc_loss(
     """
     check_reduction("ctc_loss", reduction)
     batched = log_probs.ndim == 3
-    wide = widened(log_probs) if batched else widened(log_probs)[:, None]
+    wide = upcast(log_probs) if batched else upcast(log_probs)[:, None]
     lengths = _vector(input_lengths), _vector(target_lengths)
     _check(log_probs, targets, lengths, blank)
     labels = _padded(targets, lengths[1]) if batched and targets.ndim == 1 else targets

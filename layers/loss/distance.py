@@ -6,7 +6,7 @@ import mlx.core as mx
 
 from mlxport.layers.arrays.distance import pairwise_distance
 from mlxport.layers.loss.reduction import reduced
-from mlxport.layers.norm.statistics import widened
+from mlxport.layers.norm.statistics import upcast
 
 _EPS = 1e-12
 
@@ -40,7 +40,7 @@ def cosine_embedding_loss(
             "[cosine_embedding_loss] inputs must be (N, D) for 'target' (N,), or (D,) for () but "
             f"got {x1.shape}, {x2.shape} and {target.shape}."
         )
-    a, b = widened(x1), widened(x2)
+    a, b = upcast(x1), upcast(x2)
     lengths = (mx.square(a).sum(axis=-1) + _EPS) * (mx.square(b).sum(axis=-1) + _EPS)
     cosine = (a * b).sum(axis=-1) / mx.sqrt(lengths)
     terms = mx.where(target == 1, 1 - cosine, 0)
@@ -86,7 +86,7 @@ def triplet_margin_loss(
             "[triplet_margin_loss] inputs must have as many axes but got shapes "
             f"{anchor.shape}, {positive.shape} and {negative.shape}."
         )
-    a, near, far = widened(anchor), widened(positive), widened(negative)
+    a, near, far = upcast(anchor), upcast(positive), upcast(negative)
     to_far = pairwise_distance(a, far, p, eps)
     if swap:
         to_far = _lesser(to_far, pairwise_distance(near, far, p, eps))

@@ -11,7 +11,7 @@ import mlx.core as mx
 
 from mlxport.layers.arrays.picking import picked
 from mlxport.layers.loss.reduction import reduced
-from mlxport.layers.norm.statistics import widened
+from mlxport.layers.norm.statistics import upcast
 
 
 def hinge_embedding_loss(
@@ -24,7 +24,7 @@ def hinge_embedding_loss(
     Raises:
         ValueError: there is no such reduction.
     """
-    wide = widened(x)
+    wide = upcast(x)
     far = mx.where(target != 1, mx.maximum(0, margin - wide), 0)
     near = mx.where(target != -1, wide, 0)
     return reduced("hinge_embedding_loss", far + near, reduction, x.dtype)
@@ -50,7 +50,7 @@ def margin_ranking_loss(
             "[margin_ranking_loss] inputs and 'target' must have as many axes but got shapes "
             f"{x1.shape}, {x2.shape} and {target.shape}."
         )
-    terms = mx.maximum(0, -widened(target) * (widened(x1) - widened(x2)) + margin)
+    terms = mx.maximum(0, -upcast(target) * (upcast(x1) - upcast(x2)) + margin)
     return reduced("margin_ranking_loss", terms, reduction, mx.result_type(x1, x2, target))
 
 
@@ -87,11 +87,11 @@ def multi_margin_loss(
             "[multi_margin_loss] input must be (N, C) or (C,) and 'target' without the last axis "
             f"but got {x.shape} and {target.shape}."
         )
-    wide, place = widened(x), target.astype(mx.int64)[..., None]
+    wide, place = upcast(x), target.astype(mx.int64)[..., None]
     short = mx.maximum(margin - picked(wide, place, axis=-1) + wide, 0)
     terms = mx.where(mx.arange(x.shape[-1]) != place, short if p == 1 else mx.square(short), 0)
     if weight is not None:
-        terms = terms * widened(weight)[mx.clip(place, 0, weight.size - 1)]
+        terms = terms * upcast(weight)[mx.clip(place, 0, weight.size - 1)]
     return reduced("multi_margin_loss", terms.mean(axis=-1), reduction, x.dtype)
 
 
@@ -117,7 +117,7 @@ def multilabel_margin_loss(x: mx.array, target: mx.array, reduction: str = "mean
             "[multilabel_margin_loss] input must be (N, C) or (C,) and 'target' of that shape but "
             f"got {x.shape} and {target.shape}."
         )
-    wide, target = widened(x), target.astype(mx.int64)
+    wide, target = upcast(x), target.astype(mx.int64)
     counts = mx.cumprod((target != -1).astype(mx.int32), axis=-1)[..., None] == 1
     named = (counts & (target[..., None] == mx.arange(x.shape[-1]))).any(axis=-2)
     own = picked(wide, target, axis=-1)[..., None]

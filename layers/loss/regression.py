@@ -12,7 +12,7 @@ import math
 import mlx.core as mx
 
 from mlxport.layers.loss.reduction import REDUCTIONS, check_reduction, reduced
-from mlxport.layers.norm.statistics import widened
+from mlxport.layers.norm.statistics import upcast
 
 
 def l1_loss(x: mx.array, target: mx.array, reduction: str = "mean") -> mx.array:
@@ -21,7 +21,7 @@ def l1_loss(x: mx.array, target: mx.array, reduction: str = "mean") -> mx.array:
     Raises:
         ValueError: there is no such reduction.
     """
-    terms = mx.abs(widened(x) - widened(target))
+    terms = mx.abs(upcast(x) - upcast(target))
     dtype = mx.result_type(x, target)
     return reduced("l1_loss", terms, reduction, terms.dtype if dtype == mx.complex64 else dtype)
 
@@ -32,7 +32,7 @@ def mse_loss(x: mx.array, target: mx.array, reduction: str = "mean") -> mx.array
     Raises:
         ValueError: there is no such reduction.
     """
-    terms = mx.square(widened(x) - widened(target))
+    terms = mx.square(upcast(x) - upcast(target))
     return reduced("mse_loss", terms, reduction, mx.result_type(x, target))
 
 
@@ -74,7 +74,7 @@ def huber_loss(
 
 def _split_distance(x: mx.array, target: mx.array, at: float) -> tuple[mx.array, mx.array]:
     """The distance up to ``at``, and what is beyond: no branch that could overflow."""
-    distance = mx.abs(widened(x) - widened(target))
+    distance = mx.abs(upcast(x) - upcast(target))
     below = mx.minimum(distance, at)
     return below, distance - below
 
@@ -94,7 +94,7 @@ def kl_div(
         ValueError: there is no such reduction.
     """
     check_reduction("kl_div", reduction, (*REDUCTIONS, "batchmean"))
-    wide, t = widened(x), widened(target)
+    wide, t = upcast(x), upcast(target)
     if log_target:
         terms = mx.exp(t) * (t - wide)
     else:
@@ -128,7 +128,7 @@ def poisson_nll_loss(
     Raises:
         ValueError: there is no such reduction.
     """
-    rate, count = widened(x), widened(target)
+    rate, count = upcast(x), upcast(target)
     logarithm = rate if log_input else mx.log(rate + eps)
     terms = (mx.exp(rate) if log_input else rate) - count * logarithm
     if full:
@@ -164,15 +164,15 @@ def gaussian_nll_loss(
     """
     if isinstance(var, mx.array):
         dtype = mx.result_type(x, target, var)
-        variance = widened(_per_element(x, var))
+        variance = upcast(_per_element(x, var))
     elif var >= 0:
         dtype = mx.result_type(x, target)
-        variance = mx.full((), var, widened(x).dtype)
+        variance = mx.full((), var, upcast(x).dtype)
     else:
         raise ValueError(f"[gaussian_nll_loss] 'var' must not be negative but got {var}.")
     missing = mx.where(variance < eps, eps - variance, 0)
     variance = variance + mx.stop_gradient(mx.where(variance < 0, mx.nan, missing))
-    terms = 0.5 * (mx.log(variance) + mx.square(widened(x) - widened(target)) / variance)
+    terms = 0.5 * (mx.log(variance) + mx.square(upcast(x) - upcast(target)) / variance)
     if full:
         terms = terms + 0.5 * math.log(2 * math.pi)
     return reduced("gaussian_nll_loss", terms, reduction, dtype)

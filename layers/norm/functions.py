@@ -17,7 +17,13 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
-from mlxport.layers.norm.statistics import mean, scaled, standardised, widened, with_statistics
+from mlxport.layers.norm.statistics import (
+    mean_keepdims,
+    scaled,
+    standardised,
+    upcast,
+    with_statistics,
+)
 
 
 def batch_norm(
@@ -194,10 +200,10 @@ def rms_norm(
         ValueError: ``x`` does not end in ``normalized_shape``.
     """
     axes = _last_axes("rms_norm", x, normalized_shape)
-    wide = widened(x)
+    wide = upcast(x)
     if eps is None:
         eps = mx.finfo(wide.dtype).eps
-    return scaled(wide, mean(mx.square(wide), axes), weight, None, eps).astype(x.dtype)
+    return scaled(wide, mean_keepdims(mx.square(wide), axes), weight, None, eps).astype(x.dtype)
 
 
 def updated_batch_statistics(
@@ -226,16 +232,16 @@ def _updated(
     running_var: mx.array,
     momentum: float | mx.array,
 ) -> tuple[mx.array, mx.array]:
-    wide = widened(x)
-    centre = mean(wide, axes)
+    wide = upcast(x)
+    centre = mean_keepdims(wide, axes)
     count = math.prod(x.shape[axis] for axis in axes)
-    unbiased = mean(mx.square(wide - centre), axes) * (count / (count - 1))
+    unbiased = mean_keepdims(mx.square(wide - centre), axes) * (count / (count - 1))
     # samples that have statistics of their own (instance_norm) update the shared ones together
     samples = tuple(range(x.ndim - 1))
 
     def step(old: mx.array, new: mx.array) -> mx.array:
-        new = mean(new, samples).reshape(-1)
-        return ((1 - momentum) * widened(old) + momentum * new).astype(old.dtype)
+        new = mean_keepdims(new, samples).reshape(-1)
+        return ((1 - momentum) * upcast(old) + momentum * new).astype(old.dtype)
 
     return step(running_mean, centre), step(running_var, unbiased)
 

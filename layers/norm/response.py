@@ -7,7 +7,7 @@ sizes, and the second leaves channel 0 in the sum of every window that has passe
 import mlx.core as mx
 from mlx import nn
 
-from mlxport.layers.norm.statistics import widened
+from mlxport.layers.norm.statistics import upcast
 
 
 def local_response_norm(
@@ -35,7 +35,7 @@ def local_response_norm(
         raise ValueError(
             f"[local_response_norm] input must have 3 dimensions or more but got shape {x.shape}."
         )
-    squares = mx.square(widened(x))
+    squares = mx.square(upcast(x))
     total = _window_sum(squares, size // 2, (size - 1) // 2)
     return _divided(x, total * (alpha / size) + k, beta)
 
@@ -65,7 +65,7 @@ def cross_map_lrn(
     if x.ndim != 4:
         raise ValueError(f"[cross_map_lrn] input must have 4 dimensions but got shape {x.shape}.")
     reach = (size - 1) // 2
-    squares = mx.square(widened(x))
+    squares = mx.square(upcast(x))
     total = _window_sum(squares, reach, reach)
     passed = mx.arange(x.shape[-1]) > reach
     total = total + mx.where(passed, squares[..., :1], 0)
@@ -80,7 +80,7 @@ def _window_sum(x: mx.array, before: int, after: int) -> mx.array:
 
 
 def _divided(x: mx.array, scale: mx.array, beta: float) -> mx.array:
-    return (widened(x) / scale**beta).astype(x.dtype)
+    return (upcast(x) / scale**beta).astype(x.dtype)
 
 
 class _ResponseNorm(nn.Module):

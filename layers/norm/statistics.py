@@ -21,9 +21,9 @@ def standardised(
     eps: float,
 ) -> mx.array:
     """Return ``x`` less its mean over ``axes``, over its deviation there, scaled and shifted."""
-    wide = widened(x)
-    centred = wide - mean(wide, axes)
-    variance = mean(mx.square(centred), axes)
+    wide = upcast(x)
+    centred = wide - mean_keepdims(wide, axes)
+    variance = mean_keepdims(mx.square(centred), axes)
     return scaled(centred, variance, weight, bias, eps).astype(x.dtype)
 
 
@@ -36,8 +36,8 @@ def with_statistics(
     eps: float,
 ) -> mx.array:
     """Return ``x`` standardised by statistics taken elsewhere, scaled and shifted."""
-    centred = widened(x) - widened(average)
-    return scaled(centred, widened(variance), weight, bias, eps).astype(x.dtype)
+    centred = upcast(x) - upcast(average)
+    return scaled(centred, upcast(variance), weight, bias, eps).astype(x.dtype)
 
 
 def scaled(
@@ -53,7 +53,7 @@ def scaled(
     return y if bias is None else y + bias
 
 
-def mean(x: mx.array, axes: tuple[int, ...]) -> mx.array:
+def mean_keepdims(x: mx.array, axes: tuple[int, ...]) -> mx.array:
     """Return the mean over ``axes``, which stay with size 1."""
     count = math.prod(x.shape[axis] for axis in axes)
     for axis in axes:
@@ -61,7 +61,7 @@ def mean(x: mx.array, axes: tuple[int, ...]) -> mx.array:
     return x / count
 
 
-def widened(x: mx.array) -> mx.array:
+def upcast(x: mx.array) -> mx.array:
     """Return half precision as float32, anything else as it is."""
     return x.astype(mx.float32) if x.dtype in (mx.float16, mx.bfloat16) else x
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxport.layers.norm.statistics import mean, widened
+from mlxport.layers.norm.statistics import mean_keepdims, upcast
 from mlxport.layers.pooling.indexed import flat_indices
 from mlxport.layers.windows.windows import first_spatial_axis, sliced, spatial_rank, taken
 
@@ -51,7 +51,7 @@ def adaptive_avg_pool(x: mx.array, output_size: Sequence[int | None]) -> mx.arra
             empty spatial axis or no floating dtype.
     """
     segments = _segments("adaptive_avg_pool", x, output_size)
-    pooled = widened(x)
+    pooled = upcast(x)
     for axis in reversed(segments):
         pooled = _segment_mean(pooled, axis)
     return pooled.astype(x.dtype)
@@ -149,11 +149,11 @@ def _segment_mean(x: mx.array, segments: Segments) -> mx.array:
     lengths = segments.lengths()
     values, within = _gathered(x, segments), segments.axis + 1
     if len(set(lengths)) <= 1:
-        return mean(values, (within,)).squeeze(within)
+        return mean_keepdims(values, (within,)).squeeze(within)
     trailing = [1] * (x.ndim - 1 - segments.axis)
     counts = mx.array(lengths).reshape(-1, *trailing)
     inside = mx.arange(max(lengths)).reshape(-1, *trailing) < mx.expand_dims(counts, 1)
-    total = mean(mx.where(inside, values, 0), (within,)).squeeze(within) * max(lengths)
+    total = mean_keepdims(mx.where(inside, values, 0), (within,)).squeeze(within) * max(lengths)
     return total / counts.astype(x.dtype)
 
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxport.layers.windows.geometry import check_hyperparameters, expand
+from mlxport.layers.windows.geometry import check_hyperparameters, ints_per_axis
 from mlxport.layers.windows.windows import first_spatial_axis, spatial_rank
 
 
@@ -44,8 +44,8 @@ def fractional_max_pool(
     """
     layer = "fractional_max_pool"
     rank = spatial_rank(layer, "kernel_size", kernel_size)
-    kernel = expand(kernel_size, rank, "kernel_size", layer)
-    outputs = expand(output_size, rank, "output_size", layer)
+    kernel = ints_per_axis(kernel_size, rank, "kernel_size", layer)
+    outputs = ints_per_axis(output_size, rank, "output_size", layer)
     check_hyperparameters(layer, {"kernel_size": kernel, "output_size": outputs}, {})
     batched = first_spatial_axis(layer, x, rank) == 1
     images = x if batched else x[None]
@@ -132,7 +132,7 @@ class _FractionalMaxPool(nn.Module):
     ) -> None:
         super().__init__()
         layer = type(self).__name__
-        self.kernel_size = expand(kernel_size, self.rank, "kernel_size", layer)
+        self.kernel_size = ints_per_axis(kernel_size, self.rank, "kernel_size", layer)
         if (output_size is None) == (output_ratio is None):
             raise ValueError(
                 f"[{layer}] needs one of 'output_size' and 'output_ratio' but got {output_size} "
@@ -140,7 +140,7 @@ class _FractionalMaxPool(nn.Module):
             )
         self.output_size = self.output_ratio = None
         if output_size is not None:
-            self.output_size = expand(output_size, self.rank, "output_size", layer)
+            self.output_size = ints_per_axis(output_size, self.rank, "output_size", layer)
         elif output_ratio is not None:
             self.output_ratio = _ratios(layer, output_ratio, self.rank)
         self.return_indices = return_indices

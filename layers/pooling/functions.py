@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
-from mlxport.layers.norm.statistics import widened
-from mlxport.layers.windows.windows import Windows, blocks, padded, pooling_windows, taps
+from mlxport.layers.norm.statistics import upcast
+from mlxport.layers.windows.windows import Windows, padded, pooling_windows, split_into_blocks, taps
 
 
 def max_pool(
@@ -89,7 +89,7 @@ def avg_pool(
         raise ValueError(f"[avg_pool] input must be of a floating dtype but got {x.dtype}.")
     if divisor_override == 0:
         raise ValueError("[avg_pool] 'divisor_override' must not be zero.")
-    total = padded(widened(x), windows, 0)
+    total = padded(upcast(x), windows, 0)
     for window in reversed(windows):
         total = _window_sum(total, window)
     divisor = divisor_override or _window_sizes(windows, count_include_pad, total.dtype)
@@ -131,7 +131,7 @@ def _lowest(dtype: mx.Dtype) -> float:
 
 def _window_sum(x: mx.array, window: Windows) -> mx.array:
     if window.are_blocks:
-        return blocks(x, window).sum(axis=window.axis + 1)
+        return split_into_blocks(x, window).sum(axis=window.axis + 1)
     first, *others = taps(x, window)
     return sum(others, first)
 

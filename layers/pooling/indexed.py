@@ -11,7 +11,7 @@ from typing import ClassVar
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxport.layers.windows.geometry import check_hyperparameters, expand
+from mlxport.layers.windows.geometry import check_hyperparameters, ints_per_axis
 from mlxport.layers.windows.windows import (
     first_spatial_axis,
     padded,
@@ -138,9 +138,9 @@ def _unpooled_sizes(
     output_size: Sequence[int] | None,
 ) -> tuple[int, ...]:
     rank = len(sizes)
-    kernels = expand(kernel_size, rank, "kernel_size", "max_unpool")
-    strides = kernels if stride is None else expand(stride, rank, "stride", "max_unpool")
-    paddings = expand(padding, rank, "padding", "max_unpool")
+    kernels = ints_per_axis(kernel_size, rank, "kernel_size", "max_unpool")
+    strides = kernels if stride is None else ints_per_axis(stride, rank, "stride", "max_unpool")
+    paddings = ints_per_axis(padding, rank, "padding", "max_unpool")
     check_hyperparameters(
         "max_unpool", {"kernel_size": kernels, "stride": strides}, {"padding": paddings}
     )
@@ -148,7 +148,7 @@ def _unpooled_sizes(
     default = tuple((size - 1) * step - 2 * pad + kernel for size, kernel, step, pad in steps)
     if output_size is None:
         return default
-    wanted = expand(output_size, rank, "output_size", "max_unpool", broadcast=False)
+    wanted = ints_per_axis(output_size, rank, "output_size", "max_unpool", broadcast=False)
     # PyTorch's bounds: by less than a stride from the default, on either side.
     ranges = zip(wanted, default, strides, strict=True)
     if any(abs(size - least) >= step for size, least, step in ranges):
@@ -170,11 +170,13 @@ class _MaxUnpool(nn.Module):
     ) -> None:
         super().__init__()
         layer = type(self).__name__
-        self.kernel_size = expand(kernel_size, self.rank, "kernel_size", layer)
+        self.kernel_size = ints_per_axis(kernel_size, self.rank, "kernel_size", layer)
         self.stride = (
-            self.kernel_size if stride is None else expand(stride, self.rank, "stride", layer)
+            self.kernel_size
+            if stride is None
+            else ints_per_axis(stride, self.rank, "stride", layer)
         )
-        self.padding = expand(padding, self.rank, "padding", layer)
+        self.padding = ints_per_axis(padding, self.rank, "padding", layer)
 
     def _extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"

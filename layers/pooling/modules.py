@@ -13,7 +13,7 @@ import mlx.nn as nn
 
 from mlxport.layers.pooling.functions import avg_pool, lp_pool, max_pool
 from mlxport.layers.pooling.indexed import max_pool_with_indices
-from mlxport.layers.windows.geometry import expand
+from mlxport.layers.windows.geometry import ints_per_axis
 
 
 class _Pool(nn.Module):
@@ -30,11 +30,13 @@ class _Pool(nn.Module):
     ) -> None:
         super().__init__()
         layer = type(self).__name__
-        self.kernel_size = expand(kernel_size, self.rank, "kernel_size", layer)
+        self.kernel_size = ints_per_axis(kernel_size, self.rank, "kernel_size", layer)
         self.stride = (
-            self.kernel_size if stride is None else expand(stride, self.rank, "stride", layer)
+            self.kernel_size
+            if stride is None
+            else ints_per_axis(stride, self.rank, "stride", layer)
         )
-        self.padding = expand(padding, self.rank, "padding", layer)
+        self.padding = ints_per_axis(padding, self.rank, "padding", layer)
         self.ceil_mode = ceil_mode
 
     def _extra_repr(self) -> str:
@@ -52,7 +54,7 @@ class _MaxPool(_Pool):
         ceil_mode: bool = False,
     ) -> None:
         super().__init__(kernel_size, stride, padding, ceil_mode)
-        self.dilation = expand(dilation, self.rank, "dilation", type(self).__name__)
+        self.dilation = ints_per_axis(dilation, self.rank, "dilation", type(self).__name__)
         self.return_indices = return_indices
 
     def __call__(self, x: mx.array) -> Any:

@@ -11,8 +11,8 @@ import mlx.core as mx
 
 from mlxport.layers.recurrent.cells import NONLINEARITIES, gru_gates, lstm_gates, project
 
-State = tuple[mx.array, ...]
-Step = Callable[[mx.array, State], State]
+States = tuple[mx.array, ...]
+StepFunction = Callable[[mx.array, States], States]
 
 
 class Weights(NamedTuple):
@@ -134,7 +134,7 @@ def rnn(
         ValueError: the sequence is empty.
     """
 
-    def step_of(weights: Weights) -> tuple[mx.array | None, Step]:
+    def step_of(weights: Weights) -> tuple[mx.array | None, StepFunction]:
         return _rnn_step(weights, NONLINEARITIES[nonlinearity])
 
     groups = _grouped(weights, has_biases)
@@ -145,14 +145,14 @@ def rnn(
 # -- one step ------------------------------------------------------------------------------------
 # Each gives the bias that can be added to the whole input at once, and the step that follows.
 
-StepOf = Callable[[Weights], tuple[mx.array | None, Step]]
+StepBuilder = Callable[[Weights], tuple[mx.array | None, StepFunction]]
 
 
-def _lstm_step(weights: Weights) -> tuple[mx.array | None, Step]:
+def _lstm_step(weights: Weights) -> tuple[mx.array | None, StepFunction]:
     hidden = weights.weight_hh.T
     projection = None if weights.weight_hr is None else weights.weight_hr.T
 
-    def step(given: mx.array, state: State) -> State:
+    def step(given: mx.array, state: States) -> States:
         h, c = state
         h, c = lstm_gates(mx.addmm(given, h, hidden), c)
         return (h if projection is None else h @ projection), c
@@ -160,8 +160,8 @@ def _lstm_step(weights: Weights) -> tuple[mx.array | None, Step]:
     return _summed_bias(weights), step
 
 
-def _gru_step(weights: Weights) -> tuple[mx.array | None, Step]:
-    def step(given: mx.array, state: State) -> State:
+def _gru_step(weights: Weights) -> tuple[mx.array | None, StepFunction]:
+    def step(given: mx.array, state: States) -> States:
         (h,) = state
         return (gru_gates(given, project(h, weights.weight_hh, weights.bias_hh), h),)
 
@@ -170,10 +170,10 @@ def _gru_step(weights: Weights) -> tuple[mx.array | None, Step]:
 
 def _rnn_step(
     weights: Weights, activation: Callable[[mx.array], mx.array]
-) -> tuple[mx.array | None, Step]:
+) -> tuple[mx.array | None, StepFunction]:
     hidden = weights.weight_hh.T
 
-    def step(given: mx.array, state: State) -> State:
+    def step(given: mx.array, state: States) -> States:
         (h,) = state
         return (activation(mx.addmm(given, h, hidden)),)
 
@@ -204,9 +204,9 @@ def _grouped(
 
 
 def _run(
-    step_of: StepOf,
+    step_of: StepBuilder,
     x: mx.array,
-    states: State,
+    states: States,
     groups: Sequence[Weights],
     dropout: float,
     bidirectional: bool,
@@ -219,7 +219,7 @@ def _run(
         x = x.swapaxes(0, 1)
     directions = 2 if bidirectional else 1
     firsts = list(zip(*map(_rows, states), strict=True))
-    last: list[State] = []
+    last: list[States] = []
     for first in range(0, len(groups), directions):
         if first and dropout:
             x = _dropped(x, dropout)
@@ -234,8 +234,8 @@ def _run(
 
 
 def _scan(
-    step_of: StepOf, x: mx.array, state: State, weights: Weights, backwards: bool
-) -> tuple[mx.array, State]:
+    step_of: StepBuilder, x: mx.array, state: States, weights: Weights, backwards: bool
+) -> tuple[mx.array, States]:
     """Run one layer in one direction over ``(L, N, I)``."""
     bias, step = step_of(weights)
     given = _rows(project(x, weights.weight_ih, bias))

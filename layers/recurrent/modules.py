@@ -11,9 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxport.layers.recurrent.cells import check_nonlinearity
-from mlxport.layers.recurrent.functions import gru, lstm, rnn
-
-States = tuple[mx.array, ...]
+from mlxport.layers.recurrent.functions import States, gru, lstm, rnn
 
 # What PyTorch checks, too: 1 and "False" would silently be taken for a truth value.
 _TYPES = {int: ("input_size", "hidden_size"), bool: ("bias", "batch_first")}

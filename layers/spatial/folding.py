@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxport.layers.windows.geometry import check_hyperparameters, expand
+from mlxport.layers.windows.geometry import check_hyperparameters, ints_per_axis
 from mlxport.layers.windows.windows import Windows, first_spatial_axis, sliced, taps
 
 _ARGUMENTS = ("kernel_size", "dilation", "padding", "stride")
@@ -77,7 +77,7 @@ def fold(
     """
     first = first_spatial_axis("fold", x, 1)
     arguments = _expanded("fold", (kernel_size, dilation, padding, stride))
-    sizes = expand(output_size, 2, "output_size", "fold")
+    sizes = ints_per_axis(output_size, 2, "output_size", "fold")
     windows = _windows("fold", sizes, arguments, first)
     (rows, columns), (tall, wide) = [w.outputs for w in windows], [w.kernel for w in windows]
     if x.shape[-2] != rows * columns or x.shape[-1] % (tall * wide):
@@ -108,7 +108,9 @@ def _overlapped(x: mx.array, window: Windows) -> mx.array:
 
 def _expanded(layer: str, values: tuple[int | Sequence[int], ...]) -> list[tuple[int, ...]]:
     pairs = zip(_ARGUMENTS, values, strict=True)
-    kernel, dilation, padding, stride = (expand(value, 2, name, layer) for name, value in pairs)
+    kernel, dilation, padding, stride = (
+        ints_per_axis(value, 2, name, layer) for name, value in pairs
+    )
     check_hyperparameters(
         layer,
         {"kernel_size": kernel, "dilation": dilation, "stride": stride},
@@ -169,7 +171,7 @@ class Fold(nn.Module):
         stride: int | Sequence[int] = 1,
     ) -> None:
         super().__init__()
-        self.output_size = expand(output_size, 2, "output_size", "Fold")
+        self.output_size = ints_per_axis(output_size, 2, "output_size", "Fold")
         self.kernel_size, self.dilation, self.padding, self.stride = _expanded(
             "Fold", (kernel_size, dilation, padding, stride)
         )

@@ -6,11 +6,11 @@ from itertools import product
 
 import mlx.core as mx
 
-MODES = ("bilinear", "nearest", "bicubic")
-PADDING_MODES = ("zeros", "border", "reflection")
+SAMPLING_MODES = ("bilinear", "nearest", "bicubic")
+SAMPLING_PADDING_MODES = ("zeros", "border", "reflection")
 
 # One tap of one axis: the index it reads and its weight (None: one). Indices are integral floats.
-Tap = tuple[mx.array, mx.array | None]
+WeightedIndex = tuple[mx.array, mx.array | None]
 
 
 def grid_sample(
@@ -58,7 +58,9 @@ def grid_sample(
     return total.astype(x.dtype)
 
 
-def _gather(rows: mx.array, start: mx.array, taps: Sequence[Tap], sizes: Sequence[int]) -> mx.array:
+def _gather(
+    rows: mx.array, start: mx.array, taps: Sequence[WeightedIndex], sizes: Sequence[int]
+) -> mx.array:
     """One corner's share: what lies there, zero outside, times the product of its weights."""
     inside = mx.array(True)
     flat, weight = mx.array(0, dtype=start.dtype), mx.array(1.0)
@@ -76,7 +78,7 @@ def _gather(rows: mx.array, start: mx.array, taps: Sequence[Tap], sizes: Sequenc
 
 def _taps(
     points: mx.array, size: int, mode: str, padding_mode: str, align_corners: bool, rank: int
-) -> list[Tap]:
+) -> list[WeightedIndex]:
     """The elements of one axis that a point reads, with their weights."""
 
     def pad(position: mx.array) -> mx.array:
@@ -129,10 +131,12 @@ def _cubic_weights(t: mx.array) -> list[mx.array]:
 def _check(x: mx.array, grid: mx.array, mode: str, padding_mode: str) -> None:
     faults = []
     rank = x.ndim - 2
-    if mode not in MODES:
-        faults.append(f"'mode' must be one of {MODES} but got {mode!r}")
-    if padding_mode not in PADDING_MODES:
-        faults.append(f"'padding_mode' must be one of {PADDING_MODES} but got {padding_mode!r}")
+    if mode not in SAMPLING_MODES:
+        faults.append(f"'mode' must be one of {SAMPLING_MODES} but got {mode!r}")
+    if padding_mode not in SAMPLING_PADDING_MODES:
+        faults.append(
+            f"'padding_mode' must be one of {SAMPLING_PADDING_MODES} but got {padding_mode!r}"
+        )
     if rank not in (2, 3):
         faults.append(f"input must be (N, H, W, C) or (N, D, H, W, C) but got shape {x.shape}")
     elif grid.ndim != x.ndim or grid.shape[-1] != rank or grid.shape[0] != x.shape[0]:

@@ -11,7 +11,7 @@ import mlx.nn as nn
 
 from mlxport.layers.windows.windows import sliced
 
-MODES = ("constant", "reflect", "replicate", "circular")
+PAD_MODES = ("constant", "reflect", "replicate", "circular")
 
 Widths = Sequence[tuple[int, int]]
 
@@ -71,8 +71,8 @@ def _wrapped(x: mx.array, axis: int, before: int, after: int) -> mx.array:
 
 
 def _check(x: mx.array, pads: Widths, mode: str) -> None:
-    if mode not in MODES:
-        raise ValueError(f"[pad] 'mode' must be one of {', '.join(MODES)} but got {mode!r}.")
+    if mode not in PAD_MODES:
+        raise ValueError(f"[pad] 'mode' must be one of {', '.join(PAD_MODES)} but got {mode!r}.")
     if len(pads) != x.ndim:
         raise ValueError(
             f"[pad] 'pads' must have {x.ndim} pairs for an input of shape {x.shape} but got "

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxport.layers.norm.statistics import widened
+from mlxport.layers.norm.statistics import upcast
 from mlxport.layers.pooling.adaptive import adaptive_avg_pool
 from mlxport.layers.spatial.resampling_axes import (
     Tap,
@@ -20,13 +20,13 @@ from mlxport.layers.spatial.resampling_axes import (
     linear_taps,
     nearest_indices,
 )
-from mlxport.layers.windows.geometry import expand
+from mlxport.layers.windows.geometry import ints_per_axis
 from mlxport.layers.windows.windows import sliced, taken
 
 NEAREST_MODES = ("nearest", "nearest-exact")
 # The number of spatial axes each of these names stands for.
 SMOOTH_MODES = {"linear": 1, "bilinear": 2, "trilinear": 3, "bicubic": 2}
-MODES = (*NEAREST_MODES, *SMOOTH_MODES, "area")
+INTERPOLATION_MODES = (*NEAREST_MODES, *SMOOTH_MODES, "area")
 
 
 def interpolate(
@@ -70,7 +70,7 @@ def interpolate(
     if size is not None and recompute_scale_factor:
         raise ValueError("[interpolate] 'recompute_scale_factor' makes no sense with 'size'.")
     if size is not None:
-        sizes, scales = expand(size, rank, "size", "interpolate", broadcast=False), None
+        sizes, scales = ints_per_axis(size, rank, "size", "interpolate", broadcast=False), None
     else:
         scales = _factors(scale_factor, rank)
         sizes = tuple(int(n * s) for n, s in zip(x.shape[1:-1], scales, strict=True))
@@ -111,7 +111,7 @@ def resample(
         return adaptive_avg_pool(x, tuple(size))
     if mode in NEAREST_MODES:
         return _nearest(x, size, factors, mode == "nearest-exact")
-    y = widened(x)
+    y = upcast(x)
     for axis, (count, scale) in enumerate(zip(size, factors, strict=True), start=1):
         y = _smooth_axis(y, axis, count, scale, mode == "bicubic", align_corners, antialias)
     return y.astype(x.dtype)
@@ -128,8 +128,8 @@ def _check(
     faults = []
     if rank not in (1, 2, 3):
         faults.append(f"input must have 3 to 5 dimensions (N, *spatial, channels), not {x.shape}")
-    if mode not in MODES:
-        faults.append(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
+    if mode not in INTERPOLATION_MODES:
+        faults.append(f"mode must be one of {', '.join(INTERPOLATION_MODES)}, not {mode!r}")
     if mode in SMOOTH_MODES and SMOOTH_MODES[mode] != rank:
         faults.append(f"mode={mode!r} is for {SMOOTH_MODES[mode]} spatial axes, not {rank}")
     if antialias and mode not in ("bilinear", "bicubic"):

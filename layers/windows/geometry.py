@@ -10,10 +10,13 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
+# An argument of a spatial layer: one integer for all spatial axes, or one for each.
+PerAxis = int | Sequence[int]
+
 FLOATING_DTYPES = (mx.float16, mx.bfloat16, mx.float32, mx.float64)
 
 
-class Axis(NamedTuple):
+class TransposedAxis(NamedTuple):
     """One spatial axis of a transposed convolution.
 
     Tap ``t`` of input row ``i`` lands at ``i * stride + t * dilation`` of the full output; the
@@ -30,8 +33,8 @@ class Axis(NamedTuple):
     output: int
 
 
-def expand(
-    value: int | Sequence[int], rank: int, name: str, layer: str, *, broadcast: bool = True
+def ints_per_axis(
+    value: PerAxis, rank: int, name: str, layer: str, *, broadcast: bool = True
 ) -> tuple[int, ...]:
     """One integer per spatial axis.
 
@@ -164,7 +167,7 @@ def transposed_axes(
     paddings: Sequence[int],
     output_paddings: Sequence[int],
     dilations: Sequence[int],
-) -> list[Axis]:
+) -> list[TransposedAxis]:
     """The axes, with the output's size worked out and checked."""
     limits = tuple(map(max, strides, dilations))
     if any(extra >= limit for extra, limit in zip(output_paddings, limits, strict=True)):
@@ -180,7 +183,7 @@ def transposed_axes(
             f"for an input of {tuple(sizes)} and padding {tuple(paddings)}."
         )
     return [
-        Axis(*axis)
+        TransposedAxis(*axis)
         for axis in zip(sizes, kernels, strides, dilations, paddings, outputs, strict=True)
     ]
 

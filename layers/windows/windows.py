@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
-from mlxport.layers.windows.geometry import check_hyperparameters, expand
+from mlxport.layers.windows.geometry import check_hyperparameters, ints_per_axis
 
 
 class Windows(NamedTuple):
@@ -58,10 +58,10 @@ def pooling_windows(
             number of axes, or no window fits.
     """
     rank = spatial_rank(layer, "kernel_size", kernel_size)
-    kernels = expand(kernel_size, rank, "kernel_size", layer)
-    strides = kernels if stride is None else expand(stride, rank, "stride", layer)
-    paddings = expand(padding, rank, "padding", layer)
-    dilations = expand(dilation, rank, "dilation", layer)
+    kernels = ints_per_axis(kernel_size, rank, "kernel_size", layer)
+    strides = kernels if stride is None else ints_per_axis(stride, rank, "stride", layer)
+    paddings = ints_per_axis(padding, rank, "padding", layer)
+    dilations = ints_per_axis(dilation, rank, "dilation", layer)
     check_hyperparameters(
         layer,
         {"kernel_size": kernels, "stride": strides, "dilation": dilations},
@@ -134,7 +134,7 @@ def taps(x: mx.array, windows: Windows) -> list[mx.array]:
     ]
 
 
-def blocks(x: mx.array, windows: Windows) -> mx.array:
+def split_into_blocks(x: mx.array, windows: Windows) -> mx.array:
     """Return ``x`` with the axis split into ``(outputs, kernel)``; the windows are blocks."""
     whole = sliced(x, windows.axis, 0, windows.outputs * windows.kernel)
     return mx.unflatten(whole, windows.axis, (windows.outputs, windows.kernel))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
-from layers.windows.geometry import expand
+from layers.windows.geometry import ints_per_axis
 
 
 class Net(nn.Module):
@@ -37,20 +37,20 @@ def folder(tmp_path):
     for folder in ("layers", "layers/windows"):
         (tmp_path / folder / "__init__.py").write_text("")
     copy = tmp_path / "layers" / "windows" / "geometry.py"
-    copy.write_text("expand = 'the copy beside the model'\n")
+    copy.write_text("ints_per_axis = 'the copy beside the model'\n")
     mx.save_safetensors(str(tmp_path / "weights.safetensors"), {"weight": mx.array([2.0, 3.0])})
     return tmp_path
 
 
 def test_a_folder_is_loaded_with_its_own_layers_and_weights(folder):
-    assert load_folder(folder).expand == "the copy beside the model"
+    assert load_folder(folder).ints_per_axis == "the copy beside the model"
     assert live_model(folder)(mx.ones((2,))).tolist() == [2.0, 3.0]
 
 
 def test_source_is_loaded_with_mlxports_layers():
-    from mlxport.layers.windows.geometry import expand
+    from mlxport.layers.windows.geometry import ints_per_axis
 
-    assert load_source(SOURCE, ("windows.geometry",)).expand is expand
+    assert load_source(SOURCE, ("windows.geometry",)).ints_per_axis is ints_per_axis
 
 
 def test_a_package_of_the_users_called_layers_is_left_alone(folder, monkeypatch):
@@ -68,7 +68,7 @@ def test_two_folders_do_not_mix(folder, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     (other / "model.py").write_text("name = 'other'\n")
     assert load_folder(other).name == "other"
-    assert load_folder(folder).expand == "the copy beside the model"
+    assert load_folder(folder).ints_per_axis == "the copy beside the model"
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mlxport.layers.arrays.scattering import (
-    REDUCTIONS,
+    SCATTER_REDUCTIONS,
     index_reduce,
     masked_scatter,
     put,
@@ -29,7 +29,7 @@ def arrays(*tensors: torch.Tensor) -> list[mx.array]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.int32], ids=str)
 @pytest.mark.parametrize("include_self", [True, False])
-@pytest.mark.parametrize("reduce", REDUCTIONS)
+@pytest.mark.parametrize("reduce", SCATTER_REDUCTIONS)
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_scatter(axis: int, reduce: str, include_self: bool, dtype: torch.dtype) -> None:
     x = torch.randint(-9, 9, (4, 5, 6)).to(dtype)
@@ -39,7 +39,7 @@ def test_scatter(axis: int, reduce: str, include_self: bool, dtype: torch.dtype)
     same(got, x.scatter_reduce(axis, indices, source, reduce, include_self=include_self))
 
 
-@pytest.mark.parametrize("reduce", REDUCTIONS)
+@pytest.mark.parametrize("reduce", SCATTER_REDUCTIONS)
 def test_nan(reduce: str) -> None:
     x = torch.tensor([1.0, torch.nan, 3.0, 4.0])
     source = torch.tensor([torch.nan, 2.0, 5.0, 1.0])
@@ -51,7 +51,7 @@ def test_nan(reduce: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:index_reduce")
 @pytest.mark.parametrize("include_self", [True, False])
-@pytest.mark.parametrize("reduce", REDUCTIONS[1:])
+@pytest.mark.parametrize("reduce", SCATTER_REDUCTIONS[1:])
 @pytest.mark.parametrize("axis", [0, 1])
 def test_slices(axis: int, reduce: str, include_self: bool) -> None:
     x, indices = torch.randn(4, 5), torch.tensor([1, 0, 1])

@@ -8,11 +8,16 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlxport.layers.spatial.grid_sample import MODES, PADDING_MODES, affine_grid, grid_sample
+from mlxport.layers.spatial.grid_sample import (
+    SAMPLING_MODES,
+    SAMPLING_PADDING_MODES,
+    affine_grid,
+    grid_sample,
+)
 
-MODES_3D = [mode for mode in MODES if mode != "bicubic"]
-CASES = [(2, mode, pad) for mode in MODES for pad in PADDING_MODES] + [
-    (3, mode, pad) for mode in MODES_3D for pad in PADDING_MODES
+MODES_3D = [mode for mode in SAMPLING_MODES if mode != "bicubic"]
+CASES = [(2, mode, pad) for mode in SAMPLING_MODES for pad in SAMPLING_PADDING_MODES] + [
+    (3, mode, pad) for mode in MODES_3D for pad in SAMPLING_PADDING_MODES
 ]
 DTYPES = {"float32": (torch.float32, mx.float32), "float16": (torch.float16, mx.float16)}
 
@@ -61,7 +66,7 @@ def test_far_outside(rank: int, mode: str, padding_mode: str, align_corners: boo
 
 
 @pytest.mark.parametrize("align_corners", [False, True], ids=["edges", "corners"])
-@pytest.mark.parametrize("padding_mode", PADDING_MODES)
+@pytest.mark.parametrize("padding_mode", SAMPLING_PADDING_MODES)
 @pytest.mark.parametrize("rank", [2, 3])
 def test_nearest_rounds_half_to_even(rank: int, padding_mode: str, align_corners: bool) -> None:
     x = torch.randn(1, 1, *[5] * rank)
@@ -124,7 +129,7 @@ def test_half_precision_is_as_close_as_torch(rank: int, dtype: str) -> None:
     batch=st.integers(0, 3),
     channels=st.integers(1, 3),
     mode=st.sampled_from(MODES_3D),
-    padding_mode=st.sampled_from(PADDING_MODES),
+    padding_mode=st.sampled_from(SAMPLING_PADDING_MODES),
     align_corners=st.booleans(),
     seed=st.integers(0, 2**16),
 )

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mlxport.layers
-from mlxport.layers.spatial.padding import MODES, pad
+from mlxport.layers.spatial.padding import PAD_MODES, pad
 
 RANKS = pytest.mark.parametrize("rank", [1, 2, 3])
 LAYERS = ["ZeroPad", "ReflectionPad", "ReplicationPad", "CircularPad"]
@@ -26,7 +26,7 @@ def padded_by_torch(x: torch.Tensor, pads: Any, mode: str, value: float = 0.0) -
     return F.pad(x, widths, mode=mode, **({"value": value} if mode == "constant" else {}))
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", PAD_MODES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.float16], ids=str)
 def test_every_pair_of_widths(mode: str, dtype: torch.dtype) -> None:
     """Crops, pads and both, equal to torch's, or refused by both."""
@@ -52,7 +52,7 @@ def test_every_pair_of_widths(mode: str, dtype: torch.dtype) -> None:
 
 @given(
     pairs=st.lists(st.tuples(st.integers(-2, 3), st.integers(-2, 3)), min_size=1, max_size=3),
-    mode=st.sampled_from(MODES),
+    mode=st.sampled_from(PAD_MODES),
 )
 def test_several_axes(pairs: list[tuple[int, int]], mode: str) -> None:
     x = torch.randn(2, 3, *(6, 7, 8)[: len(pairs)])
@@ -96,7 +96,7 @@ def test_constant_layers(rank: int) -> None:
     np.testing.assert_array_equal(np.array(got), want.numpy())
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", PAD_MODES)
 def test_gradients(mode: str) -> None:
     x, pairs = torch.randn(2, 3, 6, 7), [(2, -1), (1, 3)]
     leaf = x.clone().requires_grad_()
