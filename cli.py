@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 cannot convert, 2 usage, 3 parity failed, 4 the device is 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import sys
@@ -38,7 +39,43 @@ def _exits(command: Callable[..., None]) -> Callable[..., None]:
             click.secho(f"Error: {error}", fg="red", err=True)
             sys.exit(error.exit_code)
 
-    return run
+    return _verbose(run)
+
+
+class _OnStderr(logging.Handler):
+    """Shows what is logged, without the control characters that a file's names may hold."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from mlxport.converter.checkpoint.checkpoint import cleaned
+
+        lines = self.format(record).splitlines()
+        click.echo("\n".join(map(cleaned, lines)), err=True)
+
+
+def _log_to_stderr(context: click.Context, option: click.Parameter, count: int) -> None:
+    """Show the log as long as the command runs: stages, or each step from two times ``-v``."""
+    if not count:
+        return
+    logger, handler = logging.getLogger("mlxport"), _OnStderr()
+    handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if count > 1 else logging.INFO)
+
+    @context.call_on_close
+    def stop() -> None:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+_verbose = click.option(
+    "-v",
+    "--verbose",
+    count=True,
+    expose_value=False,
+    callback=_log_to_stderr,
+    help="Show on stderr how long each stage took; -vv every op and every error passed over.",
+)
 
 
 class _Source(click.Path):

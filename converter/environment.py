@@ -70,4 +70,4 @@ def _torch_library() -> str | None:
 def _log(message: str) -> None:
     import logging
 
-    logging.getLogger("mlxport").debug(message)
+    logging.getLogger(__name__).debug(message)

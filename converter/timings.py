@@ -1,10 +1,12 @@
-"""How long the stages of a conversion take: a clock that always runs.
+"""How long the stages of a conversion take: counted by a clock, logged as each one ends.
 
-Needs the standard library alone. A stage costs a few microseconds; where nothing measures, none.
+Needs the standard library alone. A stage costs a few microseconds; where nothing measures and
+nobody listens to the log, none.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ _Result = TypeVar("_Result")
 _Path = tuple[str, ...]
 
 _OTHER = "other"
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -86,23 +89,30 @@ _path: ContextVar[_Path] = ContextVar("path", default=())
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Count what happens within as a stage, or as a part of the one around it.
+    """Count what happens within as a stage, or as a part of the one around it, and log it.
 
-    A stage that comes again adds up. Serves as a decorator too.
+    A stage that comes again adds up. Serves as a decorator too. Its end is logged at info, with
+    its path (``verify/in place``) and duration.
     """
-    clock = _clock.get()
-    if clock is None:
+    clock, logged = _clock.get(), _logger.isEnabledFor(logging.INFO)
+    if clock is None and not logged:
         yield
         return
     path = (*_path.get(), name)
-    clock.spent.setdefault(path, 0.0)
+    if clock is not None:
+        clock.spent.setdefault(path, 0.0)
     token = _path.set(path)
-    begun = time.perf_counter()
+    begun, outcome = time.perf_counter(), "failed after"
     try:
         yield
+        outcome = "took"
     finally:
-        clock.spent[path] += time.perf_counter() - begun
+        seconds = time.perf_counter() - begun
+        if clock is not None:
+            clock.spent[path] += seconds
         _path.reset(token)
+        if logged:
+            _logger.info("%s %s %.2f s", "/".join(path), outcome, seconds)
 
 
 @contextmanager

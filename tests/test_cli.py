@@ -1,6 +1,7 @@
 """The command line: exit codes, what it says where, and that failures leave nothing behind."""
 
 import json
+import logging
 import os
 import re
 import subprocess
@@ -16,7 +17,7 @@ import torch
 from click.testing import CliRunner, Result
 from torch import nn
 
-from mlxport.cli import main
+from mlxport.cli import _log_to_stderr, main
 from mlxport.converter import api
 from mlxport.examples.unet3d import UNet3d
 
@@ -121,6 +122,40 @@ def test_convert_and_verify(invoke: Invoke) -> None:
         "reference.safetensors",
     }
     assert invoke("verify", "out").stdout.startswith("parity holds")
+
+
+VERBOSE = {
+    "silent": ((), False, False),
+    "stages": (("-v",), True, False),
+    "everything": (("-vv",), True, True),
+}
+
+
+@pytest.mark.parametrize(("flags", "stages", "details"), VERBOSE.values(), ids=VERBOSE)
+def test_what_is_logged_goes_to_stderr_where_asked_for(
+    invoke: Invoke, flags: tuple[str, ...], stages: bool, details: bool
+) -> None:
+    result = convert(invoke, *flags)
+    assert ("mlxport.converter.timings: capture/torch.export took " in result.stderr) is stages
+    assert (
+        "mlxport.converter.graph.lowering.walk: aten.cat.default in the model" in result.stderr
+    ) is details
+    assert result.stdout.startswith("parity holds")
+    logger = logging.getLogger("mlxport")
+    assert [type(handler) for handler in logger.handlers] == [logging.NullHandler]
+    assert logger.level == logging.NOTSET
+
+
+def test_what_is_logged_holds_no_control_characters(invoke: Invoke) -> None:
+    logged = logging.getLogger("mlxport.converter.tests")
+
+    @click.command()
+    @click.pass_context
+    def hostile(context: click.Context) -> None:
+        _log_to_stderr(context, context.command, 2)
+        logged.debug("%s", "a\x1b[2Jb")
+
+    assert CliRunner().invoke(hostile).stderr == "mlxport.converter.tests: a\\x1b[2Jb\n"
 
 
 def test_reports_side_by_side(invoke: Invoke) -> None:

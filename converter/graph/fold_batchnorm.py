@@ -8,6 +8,7 @@ tensors of the model that was given, and parity holds the layer to the two it st
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,8 @@ from mlxport.converter.plan.torch_tensor import tensor_from_torch, tensor_to_tor
 from mlxport.converter.plan.weight_plan import Entry, WeightPlan
 from mlxport.converter.timings import stage
 from mlxport.converter.torch_model.calls import in_order
+
+_logger = logging.getLogger(__name__)
 
 _NORM = "aten.batch_norm.default"
 _NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d, torch.nn.SyncBatchNorm)
@@ -75,6 +78,7 @@ def fold_batchnorm(
         try:
             program = export(model, *copied(*in_order(model, args, kwargs)), strict=False)
         except Exception:  # the capture that follows meets it again, and says what to change
+            _logger.debug("no BatchNorm is folded: torch.export fails", exc_info=True)
             return Folds(model, {}, {})
     reader = _Reader(model, program)
     layers, kept = {}, {}

@@ -5,7 +5,7 @@ Needs no torch.
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import os
 import shutil
 import warnings
@@ -22,6 +22,8 @@ from mlxport.converter.checkpoint.writing.atomic import (
 from mlxport.converter.errors import CheckpointError, OptionsError
 from mlxport.converter.plan.record import RECORD_FILE
 from mlxport.converter.timings import stage
+
+_logger = logging.getLogger(__name__)
 
 
 class OutputFolder:
@@ -86,8 +88,10 @@ class OutputFolder:
             sync_folder(self.destination.parent)
 
     def _remove(self, old: Path) -> None:
-        with contextlib.suppress(OSError):
+        try:
             shutil.rmtree(old)
+        except OSError as error:
+            _logger.debug("%s cannot be removed: %s", old, error)
         if old.exists():
             message = f"{self.destination} is complete, but the old one remains as {old}"
             warnings.warn(message, stacklevel=4)

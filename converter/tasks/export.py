@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -23,6 +24,8 @@ from mlxport.converter.parity.verdict.judgement import NOISE_MULTIPLE, Judgement
 from mlxport.converter.parity.verdict.reference_data import Reference
 from mlxport.converter.parity.verdict.reference_file import load_reference
 from mlxport.converter.plan.record import Conversion, ModuleRecord
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,7 @@ class _Function:
                 expected = self(*wider)
                 mx.eval(expected)
             except Exception:  # whatever the model's code raises: it has no such size
+                _logger.debug("%s has no other size along axis %d", name, axis, exc_info=True)
                 continue
             problem = _difference(function, wider, expected)
             if problem:

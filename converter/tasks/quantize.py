@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -38,6 +39,8 @@ from mlxport.converter.plan.record import Conversion, Digests
 from mlxport.converter.plan.tensor import Tensor, TensorSpec, from_mlx
 from mlxport.converter.plan.torch_tensor import tensor_to_torch
 from mlxport.converter.plan.weight_plan import Entry, WeightPlan
+
+_logger = logging.getLogger(__name__)
 
 # Layers whose rows MLX quantises; a subclass may compute something else.
 _LAYERS = (nn.Linear, nn.Embedding)
@@ -247,7 +250,8 @@ def _obstacle(entry: Entry, specs: Mapping[str, TensorSpec], path: str) -> str:
         return f"its weight is {specs[f'{path}.weight'].dtype}"
     try:
         entry.invert(tuple(specs[name].outline() for name in entry.targets))
-    except ConversionError:
+    except ConversionError as error:
+        _logger.debug("%s is not quantized: %s", path, error)
         return "a norm was folded into its weight, so PyTorch cannot be given the quantized one"
     return ""
 

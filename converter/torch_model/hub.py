@@ -5,11 +5,14 @@ Needs huggingface_hub only where such an address is given.
 
 from __future__ import annotations
 
+import logging
 import re
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from mlxport.converter.errors import CheckpointError, OptionsError
+
+_logger = logging.getLogger(__name__)
 
 # pathlib makes one slash of two
 _ADDRESS = re.compile(r"hf:/{1,2}(?P<repo>[^/@]+/[^/@]+?)(?:@(?P<revision>.+))?")
@@ -94,6 +97,7 @@ def _wanted(repository: str, revision: str | None) -> list[str]:
     try:
         files = HfApi().list_repo_files(repository, revision=revision)
     except Exception:  # snapshot_download says what is wrong, or finds it in the cache
+        _logger.debug("the Hub does not list %s", repository, exc_info=True)
         return [*_SAFETENSORS, *CARRIED]
     top = [file for file in files if "/" not in file]
     weights = [file for file in top if is_one(file, _SAFETENSORS)]

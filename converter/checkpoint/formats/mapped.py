@@ -7,6 +7,7 @@ back; the file's content stays in the system's cache all the same. Needs no torc
 from __future__ import annotations
 
 import ctypes
+import logging
 import mmap
 import os
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,8 @@ from typing import Any
 import numpy.typing as npt
 
 from mlxport.converter.plan.tensor import Tensor
+
+_logger = logging.getLogger(__name__)
 
 _MAPS = Path("/proc/self/maps")
 
@@ -31,7 +34,8 @@ def mappings_of(path: Path) -> tuple[range, ...]:
     try:
         lines = _MAPS.read_bytes().splitlines()
         wanted = os.fsencode(os.path.realpath(path))
-    except OSError:
+    except OSError as error:
+        _logger.debug("the system does not tell where %s is mapped: %s", path, error)
         return ()
     found = []
     for line in lines:

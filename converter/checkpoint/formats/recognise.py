@@ -5,6 +5,7 @@ Needs no torch.
 
 from __future__ import annotations
 
+import logging
 import struct
 import tarfile
 import zipfile
@@ -15,6 +16,8 @@ from typing import BinaryIO
 from mlxport.converter.checkpoint.checkpoint import cleaned, printable
 from mlxport.converter.checkpoint.formats.safetensors_header import LENGTH_BYTES, MAX_HEADER
 from mlxport.converter.errors import CheckpointError
+
+_logger = logging.getLogger(__name__)
 
 
 class Format(Enum):
@@ -156,6 +159,7 @@ def _describe_tar(path: Path) -> str:
         with tarfile.open(path, "r:") as archive:
             names = archive.getnames()
     except (tarfile.TarError, OSError):
+        _logger.debug("%s: its members cannot be listed", path, exc_info=True)
         names = []
     if {"storages", "tensors", "pickle"} <= set(names):
         return f"{path} was written by PyTorch 0.1. Load it there and save its state dict again."

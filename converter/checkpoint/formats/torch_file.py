@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import warnings
 from pathlib import Path
@@ -19,6 +20,8 @@ from mlxport.converter.checkpoint.formats.recognise import Format, is_mappable, 
 from mlxport.converter.checkpoint.formats.state_dict import find_state_dict, memory_of, to_tensors
 from mlxport.converter.checkpoint.formats.torch_legacy import load_legacy
 from mlxport.converter.errors import CheckpointError, ConversionError
+
+_logger = logging.getLogger(__name__)
 
 
 def open_torch(path: Path, form: Format, key: str | None = None) -> Checkpoint:
@@ -87,6 +90,7 @@ def _load_legacy(path: Path) -> tuple[Any, tuple[str, ...]]:
             warnings.simplefilter("ignore")  # of TypedStorage, which the format is made of
             return load_legacy(path, module), _notes(module)
     except Exception:  # rarely used forms: storages that are views of others
+        _logger.debug("%s: read by torch, not mapped", path, exc_info=True)
         return _load_by_torch(path, mmap=False)
 
 
@@ -95,6 +99,7 @@ def _load_by_torch(path: Path, *, mmap: bool) -> tuple[Any, tuple[str, ...]]:
         return _load_weights_only(path, mmap), ()
     # AttributeError: torch cannot read its newest dtypes back from its oldest format
     except (pickle.UnpicklingError, AttributeError):
+        _logger.debug("%s: torch refuses it with weights_only", path, exc_info=True)
         module = InertPickle()
         return load_inert(str(path), module, mmap=mmap), _notes(module)
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+_logger = logging.getLogger(__name__)
 
 # renameat2 and renamex_np: exchange the two names.
 _AT_FDCWD = -100
@@ -48,12 +51,14 @@ def sibling(path: Path, purpose: str) -> Path:
 
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable, where the system lets folders be synchronised."""
-    with contextlib.suppress(PermissionError, IsADirectoryError):
+    try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+    except (PermissionError, IsADirectoryError) as error:
+        _logger.debug("%s is not synchronised: %s", folder, error)
 
 
 def sync_tree(folder: Path) -> None:
@@ -96,5 +101,6 @@ def _exchange(one: Path, other: Path) -> bool:
         here = ctypes.c_int(_AT_FDCWD)
         flags = ctypes.c_uint(_EXCHANGE)
         return int(libc.renameat2(here, names[0], here, names[1], flags)) == 0
-    except (OSError, AttributeError, TypeError):
+    except (OSError, AttributeError, TypeError) as error:
+        _logger.debug("the system does not exchange two names at once: %s", error)
         return False

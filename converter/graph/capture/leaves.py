@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -20,6 +21,8 @@ from mlxport.converter.rules.parametrization import (
     without_parametrizations,
 )
 from mlxport.converter.rules.registry import LayerSpec, Refusal, Rule, rule_for
+
+_logger = logging.getLogger(__name__)
 
 Calls = dict[str, list[Node]]  # call -> the ops it makes
 
@@ -115,7 +118,8 @@ def _shows(rule: Rule, module: torch.nn.Module, names: Iterable[str]) -> bool:
     """Whether a module's layer has these tensors as they are, but for the order of axes."""
     try:
         spec = build_spec(rule, module)
-    except Refusal:
+    except Refusal as reason:
+        _logger.debug("%s: its rule refuses: %s", type(module).__name__, reason)
         return False
     tensors = dict(_tensors(module))
     return all(stored_as(spec, name, tensors[name].ndim) is not None for name in names)

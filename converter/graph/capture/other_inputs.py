@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from mlxport.converter.graph.capture.dynamic import STATIC, input_shapes, number
 from mlxport.converter.graph.capture.size_guards import hold
 from mlxport.converter.graph.ir.size_reads import solved
 from mlxport.converter.graph.ir.sizes import Size
+
+_logger = logging.getLogger(__name__)
 
 STEPS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -139,6 +142,7 @@ class _Search:
         except Exception as error:  # a failed guard, or whatever an op of the model raises
             told = next((line for line in str(error).splitlines() if line.strip()), "")
             self.refusals[self.spelled(sizes)] = f"{type(error).__name__}: {told.strip()}"
+            _logger.debug("the captured program does not run at %s", sizes, exc_info=True)
             return False
         return hold(self.conditions, {self.names[s]: size for s, size in sizes.items()})
 

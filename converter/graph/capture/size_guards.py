@@ -8,6 +8,7 @@ the emitted model raises there.
 from __future__ import annotations
 
 import ast
+import logging
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from mlxport.converter.graph.capture.dynamic import Sizes, input_shapes, numbers
 from mlxport.converter.graph.ir.code import to_source
 from mlxport.converter.graph.ir.sizes import size_tree, tidy
 from mlxport.converter.torch_model.calls import bound_arguments
+
+_logger = logging.getLogger(__name__)
 
 FARTHEST = 130  # sizes are tried one by one up to this, or up to twice the example's
 LONGEST_PERIOD = 64
@@ -66,6 +69,7 @@ class Guards:
         except AssertionError as error:
             return str(error).removeprefix("Guard failed: ")
         except ZeroDivisionError:
+            _logger.debug("a guard divides by zero at %s", sizes, exc_info=True)
             return ""
         return None
 

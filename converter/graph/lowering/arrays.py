@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
+import logging
 import operator
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 import mlx.nn
@@ -29,6 +29,8 @@ from mlxport.converter.graph.ir.value import (
 from mlxport.converter.graph.lowering.constant_folding import Fixed
 from mlxport.converter.rules.parametrization import build_spec
 from mlxport.converter.rules.registry import LayerSpec, Refusal
+
+_logger = logging.getLogger(__name__)
 
 # What constants that ``forward`` computes are called in the class that keeps them.
 KEPT = "constant_"
@@ -166,8 +168,10 @@ class Arrays:
             rule = self.captured.leaves.get(path)
             self.specs[path] = None
             if rule is not None:
-                with suppress(Refusal):
+                try:
                     self.specs[path] = build_spec(rule, self.captured.torch_module(path))
+                except Refusal as reason:
+                    _logger.debug("%s: its rule refuses: %s", path, reason)
         return self.specs[path]
 
     def _held(self, path: str, ndim: int) -> tuple[str, Order] | None:

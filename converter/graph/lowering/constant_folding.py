@@ -9,14 +9,16 @@ checkpoint holds.
 
 from __future__ import annotations
 
+import logging
 import operator
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch.fx import Graph, Node
+
+_logger = logging.getLogger(__name__)
 
 LARGEST = 2**20  # elements
 
@@ -89,9 +91,12 @@ def _values(graph: Graph, constant: Callable[[Node], torch.Tensor | None]) -> di
             if tensor is not None:
                 values[node] = tensor
         elif all(n in values for n in node.all_input_nodes) and _is_pure(node):
-            with suppress(Exception), torch.no_grad():  # else it is left to the model
-                given: Any = torch.fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
-                values[node] = node.target(*given[0], **given[1])
+            given: Any = torch.fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+            try:
+                with torch.no_grad():
+                    values[node] = node.target(*given[0], **given[1])
+            except Exception:  # it is left to the model
+                _logger.debug("%s is not folded", node.target, exc_info=True)
     return values
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ from mlxport.converter.graph.lowering.move_columns import behind_flattened, is_m
 from mlxport.converter.graph.lowering.vouched_leaf import vouched_call
 from mlxport.converter.plan.record import ModuleRecord
 from mlxport.converter.rules.parametrization import build_spec
+
+_logger = logging.getLogger(__name__)
 
 
 def lower_leaf(
@@ -88,6 +91,7 @@ def lower_leaf(
         order = order_after(spec, arguments[0], len(shape))
         results = [Value(shape, dtype, order, variable_name(plain, cx.name))]
     lowered.leaves.setdefault(plain, Leaf(plain, spec))
+    _logger.debug("%s becomes %s", path, spec.target.__name__)
     if not is_mlx(spec.target):
         cx.bring(spec.target)
     code = call_of(names, owner, plain, arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import logging
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -30,6 +31,8 @@ from mlxport.converter.graph.lowering.problems import Problem
 from mlxport.converter.graph.lowering.walk import Walk
 from mlxport.converter.graph.source.body_lines import write_body
 from mlxport.converter.rules.registry import Refusal
+
+_logger = logging.getLogger(__name__)
 
 
 class ModuleLowering(Walk):
@@ -63,6 +66,7 @@ class ModuleLowering(Walk):
                 )
             except Refusal as reason:  # the ops it is made of may still be supported
                 self.tally.refusals[plain_path(path)] = str(reason)
+                _logger.debug("%s is lowered op by op, as its rule refuses: %s", path, reason)
             except Unsupported as reason:
                 name = type(self.captured.torch_module(path)).__name__
                 self.tally.problems[node] = Problem.at(node, name, path, str(reason))

@@ -6,6 +6,7 @@ gives, and all of them are reported.
 
 from __future__ import annotations
 
+import logging
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,8 +34,10 @@ from mlxport.converter.graph.lowering.axis_orders import name_of_node
 from mlxport.converter.graph.lowering.constant_folding import Folding
 from mlxport.converter.graph.lowering.follow_dtype import following
 from mlxport.converter.graph.lowering.leaf_lowering import as_linear
-from mlxport.converter.graph.lowering.problems import Problem, Tally
+from mlxport.converter.graph.lowering.problems import THE_MODEL, Problem, Tally
 from mlxport.converter.graph.ops.registry import OPS
+
+_logger = logging.getLogger(__name__)
 
 Preferences = Mapping[Provenance, Order]
 
@@ -151,7 +154,9 @@ class Walk:
         except Unsupported as reason:
             told = where_static(node, reason) if isinstance(reason, NotStatic) else reason
             self.tally.problems[node] = Problem.at(node, name, path, str(told))
+            _logger.debug("%s in %s is not supported: %s", name, path or THE_MODEL, told)
             return stand_in(node, cx)
+        _logger.debug("%s in %s is lowered", name, path or THE_MODEL)
         return result
 
     def _array(

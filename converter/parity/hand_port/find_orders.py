@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, product
@@ -24,6 +25,8 @@ from mlxport.converter.parity.verdict.compare import Array
 from mlxport.converter.parity.verdict.reference_data import Call, Reference, Value
 from mlxport.converter.plan.record import Layout, ModuleRecord
 from mlxport.converter.plan.tensor import MLX_DTYPE, Tensor
+
+_logger = logging.getLogger(__name__)
 
 # How many orders of a module's inputs are tried, where only its results can tell.
 _MOST_TRIED = 12
@@ -213,6 +216,7 @@ class Settling:
         try:
             values = [plain(array) for array in recall.outputs(call.inputs or ())]
         except Exception:  # the module's code, whatever it raises
+            _logger.debug("%s fails in the orders %s", record.path, orders, exc_info=True)
             return replace(found, outputs=())
         chosen = call.alone if record.results is None else [call.alone[k] for k in record.results]
         if len(values) != len(chosen):

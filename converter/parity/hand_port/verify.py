@@ -6,6 +6,7 @@ verified as a converted model is.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -45,6 +46,8 @@ from mlxport.converter.parity.verify_gradients import TorchModel
 from mlxport.converter.plan.record import Conversion, Layout, ModuleRecord
 from mlxport.converter.plan.weight_plan import WeightPlan
 from mlxport.converter.torch_model.calls import in_order
+
+_logger = logging.getLogger(__name__)
 
 
 def verify_hand_port(
@@ -153,6 +156,7 @@ class HandPort:
                 run = self.run(way)
             except ParityError as error:
                 failures.append(str(error))
+                _logger.debug("the model does not run on %s: %s", way, error)
                 continue
             runs.append(run)
             if run.complete:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -24,6 +25,8 @@ from mlxport.converter.plan.torch_tensor import tensor_from_torch
 from mlxport.converter.timings import stage
 from mlxport.converter.torch_model.calls import bound_arguments, every_module_called
 from mlxport.converter.torch_model.read_structure import signature_of
+
+_logger = logging.getLogger(__name__)
 
 
 class Recorder:
@@ -94,6 +97,7 @@ class Recorder:
             raise
         except Exception as error:  # whatever the model's code raises when its dtype is another
             self.fallback = f"float64 failed: {type(error).__name__}: {error}".splitlines()[0]
+            _logger.debug("the model does not run in float64", exc_info=True)
             return
         self.exact_outputs = [Kept(leaf) for leaf in tensors(result)]
 
@@ -247,6 +251,7 @@ class Recorder:
                         args, kwargs = (self.exact.get_submodule(first)(*args, **kwargs),), {}
                     result = self.exact.get_submodule(made.path)(*args, **kwargs)
             except Exception:  # state left by the run before; its own value stands in
+                _logger.debug("%s does not run alone in float64", made.path, exc_info=True)
                 return []
         return self._kept(result)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +19,8 @@ from mlxport.converter.parity.reference.torch_draws import TorchDraws
 from mlxport.converter.parity.verdict.reference_data import Gradients, Reference, Value
 from mlxport.converter.plan.torch_tensor import tensor_to_torch
 from mlxport.converter.torch_model.calls import every_module_called, in_order
+
+_logger = logging.getLogger(__name__)
 
 Given = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -54,6 +57,7 @@ def record_gradients(
     except ParityError:
         raise
     except Exception as error:  # whatever the model's code or autograd raises
+        _logger.debug("PyTorch fails to differentiate", exc_info=True)
         return Gradients(
             obstacle=f"PyTorch fails to differentiate: {type(error).__name__}: {error}"
         )
@@ -139,6 +143,7 @@ class _Differentiation:
             with in_float64(), self.draws.replayed():
                 found = self._run(exact, tree_map(wide, self.given))
         except Exception:  # whatever the model's code raises when its dtype is another
+            _logger.debug("no gradients in float64", exc_info=True)
             return None
         return None if isinstance(found, str) else found
 

@@ -5,6 +5,7 @@ Everything is made of the example, so that indices stay ones the model knows and
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +20,8 @@ from mlxport.converter.parity.reference.kept_values import Kept, tensors
 from mlxport.converter.parity.reference.reference import record_own, record_reference
 from mlxport.converter.parity.verdict.precision import PRECISIONS
 from mlxport.converter.parity.verdict.reference_data import Array, Reference, Value
+
+_logger = logging.getLogger(__name__)
 
 # positional and keyword arguments of a call
 Given = tuple[tuple[Any, ...], dict[str, Any]]
@@ -187,6 +190,7 @@ def recorded_trials(
         except Exception as error:  # the model's code, whatever it raises
             told = (str(error).splitlines() or [""])[0]
             notes.append(f"{trial.case} not judged: PyTorch fails: {type(error).__name__}: {told}")
+            _logger.debug("%s: PyTorch fails", trial.case, exc_info=True)
             continue
         yield replace(_with_moves(module, trial.given, reference), case=trial.case)
 

@@ -6,6 +6,7 @@ the MLX parameter, where PyTorch's goes the way of its tensor, by the steps of t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -30,6 +31,8 @@ from mlxport.converter.plan.steps import rearranges
 from mlxport.converter.plan.tensor import Tensor
 from mlxport.converter.plan.weight_plan import Entry as Planned
 from mlxport.converter.plan.weight_plan import WeightPlan
+
+_logger = logging.getLogger(__name__)
 
 
 def judge_gradients(
@@ -89,6 +92,7 @@ class _Gradients:
         try:
             of_targets, of_inputs = self._differentiate(targets, judged_inputs)
         except Exception as error:  # the model's code and MLX, whatever they raise
+            _logger.debug("MLX fails to differentiate", exc_info=True)
             first = str(error).splitlines()[0] if str(error) else ""
             problem = f"MLX fails to differentiate: {type(error).__name__}: {first}"
             of_targets, of_inputs, failure = {}, {}, problem

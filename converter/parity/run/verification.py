@@ -5,6 +5,7 @@ Needs mlx and numpy, never torch: the reference brings what PyTorch computed.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +37,8 @@ from mlxport.converter.parity.verdict.judgement import Judgement
 from mlxport.converter.parity.verdict.reference_data import Call, Reference, Value
 from mlxport.converter.plan.record import Conversion, Layout, ModuleRecord
 from mlxport.converter.timings import stage
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +145,7 @@ class Verification:
             with replayed(self.reference.draws[inside], self.draws[inside]):
                 outputs = pair.recall.outputs(call.inputs)
         except Exception as error:  # the module's code, whatever it raises
+            _logger.debug("%s fails on PyTorch's own input", record.path, exc_info=True)
             problem = f"fails on PyTorch's own input: {type(error).__name__}: {error}"
             verdicts = [Verdict((problem,), value.shape, value.dtype) for value in expected]
         else:
@@ -159,6 +163,7 @@ class Verification:
             with replayed(self.reference.draws, self.draws):
                 return run(self.model, self.inputs, self.named, compiled=True), ""
         except ParityError as error:
+            _logger.debug("mx.compile cannot run the model", exc_info=True)
             return None, f"mx.compile cannot run it ({str(error).splitlines()[0]})"
 
     def judge_outputs(
