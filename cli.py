@@ -8,17 +8,19 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from mlxport.converter import api
+from mlxport.converter.arguments import as_keyword, spelled
 from mlxport.converter.environment import keep_memory
 from mlxport.converter.errors import ConversionError, OptionsError, ParityError
 from mlxport.converter.progress import listening
@@ -34,7 +36,8 @@ def _exits(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
+            with spelled(_flag):
+                command(*args, **kwargs)
         except ConversionError as error:
             click.secho(f"Error: {error}", fg="red", err=True)
             sys.exit(error.exit_code)
@@ -76,6 +79,36 @@ _verbose = click.option(
     callback=_log_to_stderr,
     help="Show on stderr how long each stage took; -vv every op and every error passed over.",
 )
+
+
+def _flag(name: str, value: tuple[Any, ...]) -> str:
+    """Return the flag for a keyword of the library, with the value meant; `argument` calls it."""
+    if name == "channels_last":
+        return "--layout channels_last"
+    option = _options().get(name)
+    if option is None:
+        return as_keyword(name, value)
+    flag = max(option.opts, key=len)
+    texts = [text for one in value for text in _texts(one, option.multiple)]
+    return " ".join(f"{flag} {shlex.quote(text)}" for text in texts) or flag
+
+
+@cache
+def _options() -> dict[str, click.Option]:
+    """Return keyword -> the option that stands for it, of all commands."""
+    options = [p for command in main.commands.values() for p in command.params]
+    return {o.name: o for o in options if isinstance(o, click.Option) and o.name}
+
+
+def _texts(value: Any, multiple: bool) -> Iterator[str]:
+    """Yield what to write behind a flag, once for each time that it is to be given."""
+    if isinstance(value, Mapping):
+        pairs = (f"{name}={other}" for name, other in value.items())
+        yield from pairs if multiple else [json.dumps(value)]
+    elif isinstance(value, (list, tuple)):
+        yield from map(str, value) if multiple else [",".join(map(str, value))]
+    elif value is not True:
+        yield str(value)
 
 
 class _Source(click.Path):

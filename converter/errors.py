@@ -42,7 +42,7 @@ class StateDictError(ConversionError):
 class SeveralStateDictsError(StateDictError):
     """A file holds several state dicts and nothing says which is meant.
 
-    ``choices``: what ``--key`` may say -> the names in that state dict.
+    ``choices``: what ``key=`` may say -> the names in that state dict.
     """
 
     def __init__(self, message: str, choices: Mapping[str, tuple[str, ...]]) -> None:

@@ -17,6 +17,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
+# The files of converter/ itself: what every place may use, of the standard library alone.
+AT_THE_ROOT = ("arguments", "environment", "errors", "progress", "timings")
+
 # Top first: a place imports from the levels below its own, and from itself.
 LEVELS: list[set[str]] = [
     {"examples"},
@@ -34,7 +37,7 @@ LEVELS: list[set[str]] = [
     {"converter.checkpoint.formats"},
     {"converter.checkpoint.checkpoint"},
     {"converter.plan"},
-    {"layers", *(f"converter.{name}" for name in ("environment", "errors", "progress", "timings"))},
+    {"layers", *(f"converter.{name}" for name in AT_THE_ROOT)},
 ]
 
 # Imports between folders of one level that are meant, each with its reason.

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mlxport.converter.arguments import argument
 from mlxport.converter.environment import prepare
 from mlxport.converter.errors import OptionsError
 from mlxport.converter.timings import stage, timed
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from mlxport.converter.checkpoint.keys.rename import Patterns
     from mlxport.converter.tasks.coverage import Analysis
     from mlxport.converter.tasks.result import Converted
+
+# what speaks of a model that runs
+_OF_A_MODEL = (
+    *("inputs", "kwargs", "model_args", "channels_last", "dynamic", "dynamic_shapes"),
+    *("gradients", "fold_batchnorm", "input_kinds", "batch_sizes", "noise_multiple"),
+)
 
 
 @timed
@@ -120,24 +127,25 @@ def convert_checkpoint(
     of_model = of_model or bool(input_kinds) or batch_sizes is not None
     if model is None and (of_model or dynamic is not None or dynamic_shapes is not None):
         raise OptionsError(
-            "without --model there is no model to run: leave out --input, --input-file, --kwargs, "
-            "--model-args, --layout, --dynamic, --gradients, --fold-batchnorm, --input-kinds, "
-            "--batch-sizes and --noise-multiple, or name the model"
+            f"without {argument('model')} there is no model to run: leave out "
+            f"{', '.join(map(argument, _OF_A_MODEL))}, or name the model"
         )
     if quantize is not None and model is None:
         raise OptionsError(
-            "--quantize needs --model and --input: what it costs is measured by running the model. "
-            "A plan quantizes as its own model was."
+            f"{argument('quantize')} needs {argument('model')} and {argument('inputs')}: what it "
+            "costs is measured by running the model. A plan quantizes as its own model was."
         )
     if sum(said is not None for said in (model, plan, target)) + bool(layers) > 1:
+        ways = ", ".join(map(argument, ("model", "plan", "target")))
         raise OptionsError(
-            "--model, --plan, --target and --layer each say what the weights are: give one"
+            f"{ways} and {argument('layers')} each say what the weights are: give one"
         )
     source = resolved(source)
     if plan is not None:
         if dtype is not None:
             raise OptionsError(
-                "--plan keeps the dtypes of its model: for others convert with --model and --dtype"
+                f"{argument('plan')} keeps the dtypes of its model: for others convert with "
+                f"{argument('model')} and {argument('dtype')}"
             )
         with stage("imports"):
             from mlxport.converter.tasks.convert_by_plan import convert_by_plan
@@ -155,7 +163,8 @@ def convert_checkpoint(
 
         return convert_weights(source, output, layers=layers, dtype=dtype, **common)
     if not (inputs or kwargs):
-        raise OptionsError("--model needs an example input: --input 1,1,32,48,40 (inputs=[…])")
+        example = argument("inputs", ["1,1,32,48,40"])
+        raise OptionsError(f"{argument('model')} needs an example input: {example}")
     with stage("imports"):
         from mlxport.converter.tasks.convert import convert_checkpoint
     from mlxport.converter.plan.quantize_step import parse_settings
@@ -205,7 +214,10 @@ def analyze_checkpoint(
     """
     prepare()
     if model is None or not (inputs or kwargs):
-        raise OptionsError("an analysis needs the model and its inputs: --model and --input")
+        raise OptionsError(
+            f"an analysis needs the model and its inputs: {argument('model')} and "
+            f"{argument('inputs')}"
+        )
     from mlxport.converter.tasks.analyze import analyze_checkpoint
 
     return analyze_checkpoint(

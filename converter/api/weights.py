@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlxport.converter.arguments import argument
 from mlxport.converter.environment import prepare
 from mlxport.converter.errors import OptionsError
 from mlxport.converter.torch_model.hub import resolved
@@ -87,9 +88,12 @@ def inspect(
     prepare()
     source = resolved(source)
     if target is None and model_args:
-        raise OptionsError("--model-args without --target: nothing takes them")
+        raise OptionsError(
+            f"{argument('model_args')} without {argument('target')}: nothing takes them"
+        )
     if (target is not None) + (plan is not None) + bool(layers) > 1:
-        raise OptionsError("--plan, --target and --layer each say what the weights are: give one")
+        ways = f"{argument('plan')}, {argument('target')} and {argument('layers')}"
+        raise OptionsError(f"{ways} each say what the weights are: give one")
     if plan is not None:
         from mlxport.converter.tasks.convert_by_plan import inspect_by_plan
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,10 +73,10 @@ def cleaned(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def described(key: str, names: tuple[str, ...]) -> str:
-    """Return a state dict's key, how many tensors it holds and the first of their names."""
+def first_names(names: Sequence[str]) -> str:
+    """Return how many tensors a state dict holds and the first of their names."""
     first = ", ".join(map(printable, names[:2])) + (", …" if len(names) > 2 else "")
-    return f"{printable(key)}: {len(names)} tensors ({first})"
+    return f"{len(names)} tensors ({first})"
 
 
 def _sha256(path: Path, stop: threading.Event) -> str:

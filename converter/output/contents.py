@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.formats.index import open_index
 from mlxport.converter.checkpoint.formats.safetensors import open_safetensors
@@ -252,8 +253,8 @@ def use_device(name: str) -> None:
     if not present[name]:
         found = ", ".join(device for device, there in present.items() if there)
         raise DeviceError(
-            f"--device {name}: this machine has {found} only. Copy the output folder to a machine "
-            f"with {name}, install mlx and mlxport there, and run: "
+            f"{argument('device', name)}: this machine has {found} only. Copy the output folder to "
+            f"a machine with {name}, install mlx and mlxport there, and run: "
             f"mlxport verify OUT --device {name}"
         )
     mx.set_default_device(mx.Device(mx.cpu if name == "cpu" else mx.gpu))

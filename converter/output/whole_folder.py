@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
+from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.writing.atomic import (
     sibling,
     swap_folders,
@@ -103,8 +104,8 @@ class OutputFolder:
             return
         if not self.overwrite:
             raise OptionsError(
-                f"{self.destination} exists already. Name another folder, or pass --overwrite "
-                "(overwrite=True) to replace it."
+                f"{self.destination} exists already. Name another folder, or pass "
+                f"{argument('overwrite', True)} to replace it."
             )
         if not self._is_replaceable():
             raise OptionsError(

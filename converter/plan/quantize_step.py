@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
+from mlxport.converter.arguments import argument
 from mlxport.converter.errors import ConversionError, OptionsError
 from mlxport.converter.plan.tensor import MLX_DTYPE, Tensor, TensorSpec, from_mlx, to_mlx
 
@@ -51,7 +52,7 @@ def parse_settings(given: str | Mapping[str, Any]) -> Settings:
     if isinstance(given, str):
         parts = [part.partition("=") for part in given.split(",")]
         pairs = {name.strip(): value.strip() for name, _, value in parts}
-    said = f"--quantize {given}"
+    said = argument("quantize", given)
     expected = "expected bits=4,group_size=64 or mode=mxfp4, say"
     mode = pairs.get("mode", "affine") if isinstance(pairs, Mapping) else None
     if not isinstance(pairs, Mapping) or set(pairs) - {"bits", "group_size", "mode"}:

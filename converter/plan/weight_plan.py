@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlxport.converter.arguments import argument
 from mlxport.converter.errors import ConversionError, StateDictError
 from mlxport.converter.plan.steps import Step, step_from_json, step_to_json
 from mlxport.converter.plan.tensor import Tensor, TensorSpec
@@ -168,7 +169,7 @@ class WeightPlan:
             raise StateDictError.listing(
                 f"the checkpoint does not fit the plan: {len(problems)} keys differ",
                 problems,
-                "Convert with --model to make a plan for this checkpoint.",
+                f"Convert with {argument('model')} to make a plan for this checkpoint.",
             )
 
     def to_json(self) -> dict[str, Any]:

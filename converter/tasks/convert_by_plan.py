@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.formats.in_memory import checkpoint_of
 from mlxport.converter.checkpoint.formats.open_checkpoint import open_checkpoint
@@ -167,7 +168,7 @@ def fit(
     if not plan.specs:
         raise StateDictError(
             "the plan does not say which tensors it expects: it was made for one layer, or by an "
-            "older mlxport. Convert with --model to make a plan for this checkpoint."
+            f"older mlxport. Convert with {argument('model')} to make a plan for this checkpoint."
         )
     ties = {**plan.ties, **plan.aliases}
     keys = match_keys(
@@ -196,7 +197,8 @@ def _check_ties(ties: Mapping[str, str], keys: Mapping[str, str], checkpoint: Ch
         raise StateDictError.listing(
             "the plan's model has one tensor where the checkpoint has two that differ:",
             problems,
-            "The checkpoint belongs to a model that does not tie them: convert it with --model.",
+            "The checkpoint belongs to a model that does not tie them: convert it with "
+            f"{argument('model')}.",
         )
 
 
@@ -222,8 +224,8 @@ def _check_casts(plan: WeightPlan, allow_lossy_cast: bool) -> None:
         raise StateDictError.listing(
             f"{len(lossy)} tensors could be rounded when cast to the plan's dtypes:",
             lossy,
-            "Pass --allow-lossy-cast (allow_lossy_cast=True), or convert with --model to keep "
-            "their dtypes.",
+            f"Pass {argument('allow_lossy_cast', True)}, or convert with {argument('model')} to "
+            "keep their dtypes.",
         )
 
 
@@ -258,6 +260,6 @@ def _unverified(other: Path, runs: bool) -> str:
         return f"there is no model.py beside the plan in {other}: weights alone were converted"
     return (
         f"parity was not judged: the reference in {other} is of other weights. To hold these to "
-        "PyTorch, convert them with --model, or call mlxport.verify(result.model, torch_model, "
-        "inputs)"
+        f"PyTorch, convert them with {argument('model')}, or call mlxport.verify(result.model, "
+        "torch_model, inputs)"
     )

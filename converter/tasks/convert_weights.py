@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint, printable
 from mlxport.converter.checkpoint.formats.open_checkpoint import open_checkpoint
 from mlxport.converter.checkpoint.keys.bind import OUTSIDE, cast_floats, decode_float8
@@ -24,8 +25,6 @@ from mlxport.converter.plan.tensor import TensorSpec
 from mlxport.converter.plan.weight_plan import Entry, WeightPlan
 from mlxport.converter.tasks.inspection import Inspection, Row, settled_by, ties_of
 from mlxport.converter.tasks.result import Converted
-
-_NO_MODEL = "weights alone were converted: give --model and --input for a model that runs"
 
 
 def inspect(
@@ -63,7 +62,7 @@ def convert_weights(
     overwrite: bool = False,
     weights_only: bool = False,
 ) -> Converted:
-    """Convert weights alone, by evidence and ``--layer``; see ``mlxport.convert_checkpoint``.
+    """Convert weights alone, by evidence and ``layers``; see ``mlxport.convert_checkpoint``.
 
     Raises:
         StateDictError: what some tensors are is open; all are listed with what would settle them.
@@ -78,7 +77,7 @@ def convert_weights(
         found = convert_by(
             folder, plan, checkpoint, own, dtype=dtype, max_shard_size=max_shard_size
         )
-    return replace(found, notes=(*checkpoint.notes, _NO_MODEL))
+    return replace(found, notes=(*checkpoint.notes, _no_model()))
 
 
 def convert_by(
@@ -119,6 +118,11 @@ def convert_by(
         named = ", ".join(map(printable, decoded))
         warnings.append(f"MLX has no float8: decoded to bfloat16, which holds every value: {named}")
     return Converted(None, "", conversion, None, (), tuple(warnings))
+
+
+def _no_model() -> str:
+    given = f"{argument('model')} and {argument('inputs')}"
+    return f"weights alone were converted: give {given} for a model that runs"
 
 
 def _sources(checkpoint: Checkpoint, prefix: str | None) -> dict[str, Source]:
@@ -163,7 +167,7 @@ def _plan(
         if reading.ignored:
             ignored.update(dict.fromkeys(source.keys, reading.ignored))
         elif reading.steps is None:
-            said = ("--layer " if reading.options else "") + settled_by(name, reading.options)
+            said = settled_by(name, reading.options)
             problems.append(f"{said}  {source.spec.shape}: {reading.evidence}")
         else:
             entries.append(Entry(source.keys, (name,), (*source.steps, *reading.steps)))
@@ -171,8 +175,8 @@ def _plan(
         raise StateDictError.listing(
             f"what {len(problems)} tensors are is open:",
             problems,
-            "Say --layer (layers=[…]) for each, '*=Conv' for most and the others after it, or "
-            "convert with --model, which knows. `mlxport inspect` shows all tensors.",
+            f"Say {argument('layers')} for each, '*=Conv' for most and the others after it, or "
+            f"convert with {argument('model')}, which knows. `mlxport inspect` shows all tensors.",
         )
     specs = {key: TensorSpec.of(tensor) for key, tensor in checkpoint.tensors.items()}
     used = {key for entry in entries for key in entry.sources} | set(ignored)

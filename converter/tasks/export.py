@@ -13,6 +13,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.writing.atomic import sibling, sync_folder
 from mlxport.converter.errors import CheckpointError, ConversionError, OptionsError, ParityError
 from mlxport.converter.output.contents import read_conversion, use_device
@@ -172,7 +173,7 @@ class _Function:
             outputs = function(*self.inputs)
             mx.eval(outputs)
         except (ValueError, RuntimeError) as error:
-            advice = " Export it without --shapeless: its shapes are then fixed."
+            advice = f" Export it without {argument('shapeless')}: its shapes are then fixed."
             raise ConversionError(
                 f"MLX cannot export {type(self.model).__name__}: {error}"
                 f"{advice if shapeless else ''}"
@@ -213,13 +214,14 @@ class _Function:
                 shapes = ", ".join(str(tuple(x.shape)) for x in wider)
                 raise ParityError(
                     f"MLX exports {name} without shapes, but the function is wrong for the inputs "
-                    f"{shapes}: {problem}. Export it without --shapeless, one file for each shape."
+                    f"{shapes}: {problem}. Export it without {argument('shapeless')}, one file for "
+                    "each shape."
                 )
             checked += 1
         if not checked:
             raise ParityError(
                 f"{name} takes no other shapes, so a shapeless function cannot be checked. "
-                "Export it without --shapeless."
+                f"Export it without {argument('shapeless')}."
             )
 
     def _problems(self, k: int, output: mx.array, judgement: Judgement) -> Sequence[str]:
@@ -295,6 +297,6 @@ def _check(destination: Path, overwrite: bool) -> None:
         raise OptionsError(f"{destination} cannot be written: name a file in a folder that exists.")
     if destination.exists() and not overwrite:
         raise OptionsError(
-            f"{destination} exists already. Name another file, or pass --overwrite "
-            "(overwrite=True) to replace it."
+            f"{destination} exists already. Name another file, or pass "
+            f"{argument('overwrite', True)} to replace it."
         )

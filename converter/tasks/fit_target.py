@@ -11,6 +11,7 @@ from typing import Any
 
 import mlx.nn as nn
 
+from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint, printable
 from mlxport.converter.checkpoint.keys.folds import Source, plain_sources
 from mlxport.converter.checkpoint.keys.infer_layout import COUNTERS
@@ -263,6 +264,6 @@ def _structure_notes(result: Loaded) -> Iterator[str]:
 def _advice(result: Loaded) -> Iterator[str]:
     if result.missing and result.unexpected:
         yield (
-            "Layers of other names: rename={'old.*.conv': 'new.*.0'} (--rename OLD=NEW) maps the "
+            f"Layers of other names: {argument('rename', {'old.*.conv': 'new.*.0'})} maps the "
             "checkpoint's to the model's."
         )

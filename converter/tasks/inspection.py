@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mlxport.converter.checkpoint.checkpoint import Checkpoint, described, printable
+from mlxport.converter.arguments import argument
+from mlxport.converter.checkpoint.checkpoint import Checkpoint, first_names, printable
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Row:
         kind: class of torch.nn, ``"as it is"``, ``"counter"`` or ``"open"``.
         becomes: the shape in MLX; None where it is open or left out.
         evidence: why it is taken for that.
-        options: where it is open, what ``--layer`` may say of it.
+        options: where it is open, what ``layers=`` may say of it.
         target: the parameter of the MLX model it goes to, where that model was given.
     """
 
@@ -48,7 +49,7 @@ class Inspection:
         notes: what was left out and why.
         tensors: in the checkpoint's order; none where it holds several state dicts.
         ties: groups of keys that are one tensor.
-        choices: where it holds several state dicts, what ``--key`` may say -> the names in it.
+        choices: where it holds several state dicts, what ``key=`` may say -> the names in it.
         problems: what does not fit the MLX model that was given, one line each.
     """
 
@@ -67,7 +68,7 @@ class Inspection:
     def to_text(self) -> str:
         """Return it as a table, and what is open after it."""
         if self.choices:
-            listed = [f"  --key {described(key, names)}" for key, names in self.choices.items()]
+            listed = [f"  {_choice(key, names)}" for key, names in self.choices.items()]
             heading = f"{len(listed)} state dicts are in {self.path}. Each is shown by its key:"
             return "\n".join([heading, *listed])
         cells = [
@@ -91,11 +92,17 @@ class Inspection:
         lines += ["", f"{len(self.tensors)} tensors, {_size(total)}"]
         lines += [f"one tensor: {', '.join(map(printable, group))}" for group in self.ties]
         if open_rows := [row for row in self.tensors if row.kind == "open"]:
-            lines += ["", f"{len(open_rows)} are open. --model settles them all, or --layer each:"]
+            ways = f"{argument('model')} decides on them all, or {argument('layers')} on each"
+            lines += ["", f"{len(open_rows)} are open. {ways}:"]
             lines += [f"  {settled_by(row.name, row.options)}" for row in open_rows]
         if self.problems:
             lines += ["", f"{len(self.problems)} do not fit:", *(f"  {p}" for p in self.problems)]
         return "\n".join(lines)
+
+
+def _choice(key: str, names: Sequence[str]) -> str:
+    """Return how to choose a state dict, and what is in it."""
+    return f"{argument('key', printable(key))}: {first_names(names)}"
 
 
 def _becomes(row: Row) -> str:
@@ -116,7 +123,7 @@ def ties_of(checkpoint: Checkpoint) -> tuple[tuple[str, ...], ...]:
 def settled_by(name: str, options: Sequence[str]) -> str:
     """Return ``name=Conv3d | ConvTranspose3d`` of options for one tensor."""
     if not options:
-        return f"{printable(name)}: only --model settles it"
+        return f"{printable(name)}: only {argument('model')} decides on it"
     name, _, first = options[0].rpartition("=")
     kinds = " | ".join([first, *(option.rpartition("=")[2] for option in options[1:])])
     return f"{printable(name)}={kinds}"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
+from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint, printable
 from mlxport.converter.checkpoint.keys.match import match_keys
 from mlxport.converter.checkpoint.writing.finite import non_finite
@@ -117,8 +118,7 @@ def _dtypes(
         raise StateDictError.listing(
             f"{len(lossy)} tensors could be rounded when cast to the model's dtypes:",
             lossy,
-            "Cast the model first (model.float()), or pass --allow-lossy-cast "
-            "(allow_lossy_cast=True).",
+            f"Cast the model first (model.float()), or pass {argument('allow_lossy_cast', True)}.",
         )
     return result
 

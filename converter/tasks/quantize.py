@@ -14,6 +14,7 @@ import mlx.nn as nn
 import torch
 from mlx.utils import tree_flatten
 
+from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.errors import ConversionError
 from mlxport.converter.graph.source.model_py import loading_quantized
@@ -238,7 +239,8 @@ def _choose(whole: Whole, settings: Settings) -> tuple[tuple[str, ...], dict[str
             left[path] = f"MLX's quantized embedding gives bfloat16 in mode {settings.mode}"
     if len(left) == len(modules):
         raise ConversionError.listing(
-            f"--quantize: no Linear or Embedding of {len(modules)} can be quantized to {settings}:",
+            f"{argument('quantize')}: no Linear or Embedding of {len(modules)} can be quantized to "
+            f"{settings}:",
             (f"{path}: {why}" for path, why in left.items()),
         )
     return tuple(path for path in modules if path not in left), left

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
+from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.formats.mapped import released
 from mlxport.converter.checkpoint.formats.safetensors import open_safetensors
@@ -88,7 +89,7 @@ def restore(
         raise ConversionError.listing(
             "these tensors cannot be given back:",
             (f"{', '.join(keys)}: {why}" for why, keys in _by_reason(needed).items()),
-            "--partial (partial=True) writes the others.",
+            f"{argument('partial', True)} writes the others.",
         )
     _check_ties(plan, weights.tensors, lost)
     specs |= {key: TensorSpec.of(tensor) for key, tensor in kept.items()}
@@ -107,7 +108,7 @@ def _checked(path: Path, overwrite: bool) -> Path:
         raise OptionsError(f"{path}: the ending says what is to be written: one of {endings}")
     if path.exists() and (not overwrite or path.is_dir()):
         raise OptionsError(
-            f"{path} exists already. Name another file, or pass --overwrite (overwrite=True) to "
+            f"{path} exists already. Name another file, or pass {argument('overwrite', True)} to "
             "replace it."
         )
     if not path.parent.is_dir():

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from mlxport.converter.arguments import argument
 from mlxport.converter.errors import OptionsError
 from mlxport.converter.torch_model.calls import parameters_of
 
@@ -178,7 +179,8 @@ class _Call:
             OptionsError: anything.
         """
         if self.problems:
-            heading = "the inputs (--input, --input-file, --kwargs) cannot be taken:"
+            given = f"{argument('inputs')}, {argument('kwargs')}"
+            heading = f"the inputs ({given}) cannot be taken:"
             raise OptionsError.listing(heading, self.problems)
 
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from mlxport.converter.arguments import argument
 from mlxport.converter.errors import OptionsError
 from mlxport.converter.timings import stage
 
@@ -33,7 +34,7 @@ def make_model(name: str, arguments: Mapping[str, Any] | None = None) -> torch.n
     """
     import torch
 
-    made: torch.nn.Module = _make("--model", name, arguments or {}, torch.nn.Module)
+    made: torch.nn.Module = _make("model", name, arguments or {}, torch.nn.Module)
     return made
 
 
@@ -41,14 +42,15 @@ def make_target(name: str, arguments: Mapping[str, Any] | None = None) -> mlx.nn
     """Import ``pkg.mod:factory`` and return the MLX model it gives; as `make_model`."""
     import mlx.nn
 
-    made: mlx.nn.Module = _make("--target", name, arguments or {}, mlx.nn.Module)
+    made: mlx.nn.Module = _make("target", name, arguments or {}, mlx.nn.Module)
     return made
 
 
-def _make(option: str, name: str, arguments: Mapping[str, Any], cls: type[Any]) -> Any:
+def _make(keyword: str, name: str, arguments: Mapping[str, Any], cls: type[Any]) -> Any:
+    said = argument(keyword, name)
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
-        raise OptionsError(f"{option} {name}: expected pkg.mod:factory, e.g. nets.unet:UNet3d")
+        raise OptionsError(f"{said}: expected pkg.mod:factory, e.g. nets.unet:UNet3d")
     _search_here()
     try:
         found: Any = importlib.import_module(module_name)
@@ -56,10 +58,9 @@ def _make(option: str, name: str, arguments: Mapping[str, Any], cls: type[Any]) 
             found = getattr(found, part)
     except Exception as error:
         raise OptionsError(
-            f"{option} {name}: cannot be imported from {os.getcwd()}: "
-            f"{type(error).__name__}: {error}"
+            f"{said}: cannot be imported from {os.getcwd()}: {type(error).__name__}: {error}"
         ) from error
-    return _built(f"{option} {name}", found, arguments, cls)
+    return _built(said, found, arguments, cls)
 
 
 def import_registrations(names: Iterable[str]) -> None:
@@ -76,7 +77,9 @@ def import_registrations(names: Iterable[str]) -> None:
         except Exception as error:
             problems.append(f"{name}: {type(error).__name__}: {error}")
     if problems:
-        raise OptionsError.listing(f"--import: cannot be imported from {os.getcwd()}:", problems)
+        raise OptionsError.listing(
+            f"{argument('imports')}: cannot be imported from {os.getcwd()}:", problems
+        )
 
 
 def _search_here() -> None:
@@ -95,7 +98,8 @@ def _built(said: str, found: Any, arguments: Mapping[str, Any], cls: type[Any]) 
         raise OptionsError(
             f"{said}: calling it with {dict(arguments) or 'no arguments'} failed: "
             f"{type(error).__name__}: {error}\n"
-            "Write a function without arguments that builds your model, or give --model-args."
+            "Write a function without arguments that builds your model, or give "
+            f"{argument('model_args')}."
         ) from error
     if not isinstance(model, cls):
         package = cls.__module__.partition(".")[0]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import TreeSpec, tree_flatten
 
+from mlxport.converter.arguments import argument
 from mlxport.converter.errors import CaptureError
 from mlxport.converter.plan.structure import Key, Kind, Signature, Structure
 from mlxport.converter.torch_model.calls import spread_arguments
@@ -132,8 +133,8 @@ def _refusal(cls: type) -> str:
     if cls.__name__.endswith("Cache"):
         return (
             f"a {cls.__name__}, which holds keys and values from one call to the next. An MLX "
-            'model made here keeps no such state: pass use_cache=False (kwargs={"use_cache": False}'
-            ", --kwargs '{\"use_cache\": false}', or the model's config)."
+            "model made here keeps no such state: pass use_cache=False "
+            f"({argument('kwargs', {'use_cache': False})}, or the model's config)."
         )
     if dataclasses.is_dataclass(cls):
         return (

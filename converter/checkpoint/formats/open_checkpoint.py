@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.formats.index import open_index
 from mlxport.converter.checkpoint.formats.recognise import DISTRIBUTED, Format, recognise
@@ -66,7 +67,7 @@ def _open_file(path: Path, key: str | None) -> Checkpoint:
         if key is not None:
             raise OptionsError(
                 f"{path} is a {form.value} file, a flat list of tensors: nothing in it is named by "
-                f"a key. Leave out --key {key}."
+                f"a key. Leave out {argument('key', key)}."
             )
         return open_safetensors(path) if form is Format.SAFETENSORS else open_index(path, _shard)
     # Only now: on a Mac without torch, safetensors files still open.

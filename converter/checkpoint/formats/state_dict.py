@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from mlxport.converter.checkpoint.checkpoint import described, printable
+from mlxport.converter.arguments import argument
+from mlxport.converter.checkpoint.checkpoint import first_names, printable
 from mlxport.converter.checkpoint.formats.inert_pickle import Placeholder
 from mlxport.converter.checkpoint.formats.recognise import is_inflated
 from mlxport.converter.errors import CheckpointError, SeveralStateDictsError, StateDictError
@@ -25,7 +26,7 @@ from mlxport.converter.plan.torch_tensor import tensor_from_torch
 ROOT = "."
 
 # Words in the names of what training keeps beside the weights; only looked into where there is
-# nothing else, or by --key.
+# nothing else, or by its key.
 _TRAINING = {"opt", "optim", "optimizer", "optimizers", "scheduler", "schedulers", "scaler"}
 _TRAINING |= {"rng", "callbacks", "loops", "logging", "metrics", "extra"}
 _MODULE_PARTS = {"_parameters", "_buffers", "_modules"}
@@ -218,13 +219,14 @@ def _only(everything: list[Candidate], path: Path) -> Candidate:
         )
     if len(left) > 1:
         heading = f"{path}: {len(left)} mappings in it could be the state dict:"
-        lines = [heading, *(f"  {line}" for line in _shown(left)), _ADVICE]
+        lines = [heading, *(f"  {line}" for line in _shown(left)), _advice()]
         choices = {candidate.key: tuple(candidate.tensors) for candidate in left}
         raise SeveralStateDictsError("\n".join(lines), choices)
     return left[0]
 
 
-_ADVICE = "Say which one is meant: --key NAME (key=… in Python)."
+def _advice() -> str:
+    return f"Say which one is meant: {argument('key', 'NAME')}."
 
 
 def _named(everything: list[Candidate], path: Path, key: str) -> Candidate:
@@ -235,13 +237,13 @@ def _named(everything: list[Candidate], path: Path, key: str) -> Candidate:
             f"{path}: {len(matching) or 'no'} mappings of tensors stand under key {key!r}; "
             "there are:",
             _shown(matching or everything) or ["none"],
-            _ADVICE,
+            _advice(),
         )
     return matching[0]
 
 
 def _shown(candidates: Iterable[Candidate]) -> list[str]:
-    return [described(candidate.key, tuple(candidate.tensors)) for candidate in candidates]
+    return [f"{printable(c.key)}: {first_names(tuple(c.tensors))}" for c in candidates]
 
 
 def _is_training(path: tuple[str, ...]) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.keys.folds import Source
 from mlxport.converter.errors import OptionsError
 from mlxport.converter.plan.steps import Step, bilinear_weight, conv_transpose_weight, conv_weight
@@ -39,7 +40,8 @@ class Choice:
     groups: int | None = None
 
     def __str__(self) -> str:
-        return f"--layer {self.glob}={self.kind}" + (f":{self.groups}" if self.groups else "")
+        groups = f":{self.groups}" if self.groups else ""
+        return argument("layers", [f"{self.glob}={self.kind}{groups}"])
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Reading:
         kind: class of torch.nn, or ``"as it is"``.
         steps: to MLX's layout; None where it is open or left out.
         evidence: why it is taken for that.
-        options: where it is open, what could be said of it, one after ``--layer`` each.
+        options: where it is open, what ``layers=`` may say of it.
         ignored: why it is left out; empty where it is not.
     """
 
@@ -62,7 +64,7 @@ class Reading:
 
 
 def parse_layers(options: Sequence[str]) -> list[Choice]:
-    """Return the choices of ``--layer GLOB=CLASS[:groups]`` options.
+    """Return the choices of ``GLOB=CLASS[:groups]`` texts.
 
     Raises:
         OptionsError: an option does not read so; all are listed.
@@ -83,7 +85,8 @@ def parse_layers(options: Sequence[str]) -> list[Choice]:
             ["Conv[1d|2d|3d]", "ConvTranspose[1d|2d|3d][:groups]", "Bilinear", *_KEPT]
         )
         raise OptionsError.listing(
-            "expected --layer GLOB=CLASS, with one of these classes: " + classes, problems
+            f"{argument('layers')}: expected GLOB=CLASS, with one of these classes: {classes}",
+            problems,
         )
     return choices
 

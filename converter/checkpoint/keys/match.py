@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Container, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
+from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import printable
 from mlxport.converter.errors import ConversionError, StateDictError
 
@@ -189,8 +190,8 @@ def _misfit(sides: _Sides, attempts: list[_Attempt]) -> ConversionError:
 
 def _prefix_hints(attempts: list[_Attempt]) -> list[str]:
     return [
-        f"All keys of the model are there under {a.strip!r}: --prefix {a.strip!r} leaves the "
-        f"{len(a.unexpected)} other keys out."
+        f"All keys of the model are there under {a.strip!r}: {argument('prefix', a.strip)} leaves "
+        f"the {len(a.unexpected)} other keys out."
         for a in attempts
         if a.strip and not a.missing and not a.misshapen
     ]

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
+from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint, printable
 from mlxport.converter.errors import OptionsError
 
@@ -22,13 +23,13 @@ Patterns: TypeAlias = "Mapping[str, str] | Mapping[str | re.Pattern[str], str]"
 
 
 def parse_renames(options: Sequence[str]) -> dict[str | re.Pattern[str], str]:
-    """Return the patterns of ``--rename OLD=NEW`` options.
+    """Return the patterns of ``OLD=NEW`` texts.
 
     Raises:
         OptionsError: an option has no ``=``.
     """
     if problems := [option for option in options if "=" not in option]:
-        raise OptionsError(f"--rename {', '.join(problems)}: expected OLD=NEW")
+        raise OptionsError(f"{argument('rename')}: expected OLD=NEW, got {', '.join(problems)}")
     pairs = (option.rpartition("=")[::2] for option in options)
     return dict(pairs)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.formats.mapped import release, released
 from mlxport.converter.checkpoint.writing.digest import examine
@@ -183,7 +184,9 @@ def parse_size(size: int | str | None) -> int | None:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]I?B|)", str(size).strip().upper())
     value = int(float(match[1]) * _UNITS[match[2]]) if match else 0
     if value < 1:
-        raise OptionsError(f"--max-shard-size {size}: expected a size such as 5GB or 512MiB")
+        raise OptionsError(
+            f"{argument('max_shard_size', size)}: expected a size such as 5GB or 512MiB"
+        )
     return value
 
 
@@ -205,5 +208,5 @@ def _check_dtypes(specs: Mapping[str, TensorSpec]) -> None:
         raise StateDictError.listing(
             "MLX has no such dtype:",
             problems,
-            "--dtype float32 (dtype='float32') casts all floating-point weights.",
+            f"{argument('dtype', 'float32')} casts all floating-point weights.",
         )

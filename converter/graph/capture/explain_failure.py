@@ -11,6 +11,8 @@ from types import TracebackType
 
 import torch
 
+from mlxport.converter.arguments import argument
+
 _TORCH = Path(torch.__file__).parent
 _HERE = Path(__file__).parents[1]
 
@@ -68,8 +70,8 @@ def rejected(model: str, inputs: str, error: Exception) -> str:
         inputs: the inputs in words.
         error: what the model raised.
     """
-    advice = "Give shapes the model accepts (--input)."
-    for pattern, better in _REJECTIONS:
+    advice = f"Give shapes the model accepts ({argument('inputs')})."
+    for pattern, better in _rejections():
         if re.search(pattern, str(error)):
             advice = better
     place = _at(_own(list(_places(error))))
@@ -172,22 +174,25 @@ _KINDS = (
     ),
 )
 
-_REJECTIONS = (
-    (
+
+def _rejections() -> Iterator[tuple[str, str]]:
+    """Yield what the errors of models read like, and what to do about it."""
+    indices = argument("inputs", ["int64:1,16:0..99"])
+    yield (
         r"index out of range",
-        "Integers go beyond an embedding or an axis: set their range, --input int64:1,16:0..99.",
-    ),
-    (r"scalar types: Long, Int", "Indices are integers: --input int64:1,16:0..99."),
-    (
+        f"Integers go beyond an embedding or an axis: set their range, {indices}.",
+    )
+    yield r"scalar types: Long, Int", f"Indices are integers: {indices}."
+    yield (
         r"have the same dtype|expected scalar type|expected m1 and m2",
         "Give floating inputs in the model's own dtype.",
-    ),
-    (
+    )
+    yield (
         r"unexpected keyword argument|missing \d+ required|positional arguments? but",
-        "Give the arguments of its forward() (--input, by name --input mask=bool:1,16).",
-    ),
-    (
+        f"Give the arguments of its forward() ({argument('inputs')}, by name "
+        f"{argument('inputs', ['mask=bool:1,16'])}).",
+    )
+    yield (
         r"Need attn_mask if specifying the is_causal hint",
         "is_causal only says what attn_mask is: pass the mask with it, or leave both out.",
-    ),
-)
+    )

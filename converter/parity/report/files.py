@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.writing.atomic import atomic_file
 from mlxport.converter.errors import OptionsError, ParityError
 from mlxport.converter.parity.report.html import html
@@ -82,7 +83,7 @@ def check_page(path: Path, *, overwrite: bool = False) -> None:
             f"a report is written as {', '.join(FORMATS)}, not as {path.suffix or path.name}"
         )
     if path.exists() and not overwrite:
-        raise OptionsError(f"{path} exists; pass overwrite=True (--overwrite) to replace it")
+        raise OptionsError(f"{path} exists; pass {argument('overwrite', True)} to replace it")
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

@@ -130,7 +130,7 @@ def test_a_failure_between_the_renames_is_undone(old, tmp_path, monkeypatch) -> 
 
 
 def test_an_existing_destination_is_refused_before_any_work(old, tmp_path) -> None:
-    with pytest.raises(OptionsError, match=r"exists already.*--overwrite"):
+    with pytest.raises(OptionsError, match=r"exists already.*overwrite=True"):
         OutputFolder(old)
     assert content(tmp_path) == whole("old")
 

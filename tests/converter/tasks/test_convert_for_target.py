@@ -220,7 +220,7 @@ def test_two_answers_to_one_question_are_refused(folder: Path, others: dict[str,
 
 
 def test_inspect_takes_no_arguments_for_nothing(folder: Path) -> None:
-    with pytest.raises(OptionsError, match="--plan, --target and --layer"):
+    with pytest.raises(OptionsError, match="plan=, target= and layers="):
         mlxport.inspect("net.safetensors", target="port:Net", layers=["*=Conv"])
-    with pytest.raises(OptionsError, match="without --target"):
+    with pytest.raises(OptionsError, match="without target="):
         mlxport.inspect("net.safetensors", model_args={"width": 3})

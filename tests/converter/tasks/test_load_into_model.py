@@ -68,7 +68,7 @@ def test_returns_the_checkpoints_keys(checkpoint) -> None:
 def test_a_prefix_chooses(checkpoint) -> None:
     source, model = trained(), Net()
     state = {f"{p}.{k}": v for p in ("a", "b") for k, v in source.state_dict().items()}
-    with pytest.raises(StateDictError, match=r"--prefix 'a\.'"):
+    with pytest.raises(StateDictError, match=r"prefix='a\.'"):
         load_into_model(model, checkpoint(state))
     assert load_into_model(model, checkpoint(state), prefix="b")["conv.bias"] == "b.conv.bias"
     assert_equal(model, source)

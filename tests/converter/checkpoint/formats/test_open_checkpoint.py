@@ -99,7 +99,7 @@ def test_a_missing_file_is_named(tmp_path) -> None:
 
 def test_a_key_for_a_flat_format_is_an_error(tmp_path) -> None:
     write(tmp_path, "x.safetensors")
-    with pytest.raises(OptionsError, match="Leave out --key ema"):
+    with pytest.raises(OptionsError, match="Leave out key='ema'"):
         open_checkpoint(tmp_path / "x.safetensors", key="ema")
 
 

@@ -101,7 +101,7 @@ AMBIGUOUS = {
 
 @pytest.mark.parametrize(("loaded", "keys"), AMBIGUOUS.values(), ids=AMBIGUOUS)
 def test_several_candidates_are_listed_and_key_chooses(loaded, keys) -> None:
-    with pytest.raises(StateDictError, match=r"(?s)could be the state dict.*--key NAME") as error:
+    with pytest.raises(StateDictError, match=r"(?s)could be the state dict.*key='NAME'") as error:
         find_state_dict(loaded, PATH)
     shown = re.findall(r"^  (\S+): \d+ tensors \(", str(error.value), re.MULTILINE)
     assert shown == keys

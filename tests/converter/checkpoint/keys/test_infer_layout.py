@@ -143,7 +143,7 @@ def test_choices(said: str, steps: tuple[Any, ...]) -> None:
 
 
 REFUSED = {
-    "no such tensor": (["b.*=Conv2d"], r"b\.\*=Conv2d: there is no such tensor"),
+    "no such tensor": (["b.*=Conv2d"], r"layers=\['b\.\*=Conv2d'\]: there is no such tensor"),
     "another rank": (["a.*=Conv3d"], "its rank is not 2"),
     "a bias that does not fit": (["c.weight=Conv2d"], "its bias has 4 values, not 6"),
     "other groups": (["c.weight=ConvTranspose2d:2"], "makes 1 groups"),

@@ -141,13 +141,13 @@ def test_a_prefix_that_fits_beside_other_keys_is_a_hint_and_no_guess() -> None:
     checkpoint = {**with_prefix("model."), "loss.weight": (2,)}
     text = message(checkpoint)
     assert "unexpected  loss.weight (2,)" in text
-    assert "under 'model.': --prefix 'model.' leaves the 1 other keys out" in text
+    assert "under 'model.': prefix='model.' leaves the 1 other keys out" in text
 
 
 def test_two_prefixes_that_fit_are_both_hinted() -> None:
     text = message({**with_prefix("model."), **with_prefix("ema.")})
-    assert "--prefix 'model.'" in text
-    assert "--prefix 'ema.'" in text
+    assert "prefix='model.'" in text
+    assert "prefix='ema.'" in text
 
 
 def test_an_inconsistent_prefix_is_refused() -> None:

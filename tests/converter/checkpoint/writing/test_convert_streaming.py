@@ -99,7 +99,7 @@ def test_not_finite_targets_are_named(tmp_path: Path) -> None:
 def test_dtypes_mlx_lacks_are_listed(tmp_path: Path) -> None:
     tensors = {name: Tensor(np.zeros(1), "F64") for name in "ab"}
     plan = WeightPlan(tuple(Entry((name,), (name,)) for name in tensors))
-    with pytest.raises(StateDictError, match=r"(?s)a: F64.*b: F64.*--dtype float32"):
+    with pytest.raises(StateDictError, match=r"(?s)a: F64.*b: F64.*dtype='float32'"):
         stream_weights(tmp_path, plan, checkpoint_of(tensors))
     assert [*tmp_path.iterdir()] == []
 
