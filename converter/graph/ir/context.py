@@ -134,13 +134,6 @@ class Context:
         """Emit a call of ``mx.…`` or ``nn.…`` that gives the node's result."""
         return self.compute(call(function, *args, **kw), *self.results[0], order)
 
-    def layer_function(
-        self, file: str, function: str, /, *args: Any, order: Order | None = None, **kw: Any
-    ) -> Value:
-        """Emit a call of a function of ``mlxport.layers.<file>`` that gives the node's result."""
-        self.imports[function] = file
-        return self.call(function, *args, order=order, **kw)
-
     def function(
         self, function: Callable[..., Any], /, *args: Any, order: Order | None = None, **kw: Any
     ) -> Value:
@@ -156,8 +149,68 @@ class Context:
         Raises:
             Unsupported: the function's file cannot travel.
         """
+        return self.compute(self.calling(function, *args, **kw), *self.results[0], order)
+
+    def function_many(
+        self, function: Callable[..., Any], /, *args: Any, orders: Sequence[Order], **kw: Any
+    ) -> tuple[Value, ...]:
+        """Emit a call of a function that gives a tuple: all of the node's results.
+
+        Args:
+            function: as `function` takes it, and its arguments.
+            *args: the same.
+            orders: axis order of each result as stored.
+            **kw: the same.
+
+        Raises:
+            Unsupported: the function's file cannot travel.
+        """
+        return self.emit_many("call", orders=orders, call=self.calling(function, *args, **kw))
+
+    def function_step(
+        self,
+        function: Callable[..., Any],
+        like: Value,
+        /,
+        *args: Any,
+        shape: Sequence[Any] | None = None,
+        dtype: torch.dtype | None = None,
+        order: Order | None = None,
+        **kw: Any,
+    ) -> Value:
+        """Emit a call of a function that gives an intermediate result.
+
+        Args:
+            function: as `function` takes it, and its arguments.
+            like: the value that the result resembles, except where ``shape``, ``dtype`` or
+                ``order`` say otherwise.
+            *args: the same.
+            shape: logical shape of the result.
+            dtype: its dtype.
+            order: its axis order as stored.
+            **kw: the same.
+
+        Raises:
+            Unsupported: the function's file cannot travel.
+        """
+        code = self.calling(function, *args, **kw)
+        return self.step("call", like, shape=shape, dtype=dtype, order=order, call=code)
+
+    def calling(self, function: Callable[..., Any] | str, /, *args: Any, **kw: Any) -> ast.Call:
+        """Return a call as an expression, to put into a larger one; a function is imported.
+
+        Args:
+            function: as `function` takes it, or the name of one of MLX's (``"mx.sum"``).
+            *args: values, numbers, strings, tuples and lists of them.
+            **kw: the same, as keyword arguments; ``OMIT`` leaves one out.
+
+        Raises:
+            Unsupported: the function's file cannot travel.
+        """
+        if isinstance(function, str):
+            return call(function, *args, **kw)
         self.bring(function)
-        return self.call(function.__name__, *args, order=order, **kw)
+        return call(function.__name__, *args, **kw)
 
     def bring(self, target: Callable[..., Any]) -> None:
         """Import a class or function into ``model.py``, with its file beside it.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -213,6 +214,31 @@ def emit(
         return cx.emit(template, order=order, **operands)
     wrapped = f"({template}).astype(dtype)"
     return cx.emit(wrapped, order=order, dtype=mlx_dtype(cx.dtype), **operands)
+
+
+def emit_function(
+    cx: Context,
+    function: Callable[..., Any] | str,
+    gives: torch.dtype,
+    order: Order | None,
+    /,
+    *args: object,
+    **kw: object,
+) -> Value:
+    """Emit the node's result from a call to which MLX gives the dtype ``gives``.
+
+    Args:
+        cx: the lowering context.
+        function: a function of ``mlxport.layers``, or the name of one of MLX's.
+        gives: the dtype.
+        order: axis order of the result as stored; PyTorch's own if None.
+        *args: values, numbers, strings, tuples and lists of them.
+        **kw: the same, as keyword arguments; ``OMIT`` leaves one out.
+
+    Raises:
+        Unsupported: MLX has no such dtype.
+    """
+    return emit(cx, "call", gives, order, call=cx.calling(function, *args, **kw))
 
 
 def typed(template: str, dtype: torch.dtype, /, **operands: object) -> Typed:

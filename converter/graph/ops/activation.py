@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from mlxport.converter.graph.ir.code import OMIT
@@ -14,6 +17,7 @@ from mlxport.converter.graph.ops.broadcast import align
 from mlxport.converter.graph.ops.creation import filled
 from mlxport.converter.graph.ops.registry import op
 from mlxport.converter.graph.ops.view import reshaped
+from mlxport.layers.activation import functions
 
 
 def _of_mlx(function: str) -> Handler:
@@ -24,10 +28,10 @@ def _of_mlx(function: str) -> Handler:
     return activation
 
 
-def _of_layers(function: str) -> Handler:
+def _of_layers(function: Callable[..., Any]) -> Handler:
     def activation(cx: Context, x: Value, *settings: Number) -> Value:
-        require_floating(cx, function, x)
-        return cx.layer_function("activation.functions", function, x, *settings, order=x.order)
+        require_floating(cx, function.__name__, x)
+        return cx.function(function, x, *settings, order=x.order)
 
     return activation
 
@@ -40,16 +44,17 @@ for _name, _function in {
 }.items():
     op(f"aten.{_name}.default", restrictions=FLOATING_ONLY)(_of_mlx(_function))
 
-for _name, _function in {
-    "celu": "celu",
-    "elu": "elu",
-    "hardshrink": "hard_shrink",
-    "hardsigmoid": "hardsigmoid",
-    "selu": "selu",
-    "softshrink": "softshrink",
-    "threshold": "threshold",
-}.items():
-    op(f"aten.{_name}.default", restrictions=FLOATING_ONLY)(_of_layers(_function))
+_OF_LAYERS: dict[str, Callable[..., Any]] = {
+    "celu": functions.celu,
+    "elu": functions.elu,
+    "hardshrink": functions.hard_shrink,
+    "hardsigmoid": functions.hardsigmoid,
+    "selu": functions.selu,
+    "softshrink": functions.softshrink,
+    "threshold": functions.threshold,
+}
+for _name, _layers_function in _OF_LAYERS.items():
+    op(f"aten.{_name}.default", restrictions=FLOATING_ONLY)(_of_layers(_layers_function))
 
 
 @op("aten.relu.default")
@@ -79,7 +84,7 @@ def leaky_relu(cx: Context, x: Value, slope: Number = 0.01) -> Value:
     """``slope * x`` below zero; MLX's own is right for slopes up to 1 other than 0."""
     require_floating(cx, "leaky_relu", x)
     if slope > 1 or slope == 0:
-        return cx.layer_function("activation.functions", "leaky_relu", x, slope, order=x.order)
+        return cx.function(functions.leaky_relu, x, slope, order=x.order)
     given = OMIT if slope == 0.01 else slope
     return cx.call("nn.leaky_relu", x, negative_slope=given, order=x.order)
 
@@ -114,7 +119,7 @@ def softplus(cx: Context, x: Value, beta: Number = 1, threshold: Number = 20) ->
     if beta == 1 and threshold == 20:
         return cx.call("nn.softplus", x, order=x.order)
     settings = [beta] if threshold == 20 else [beta, threshold]
-    return cx.layer_function("activation.functions", "softplus", x, *settings, order=x.order)
+    return cx.function(functions.softplus, x, *settings, order=x.order)
 
 
 @op("aten.prelu.default", restrictions=FLOATING_ONLY)

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from mlxport.converter.graph.ir.context import Context, Handler
-from mlxport.converter.graph.ir.dtypes import Number, cast, emit, is_inexact, number
+from mlxport.converter.graph.ir.dtypes import Number, cast, emit, emit_function, is_inexact, number
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.broadcast import align
 from mlxport.converter.graph.ops.pointwise import maximum, minimum
 from mlxport.converter.graph.ops.registry import op
+from mlxport.layers.arrays import arithmetic
 
 
-def _in_one_dtype(cx: Context, function: str, x: Value, y: Value | Number) -> Value:
+def _in_one_dtype(cx: Context, function: Callable[..., Any], x: Value, y: Value | Number) -> Value:
     """Emit a function of two operands that are first brought to the node's dtype."""
     aligned, order = align(cx, x, y)
     a, b = (cast(v, cx.dtype) if isinstance(v, Value) else number(v, cx.dtype) for v in aligned)
-    cx.imports[function] = "arrays.arithmetic"
-    return emit(cx, f"{function}(x, y)", cx.dtype, order, x=a, y=b)
+    return emit_function(cx, function, cx.dtype, order, a, b)
 
 
-def _passing_nan(function: str, plain: Handler) -> Handler:
+def _passing_nan(function: Callable[..., Any], plain: Handler) -> Handler:
     def extreme(cx: Context, x: Value, y: Value) -> Value:
         if not is_inexact(cx.dtype):
             return plain(cx, x, y)  # type: ignore[return-value]
@@ -29,14 +32,14 @@ def _passing_nan(function: str, plain: Handler) -> Handler:
     return extreme
 
 
-op("aten.fmax.default")(_passing_nan("fmax", maximum))
-op("aten.fmin.default")(_passing_nan("fmin", minimum))
+op("aten.fmax.default")(_passing_nan(arithmetic.fmax, maximum))
+op("aten.fmin.default")(_passing_nan(arithmetic.fmin, minimum))
 
 
 @op("aten.copysign.Tensor", "aten.copysign.Scalar")
 def copysign(cx: Context, x: Value, y: Value | Number) -> Value:
     """The size of one with the sign of another, which may be that of -0."""
-    return _in_one_dtype(cx, "copysign", x, float(y) if isinstance(y, (int, float)) else y)
+    return _in_one_dtype(cx, arithmetic.copysign, x, float(y) if isinstance(y, (int, float)) else y)
 
 
 @op("aten.nextafter.default", restrictions="float32")
@@ -44,25 +47,25 @@ def nextafter(cx: Context, x: Value, y: Value) -> Value:
     """The next number on the way to another."""
     if cx.dtype != torch.float32:
         raise cx.refuse(f"nextafter of {cx.dtype}")
-    return _in_one_dtype(cx, "nextafter", x, y)
+    return _in_one_dtype(cx, arithmetic.nextafter, x, y)
 
 
 @op("aten.hypot.default")
 def hypot(cx: Context, x: Value, y: Value) -> Value:
     """The hypotenuse of two sides."""
-    return _in_one_dtype(cx, "hypot", x, y)
+    return _in_one_dtype(cx, arithmetic.hypot, x, y)
 
 
 @op("aten.gcd.default")
 def gcd(cx: Context, x: Value, y: Value) -> Value:
     """The greatest common divisor."""
-    return _in_one_dtype(cx, "greatest_common_divisor", x, y)
+    return _in_one_dtype(cx, arithmetic.greatest_common_divisor, x, y)
 
 
 @op("aten.lcm.default")
 def lcm(cx: Context, x: Value, y: Value) -> Value:
     """The least common multiple."""
-    return _in_one_dtype(cx, "least_common_multiple", x, y)
+    return _in_one_dtype(cx, arithmetic.least_common_multiple, x, y)
 
 
 @op("aten.ldexp.Tensor", restrictions="powers that float32 holds")
@@ -77,10 +80,9 @@ def ldexp(cx: Context, x: Value, exponent: Value) -> Value:
 @op("aten.signbit.default")
 def signbit(cx: Context, x: Value) -> Value:
     """Whether the sign is negative, that of -0 too."""
-    cx.imports["signbit"] = "arrays.arithmetic"
     if x.dtype in (torch.bool, torch.uint8):
         return emit(cx, "mx.zeros_like(x).astype(mx.bool_)", torch.bool, x.order, x=x)
-    return emit(cx, "signbit(x)", torch.bool, x.order, x=x)
+    return cx.function(arithmetic.signbit, x, order=x.order)
 
 
 @op("aten.round.decimals")

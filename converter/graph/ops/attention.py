@@ -7,6 +7,7 @@ from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.arguments import FLOATING_ONLY, require_floating
 from mlxport.converter.graph.ops.registry import op
+from mlxport.layers.attention import dot_product
 
 
 @op(
@@ -42,9 +43,8 @@ def scaled_dot_product_attention(
             scale=expression("n**-0.5", {"n": q.shape[-1]}) if scale is None else scale,
             mask="causal" if is_causal else OMIT,
         )
-    return cx.layer_function(
-        "attention.dot_product",
-        "scaled_dot_product_attention",
+    return cx.function(
+        dot_product.scaled_dot_product_attention,
         q,
         k,
         v,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mlxport.converter.graph.ir.code import expression
 from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.arguments import FLOATING_ONLY, per_axis, require_floating
 from mlxport.converter.graph.ops.registry import op
 from mlxport.converter.plan.steps import axes_to_last
+from mlxport.layers.conv import functions, transpose, transpose_weight
 
 Size = int | Sequence[int]
 
@@ -42,7 +42,7 @@ def conv(
     }
     if not is_native:
         arrays = (x, weight) if bias is None else (x, weight, bias)
-        return cx.layer_function("conv.functions", "conv", *arrays, order=x.order, **settings)
+        return cx.function(functions.conv, *arrays, order=x.order, **settings)
     template = (
         f"mx.conv{rank}d(x, weight, stride=stride, padding=padding, dilation=dilation,"
         f" groups=groups)"
@@ -71,9 +71,8 @@ def conv_transpose(
     x = cx.channels_last(x, weight.ndim - 2)
     weight = _transposed_weight(cx, weight, groups)
     arrays = (x, weight) if bias is None else (x, weight, bias)
-    return cx.layer_function(
-        "conv.transpose",
-        "conv_transpose",
+    return cx.function(
+        transpose.conv_transpose,
         *arrays,
         order=x.order,
         stride=per_axis(stride, 1),
@@ -109,9 +108,10 @@ def _transposed_weight(cx: Context, weight: Value, groups: int) -> Value:
     if groups == 1:
         return cx.arrange(weight, axes_to_last(weight.ndim, 0))
     inputs, outputs, *kernel = weight.shape
-    cx.imports["grouped_weight"] = "conv.transpose_weight"
-    return cx.compute(
-        expression("grouped_weight(x, groups)", {"x": cx.logical(weight), "groups": groups}),
-        (outputs * groups, *kernel, inputs // groups),
-        weight.dtype,
+    return cx.function_step(
+        transpose_weight.grouped_weight,
+        weight,
+        cx.logical(weight),
+        groups,
+        shape=(outputs * groups, *kernel, inputs // groups),
     )

@@ -7,6 +7,7 @@ from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.arguments import unread
 from mlxport.converter.graph.ops.registry import op
+from mlxport.layers.embedding import bag
 
 
 @op(
@@ -48,18 +49,16 @@ def embedding_bag(
     padding_idx: int = -1,
 ) -> tuple[Value, ...]:
     """``torch.nn.functional.embedding_bag``."""
-    cx.imports["embedding_bag"] = "embedding.bag"
-    rows = cx.step(
-        "embedding_bag(weight, indices, offsets, mode=mode, per_sample_weights=factors, "
-        "include_last_offset=last, padding_idx=padding)",
+    rows = cx.function_step(
+        bag.embedding_bag,
         weight,
+        cx.logical(weight),
+        cx.logical(indices),
+        offsets,
         shape=cx.shape,
-        weight=cx.logical(weight),
-        indices=cx.logical(indices),
-        offsets=offsets,
         mode=OMIT if MODES[mode] == "mean" else MODES[mode],
-        factors=OMIT if per_sample_weights is None else per_sample_weights,
-        last=include_last_offset or OMIT,
-        padding=OMIT if padding_idx < 0 else padding_idx,
+        per_sample_weights=OMIT if per_sample_weights is None else per_sample_weights,
+        include_last_offset=include_last_offset or OMIT,
+        padding_idx=OMIT if padding_idx < 0 else padding_idx,
     )
     return rows, *unread(cx, 1, "embedding_bag")

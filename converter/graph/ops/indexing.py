@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -15,6 +16,7 @@ from mlxport.converter.graph.ops.comparison import select
 from mlxport.converter.graph.ops.creation import filled
 from mlxport.converter.graph.ops.registry import op
 from mlxport.converter.graph.ops.view import reshaped
+from mlxport.layers.arrays import indexing
 
 Indices = Sequence[Value | None]
 
@@ -89,17 +91,22 @@ def gather(cx: Context, x: Value, dim: int, places: Value, *, sparse_grad: bool 
 @op("aten.scatter.value", "aten.scatter.src")
 def scatter(cx: Context, x: Value, dim: int, places: Value, source: Value | Number) -> Value:
     """The array with elements along an axis replaced."""
-    return _scattered(cx, "scatter", x, dim, places, source)
+    return _scattered(cx, indexing.scatter, x, dim, places, source)
 
 
 @op("aten.scatter_add.default")
 def scatter_add(cx: Context, x: Value, dim: int, places: Value, source: Value) -> Value:
     """The array with elements along an axis added to."""
-    return _scattered(cx, "scatter_add", x, dim, places, source)
+    return _scattered(cx, indexing.scatter_add, x, dim, places, source)
 
 
 def _scattered(
-    cx: Context, function: str, x: Value, dim: int, places: Value, source: Value | Number
+    cx: Context,
+    function: Callable[..., Any],
+    x: Value,
+    dim: int,
+    places: Value,
+    source: Value | Number,
 ) -> Value:
     if 0 in places.shape:
         return x
@@ -109,9 +116,7 @@ def _scattered(
     arranged, order = common_order(cx, values)
     written = arranged[2] if isinstance(source, Value) else source
     axis = stored_axis(arranged[0], dim)
-    return cx.layer_function(
-        "arrays.indexing", function, arranged[0], arranged[1], written, axis=axis, order=order
-    )
+    return cx.function(function, arranged[0], arranged[1], written, axis=axis, order=order)
 
 
 @op("aten.index_add.default")
@@ -152,7 +157,7 @@ def index_put(
     if accumulate:
         return cx.emit("x.at[places].add(values)", x=x, places=places, values=values)
     named = [None if isinstance(i, slice) else i for i in places]
-    return cx.layer_function("arrays.indexing", "index_put", x, named, values)
+    return cx.function(indexing.index_put, x, named, values)
 
 
 def _masked_put(cx: Context, x: Value, indices: Indices, values: Value, accumulate: bool) -> Value:

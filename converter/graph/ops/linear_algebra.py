@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,25 +13,24 @@ from mlxport.converter.graph.ir.dtypes import cast, mlx_dtype
 from mlxport.converter.graph.ir.value import Value, identity
 from mlxport.converter.graph.ops.arguments import require_floating, unread
 from mlxport.converter.graph.ops.registry import op
+from mlxport.layers.arrays import linear_algebra
 
 ON_CPU = "float32; computed on the CPU"
 SINGULAR = f"{ON_CPU}; a singular matrix raises, whatever PyTorch would do"
 
 
-def _compute(cx: Context, function: str, *args: Any, result: int = 0, **kw: Any) -> Value:
-    """Emit a function of ``layers/arrays/linear_algebra.py`` that gives one of the results."""
-    cx.imports[function] = "arrays.linear_algebra"
-    return cx.compute(call(function, *args, **kw), *cx.results[result])
+def _first(cx: Context, function: Callable[..., Any], *matrices: Value, **kw: Any) -> Value:
+    """Emit a function of matrices that gives the first of the node's results."""
+    shape, dtype = cx.results[0]
+    return cx.function_step(function, matrices[0], *matrices, shape=shape, dtype=dtype, **kw)
 
 
-def _several(cx: Context, function: str, *args: Value, **kw: Any) -> tuple[Value, ...]:
-    """Emit a function that gives all of the results."""
-    cx.imports[function] = "arrays.linear_algebra"
-    names = {f"x{i}": value for i, value in enumerate(args)}
-    settings = "".join(f", {name}={name}" for name in kw)
+def _all(
+    cx: Context, function: Callable[..., Any], *matrices: Value, **kw: Any
+) -> tuple[Value, ...]:
+    """Emit a function of matrices that gives all of the node's results."""
     orders = [identity(len(shape)) for shape, _ in cx.results]
-    template = f"{function}({', '.join(names)}{settings})"
-    return cx.emit_many(template, orders=orders, **names, **kw)
+    return cx.function_many(function, *matrices, orders=orders, **kw)
 
 
 def _real(cx: Context, doing: str, *matrices: Value) -> list[Value]:
@@ -50,13 +50,13 @@ def _success(cx: Context, result: int) -> Value:
 def inv_ex(cx: Context, x: Value, *, check_errors: bool = False) -> tuple[Value, ...]:
     """``torch.linalg.inv_ex``, and so ``inv``."""
     (x,) = _real(cx, "an inverse", x)
-    return _compute(cx, "inverse", x), _success(cx, 1)
+    return _first(cx, linear_algebra.inverse, x), _success(cx, 1)
 
 
 @op("aten.inverse.default", restrictions=SINGULAR)
 def inverse(cx: Context, x: Value) -> Value:
     """``torch.inverse``."""
-    return _compute(cx, "inverse", *_real(cx, "an inverse", x))
+    return _first(cx, linear_algebra.inverse, *_real(cx, "an inverse", x))
 
 
 @op("aten._linalg_solve_ex.default", restrictions=SINGULAR)
@@ -67,24 +67,24 @@ def solve_ex(
     if not left:
         raise cx.refuse("linalg.solve with left=False: transpose both sides")
     a, b = _real(cx, "linalg.solve", a, b)
-    return _compute(cx, "solve", a, b), *unread(cx, 1, "linalg.solve")
+    return _first(cx, linear_algebra.solve, a, b), *unread(cx, 1, "linalg.solve")
 
 
 @op("aten._linalg_det.default", restrictions=ON_CPU)
 def det(cx: Context, x: Value) -> tuple[Value, ...]:
     """``torch.linalg.det``."""
-    return _compute(cx, "determinant", *_real(cx, "a determinant", x)), *unread(cx, 1, "linalg.det")
+    return _first(cx, linear_algebra.determinant, *_real(cx, "a determinant", x)), *unread(
+        cx, 1, "linalg.det"
+    )
 
 
 @op("aten._linalg_slogdet.default", restrictions=ON_CPU)
 def slogdet(cx: Context, x: Value) -> tuple[Value, ...]:
     """``torch.linalg.slogdet``."""
     (x,) = _real(cx, "a determinant", x)
-    cx.imports["log_determinant"] = "arrays.linear_algebra"
     results, rest = cx.results, unread(cx, 2, "linalg.slogdet")
     cx.results = results[:2]
-    orders = [identity(len(shape)) for shape, _ in cx.results]
-    pair = cx.emit_many("log_determinant(x)", orders=orders, x=x)
+    pair = _all(cx, linear_algebra.log_determinant, x)
     cx.results = results
     return *pair, *rest
 
@@ -95,26 +95,32 @@ def cholesky_ex(
 ) -> tuple[Value, ...]:
     """``torch.linalg.cholesky_ex``, and so ``cholesky``."""
     (x,) = _real(cx, "a Cholesky factor", x)
-    return _compute(cx, "cholesky", x, upper=upper or OMIT), *unread(cx, 1, "linalg.cholesky_ex")
+    return _first(cx, linear_algebra.cholesky, x, upper=upper or OMIT), *unread(
+        cx, 1, "linalg.cholesky_ex"
+    )
 
 
 @op("aten.cholesky.default", restrictions=f"{ON_CPU}; NaN where PyTorch raises")
 def cholesky(cx: Context, x: Value, upper: bool = False) -> Value:
     """``torch.cholesky``."""
-    return _compute(cx, "cholesky", *_real(cx, "a Cholesky factor", x), upper=upper or OMIT)
+    return _first(
+        cx, linear_algebra.cholesky, *_real(cx, "a Cholesky factor", x), upper=upper or OMIT
+    )
 
 
 @op("aten.cholesky_inverse.default", restrictions=SINGULAR)
 def cholesky_inverse(cx: Context, x: Value, upper: bool = False) -> Value:
     """``torch.cholesky_inverse``."""
-    return _compute(cx, "cholesky_inverse", *_real(cx, "an inverse", x), upper=upper or OMIT)
+    return _first(
+        cx, linear_algebra.cholesky_inverse, *_real(cx, "an inverse", x), upper=upper or OMIT
+    )
 
 
 @op("aten.cholesky_solve.default", restrictions=SINGULAR)
 def cholesky_solve(cx: Context, b: Value, factor: Value, upper: bool = False) -> Value:
     """``torch.cholesky_solve``."""
     b, factor = _real(cx, "cholesky_solve", b, factor)
-    return _compute(cx, "cholesky_solve", b, factor, upper=upper or OMIT)
+    return _first(cx, linear_algebra.cholesky_solve, b, factor, upper=upper or OMIT)
 
 
 @op("aten.linalg_solve_triangular.default", restrictions=SINGULAR)
@@ -127,7 +133,7 @@ def solve_triangular(
         "left": OMIT if left else False,
         "unitriangular": unitriangular or OMIT,
     }
-    return _compute(cx, "solve_triangular", a, b, upper=upper, **settings)
+    return _first(cx, linear_algebra.solve_triangular, a, b, upper=upper, **settings)
 
 
 @op("aten.linalg_qr.default", restrictions=f"mode 'reduced', or 'complete' of wide; {ON_CPU}")
@@ -136,7 +142,7 @@ def qr(cx: Context, x: Value, mode: str = "reduced") -> tuple[Value, ...]:
     *_, rows, columns = x.shape
     if mode == "r" or (mode == "complete" and rows > columns):
         raise cx.refuse(f"linalg.qr with mode={mode!r}: MLX computes the reduced one only")
-    return _several(cx, "qr", *_real(cx, "linalg.qr", x))
+    return _all(cx, linear_algebra.qr, *_real(cx, "linalg.qr", x))
 
 
 @op("aten._linalg_svd.default", restrictions=f"of matrices with elements; {ON_CPU}")
@@ -153,12 +159,14 @@ def svd(
         raise cx.refuse(f"singular values of a matrix of shape {tuple(x.shape)}")
     (x,) = _real(cx, "linalg.svd", x)
     if compute_uv:
-        return _several(cx, "svd", x, full_matrices=OMIT if full_matrices else False)
+        return _all(cx, linear_algebra.svd, x, full_matrices=OMIT if full_matrices else False)
     users = {user.args[1] for user in cx.node.users}
     if users - {1}:
         raise cx.refuse("linalg.svd without its vectors, of which the vectors are read")
     first, _, last = (Value(s, d, identity(len(s)), cx.name) for s, d in cx.results)
-    return first, _compute(cx, "singular_values", x, result=1), last
+    shape, dtype = cx.results[1]
+    values = cx.function_step(linear_algebra.singular_values, x, x, shape=shape, dtype=dtype)
+    return first, values, last
 
 
 @op("aten.linalg_pinv.atol_rtol_tensor", restrictions=ON_CPU)
@@ -177,7 +185,7 @@ def pinv(
         "relative": OMIT if rtol is None else _float32(rtol),
         "hermitian": hermitian or OMIT,
     }
-    return _compute(cx, "pseudo_inverse", x, **bounds)
+    return _first(cx, linear_algebra.pseudo_inverse, x, **bounds)
 
 
 def _float32(bound: Value) -> Any:
@@ -190,12 +198,11 @@ def eigh(cx: Context, x: Value, triangle: str = "L", compute_v: bool = True) -> 
     (x,) = _real(cx, "linalg.eigh", x)
     given = OMIT if triangle.upper() == "L" else "U"
     if compute_v:
-        return _several(cx, "eigh", x, triangle=given)
+        return _all(cx, linear_algebra.eigh, x, triangle=given)
     rest = unread(cx, 1, "linalg.eigvalsh")
-    cx.imports["eigh"] = "arrays.linear_algebra"
     shape, dtype = cx.results[0]
-    values = cx.step("eigh(x, triangle=t)[0]", x, shape=shape, dtype=dtype, x=x, t=given)
-    return values, *rest
+    both = cx.calling(linear_algebra.eigh, x, triangle=given)
+    return cx.step("both[0]", x, shape=shape, dtype=dtype, both=both), *rest
 
 
 @op("aten.linalg_lu_factor_ex.default", restrictions=f"of matrices with elements; {ON_CPU}")
@@ -208,7 +215,7 @@ def lu_factor_ex(
     (x,) = _real(cx, "an LU decomposition", x)
     results, rest = cx.results, unread(cx, 2, "linalg.lu_factor_ex")
     cx.results = results[:2]
-    factors = _several(cx, "lu_factor", x)
+    factors = _all(cx, linear_algebra.lu_factor, x)
     cx.results = results
     return *factors, *rest
 
@@ -216,14 +223,14 @@ def lu_factor_ex(
 @op("aten.linalg_matrix_exp.default", restrictions="norms up to 2048: NaN beyond; float32")
 def matrix_exp(cx: Context, x: Value) -> Value:
     """``torch.linalg.matrix_exp``."""
-    return _compute(cx, "matrix_exponential", *_real(cx, "a matrix exponential", x))
+    return _first(cx, linear_algebra.matrix_exponential, *_real(cx, "a matrix exponential", x))
 
 
 @op("aten.linalg_householder_product.default", restrictions="floating-point dtypes only")
 def householder_product(cx: Context, x: Value, scales: Value) -> Value:
     """``torch.linalg.householder_product``."""
     x, scales = _real(cx, "a product of reflections", x, scales)
-    return _compute(cx, "householder_product", x, scales)
+    return _first(cx, linear_algebra.householder_product, x, scales)
 
 
 @op("aten._linalg_check_errors.default", restrictions="the check itself is left out")

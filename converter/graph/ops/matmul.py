@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from string import ascii_letters
 from typing import Any
 
-from mlxport.converter.graph.ir.code import OMIT
+from mlxport.converter.graph.ir.code import OMIT, expression
 from mlxport.converter.graph.ir.context import Context
-from mlxport.converter.graph.ir.dtypes import emit, mlx_promoted
+from mlxport.converter.graph.ir.dtypes import emit_function, mlx_promoted
 from mlxport.converter.graph.ir.value import Order, Value, identity, without_axes
 from mlxport.converter.graph.ops.arguments import FLOATING_ONLY, require_floating
 from mlxport.converter.graph.ops.broadcast import align
 from mlxport.converter.graph.ops.creation import filled
 from mlxport.converter.graph.ops.registry import op
+from mlxport.layers.arrays import distance, reduction
 
 
 @op("aten.matmul.default", "aten.linalg_matmul.default", restrictions=FLOATING_ONLY)
@@ -96,9 +97,8 @@ def dist(cx: Context, x: Value, y: Value, p: float = 2) -> Value:
     """``torch.dist``: the norm of the difference of two arrays, broadcast together."""
     require_floating(cx, "a distance", x, y)
     (x, y), _ = align(cx, x, y)
-    cx.imports["norm"] = "arrays.reduction"
-    gives = mlx_promoted(x, y)
-    return emit(cx, "norm(x - y, p)", gives, None, x=x, y=y, p=float(p))
+    difference = expression("x - y", {"x": x, "y": y})
+    return emit_function(cx, reduction.norm, mlx_promoted(x, y), None, difference, float(p))
 
 
 @op("aten._pdist_forward.default", restrictions=FLOATING_ONLY)
@@ -106,7 +106,7 @@ def pdist(cx: Context, x: Value, p: float = 2) -> Value:
     """``torch.nn.functional.pdist``: distances between every two rows, each pair once."""
     require_floating(cx, "a distance", x)
     power = OMIT if p == 2 else float(p)
-    return cx.layer_function("arrays.distance", "pdist", cx.logical(x), p=power)
+    return cx.function(distance.pdist, cx.logical(x), p=power)
 
 
 @op("aten.einsum.default", restrictions=FLOATING_ONLY)
@@ -148,7 +148,7 @@ def cdist(
 ) -> Value:
     """``torch.cdist``; differences are always taken element by element, never through a product."""
     p = OMIT if p == 2 else p  # type: ignore[assignment]
-    return cx.layer_function("arrays.distance", "cdist", cx.logical(a), cx.logical(b), p=p)
+    return cx.function(distance.cdist, cx.logical(a), cx.logical(b), p=p)
 
 
 def _aligned(cx: Context, a: Value, b: Value) -> tuple[Value, Value, Order]:

@@ -13,6 +13,7 @@ from mlxport.converter.graph.ir.dtypes import cast, mlx_dtype
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.arguments import require_floating, unread
 from mlxport.converter.graph.ops.registry import op
+from mlxport.layers.norm import functions
 
 EPS = 1e-5
 
@@ -30,9 +31,8 @@ def batch_norm(
 ) -> tuple[Value, ...]:
     """``torch.nn.functional.batch_norm`` by its running statistics."""
     x = cx.channels_last(x)
-    y = cx.layer_function(
-        "norm.functions",
-        "batch_norm",
+    y = cx.function(
+        functions.batch_norm,
         x,
         order=x.order,
         running_mean=running_mean,
@@ -59,7 +59,7 @@ def batch_norm_by_input(
     """``torch.nn.functional.batch_norm`` that keeps no running statistics."""
     x = cx.channels_last(x)
     affine = _affine(weight, bias, eps)
-    y = cx.layer_function("norm.functions", "batch_norm", x, order=x.order, training=True, **affine)
+    y = cx.function(functions.batch_norm, x, order=x.order, training=True, **affine)
     operands = {"x": cast(x, cx.results[1][1]), "axes": tuple(range(x.ndim - 1))}
     mean = expression("mx.mean(x, axis=axes)", operands)
     deviation = expression("mx.rsqrt(mx.var(x, axis=axes) + eps)", {**operands, "eps": eps})
@@ -101,9 +101,8 @@ def instance_norm(
             "running_var": running_var,
             "use_input_stats": False,
         }
-    return cx.layer_function(
-        "norm.functions",
-        "instance_norm",
+    return cx.function(
+        functions.instance_norm,
         x,
         order=x.order,
         **statistics,
@@ -123,9 +122,8 @@ def group_norm(
 ) -> Value:
     """``torch.nn.functional.group_norm``."""
     x = cx.channels_last(x)
-    return cx.layer_function(
-        "norm.functions",
-        "group_norm",
+    return cx.function(
+        functions.group_norm,
         x,
         num_groups,
         order=x.order,
@@ -154,9 +152,8 @@ def layer_norm(
             bias=bias,
             eps=eps,
         )
-    return cx.layer_function(
-        "norm.functions",
-        "layer_norm",
+    return cx.function(
+        functions.layer_norm,
         x,
         tuple(normalized_shape),
         order=x.order,
@@ -210,9 +207,8 @@ def rms_norm(
         eps = torch.finfo(torch.float32).eps if eps is None else eps
         template = "mx.fast.rms_norm(x, weight, eps)"
         return cx.emit(template, order=x.order, x=x, weight=weight, eps=eps)
-    return cx.layer_function(
-        "norm.functions",
-        "rms_norm",
+    return cx.function(
+        functions.rms_norm,
         x,
         tuple(normalized_shape),
         order=x.order,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from mlxport.converter.graph.ir.code import OMIT
+from mlxport.converter.graph.ir.code import OMIT, expression
 from mlxport.converter.graph.ir.context import Context, Handler
 from mlxport.converter.graph.ir.dtypes import (
     Number,
     cast,
-    emit,
+    emit_function,
     mlx_dtype,
     number,
     torch_promoted,
@@ -21,22 +22,32 @@ from mlxport.converter.graph.ir.value import Value, without_axes
 from mlxport.converter.graph.ops.axes import stored_axis
 from mlxport.converter.graph.ops.registry import op
 from mlxport.converter.graph.ops.sorting import of_scalar
+from mlxport.layers.arrays import order_statistics, searching
 
 WHICH = "which of equal values' places is given, PyTorch leaves open"
 
 
 def _pair(
-    cx: Context, function: str, x: Value, dim: int, keepdim: bool, **given: Any
+    cx: Context,
+    function: Callable[..., Any],
+    x: Value,
+    dim: int,
+    keepdim: bool,
+    **settings: Any,
 ) -> tuple[Value, ...]:
     """Emit a function of ``layers/arrays/order_statistics.py`` that gives values and places."""
     if x.ndim == 0:
         return of_scalar(cx, x)
-    cx.imports[function] = "arrays.order_statistics"
     axis = stored_axis(x, dim)
     order = x.order if keepdim else without_axes(x.order, [dim % x.ndim])
-    settings = {**given, "axis": OMIT if axis == -1 else axis, "keepdims": keepdim or OMIT}
-    named = ", ".join(f"{name}={name}" for name in settings)
-    return cx.emit_many(f"{function}(x, {named})", orders=[order, order], x=x, **settings)
+    return cx.function_many(
+        function,
+        x,
+        orders=[order, order],
+        **settings,
+        axis=OMIT if axis == -1 else axis,
+        keepdims=keepdim or OMIT,
+    )
 
 
 @op("aten.kthvalue.default", restrictions=WHICH)
@@ -44,55 +55,54 @@ def kthvalue(
     cx: Context, x: Value, k: int, dim: int = -1, keepdim: bool = False
 ) -> tuple[Value, ...]:
     """The ``k``-th smallest values along an axis and their places."""
-    return _pair(cx, "kth_value", x, dim, keepdim, k=k)
+    return _pair(cx, order_statistics.kth_value, x, dim, keepdim, k=k)
 
 
-def _median(function: str) -> Handler:
+def _median(function: Callable[..., Any]) -> Handler:
     def along(cx: Context, x: Value, dim: int, keepdim: bool = False) -> tuple[Value, ...]:
         return _pair(cx, function, x, dim, keepdim)
 
     return along
 
 
-def _median_of_all(function: str) -> Handler:
+def _median_of_all(function: Callable[..., Any]) -> Handler:
     def of_all(cx: Context, x: Value) -> Value:
         if 0 in x.shape:
             raise cx.refuse("a median of no values")
-        cx.imports[function] = "arrays.order_statistics"
-        return cx.emit(f"{function}(x.reshape(-1))[0]", x=x)
+        flat = expression("x.reshape(-1)", {"x": x})
+        return cx.emit("both[0]", both=cx.calling(function, flat))
 
     return of_all
 
 
-for _name in ("median", "nanmedian"):
-    op(f"aten.{_name}.dim", restrictions=WHICH)(_median(_name))
-    op(f"aten.{_name}.default")(_median_of_all(_name))
+for _function in (order_statistics.median, order_statistics.nanmedian):
+    op(f"aten.{_function.__name__}.dim", restrictions=WHICH)(_median(_function))
+    op(f"aten.{_function.__name__}.default")(_median_of_all(_function))
 
 
 @op("aten.mode.default", restrictions=WHICH)
 def mode(cx: Context, x: Value, dim: int = -1, keepdim: bool = False) -> tuple[Value, ...]:
     """The commonest values along an axis and their places."""
-    return _pair(cx, "mode", x, dim, keepdim)
+    return _pair(cx, order_statistics.mode, x, dim, keepdim)
 
 
-def _running(function: str) -> Handler:
+def _running(function: Callable[..., Any]) -> Handler:
     def running(cx: Context, x: Value, dim: int) -> tuple[Value, ...]:
         if x.ndim == 0:
             return of_scalar(cx, x)
-        cx.imports[function] = "arrays.order_statistics"
         axis = stored_axis(x, dim)
-        return cx.emit_many(
-            f"{function}(x, axis=axis)",
+        return cx.function_many(
+            function,
+            x,
             orders=[x.order, x.order],
-            x=x,
             axis=OMIT if axis == -1 else axis,
         )
 
     return running
 
 
-op("aten.cummax.default")(_running("cumulative_max"))
-op("aten.cummin.default")(_running("cumulative_min"))
+op("aten.cummax.default")(_running(order_statistics.cumulative_max))
+op("aten.cummin.default")(_running(order_statistics.cumulative_min))
 
 
 # -- places in sorted sequences ------------------------------------------------------------------
@@ -118,14 +128,13 @@ def searchsorted(
     else:
         made = {"v": number(values, dtype), "dtype": mlx_dtype(dtype)}
         sought = typed("mx.array(v, dtype=dtype)", dtype, **made)
-    cx.imports["searchsorted"] = "arrays.searching"
-    return emit(
+    return emit_function(
         cx,
-        "searchsorted(a, v, right=right)",
+        searching.searchsorted,
         torch.int64,
         None,
-        a=cast(cx.logical(sequence), dtype),
-        v=sought,
+        cast(cx.logical(sequence), dtype),
+        sought,
         right=(right or side == "right") or OMIT,
     )
 

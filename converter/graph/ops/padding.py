@@ -9,6 +9,7 @@ from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.sizes import Size, is_never_negative
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.registry import op
+from mlxport.layers.spatial import padding
 
 # Mode of torch.nn.functional.pad -> that of mx.pad, which has no circular one.
 MLX_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
@@ -39,9 +40,7 @@ def pad(
             fill=fill,
         )
     named = OMIT if mode == "constant" else mode
-    return cx.layer_function(
-        "spatial.padding", "pad", x, pads, order=x.order, mode=named, value=fill
-    )
+    return cx.function(padding.pad, x, pads, order=x.order, mode=named, value=fill)
 
 
 @op("aten.constant_pad_nd.default")

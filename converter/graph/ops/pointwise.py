@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from mlxport.converter.graph.ir.dtypes import (
     Typed,
     cast,
     emit,
+    emit_function,
     is_inexact,
     mlx_promoted,
     number,
@@ -22,16 +24,22 @@ from mlxport.converter.graph.ir.dtypes import (
 from mlxport.converter.graph.ir.value import Value, inherit
 from mlxport.converter.graph.ops.broadcast import align
 from mlxport.converter.graph.ops.registry import op
+from mlxport.layers.arrays import arithmetic
 
 
 def pointwise(
-    cx: Context, template: str, /, gives: torch.dtype | None = None, **named: Any
+    cx: Context,
+    template: str | Callable[..., Any],
+    /,
+    gives: torch.dtype | None = None,
+    **named: Any,
 ) -> Value:
     """Emit an elementwise expression of broadcast operands in the node's dtype.
 
     Args:
         cx: the lowering context.
-        template: the expression; names stand for the operands.
+        template: the expression, in which names stand for the operands; or a function of
+            ``mlxport.layers`` that takes the operands in turn.
         gives: dtype MLX gives it, if not what it promotes the operands to.
         **named: values and Python numbers.
     """
@@ -42,7 +50,10 @@ def pointwise(
         # Cast before the operation: a sum of int32 overflows where PyTorch's int64 does not.
         operands = [cast(x, cx.dtype) if isinstance(x, Value) else x for x in operands]
         gives = cx.dtype
-    result = emit(cx, template, gives, order, **dict(zip(named, operands, strict=True)))
+    if isinstance(template, str):
+        result = emit(cx, template, gives, order, **dict(zip(named, operands, strict=True)))
+    else:
+        result = emit_function(cx, template, gives, order, *operands)
     arrays = [x for x in named.values() if isinstance(x, Value)]
     if len(arrays) == 1:
         return inherit(result, arrays[0], tuple((axis,) for axis in range(result.ndim)))
@@ -100,7 +111,7 @@ def div_mode(cx: Context, x: Value, y: Value | Number, rounding_mode: str | None
         return floor_divide(cx, x, y)
     if is_inexact(cx.dtype):
         return pointwise(cx, "mx.trunc(x / y)", x=x, y=y)
-    return _arithmetic(cx, "truncated_divide", x, y)
+    return pointwise(cx, arithmetic.truncated_divide, x=x, y=y)
 
 
 @op("aten.floor_divide.default", "aten.floor_divide.Scalar")
@@ -109,8 +120,8 @@ def floor_divide(cx: Context, x: Value | Number, y: Value | Number) -> Value:
     if is_inexact(cx.dtype):
         if not isinstance(x, Value):
             dividend = Typed(call("mx.array", float(x)), torch.float32)
-            return _arithmetic(cx, "floor_divide", dividend, y)
-        return _arithmetic(cx, "floor_divide", x, y)
+            return pointwise(cx, arithmetic.floor_divide, x=dividend, y=y)
+        return pointwise(cx, arithmetic.floor_divide, x=x, y=y)
     return pointwise(cx, "x // y", x=x, y=y)
 
 
@@ -123,17 +134,11 @@ def remainder(cx: Context, x: Value | Number, y: Value | Number) -> Value:
 @op("aten.fmod.Tensor", "aten.fmod.Scalar")
 def fmod(cx: Context, x: Value, y: Value | Number) -> Value:
     """The remainder with the sign of the dividend, C's ``fmod``."""
-    return _arithmetic(cx, "fmod", x, y)
+    return pointwise(cx, arithmetic.fmod, x=x, y=y)
 
 
 def _promoted(cx: Context, *operands: Any) -> torch.dtype:
     return mlx_promoted(*(_operand(cx, x) for x in operands))
-
-
-def _arithmetic(cx: Context, function: str, x: Value | Typed, y: Value | Number) -> Value:
-    """Emit a function of ``layers/arrays/arithmetic.py`` of two operands."""
-    cx.imports[function] = "arrays.arithmetic"
-    return pointwise(cx, f"{function}(x, y)", x=x, y=y)
 
 
 @op("aten.pow.Tensor_Scalar")

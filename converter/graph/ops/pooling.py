@@ -10,6 +10,7 @@ from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.arguments import FLOATING_ONLY, per_axis, require_floating
 from mlxport.converter.graph.ops.registry import op
+from mlxport.layers.pooling import adaptive, fractional, functions, indexed
 
 Sizes = Sequence[int]
 
@@ -32,7 +33,7 @@ def max_pool(
         "ceil_mode": ceil_mode or OMIT,
     }
     kernel = tuple(kernel_size)
-    return cx.layer_function("pooling.functions", "max_pool", x, kernel, order=x.order, **settings)
+    return cx.function(functions.max_pool, x, kernel, order=x.order, **settings)
 
 
 @op("aten.max_pool1d_with_indices.default", restrictions=FLOATING_ONLY)
@@ -50,13 +51,11 @@ def max_pool_with_indices(
     """``max_pool{1,2,3}d`` with ``return_indices=True``: the maxima and where they were."""
     require_floating(cx, "pooling", x)
     x = _channels_last(cx, x, kernel_size)
-    cx.imports["max_pool_with_indices"] = "pooling.indexed"
-    return cx.emit_many(
-        "max_pool_with_indices(x, kernel_size, stride=stride, padding=padding, dilation=dilation,"
-        " ceil_mode=ceil_mode)",
+    return cx.function_many(
+        indexed.max_pool_with_indices,
+        x,
+        tuple(kernel_size),
         orders=[x.order, x.order],
-        x=x,
-        kernel_size=tuple(kernel_size),
         **_windows(kernel_size, stride, padding),
         dilation=per_axis(dilation, 1),
         ceil_mode=ceil_mode or OMIT,
@@ -85,7 +84,7 @@ def avg_pool(
         "divisor_override": OMIT if divisor_override is None else divisor_override,
     }
     kernel = tuple(kernel_size)
-    return cx.layer_function("pooling.functions", "avg_pool", x, kernel, order=x.order, **settings)
+    return cx.function(functions.avg_pool, x, kernel, order=x.order, **settings)
 
 
 @op("aten.adaptive_avg_pool1d.default", restrictions=FLOATING_ONLY)
@@ -98,7 +97,7 @@ def adaptive_avg_pool(cx: Context, x: Value, output_size: Sizes) -> Value:
     require_floating(cx, "pooling", x)
     x = _channels_last(cx, x, output_size)
     size = tuple(output_size)
-    return cx.layer_function("pooling.adaptive", "adaptive_avg_pool", x, size, order=x.order)
+    return cx.function(adaptive.adaptive_avg_pool, x, size, order=x.order)
 
 
 @op("aten.adaptive_max_pool1d.default", restrictions=FLOATING_ONLY)
@@ -113,10 +112,10 @@ def adaptive_max_pool(cx: Context, x: Value, output_size: Sizes) -> tuple[Value,
     require_floating(cx, "pooling", x)
     x = _channels_last(cx, x, output_size)
     size = tuple(output_size)
-    maxima = cx.layer_function("pooling.adaptive", "adaptive_max_pool", x, size, order=x.order)
-    cx.imports["adaptive_max_pool_with_indices"] = "pooling.adaptive"
-    code = expression("adaptive_max_pool_with_indices(x, size)[1]", {"x": x, "size": size})
-    return maxima, cx.compute(code, *cx.results[1], x.order)
+    maxima = cx.function(adaptive.adaptive_max_pool, x, size, order=x.order)
+    both = cx.calling(adaptive.adaptive_max_pool_with_indices, x, size)
+    indices = expression("both[1]", {"both": both})
+    return maxima, cx.compute(indices, *cx.results[1], x.order)
 
 
 @op("aten.fractional_max_pool2d.default", restrictions=FLOATING_ONLY)
@@ -127,14 +126,13 @@ def fractional_max_pool(
     """``torch.nn.functional.fractional_max_pool{2,3}d`` by random samples that are given."""
     require_floating(cx, "pooling", x)
     x = _channels_last(cx, x, output_size)
-    cx.imports["fractional_max_pool"] = "pooling.fractional"
-    return cx.emit_many(
-        "fractional_max_pool(x, kernel, size, samples)",
+    return cx.function_many(
+        fractional.fractional_max_pool,
+        x,
+        tuple(kernel_size),
+        tuple(output_size),
+        cx.logical(random_samples),
         orders=[x.order, x.order],
-        x=x,
-        kernel=tuple(kernel_size),
-        size=tuple(output_size),
-        samples=cx.logical(random_samples),
     )
 
 

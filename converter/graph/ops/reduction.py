@@ -7,86 +7,111 @@ another; such sums go to ``layers/arrays/reduction.py``.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from mlxport.converter.graph.ir.code import OMIT
 from mlxport.converter.graph.ir.context import Context, Handler
-from mlxport.converter.graph.ir.dtypes import HALF, Number, Typed, cast, emit, widened
+from mlxport.converter.graph.ir.dtypes import (
+    HALF,
+    Number,
+    Typed,
+    cast,
+    emit,
+    emit_function,
+    widened,
+)
 from mlxport.converter.graph.ir.value import Value, normalise_dims, without_axes
 from mlxport.converter.graph.ops.axes import stored_axes, stored_axis
 from mlxport.converter.graph.ops.conversion import in_dtype
 from mlxport.converter.graph.ops.creation import filled
 from mlxport.converter.graph.ops.registry import op
+from mlxport.layers.arrays import histogram, reduction
 
-Dims = int | Sequence[int] | None
+ReducedDims = int | Sequence[int] | None
+# A function of MLX by its name, or one of mlxport.layers.
+Reducer = str | Callable[..., Any]
 
-# More values than this are not summed one after another.
-SHORT = 1024
+# MLX's CPU sums add one value after another: more values than this go to layers/arrays/reduction.
+LONGEST_SEQUENTIAL_SUM = 1024
 
 
 def reduce(
     cx: Context,
-    template: str,
+    function: Reducer,
     x: Value | Typed,
     of: Value,
-    dims: Dims,
+    dims: ReducedDims,
     keepdim: bool,
     gives: torch.dtype,
-    **operands: Any,
+    *arguments: Any,
+    **settings: Any,
 ) -> Value:
     """Emit a reduction over logical axes.
 
     Args:
         cx: the lowering context.
-        template: the call; names ``x``, ``axis`` and ``keep`` stand for its arguments.
+        function: what reduces, with keywords ``axis`` and ``keepdims``.
         x: what is reduced: ``of``, or it in another dtype.
         of: the value whose axes are meant.
         dims: logical axes; all where None or empty.
         keepdim: whether they stay with length one.
         gives: dtype MLX gives.
-        **operands: whatever else the template names.
+        *arguments: what the function takes behind the array.
+        **settings: further keywords of the function.
     """
     axes = normalise_dims(dims, of.ndim) if of.ndim else ()
     order = of.order if keepdim else without_axes(of.order, axes)
     keep = True if keepdim and of.ndim else OMIT
-    return emit(cx, template, gives, order, x=x, axis=stored_axes(of, axes), keep=keep, **operands)
+    axis = stored_axes(of, axes)
+    return emit_function(
+        cx, function, gives, order, x, *arguments, axis=axis, keepdims=keep, **settings
+    )
 
 
-def _is_long(x: Value, dims: Dims) -> bool:
+def _is_long(x: Value, dims: ReducedDims) -> bool:
     sizes = [x.shape[d] for d in normalise_dims(dims, x.ndim)] if x.ndim else []
-    return not all(isinstance(n, int) for n in sizes) or math.prod(sizes) > SHORT
+    return not all(isinstance(n, int) for n in sizes) or math.prod(sizes) > LONGEST_SEQUENTIAL_SUM
 
 
 def _summed(
-    cx: Context, names: tuple[str, str], of: Value, dims: Dims, keepdim: bool, **operands: Any
+    cx: Context,
+    reducers: tuple[str, Callable[..., Any]],
+    of: Value,
+    dims: ReducedDims,
+    keepdim: bool,
+    **settings: Any,
 ) -> Value:
-    """Emit a reduction that adds: MLX's own of few float32 values, ours of all others."""
+    """Emit a reduction that adds: by MLX's function for few float32 values, else by mlxport's.
+
+    Args:
+        cx: the lowering context.
+        reducers: both functions.
+        of: what is reduced.
+        dims: logical axes; all where None or empty.
+        keepdim: whether they stay with length one.
+        **settings: further keywords of both functions.
+    """
     x = cast(of, cx.dtype)
-    arguments = "".join(f", {name}={name}" for name in operands)
-    own, careful = names
-    if x.dtype in HALF or _is_long(of, dims):
-        cx.imports[careful] = "arrays.reduction"
-        own = careful
-    template = f"{own}(x, axis=axis, keepdims=keep{arguments})"
-    return reduce(cx, template, x, of, dims, keepdim, x.dtype, **operands)
+    of_mlx, of_layers = reducers
+    function = of_layers if x.dtype in HALF or _is_long(of, dims) else of_mlx
+    return reduce(cx, function, x, of, dims, keepdim, x.dtype, **settings)
 
 
 @op("aten.sum.default", "aten.sum.dim_IntList")
 def sum_(
     cx: Context,
     x: Value,
-    dim: Dims = None,
+    dim: ReducedDims = None,
     keepdim: bool = False,
     dtype: torch.dtype | None = None,
 ) -> Value:
     """The sum over some axes; integers and bools are summed as int64."""
     if cx.dtype.is_floating_point:
-        return _summed(cx, ("mx.sum", "total"), x, dim, keepdim)
-    template = "mx.sum(x, axis=axis, keepdims=keep)"
-    return reduce(cx, template, cast(x, cx.dtype), x, dim, keepdim, _counted(cx.dtype))
+        return _summed(cx, ("mx.sum", reduction.total), x, dim, keepdim)
+    return reduce(cx, "mx.sum", cast(x, cx.dtype), x, dim, keepdim, _counted(cx.dtype))
 
 
 def _counted(dtype: torch.dtype) -> torch.dtype:
@@ -100,12 +125,12 @@ def _counted(dtype: torch.dtype) -> torch.dtype:
 def mean(
     cx: Context,
     x: Value,
-    dim: Dims = None,
+    dim: ReducedDims = None,
     keepdim: bool = False,
     dtype: torch.dtype | None = None,
 ) -> Value:
     """The mean over some axes."""
-    return _summed(cx, ("mx.mean", "mean"), x, dim, keepdim)
+    return _summed(cx, ("mx.mean", reduction.mean), x, dim, keepdim)
 
 
 @op("aten.var.correction", "aten.var.dim", "aten.var.default")
@@ -121,7 +146,9 @@ def var(
     """The variance over some axes, divided by their number of values less the correction."""
     if isinstance(dim, bool):  # var(x, unbiased)
         dim, unbiased = None, dim
-    return _spread(cx, ("mx.var", "variance"), x, dim, keepdim, _correction(unbiased, correction))
+    return _spread(
+        cx, ("mx.var", reduction.variance), x, dim, keepdim, _correction(unbiased, correction)
+    )
 
 
 @op("aten.std.correction", "aten.std.dim", "aten.std.default")
@@ -137,7 +164,9 @@ def std(
     """The square root of the variance."""
     if isinstance(dim, bool):  # std(x, unbiased)
         dim, unbiased = None, dim
-    return _spread(cx, ("mx.std", "deviation"), x, dim, keepdim, _correction(unbiased, correction))
+    return _spread(
+        cx, ("mx.std", reduction.deviation), x, dim, keepdim, _correction(unbiased, correction)
+    )
 
 
 def _correction(unbiased: bool, correction: Number | None) -> Number:
@@ -145,21 +174,26 @@ def _correction(unbiased: bool, correction: Number | None) -> Number:
 
 
 def _spread(
-    cx: Context, names: tuple[str, str], x: Value, dim: Dims, keepdim: bool, correction: Number
+    cx: Context,
+    reducers: tuple[str, Callable[..., Any]],
+    x: Value,
+    dim: ReducedDims,
+    keepdim: bool,
+    correction: Number,
 ) -> Value:
     if x.dtype.is_complex:
         raise cx.refuse("the variance of complex values")
     if correction != int(correction):
         raise cx.refuse(f"a correction of {correction}: MLX takes whole numbers")
     ddof = int(correction) or OMIT
-    return _summed(cx, names, x, dim, keepdim, ddof=ddof)
+    return _summed(cx, reducers, x, dim, keepdim, ddof=ddof)
 
 
 @op("aten.var_mean.correction")
 def var_mean(
     cx: Context,
     x: Value,
-    dim: Dims = None,
+    dim: ReducedDims = None,
     *,
     correction: Number | None = None,
     keepdim: bool = False,
@@ -174,7 +208,7 @@ def vector_norm(
     cx: Context,
     x: Value,
     ord: Number = 2,
-    dim: Dims = None,
+    dim: ReducedDims = None,
     keepdim: bool = False,
     *,
     dtype: torch.dtype | None = None,
@@ -182,11 +216,9 @@ def vector_norm(
     """The norm of the vectors along some axes taken together."""
     axes = normalise_dims(dim, x.ndim) if x.ndim else ()
     if ord == 2 and (len(axes) <= 2 or len(axes) == x.ndim):
-        return _summed(cx, ("mx.linalg.norm", "norm"), x, dim, keepdim)
-    cx.imports["norm"] = "arrays.reduction"
-    template = "norm(x, power, axis=axis, keepdims=keep)"
+        return _summed(cx, ("mx.linalg.norm", reduction.norm), x, dim, keepdim)
     vectors = cast(x, cx.dtype)
-    return reduce(cx, template, vectors, x, dim, keepdim, cx.dtype, power=float(ord))
+    return reduce(cx, reduction.norm, vectors, x, dim, keepdim, cx.dtype, float(ord))
 
 
 @op("aten.prod.default")
@@ -199,35 +231,33 @@ def prod(cx: Context, x: Value, *, dtype: torch.dtype | None = None) -> Value:
 def prod_dim(
     cx: Context,
     x: Value,
-    dim: Dims,
+    dim: ReducedDims,
     keepdim: bool = False,
     *,
     dtype: torch.dtype | None = None,
 ) -> Value:
     """The product over an axis."""
     factors = widened(cast(x, cx.dtype))
-    template = "mx.prod(x, axis=axis, keepdims=keep)"
-    return reduce(cx, template, factors, x, dim, keepdim, _counted(factors.dtype))
+    return reduce(cx, "mx.prod", factors, x, dim, keepdim, _counted(factors.dtype))
 
 
 @op("aten.logsumexp.default")
-def logsumexp(cx: Context, x: Value, dim: Dims, keepdim: bool = False) -> Value:
+def logsumexp(cx: Context, x: Value, dim: ReducedDims, keepdim: bool = False) -> Value:
     """The logarithm of the sum of exponentials."""
     if x.dtype.is_complex:
         raise cx.refuse("logsumexp of complex values: MLX takes their real parts")
     if 0 in x.shape:  # which MLX rejects
         return filled(cx, -math.inf, cx.shape)
     wide = widened(cast(x, cx.dtype))
-    template = "mx.logsumexp(x, axis=axis, keepdims=keep)"
-    return reduce(cx, template, wide, x, dim, keepdim, wide.dtype)
+    return reduce(cx, "mx.logsumexp", wide, x, dim, keepdim, wide.dtype)
 
 
 # -- extremes ------------------------------------------------------------------------------------
 
 
 def _extreme(function: str) -> Handler:
-    def extreme(cx: Context, x: Value, dim: Dims = None, keepdim: bool = False) -> Value:
-        return reduce(cx, f"{function}(x, axis=axis, keepdims=keep)", x, x, dim, keepdim, x.dtype)
+    def extreme(cx: Context, x: Value, dim: ReducedDims = None, keepdim: bool = False) -> Value:
+        return reduce(cx, function, x, x, dim, keepdim, x.dtype)
 
     return extreme
 
@@ -241,8 +271,7 @@ def _place(function: str) -> Handler:
     def place(cx: Context, x: Value, dim: int | None = None, keepdim: bool = False) -> Value:
         if dim is None:  # the place among all values in PyTorch's order
             x = x if x.lies_logically else cx.logical(x)
-        template = f"{function}(x, axis=axis, keepdims=keep)"
-        return reduce(cx, template, x, x, dim, keepdim, torch.uint32)
+        return reduce(cx, function, x, x, dim, keepdim, torch.uint32)
 
     return place
 
@@ -272,12 +301,11 @@ op("aten.min.dim")(_extreme_and_place(_MIN, _ARGMIN))
 
 
 def _truth(function: str) -> Handler:
-    def test(cx: Context, x: Value, dim: Dims = None, keepdim: bool = False) -> Value:
+    def test(cx: Context, x: Value, dim: ReducedDims = None, keepdim: bool = False) -> Value:
         if isinstance(dim, Sequence) and not dim:
             # Over no axes, where sums take none for all.
             return x if x.dtype == torch.bool else emit(cx, "x != 0", torch.bool, x.order, x=x)
-        template = f"{function}(x, axis=axis, keepdims=keep)"
-        return reduce(cx, template, x, x, dim, keepdim, torch.bool)
+        return reduce(cx, function, x, x, dim, keepdim, torch.bool)
 
     return test
 
@@ -295,7 +323,7 @@ op("aten.all.default", "aten.all.dim", "aten.all.dims", "aten._is_all_true.defau
 def histc(cx: Context, x: Value, bins: int = 100, low: Number = 0, high: Number = 0) -> Value:
     """How many values fall in each of some bins of equal width."""
     given = {} if low == high else {"low": low, "high": high}
-    return cx.layer_function("arrays.histogram", "histogram", x, bins, order=(0,), **given)
+    return cx.function(histogram.histogram, x, bins, order=(0,), **given)
 
 
 # -- running sums and products -------------------------------------------------------------------

@@ -10,6 +10,7 @@ from mlxport.converter.graph.ir.context import Context, Handler
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.arguments import FLOATING_ONLY, require_floating
 from mlxport.converter.graph.ops.registry import op
+from mlxport.layers.spatial import grid_sample, resampling
 
 Sizes = Sequence[int]
 Scales = Sequence[float]
@@ -89,9 +90,8 @@ def _interpolate(
     if not mode.startswith("nearest"):
         require_floating(cx, f"{mode} interpolation", x)
     x = cx.channels_last(x)
-    return cx.layer_function(
-        "spatial.resampling",
-        "interpolate",
+    return cx.function(
+        resampling.interpolate,
         x,
         order=x.order,
         size=OMIT if size is None else tuple(size),
@@ -116,9 +116,8 @@ def _resample(
     x = cx.channels_last(x)
     rank = x.ndim - 2
     given = (*scales, *[None] * (rank - len(scales)))
-    return cx.layer_function(
-        "spatial.resampling",
-        "resample",
+    return cx.function(
+        resampling.resample,
         x,
         tuple(size),
         mode,
@@ -146,9 +145,8 @@ def grid_sampler(
 ) -> Value:
     """``torch.nn.functional.grid_sample``."""
     x = cx.channels_last(x)
-    return cx.layer_function(
-        "spatial.grid_sample",
-        "grid_sample",
+    return cx.function(
+        grid_sample.grid_sample,
         x,
         cx.logical(grid),
         order=x.order,
@@ -161,9 +159,8 @@ def grid_sampler(
 @op("aten.affine_grid_generator.default")
 def affine_grid(cx: Context, theta: Value, size: Sizes, align_corners: bool) -> Value:
     """``torch.nn.functional.affine_grid``."""
-    return cx.layer_function(
-        "spatial.grid_sample",
-        "affine_grid",
+    return cx.function(
+        grid_sample.affine_grid,
         cx.logical(theta),
         tuple(size),
         align_corners=align_corners or OMIT,

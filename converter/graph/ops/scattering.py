@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from mlxport.converter.graph.ir.code import OMIT, call
@@ -10,12 +11,19 @@ from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.axes import stored_axis
 from mlxport.converter.graph.ops.broadcast import common_order
 from mlxport.converter.graph.ops.registry import op
+from mlxport.layers.arrays import indexing, scattering
 
 IN_RANGE = "places must lie in the array: MLX does not check them"
 
 
 def _reduced(
-    cx: Context, function: str, x: Value, dim: int, places: Value, source: Value, **settings: Any
+    cx: Context,
+    function: Callable[..., Any],
+    x: Value,
+    dim: int,
+    places: Value,
+    source: Value,
+    **settings: Any,
 ) -> Value:
     """Emit a function of ``layers/arrays/scattering.py``."""
     if x.ndim == 0:
@@ -24,15 +32,13 @@ def _reduced(
         return x
     if x.dtype.is_complex:
         raise cx.refuse("a scatter of complex values")
-    if places.ndim == x.ndim and function == "scatter_reduce":
+    if places.ndim == x.ndim and function is scattering.scatter_reduce:
         (x, places, source), order = common_order(cx, [x, places, source])
     else:
         (x, source), order = common_order(cx, [x, source])
     axis = stored_axis(x, dim)
     settings = {**settings, "axis": x.ndim - 1 if axis == -1 else axis}
-    return cx.layer_function(
-        "arrays.scattering", function, x, places, source, order=order, **settings
-    )
+    return cx.function(function, x, places, source, order=order, **settings)
 
 
 @op("aten.scatter_reduce.two", restrictions=IN_RANGE)
@@ -48,7 +54,9 @@ def scatter_reduce(
 ) -> Value:
     """The array with elements along an axis reduced with those put in."""
     own = OMIT if include_self else False
-    return _reduced(cx, "scatter_reduce", x, dim, places, source, reduce=reduce, include_self=own)
+    return _reduced(
+        cx, scattering.scatter_reduce, x, dim, places, source, reduce=reduce, include_self=own
+    )
 
 
 @op("aten.index_reduce.default", restrictions=IN_RANGE)
@@ -64,7 +72,9 @@ def index_reduce(
 ) -> Value:
     """The array with slices of an axis reduced with those put in."""
     own = OMIT if include_self else False
-    return _reduced(cx, "index_reduce", x, dim, places, source, reduce=reduce, include_self=own)
+    return _reduced(
+        cx, scattering.index_reduce, x, dim, places, source, reduce=reduce, include_self=own
+    )
 
 
 @op("aten.scatter.reduce", restrictions=IN_RANGE)
@@ -79,7 +89,7 @@ def masked_scatter(cx: Context, x: Value, mask: Value, source: Value) -> Value:
     """The array with the elements where a mask holds replaced one by one."""
     x, mask, source = cx.logical(x), cx.logical(mask), cx.logical(source)
     x, mask = _broadcast(cx, x), _broadcast(cx, mask)
-    return cx.layer_function("arrays.scattering", "masked_scatter", x, mask, source)
+    return cx.function(scattering.masked_scatter, x, mask, source)
 
 
 @op("aten.diagonal_scatter.default")
@@ -93,7 +103,7 @@ def diagonal_scatter(
         "axis1": dim1 % x.ndim,
         "axis2": dim2 % x.ndim,
     }
-    return cx.layer_function("arrays.indexing", "diagonal_scatter", x, source, **settings)
+    return cx.function(indexing.diagonal_scatter, x, source, **settings)
 
 
 @op("aten.put.default", restrictions=IN_RANGE)
@@ -101,7 +111,7 @@ def put(cx: Context, x: Value, places: Value, source: Value, accumulate: bool = 
     """The array with elements of the flattened one replaced or added to."""
     values = cx.logical(x), cx.logical(places), cx.logical(source)
     given = accumulate or OMIT
-    return cx.layer_function("arrays.scattering", "put", *values, accumulate=given)
+    return cx.function(scattering.put, *values, accumulate=given)
 
 
 def _broadcast(cx: Context, x: Value) -> Value:

@@ -9,6 +9,7 @@ from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.value import Value, channels_last
 from mlxport.converter.graph.ops.arguments import per_axis
 from mlxport.converter.graph.ops.registry import op
+from mlxport.layers.spatial import folding, shuffle
 
 Sizes = Sequence[int]
 
@@ -17,23 +18,21 @@ Sizes = Sequence[int]
 def pixel_shuffle(cx: Context, x: Value, upscale_factor: int) -> Value:
     """``torch.nn.functional.pixel_shuffle``."""
     x = cx.channels_last(x, 2)
-    return cx.layer_function("spatial.shuffle", "pixel_shuffle", x, upscale_factor, order=x.order)
+    return cx.function(shuffle.pixel_shuffle, x, upscale_factor, order=x.order)
 
 
 @op("aten.pixel_unshuffle.default")
 def pixel_unshuffle(cx: Context, x: Value, downscale_factor: int) -> Value:
     """``torch.nn.functional.pixel_unshuffle``."""
     x = cx.channels_last(x, 2)
-    return cx.layer_function(
-        "spatial.shuffle", "pixel_unshuffle", x, downscale_factor, order=x.order
-    )
+    return cx.function(shuffle.pixel_unshuffle, x, downscale_factor, order=x.order)
 
 
 @op("aten.channel_shuffle.default", "aten.native_channel_shuffle.default")
 def channel_shuffle(cx: Context, x: Value, groups: int) -> Value:
     """``torch.nn.functional.channel_shuffle``."""
     x = cx.channels_last(x)
-    return cx.layer_function("spatial.shuffle", "channel_shuffle", x, groups, order=x.order)
+    return cx.function(shuffle.channel_shuffle, x, groups, order=x.order)
 
 
 @op("aten.im2col.default")
@@ -44,9 +43,7 @@ def unfold(
     settings = _blocks(dilation, padding, stride)
     order = channels_last(x.ndim - 1, x.ndim - 3)
     x = cx.channels_last(x, 2)
-    return cx.layer_function(
-        "spatial.folding", "unfold", x, tuple(kernel_size), order=order, **settings
-    )
+    return cx.function(folding.unfold, x, tuple(kernel_size), order=order, **settings)
 
 
 @op("aten.col2im.default")
@@ -64,7 +61,7 @@ def fold(
     order = channels_last(x.ndim + 1, x.ndim - 2)
     sizes = tuple(output_size), tuple(kernel_size)
     x = cx.channels_last(x, 1)
-    return cx.layer_function("spatial.folding", "fold", x, *sizes, order=order, **settings)
+    return cx.function(folding.fold, x, *sizes, order=order, **settings)
 
 
 def _blocks(dilation: Sizes, padding: Sizes, stride: Sizes) -> dict[str, Any]:

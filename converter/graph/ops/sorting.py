@@ -7,6 +7,7 @@ from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.value import Scalar, Value
 from mlxport.converter.graph.ops.axes import stored_axis
 from mlxport.converter.graph.ops.registry import op
+from mlxport.layers.arrays import sorting
 
 
 @op("aten.sort.default")
@@ -14,11 +15,10 @@ def sort(cx: Context, x: Value, dim: int = -1, descending: bool = False) -> tupl
     """Values in order along an axis and their places; equal ones keep their sequence."""
     if x.ndim == 0:
         return of_scalar(cx, x)
-    cx.imports["sort"] = "arrays.sorting"
-    return cx.emit_many(
-        "sort(x, axis=axis, descending=descending)",
+    return cx.function_many(
+        sorting.sort,
+        x,
         orders=[x.order, x.order],
-        x=x,
         axis=_axis(x, dim),
         descending=descending or OMIT,
     )
@@ -37,9 +37,8 @@ def argsort(cx: Context, x: Value, dim: int = -1, descending: bool = False) -> V
     """The places of the values in order along an axis."""
     if x.ndim == 0:
         return cx.emit("mx.zeros_like(x).astype(mx.int64)", x=x)
-    return cx.layer_function(
-        "arrays.sorting",
-        "argsort",
+    return cx.function(
+        sorting.argsort,
         x,
         axis=_axis(x, dim),
         descending=descending or OMIT,
@@ -69,12 +68,11 @@ def topk(
         if k != 1:
             raise cx.refuse(f"the {k} largest of a 0-d array")
         return of_scalar(cx, x)
-    cx.imports["topk"] = "arrays.sorting"
-    return cx.emit_many(
-        "topk(x, k, axis=axis, largest=largest)",
+    return cx.function_many(
+        sorting.topk,
+        x,
+        k,
         orders=[x.order, x.order],
-        x=x,
-        k=k,
         axis=_axis(x, dim),
         largest=OMIT if largest else False,
     )

@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from mlxport.converter.graph.ir.context import Context, Handler
-from mlxport.converter.graph.ir.dtypes import cast, emit
+from mlxport.converter.graph.ir.dtypes import cast, emit_function
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.registry import op
+from mlxport.layers.arrays import special
 
 
-def _special(function: str, arguments: str = "") -> Handler:
+def _special(function: Callable[..., Any], *arguments: int, **settings: bool) -> Handler:
     def unary(cx: Context, x: Value) -> Value:
         if x.dtype.is_complex:
-            raise cx.refuse(f"{function} of complex values")
+            raise cx.refuse(f"{function.__name__} of complex values")
         wide = x if x.dtype.is_floating_point else cast(x, torch.float32)
-        cx.imports[function] = "arrays.special"
-        return emit(cx, f"{function}(x{arguments})", wide.dtype, x.order, x=wide)
+        return emit_function(cx, function, wide.dtype, x.order, wide, *arguments, **settings)
 
     return unary
 
 
-for _name, _function, _arguments in (
-    ("erfc", "erfc", ""),
-    ("special_erfcx", "erfcx", ""),
-    ("lgamma", "lgamma", ""),
-    ("digamma", "digamma", ""),
-    ("i0", "bessel_i", ", 0"),
-    ("special_i0e", "bessel_i", ", 0, scaled=True"),
-    ("special_i1", "bessel_i", ", 1"),
-    ("special_i1e", "bessel_i", ", 1, scaled=True"),
-    ("special_modified_bessel_i0", "bessel_i", ", 0"),
-    ("special_modified_bessel_i1", "bessel_i", ", 1"),
-):
-    op(f"aten.{_name}.default")(_special(_function, _arguments))
+for _name, _handler in {
+    "erfc": _special(special.erfc),
+    "special_erfcx": _special(special.erfcx),
+    "lgamma": _special(special.lgamma),
+    "digamma": _special(special.digamma),
+    "i0": _special(special.bessel_i, 0),
+    "special_i0e": _special(special.bessel_i, 0, scaled=True),
+    "special_i1": _special(special.bessel_i, 1),
+    "special_i1e": _special(special.bessel_i, 1, scaled=True),
+    "special_modified_bessel_i0": _special(special.bessel_i, 0),
+    "special_modified_bessel_i1": _special(special.bessel_i, 1),
+}.items():
+    op(f"aten.{_name}.default")(_handler)
 
 
 @op("aten.polygamma.default", restrictions="order 0 or 1")
@@ -41,4 +44,4 @@ def polygamma(cx: Context, n: int, x: Value) -> Value:
     """The ``n``-th derivative of the digamma function."""
     if n > 1:
         raise cx.refuse(f"the polygamma function of order {n}: MLX has none above 1")
-    return _special("trigamma" if n else "digamma")(cx, x)  # type: ignore[return-value]
+    return _special(special.trigamma if n else special.digamma)(cx, x)  # type: ignore[return-value]

@@ -15,6 +15,7 @@ from mlxport.converter.graph.ops.axes import expand_dims, stored_axis, with_new_
 from mlxport.converter.graph.ops.broadcast import order_for, rearrange
 from mlxport.converter.graph.ops.conversion import in_dtype
 from mlxport.converter.graph.ops.registry import op
+from mlxport.layers.arrays import indexing
 
 
 class Update(NamedTuple):
@@ -128,9 +129,7 @@ def _written_in_steps(cx: Context, x: Value, source: Value, dim: int, taken: sli
     target, put = rearrange(cx, x, order), rearrange(cx, source, order)
     axis = stored_axis(target, dim)
     ends = {"start": taken.start, "stop": taken.stop, "step": taken.step}
-    return cx.layer_function(
-        "arrays.indexing", "slice_scatter", target, put, axis=axis, order=order, **ends
-    )
+    return cx.function(indexing.slice_scatter, target, put, axis=axis, order=order, **ends)
 
 
 def _update_of_slice(

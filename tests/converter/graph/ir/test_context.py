@@ -1,4 +1,7 @@
-"""Transposes: joined with one another, shared, and not made where only axes of length one move."""
+"""Transposes: joined with one another, shared, and not made where only axes of length one move.
+
+Calls of functions of ``mlxport.layers``: imported once, by the file that defines them.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,18 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlxport.converter.graph.ir.code import substitute, to_source
-from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.context import Context, Unsupported
 from mlxport.converter.graph.ir.value import Order, Value, identity, uses_in
 from mlxport.converter.graph.ops.axes import expand_dims
 from mlxport.converter.graph.ops.shape import permute
+from mlxport.layers.arrays import reduction, sorting
+from mlxport.layers.norm import statistics
 
 SHAPE = (2, 3, 4, 5)
 
@@ -77,3 +83,31 @@ def test_axes_just_put_in_are_put_in_elsewhere(before: int, after: int) -> None:
     assert not any("transpose" in to_source(statement.code) for statement in cx.statements)
     got = evaluated(cx, x, array, z)
     assert np.array_equal(got, mx.expand_dims(array, 0).transpose(order[after]))
+
+
+def test_functions_are_called_and_imported_by_the_file_that_defines_them() -> None:
+    cx = Context(results=((SHAPE, torch.float32), (SHAPE, torch.int64)))
+    x = value(SHAPE)
+    cx.function(reduction.total, x, keepdims=True)
+    cx.function_many(sorting.topk, x, 2, orders=[x.order, x.order], axis=1)
+    step = cx.function_step(reduction.norm, x, x, shape=(), dtype=torch.float16)
+    names = {x.variable: ast.Name("x")}
+    assert [to_source(substitute(s.code, names)) for s in cx.statements] == [
+        "total(x, keepdims=True)",
+        "topk(x, 2, axis=1)",
+        "norm(x)",
+    ]
+    assert [len(s.targets) for s in cx.statements] == [1, 2, 1]
+    assert (step.shape, step.dtype) == ((), torch.float16)
+    assert cx.imports == {
+        "total": "arrays.reduction",
+        "topk": "arrays.sorting",
+        "norm": "arrays.reduction",
+    }
+
+
+def test_two_functions_of_one_name_are_refused() -> None:
+    cx = Context(results=((SHAPE, torch.float32),))
+    cx.function(reduction.mean, value(SHAPE))
+    with pytest.raises(Unsupported, match=r"layers/arrays.reduction.py and layers/norm.statistics"):
+        cx.function(statistics.mean, value(SHAPE))
