@@ -47,6 +47,8 @@ SIDEWAYS: dict[str, set[str]] = {}
 NEVER: list[tuple[str, str]] = [
     # both translate into layers/ and the steps of plan/; neither knows the other
     ("converter.graph.ops", "converter.rules"),
+    # what is lowered is judged on the IR, never on its text
+    ("converter.graph.lowering", "converter.graph.source"),
     # a conversion is judged by what it wrote, not by how it came about
     ("converter.graph", "converter.parity"),
     ("converter.graph", "converter.checkpoint"),

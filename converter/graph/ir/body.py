@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -13,7 +13,7 @@ from mlxport.converter.graph.ir.inputs import Formal
 from mlxport.converter.graph.ir.size_reads import SizeReads
 from mlxport.converter.graph.ir.sizes import Size
 from mlxport.converter.graph.ir.user_files import OwnFile
-from mlxport.converter.graph.ir.value import Order, Provenance, Value
+from mlxport.converter.graph.ir.value import Order, Provenance, Value, structure_of
 from mlxport.converter.plan.record import DrawRecord, ModuleRecord
 from mlxport.converter.plan.structure import Signature
 from mlxport.converter.plan.weight_plan import Entry
@@ -65,8 +65,9 @@ class Body:
         formals: its parameters, where they are not just these tensors.
         outputs: what it returns, flattened.
         statements: what it computes, in order.
-        result: the expression it returns.
+        result: the expression it returns; None until all of it is lowered.
         sizes: where the sizes in its expressions come from.
+        imported: names that ``model.py`` imported when it was lowered; no variable may hide them.
         text: the lines of ``__call__``, once written.
     """
 
@@ -77,13 +78,40 @@ class Body:
     statements: list[Statement] = field(default_factory=list)
     result: ast.expr | None = None
     sizes: SizeReads = field(default_factory=lambda: SizeReads({}))
+    imported: frozenset[str] = frozenset()
     text: tuple[str, ...] = ()
+
+    @property
+    def transposes(self) -> int:
+        """Transposes it executes itself, those of the modules it calls left out."""
+        return sum(map(_transposes_in, self._expressions()))
+
+    def structure(self) -> Hashable:
+        """Return what bodies share that compute the same of their inputs."""
+        numbers = {formal.variable: i for i, formal in enumerate(self.parameters)}
+        given = len(numbers)
+        codes = []
+        for statement in self.statements:
+            codes.append((structure_of(statement.code, numbers), len(statement.targets)))
+            for target in statement.targets:
+                numbers.setdefault(target.variable, len(numbers))
+        return given, *codes, structure_of(self.result, numbers)
+
+    def _expressions(self) -> Iterator[ast.expr]:
+        yield from (statement.code for statement in self.statements)
+        if self.result is not None:
+            yield self.result
 
     @property
     def parameters(self) -> list[Formal]:
         """The parameters of ``__call__``."""
         tensors = [Formal.of(v) for v in self.inputs] if self.formals is None else self.formals
         return [*tensors, *(Formal(v.variable, v.name, "int") for _, v in self.sizes.given)]
+
+
+def _transposes_in(tree: ast.expr) -> int:
+    calls = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return sum(isinstance(func, ast.Attribute) and func.attr == "transpose" for func in calls)
 
 
 @dataclass

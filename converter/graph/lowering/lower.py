@@ -21,13 +21,13 @@ from mlxport.converter.graph.ir.size_reads import SizeReads
 from mlxport.converter.graph.ir.sizes import Size, name_symbols
 from mlxport.converter.graph.ir.value import Order, Provenance, Value, channels_last, identity
 from mlxport.converter.graph.lowering.axis_orders import of_parts, unanimous
+from mlxport.converter.graph.lowering.complete_body import complete
 from mlxport.converter.graph.lowering.constant_folding import Folding
 from mlxport.converter.graph.lowering.leaf_lowering import record_call
 from mlxport.converter.graph.lowering.module_lowering import ModuleLowering
 from mlxport.converter.graph.lowering.move_columns import holds, of_columns
 from mlxport.converter.graph.lowering.problems import Problem, Tally, raise_gaps
 from mlxport.converter.graph.lowering.walk import Preferences
-from mlxport.converter.graph.source.body_lines import write_body
 from mlxport.converter.timings import stage
 
 
@@ -88,8 +88,7 @@ class _Lowering(ModuleLowering):
         outputs = self._run(root, "", "", cx, arranged)
         leaving = [self._leave(cx, v) if isinstance(v, Value) else v for v in outputs]
         body.outputs = flat(leaving)
-        body.result = nested_result(signature.result, leaving)
-        body.text = write_body(body, self.names, self.lowered.imports)
+        complete(body, nested_result(signature.result, leaving), self.lowered.imports)
         self._keep(body)
         if body.sizes.given:
             self._report_sizes(graph_of(root), [size for size, _ in body.sizes.given])

@@ -26,10 +26,10 @@ from mlxport.converter.graph.ir.nodes import (
 from mlxport.converter.graph.ir.size_reads import SizeReads
 from mlxport.converter.graph.ir.sizes import Size
 from mlxport.converter.graph.ir.value import Value
+from mlxport.converter.graph.lowering.complete_body import complete
 from mlxport.converter.graph.lowering.leaf_lowering import call_of, lower_leaf, record_call
 from mlxport.converter.graph.lowering.problems import Problem
 from mlxport.converter.graph.lowering.walk import Walk
-from mlxport.converter.graph.source.body_lines import write_body
 from mlxport.converter.rules.registry import Refusal
 
 _logger = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ class ModuleLowering(Walk):
         calls, draws = len(self.lowered.records), len(self.lowered.draws)
         transposes = self.lowered.transposes
         body = self._body(module, path, values, places, inputs)
-        if known is not None and known.text != body.text:
+        if known is not None and known.structure() != body.structure():
             del self.lowered.records[calls:], self.lowered.draws[draws:]
             self.lowered.transposes = transposes
             return self._run(module, path, owner, cx, inputs)
@@ -163,11 +163,10 @@ class ModuleLowering(Walk):
         sized = not isinstance(result, Value) and len(without_sizes(result)) != len(result)
         single = isinstance(result, Value) or (sized and len(given) == 1)
         returned = [value.to_ast() for value in body.outputs]
-        body.result = returned[0] if single else ast.Tuple(returned)
-        body.text = write_body(body, self.names, self.lowered.imports)
+        complete(body, returned[0] if single else ast.Tuple(returned), self.lowered.imports)
         return body
 
     def _keep(self, body: Body) -> None:
         """Keep the body of a class; each call of it counts."""
         self.lowered.bodies.setdefault(body.path, body)
-        self.lowered.transposes += sum(line.count(".transpose(") for line in body.text)
+        self.lowered.transposes += body.transposes

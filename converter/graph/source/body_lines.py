@@ -1,6 +1,6 @@
 """Turn the statements of a body into lines that read as if written by hand.
 
-Dead statements go, calls of consecutive list elements become a loop, a value used once is written
+Calls of consecutive list elements become a loop, a value used once is written
 where it is used as long as the line stays short, and variables get names. What draws random numbers
 stays, in its order.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -42,16 +42,14 @@ class Loop:
 Item = Statement | Loop
 
 
-def write_body(body: Body, names: Names, imported: Collection[str]) -> tuple[str, ...]:
+def write_body(body: Body, names: Names) -> tuple[str, ...]:
     """Return the lines of a body, without ``def`` and indented for a method."""
     if body.result is None:
         raise AssertionError(f"the body of {body.path!r} returns nothing")
-    live = _live(body.statements, body.result)
-    live, result = body.sizes.written_in(live, body.result, body.inputs)
-    body.result = result
-    items = _roll(live, names, body.path, _uses_of(result))
-    items, result = _inline(items, result)
-    return tuple(_lines(items, result, body.parameters, imported))
+    statements = [replace(statement) for statement in body.statements]
+    items = _roll(statements, names, body.path, _uses_of(body.result))
+    items, result = _inline(items, body.result)
+    return tuple(_lines(items, result, body.parameters, body.imported))
 
 
 def _uses_of(*trees: ast.expr) -> Counter[Variable]:
@@ -66,16 +64,6 @@ def _read_by(item: Item) -> list[Variable]:
 
 def _targets(item: Item) -> Sequence[Value]:
     return (item.target,) if isinstance(item, Loop) else item.targets
-
-
-def _live(statements: Sequence[Statement], result: ast.expr) -> list[Statement]:
-    needed = set(uses_in(result))
-    kept = []
-    for statement in reversed(statements):
-        if statement.draws or any(target.variable in needed for target in statement.targets):
-            kept.append(statement)
-            needed.update(uses_in(statement.code))
-    return kept[::-1]
 
 
 # -- loops ---------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from mlxport.converter.graph.ir.naming import Names
 from mlxport.converter.graph.ir.sizes import spelled_shape
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.source.attributes import Attribute, Built, ClassGroup, Parameter
+from mlxport.converter.graph.source.body_lines import write_body
 from mlxport.converter.graph.source.classes import find_classes
 from mlxport.converter.graph.source.format import WIDTH, statement
 from mlxport.converter.graph.source.size_checks import check_lines
@@ -71,6 +72,8 @@ def emit(lowered: Lowered, names: Names, stem: str = "weights") -> str:
         names: its names.
         stem: what the files of the weights are called before their ending.
     """
+    for body in lowered.bodies.values():
+        body.text = write_body(body, names)
     groups = find_classes(lowered, names)
     root = groups[-1]
     buffers = {i.path for group in groups for i in group.instances if i.frozen}
