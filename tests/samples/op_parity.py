@@ -7,7 +7,6 @@ torch, judged as `mlxport verify` judges: against float64. `lower_op` gives the 
 
 from __future__ import annotations
 
-import ast
 import operator
 import string
 import warnings
@@ -23,8 +22,8 @@ import torch
 from torch.export._remove_effect_tokens_pass import _remove_effect_tokens
 from torch.utils._pytree import tree_leaves, tree_map
 
-from mlxport.converter.graph.ir.code import substitute, to_source
 from mlxport.converter.graph.ir.context import Context, Statement
+from mlxport.converter.graph.ir.printing import code_text, numbered
 from mlxport.converter.graph.ir.value import (
     Order,
     Provenance,
@@ -66,7 +65,7 @@ class Lowered:
         """The statements as source, inputs named a, b, c … and results x1, x2 …"""
         names = self.names()
         return [
-            f"{', '.join(names[t.variable] for t in s.targets)} = {_source(s.code, names)}"
+            f"{', '.join(names[t.variable] for t in s.targets)} = {code_text(s.code, names)}"
             for s in self.cx.statements
         ]
 
@@ -74,7 +73,7 @@ class Lowered:
     def source(self) -> str:
         """The expression of the only statement."""
         assert len(self.cx.statements) == 1, self.body
-        return _source(self.cx.statements[0].code, self.names())
+        return code_text(self.cx.statements[0].code, self.names())
 
     @property
     def demands(self) -> dict[str, list[Order]]:
@@ -92,9 +91,7 @@ class Lowered:
         names = {v.variable: name for v, name in zip(self.inputs, given, strict=False)}
         for i, (value, _) in enumerate(self.constants):
             names[value.variable] = f"constant{i}"
-        for target in (t for s in self.cx.statements for t in s.targets):
-            names.setdefault(target.variable, f"x{len(names) - len(self.inputs) + 1}")
-        return names
+        return numbered(self.cx.statements, names)
 
 
 class _Function(torch.nn.Module):
@@ -189,10 +186,6 @@ def _call(cx: Context, node: Any, env: dict[Any, Any]) -> Any:
         assert value.shape == tuple(meta.shape), f"{node.target} claims shape {value.shape}"
         assert value.dtype == meta.dtype, f"{node.target} claims {value.dtype}"
     return result
-
-
-def _source(code: ast.expr, names: dict[Variable, str]) -> str:
-    return to_source(substitute(code, {v: ast.Name(name) for v, name in names.items()}))
 
 
 def run(lowered: Lowered, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:

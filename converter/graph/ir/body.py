@@ -5,13 +5,15 @@ from __future__ import annotations
 import ast
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from mlxport.converter.graph.ir.context import Statement
 from mlxport.converter.graph.ir.inputs import Formal
+from mlxport.converter.graph.ir.printing import code_text, numbered, statement_text, value_text
 from mlxport.converter.graph.ir.size_reads import SizeReads
-from mlxport.converter.graph.ir.sizes import Size
+from mlxport.converter.graph.ir.sizes import Size, SizeUse, size_tree, spelled
 from mlxport.converter.graph.ir.user_files import OwnFile
 from mlxport.converter.graph.ir.value import Order, Provenance, Value, structure_of
 from mlxport.converter.plan.record import DrawRecord, ModuleRecord
@@ -107,6 +109,29 @@ class Body:
         """The parameters of ``__call__``."""
         tensors = [Formal.of(v) for v in self.inputs] if self.formals is None else self.formals
         return [*tensors, *(Formal(v.variable, v.name, "int") for _, v in self.sizes.given)]
+
+    def __str__(self) -> str:
+        """Return its inputs, statements and result, one a line."""
+
+        def size(number: Any) -> str:
+            return spelled(number, self.sizes.names)
+
+        names = self._printed_names()
+        inputs = [value_text(v, code_text(v.to_ast(), names), size) for v in self.inputs]
+        computed = [statement_text(statement, names, size) for statement in self.statements]
+        result = [] if self.result is None else [f"return {code_text(self.result, names)}"]
+        lines = [f"  {line}" for line in (*inputs, *computed, *result)]
+        return "\n".join([f"body of {self.path or 'the model'}", *lines])
+
+    def _printed_names(self) -> dict[Any, Any]:
+        """Return what to print for each variable, and for each size that no variable holds yet."""
+        given = {formal.variable: formal.name for formal in self.parameters}
+        trees = [*(statement.code for statement in self.statements), self.result]
+        nodes = [node for tree in trees if tree for node in ast.walk(tree)]
+        sizes = {
+            n.key: size_tree(n.size, self.sizes.names) for n in nodes if isinstance(n, SizeUse)
+        }
+        return {**numbered(self.statements, given), **sizes}
 
 
 def _transposes_in(tree: ast.expr) -> int:

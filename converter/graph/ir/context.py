@@ -11,6 +11,7 @@ import torch
 
 from mlxport.converter.errors import ConversionError
 from mlxport.converter.graph.ir.code import call, expression
+from mlxport.converter.graph.ir.printing import alone, statement_text
 from mlxport.converter.graph.ir.user_files import NotPortable, OwnFile, is_ours, own_file
 from mlxport.converter.graph.ir.value import (
     NodeName,
@@ -24,6 +25,7 @@ from mlxport.converter.graph.ir.value import (
     identity,
     order_of_provenance,
     permutation,
+    uses_in,
 )
 from mlxport.converter.plan.record import DrawRecord
 
@@ -51,6 +53,9 @@ class Statement:
     module: str | None = None
     nesting: Nesting | None = None
     draws: bool = False
+
+    def __str__(self) -> str:
+        return statement_text(self, alone(self.targets, uses_in(self.code)))
 
 
 @dataclass

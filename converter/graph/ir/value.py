@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from mlxport.converter.graph.ir.code import Hole
+from mlxport.converter.graph.ir.printing import value_text
 from mlxport.converter.plan.record import Merged
 
 Order = tuple[int, ...]
@@ -138,6 +139,9 @@ class Value:
     code: ast.expr | None = None
     variable: Variable = field(default_factory=Variable)
     flows: bool = True
+
+    def __str__(self) -> str:
+        return value_text(self, self.name)
 
     def to_ast(self) -> ast.expr:
         """Return the reference to this value; naming replaces it by a variable later."""

@@ -21,12 +21,14 @@ from mlxport.converter.graph.ir.context import Context, Unsupported
 from mlxport.converter.graph.ir.naming import Names
 from mlxport.converter.graph.ir.nodes import (
     check_result,
+    flat,
     graph_of,
     name_of,
     results_of,
     stand_in,
     where_static,
 )
+from mlxport.converter.graph.ir.printing import type_text
 from mlxport.converter.graph.ir.sizes import NotStatic, is_symbolic, symbolic
 from mlxport.converter.graph.ir.value import Order, Provenance, Value
 from mlxport.converter.graph.lowering.arrays import Arrays
@@ -156,7 +158,9 @@ class Walk:
             self.tally.problems[node] = Problem.at(node, name, path, str(told))
             _logger.debug("%s in %s is not supported: %s", name, path or THE_MODEL, told)
             return stand_in(node, cx)
-        _logger.debug("%s in %s is lowered", name, path or THE_MODEL)
+        if _logger.isEnabledFor(logging.DEBUG):
+            given = ", ".join(map(type_text, flat(result)))
+            _logger.debug("%s in %s gives %s", name, path or THE_MODEL, given)
         return result
 
     def _array(

@@ -11,8 +11,8 @@ from mlxport.converter.graph.translate import translate
 def lowered():
     """Lower a model on example inputs."""
 
-    def run(model, *args, **options):
-        captured = capture(model.eval(), args, handled=ops.registry.OPS)
+    def run(model, *args, dynamic=None, **options):
+        captured = capture(model.eval(), args, handled=ops.registry.OPS, dynamic=dynamic)
         return lower(captured, **options)
 
     return run
