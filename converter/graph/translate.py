@@ -20,7 +20,7 @@ from mlxport.converter.graph.ir.naming import Names
 from mlxport.converter.graph.ir.sizes import spelled
 from mlxport.converter.graph.lowering.lower import lower
 from mlxport.converter.graph.lowering.weight_plan import constants, weight_plan
-from mlxport.converter.graph.source.model_py import emit
+from mlxport.converter.graph.source.model_py import ModelPy, emit
 from mlxport.converter.plan.record import Conversion
 from mlxport.converter.plan.tensor import Tensor
 from mlxport.converter.timings import stage
@@ -32,7 +32,7 @@ class Translation:
     """A model translated, before any weight has moved.
 
     Attributes:
-        source: the text of ``model.py``.
+        model_py: the emitted source, in its parts.
         conversion: the record; its plan's sources are keys of the model's state dict.
         constants: target name -> values that no state dict holds, as stored.
         own: name -> text of files of the user's own that go into ``layers/``.
@@ -40,12 +40,17 @@ class Translation:
         sizes: name of each dynamic size -> what it is in the example.
     """
 
-    source: str
+    model_py: ModelPy
     conversion: Conversion
     constants: Mapping[str, Tensor]
     own: Mapping[str, str] = field(default_factory=dict)
     other: OtherInputs | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def source(self) -> str:
+        """The text of ``model.py``."""
+        return self.model_py.text()
 
 
 def translate(
@@ -79,7 +84,7 @@ def translate(
     if lowered.size_names:
         with stage("sizes"):
             lowered.conditions = _conditions(captured, lowered, model, *call)
-    source = emit(lowered, names, stem)
+    model_py = emit(lowered, names, stem)
     conversion = Conversion(
         stem=stem,
         plan=weight_plan(lowered, names),
@@ -94,7 +99,7 @@ def translate(
         conditions=tuple(lowered.conditions),
     )
     own = {name: file.text for name, file in lowered.own.items()}
-    translation = Translation(source, conversion, constants(lowered, names), own)
+    translation = Translation(model_py, conversion, constants(lowered, names), own)
     if not lowered.size_names:
         return translation
     with stage("sizes"):

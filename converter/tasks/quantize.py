@@ -17,7 +17,6 @@ from mlx.utils import tree_flatten
 from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.errors import ConversionError
-from mlxport.converter.graph.source.model_py import loading_quantized
 from mlxport.converter.graph.translate import Translation
 from mlxport.converter.output.contents import (
     open_weights,
@@ -114,7 +113,7 @@ def quantize_folder(
     conversion = replace(
         whole.conversion, plan=plan.renamed(whole.own), quantized=done, digests=digests
     )
-    source = loading_quantized(whole.translation.source)
+    source = whole.translation.model_py.text(quantized=True)
     write_quantized(whole.folder, source, conversion, references)
     built = live_model(whole.folder)
     record_lineage(built, conversion, by_model)

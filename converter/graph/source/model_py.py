@@ -6,8 +6,8 @@ import ast
 import re
 import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from mlxport.converter.errors import ConversionError
 from mlxport.converter.graph.ir.body import Body, Lowered
 from mlxport.converter.graph.ir.code import call, to_ast, to_source
 from mlxport.converter.graph.ir.naming import Names
@@ -17,52 +17,50 @@ from mlxport.converter.graph.source.attributes import Attribute, Built, ClassGro
 from mlxport.converter.graph.source.body_lines import write_body
 from mlxport.converter.graph.source.classes import find_classes
 from mlxport.converter.graph.source.format import WIDTH, statement
+from mlxport.converter.graph.source.load_function import load_function
 from mlxport.converter.graph.source.size_checks import check_lines
 from mlxport.converter.timings import stage
 
-LOAD = '''
-def load(folder: str | Path = Path(__file__).parent) -> {name}:
-    """Build the model with the weights in a folder (this file's own), ready for inference."""
-    weights = {{}}
-    for file in sorted(Path(folder).glob("{stem}*.safetensors")):
-        weights.update(mx.load(str(file)))
-    model = {name}()
-    model.load_weights(list(weights.items()))
-    model.eval()
-    return model
+_MLX_IMPORTS = ("import mlx.core as mx", "import mlx.nn as nn")
 
 
-Model = {name}
-'''
+@dataclass(frozen=True)
+class ModelPy:
+    """``model.py`` in its parts.
 
-
-_BUILD = "    model = {name}()\n"
-_QUANTIZE = """\
-    settings = json.loads((Path(folder) / "config.json").read_text())["quantization"]
-    nn.quantize(model, **settings, class_predicate=lambda path, _: f"{{path}}.scales" in weights)
-"""
-
-
-def loading_quantized(source: str) -> str:
-    """Return the source of a model whose ``load`` expects quantised weights, as mlx-lm's does.
-
-    Args:
-        source: what `emit` gives.
+    Attributes:
+        docstring: of the module.
+        layers: file of ``layers/`` -> the names imported from it.
+        classes: the source of every class, each after those it uses.
+        name: name of the model's own class.
+        stem: what the files of the weights are called before their ending.
     """
-    name = source.rpartition("Model = ")[2].strip()
-    for stem in ("weights", "model"):
-        said = {"name": name, "stem": stem}
-        if source.endswith(plain := LOAD.format(**said)):
-            break
-    else:
-        raise ConversionError("model.py has another load() than mlxport writes: convert it again")
-    quantized = LOAD.replace(_BUILD, _BUILD + _QUANTIZE).format(**said)
-    text = source.removesuffix(plain) + quantized
-    return text.replace("from pathlib import Path\n", "import json\nfrom pathlib import Path\n", 1)
+
+    docstring: str
+    layers: Mapping[str, Sequence[str]]
+    classes: tuple[str, ...]
+    name: str
+    stem: str
+
+    def text(self, *, quantized: bool = False) -> str:
+        """Return the source.
+
+        Args:
+            quantized: whether its ``load`` reads quantised weights, as mlx-lm's does.
+        """
+        load = load_function(self.name, self.stem, quantized=quantized)
+        code = "\n\n".join([*self.classes, load])
+        return f"{self.docstring}\n{self._imports(quantized)}\n\n\n{code}"
+
+    def _imports(self, quantized: bool) -> str:
+        standard = ["import json"] if quantized else []
+        lines = [*standard, "from pathlib import Path", "", *_MLX_IMPORTS]
+        layers = [f"from layers.{file} import {', '.join(n)}" for file, n in self.layers.items()]
+        return "\n".join([*lines, "", *layers] if layers else lines)
 
 
 @stage("emit")
-def emit(lowered: Lowered, names: Names, stem: str = "weights") -> str:
+def emit(lowered: Lowered, names: Names, stem: str = "weights") -> ModelPy:
     """Return the source of the MLX model.
 
     Deterministic: the same lowered model gives the same text.
@@ -78,11 +76,9 @@ def emit(lowered: Lowered, names: Names, stem: str = "weights") -> str:
     root = groups[-1]
     buffers = {i.path for group in groups for i in group.instances if i.frozen}
     limits = {root.name: lowered.conditions}
-    classes = "\n\n".join(
-        _class(group, names, buffers, limits.get(group.name, ())) for group in groups
-    )
-    code = f"{classes}\n{LOAD.format(name=root.name, stem=stem)}"
-    return f"{_module_docstring(root, lowered, names)}\n{_imports(code, lowered)}\n\n\n{code}"
+    classes = tuple(_class(group, names, buffers, limits.get(group.name, ())) for group in groups)
+    layers = _layer_imports(classes, lowered.imports)
+    return ModelPy(_module_docstring(root, lowered, names), layers, classes, root.name, stem)
 
 
 def _module_docstring(root: ClassGroup, lowered: Lowered, names: Names) -> str:
@@ -140,19 +136,19 @@ def _fixed(lowered: Lowered) -> list[str]:
     return textwrap.wrap(said, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
-def _imports(code: str, lowered: Lowered) -> str:
-    lines = ["from pathlib import Path", "", "import mlx.core as mx"]
-    if re.search(r"\bnn\.", code):
-        lines.append("import mlx.nn as nn")
+def _layer_imports(classes: Sequence[str], imports: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return file of ``layers/`` -> the names that some classes import from it, in order.
+
+    Args:
+        classes: their source.
+        imports: name of a function or class -> the file it comes from.
+    """
+    trees = (ast.parse(source) for source in classes)
+    read = {n.id for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Name)}
     files: dict[str, list[str]] = {}
-    for name, file in sorted(lowered.imports.items()):
-        if re.search(rf"\b{name}\(", code):
-            files.setdefault(file, []).append(name)
-    if files:
-        lines.append("")
-    for file, functions in sorted(files.items()):
-        lines.append(f"from layers.{file} import {', '.join(sorted(functions))}")
-    return "\n".join(lines)
+    for name in sorted(read & {*imports}):
+        files.setdefault(imports[name], []).append(name)
+    return dict(sorted(files.items()))
 
 
 def _class(
