@@ -13,7 +13,7 @@ DEVICE ?= metal
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install test lint format types pytest layers-report bench calibrate docs \
+.PHONY: help install test lint format types pytest test-fast layers-report bench calibrate docs \
   docs-networks digests demo verify-metal clean
 
 help: ## List the targets
@@ -47,6 +47,9 @@ types: $(STAMP) ## Check types (mypy --strict)
 
 pytest: $(STAMP) ## Run the tests
 	$(BIN)/pytest -q -ra -n $(WORKERS)
+
+test-fast: $(STAMP) ## Run a part of each room's tests, in under three minutes (tests/conftest.py)
+	$(BIN)/pytest -q -n $(WORKERS) --fast
 
 layers-report: $(STAMP) ## Tally PyTorch's own samples of its layers: converted, right, rejected
 	$(BIN)/pytest -q tests/samples -n $(WORKERS)

@@ -1,8 +1,14 @@
-"""What every test runs under: exact float32, few threads, one seed, repeatable examples."""
+"""What every test runs under: exact float32, few threads, one seed, repeatable examples.
+
+``--fast`` (`make test-fast`) runs what a change most likely breaks, by the table ``FAST``.
+"""
 
 import os
 import random
 import sys
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
 
 # Each of these is read once, at the first import of mlx and of torch.
 os.environ["MLX_ENABLE_TF32"] = "0"
@@ -12,6 +18,32 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+TESTS = Path(__file__).parent
+
+# Folder or file -> how many tests of each file `--fast` runs, evenly spread over it; the nearest
+# entry counts. All where a room's tests are quick, none where they are whole networks.
+# CONTRIBUTING.md tells what each folder takes in full; measure before raising a number.
+FAST: dict[str, int] = {
+    ".": 1000,
+    "converter": 3,
+    "converter/checkpoint/formats": 5,
+    "converter/checkpoint/keys": 1000,
+    "converter/checkpoint/test_rooms.py": 1000,
+    "converter/graph/ir": 20,
+    "converter/graph/lowering": 6,
+    "converter/graph/ops": 4,
+    "converter/graph/source": 6,
+    "converter/plan": 1000,
+    "converter/torch_model": 5,
+    "examples": 1,
+    "layers": 3,
+    "models": 0,
+    "samples": 0,
+    "test_cli.py": 15,
+    "test_cli_dynamic.py": 2,
+    "testing": 2,
+}
+
 settings.register_profile(
     "ci",
     derandomize=True,
@@ -20,6 +52,32 @@ settings.register_profile(
 )
 settings.register_profile("explore", settings.get_profile("ci"), derandomize=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="run a part of each folder's tests")
+
+
+def fast_tests_of(file: Path) -> int:
+    """How many tests of a file ``--fast`` runs at most."""
+    place = file.relative_to(TESTS)
+    return next(FAST[str(p)] for p in (place, *place.parents) if str(p) in FAST)
+
+
+def spread(tests: list[pytest.Item], number: int) -> list[pytest.Item]:
+    """Return so many of a file's tests, the first and the last of them and what lies between."""
+    if number >= len(tests):
+        return tests
+    step = (len(tests) - 1) / max(number - 1, 1)
+    return [tests[round(i * step)] for i in range(number)]
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not read files of which ``--fast`` runs nothing."""
+    inside = collection_path.suffix == ".py" and collection_path.is_relative_to(TESTS)
+    if inside and config.getoption("--fast") and not fast_tests_of(collection_path):
+        return True
+    return None
 
 
 def pytest_configure() -> None:
@@ -32,8 +90,12 @@ def pytest_configure() -> None:
         mx.set_default_device(mx.Device(getattr(mx, device)))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs Metal where there is none, and say so."""
+def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
+    """Take the part that ``--fast`` runs; skip what needs Metal where there is none."""
+    if config.getoption("--fast"):
+        part = fast_part(items)
+        config.hook.pytest_deselected(items=sorted({*items} - {*part}, key=str))
+        items[:] = part
     marked = [item for item in items if item.get_closest_marker("metal")]
     if not marked:
         return
@@ -43,6 +105,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         reason = "needs an Apple GPU: not run here"
         for item in marked:
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def fast_part(items: Iterable[pytest.Item]) -> list[pytest.Item]:
+    """Return the tests that ``--fast`` runs, in their order."""
+    files: dict[Path, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if not item.get_closest_marker("slow"):
+            files[item.path].append(item)
+    return [item for file, tests in files.items() for item in spread(tests, fast_tests_of(file))]
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -153,6 +154,7 @@ def chains(draw: Any) -> tuple[torch.Tensor, list[Op], list[torch.Tensor]]:
     return torch.randn(batch, 3, 3, 5), ops, weights
 
 
+@pytest.mark.slow
 @given(chains())
 @settings(max_examples=40)
 def test_a_chain_is_right_and_moves_no_more_than_if_all_lay_in_pytorchs_order(case: Any) -> None:

@@ -75,6 +75,7 @@ print(json.dumps(int(status["VmHWM"].split()[0]) * 1024))
 
 
 @in_proc
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["safetensors", "pt", "legacy.pt"])
 def test_memory_does_not_grow_with_the_checkpoint(ending: str, tmp_path: Path) -> None:
     source = tmp_path / f"x.{ending}"
