@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import mlx.nn
     import torch
 
-    from mlxport.converter.parity.hand_port.input_orders import Axes, Inputs
-    from mlxport.converter.parity.hand_port.pair_modules import Names
+    from mlxport.converter.parity.hand_port.input_orders import MlxInputs, OrderSpec
+    from mlxport.converter.parity.hand_port.pair_modules import ModuleNames
     from mlxport.converter.parity.report.report import ParityReport
     from mlxport.converter.tasks.coverage import Analysis
     from mlxport.converter.tasks.result import Converted
@@ -162,10 +162,10 @@ def verify(
     example_inputs: torch.Tensor | Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     *,
-    names: Names | None = None,
-    mlx_inputs: Inputs | None = None,
-    inputs_order: Axes | Sequence[Axes] | None = None,
-    outputs_order: Axes | Sequence[Axes] | None = None,
+    names: ModuleNames | None = None,
+    mlx_inputs: MlxInputs | None = None,
+    inputs_order: OrderSpec | Sequence[OrderSpec] | None = None,
+    outputs_order: OrderSpec | Sequence[OrderSpec] | None = None,
     noise_multiple: float | None = None,
     gradients: bool = False,
     input_kinds: Sequence[str] = (),

@@ -11,7 +11,7 @@ import torch
 
 from mlxport.converter.parity.reference.torch_gradients import perturbed_gradients, record_gradients
 from mlxport.converter.parity.run.gradients import judge_gradients
-from mlxport.converter.parity.verdict.entry import GRADIENT, Entry
+from mlxport.converter.parity.verdict.entry import BACKWARD, ParityEntry
 from mlxport.converter.parity.verdict.judgement import DEFAULT_JUDGEMENT, Judgement
 from mlxport.converter.parity.verdict.reference_data import Gradients, Reference
 from mlxport.converter.plan.record import Conversion
@@ -39,7 +39,7 @@ def verify_gradients(
     plan: WeightPlan,
     given: tuple[Sequence[Any], Mapping[str, Any]] | None = None,
     judgement: Judgement = DEFAULT_JUDGEMENT,
-) -> tuple[Entry, ...]:
+) -> tuple[ParityEntry, ...]:
     """Judge the gradients of a model's inputs and parameters; see `judge_gradients`.
 
     What fails is judged once more, by how far PyTorch's gradients move where inputs and parameters
@@ -57,7 +57,7 @@ def verify_gradients(
     reference = origin.reference
     call = (origin.module, origin.args, origin.kwargs)
 
-    def judged(gradients: Gradients, judgement: Judgement) -> tuple[Entry, ...]:
+    def judged(gradients: Gradients, judgement: Judgement) -> tuple[ParityEntry, ...]:
         return judge_gradients(
             model,
             conversion,
@@ -70,7 +70,7 @@ def verify_gradients(
 
     gradients = record_gradients(*call, reference=reference)
     first = judged(gradients, judgement)
-    if not any(GRADIENT in entry.failing for entry in first):
+    if not any(BACKWARD in entry.failing for entry in first):
         return first
     moved = perturbed_gradients(*call, reference=reference, gradients=gradients)
     stricter = Judgement(min(MOVE_MULTIPLE, judgement.noise_multiple))
@@ -79,6 +79,6 @@ def verify_gradients(
     return tuple(one if not one.failing else _better(one, other) for one, other in pairs)
 
 
-def _better(first: Entry, second: Entry) -> Entry:
+def _better(first: ParityEntry, second: ParityEntry) -> ParityEntry:
     """Return the second verdict where it passes, the first, whose noise is the plain one, else."""
     return first if second.failing else replace(first, verdicts=second.verdicts)

@@ -20,7 +20,7 @@ from mlxport.converter.output.contents import read_conversion, use_device
 from mlxport.converter.output.live_model import live_model
 from mlxport.converter.parity.run.interface import model_inputs, output_names
 from mlxport.converter.parity.run.judge_array import judge_array
-from mlxport.converter.parity.run.trace import arrays, dtype_name, mapped
+from mlxport.converter.parity.run.trace import arrays, mapped, mlx_dtype_name
 from mlxport.converter.parity.verdict.judgement import NOISE_MULTIPLE, Judgement
 from mlxport.converter.parity.verdict.reference_data import Reference
 from mlxport.converter.parity.verdict.reference_file import load_reference
@@ -289,7 +289,7 @@ def _near(output: mx.array, value: mx.array) -> bool:
 
 def _described(names: Sequence[str], values: Sequence[mx.array]) -> tuple[Array, ...]:
     pairs = zip(names, values, strict=True)
-    return tuple(Array(name, dtype_name(v), tuple(v.shape)) for name, v in pairs)
+    return tuple(Array(name, mlx_dtype_name(v), tuple(v.shape)) for name, v in pairs)
 
 
 def _check(destination: Path, overwrite: bool) -> None:

@@ -30,7 +30,7 @@ from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.run.cost import layer_costs, output_costs
 from mlxport.converter.parity.run.interface import model_inputs, output_names
 from mlxport.converter.parity.run.replay_draws import replayed
-from mlxport.converter.parity.run.trace import run
+from mlxport.converter.parity.run.trace import run_model
 from mlxport.converter.parity.run.verify import verify_at_sizes
 from mlxport.converter.parity.verdict.judgement import Judgement
 from mlxport.converter.parity.verdict.reference_data import Reference
@@ -296,7 +296,7 @@ def _read_elsewhere(whole: Whole, modules: Mapping[str, nn.Module]) -> set[str]:
         for path, module in modules.items():
             module.__class__ = classes[kinds[path]]
         with replayed(reference.draws, conversion.draws):
-            run(whole.live, inputs, named)
+            run_model(whole.live, inputs, named)
     finally:
         for path, module in modules.items():
             module.__class__ = kinds[path]

@@ -12,10 +12,10 @@ from mlxport.converter.graph.capture.other_inputs import OtherInputs
 from mlxport.converter.graph.capture.size_guards import hold
 from mlxport.converter.parity.reference.kept_values import tensors
 from mlxport.converter.parity.reference.reference import record_reference
-from mlxport.converter.parity.reference.trials import Given, Trial, Trials, batched, recorded_trials
+from mlxport.converter.parity.reference.trials import Trial, Trials, batched, recorded_trials
 from mlxport.converter.parity.verdict.reference_data import Reference
 from mlxport.converter.plan.record import Conversion
-from mlxport.converter.torch_model.calls import in_order
+from mlxport.converter.torch_model.calls import CallArguments, in_order
 
 # judged wherever the batch is left open, unless others are asked for
 BATCH_SIZES = (1, 2)
@@ -77,7 +77,7 @@ class Origin:
             self.model, args, kwargs, paths=self.paths, since=since, keep_inputs=True
         )
 
-    def _of_batch_sizes(self, given: Given) -> Iterator[Trial]:
+    def _of_batch_sizes(self, given: CallArguments) -> Iterator[Trial]:
         """Yield a call for each batch size that is not judged anyhow, and note what cannot be."""
         name, moves = self._moves(given)
         wanted = self.trials.batch_sizes
@@ -91,7 +91,7 @@ class Origin:
             elif size not in known:
                 yield Trial(f"batch size {size}", batched(given, size, moves), size)
 
-    def _moves(self, given: Given) -> tuple[str, list[bool]]:
+    def _moves(self, given: CallArguments) -> tuple[str, list[bool]]:
         """Return the name of the batch size, and of each input whether its first axis is that."""
         root = next(record for record in self.conversion.modules if record.path == "")
         layouts, inputs = root.inputs, tensors(given)

@@ -11,6 +11,9 @@ from typing import Any
 
 import torch
 
+# positional and keyword arguments of a call
+CallArguments = tuple[tuple[Any, ...], dict[str, Any]]
+
 
 def bound_arguments(
     module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -48,7 +51,7 @@ def spread_arguments(
 
 def in_order(
     module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+) -> CallArguments:
     """Return a call with its keyword arguments in the order of ``forward``."""
     given = dict(kwargs or {})
     known = {name: given.pop(name) for name in parameters_of(module) if name in given}

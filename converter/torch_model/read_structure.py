@@ -14,10 +14,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten
 from mlxport.converter.arguments import argument
 from mlxport.converter.errors import CaptureError
 from mlxport.converter.plan.structure import Key, Kind, Signature, Structure
-from mlxport.converter.torch_model.calls import spread_arguments
-
-# positional and keyword arguments of a call
-Given = tuple[tuple[Any, ...], dict[str, Any]]
+from mlxport.converter.torch_model.calls import CallArguments, spread_arguments
 
 TENSOR = Structure("tensor")
 NUMBER = Structure("number")
@@ -34,7 +31,7 @@ def structure_of(value: Any) -> Structure:
     return nested(spec, map(_leaf, leaves))
 
 
-def signature_of(module: torch.nn.Module, given: Given, result: Any) -> Signature:
+def signature_of(module: torch.nn.Module, given: CallArguments, result: Any) -> Signature:
     """Return what a module was given in a call (see `in_order`), and what it gave.
 
     Raises:

@@ -22,7 +22,7 @@ import mlxport
 from mlxport.converter.errors import ConversionError
 from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.report.text import label
-from mlxport.converter.parity.verdict.entry import ALONE, Entry
+from mlxport.converter.parity.verdict.entry import ALONE, ParityEntry
 from mlxport.converter.parity.verdict.judgement import NOISE_MULTIPLE
 
 # MLX's CPU backend takes many times as long for half precision, so few networks are run in it
@@ -87,7 +87,7 @@ def of_faults() -> list[Ratio]:
     return found
 
 
-def alone(entry: Entry) -> float:
+def alone(entry: ParityEntry) -> float:
     """Return an entry's ratio on PyTorch's own input; one that cannot be measured is far off."""
     ratio = entry.verdicts[ALONE].ratio
     return float("inf") if ratio is None else ratio

@@ -14,11 +14,11 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from mlxport.converter.parity.verdict.compare import Array
 from mlxport.converter.parity.verdict.judgement import NOISE_MULTIPLE
 from mlxport.converter.parity.verdict.precision import PRECISIONS
+from mlxport.converter.parity.verdict.reference_data import NumpyArray
 
-Order = tuple[int, ...]
+AxisOrder = tuple[int, ...]
 
 # Axis of size 1 that MLX's value has and PyTorch's has not.
 ADDED = -1
@@ -43,9 +43,9 @@ class Settled:
         agrees: whether half of the digits or more agree, as they do unless something is wrong.
     """
 
-    order: Order
+    order: AxisOrder
     error: float
-    rivals: tuple[Order, ...] = ()
+    rivals: tuple[AxisOrder, ...] = ()
     agrees: bool = False
 
     @property
@@ -58,49 +58,49 @@ class Settled:
 class Habits:
     """Which orders a model uses elsewhere, by the number of axes in PyTorch."""
 
-    seen: dict[int, Counter[Order]] = field(default_factory=dict)
+    seen: dict[int, Counter[AxisOrder]] = field(default_factory=dict)
 
     def note(self, settled: Settled, rank: int) -> None:
         """Count an order that the values confirm and no other rivals."""
         if settled.recognised and not settled.rivals:
             self.seen.setdefault(rank, Counter())[settled.order] += 1
 
-    def sorted(self, orders: Collection[Order], shape: Sequence[int]) -> list[Order]:
+    def sorted(self, orders: Collection[AxisOrder], shape: Sequence[int]) -> list[AxisOrder]:
         """Return orders, the likeliest first: the neighbours', then the customary ones."""
         rank = len(shape)
         common = [order for order, _ in self.seen.get(rank, Counter()).most_common()]
-        usual = [channels_last(rank), logical(rank)]
+        usual = [channels_last_order(rank), torch_order(rank)]
         cores = [_core(order, shape) for order in [*common, *(usual if rank > 3 else usual[::-1])]]
 
-        def place(order: Order) -> int:
+        def place(order: AxisOrder) -> int:
             core = _core(order, shape)
             return cores.index(core) if core in cores else len(cores)
 
         return sorted(orders, key=lambda order: (place(order), order))
 
 
-def logical(rank: int) -> Order:
+def torch_order(rank: int) -> AxisOrder:
     """Return PyTorch's own order."""
     return tuple(range(rank))
 
 
-def channels_last(rank: int) -> Order:
+def channels_last_order(rank: int) -> AxisOrder:
     """Return the order with axis 1 at the end."""
-    return (0, *range(2, rank), 1) if rank > 2 else logical(rank)
+    return (0, *range(2, rank), 1) if rank > 2 else torch_order(rank)
 
 
-def customary(orders: Collection[Order], shape: Sequence[int]) -> list[Order]:
+def customary(orders: Collection[AxisOrder], shape: Sequence[int]) -> list[AxisOrder]:
     """Keep the orders in which a model's own results may be stored without anybody saying so.
 
     PyTorch's, channels-last, and for three axes the first two exchanged (sequence or batch first).
     """
     rank = len(shape)
-    wanted = {logical(rank), channels_last(rank)} | ({(1, 0, 2)} if rank == 3 else set())
+    wanted = {torch_order(rank), channels_last_order(rank)} | ({(1, 0, 2)} if rank == 3 else set())
     cores = {_core(order, shape) for order in wanted}
     return [order for order in orders if _core(order, shape) in cores]
 
 
-def fitting(shape: Sequence[int], stored: Sequence[int]) -> list[Order]:
+def fitting(shape: Sequence[int], stored: Sequence[int]) -> list[AxisOrder]:
     """Return the orders of axes in which a value of one shape is stored in the other.
 
     Axes of size 1 may be missing or added. Orders that differ only in where axes of size 1 lie are
@@ -125,13 +125,13 @@ def fitting(shape: Sequence[int], stored: Sequence[int]) -> list[Order]:
 
 
 def settle(
-    array: Array,
-    expected: Array,
+    array: NumpyArray,
+    expected: NumpyArray,
     shape: tuple[int, ...],
     dtype: str,
-    orders: Sequence[Order],
+    orders: Sequence[AxisOrder],
     *,
-    indices: Array | None = None,
+    indices: NumpyArray | None = None,
 ) -> Settled | None:
     """Return which of some orders the values confirm; of several that do, the first given.
 
@@ -153,7 +153,7 @@ def settle(
     coordinates = np.unravel_index(flat, shape) if shape else ()
     none = np.zeros(flat.size, np.int64)
 
-    def taken(order: Order) -> Array:
+    def taken(order: AxisOrder) -> NumpyArray:
         at = tuple(none if axis == ADDED else coordinates[axis] for axis in order)
         return np.atleast_1d(array[at])  # without axes it is one value
 
@@ -165,22 +165,22 @@ def settle(
     return Settled(equal[0], errors[equal[0]], tuple(equal[1:]), least <= math.sqrt(roundoff))
 
 
-def _core(order: Order, shape: Sequence[int]) -> Order:
+def _core(order: AxisOrder, shape: Sequence[int]) -> AxisOrder:
     """Return an order without axes of size 1, which may lie anywhere."""
     return tuple(axis for axis in order if axis != ADDED and shape[axis] != 1)
 
 
-def _by_custom(order: Order, shape: Sequence[int], stored: Sequence[int]) -> Order:
+def _by_custom(order: AxisOrder, shape: Sequence[int], stored: Sequence[int]) -> AxisOrder:
     """Return the customary order that is the same but for axes of size 1; else the order."""
     rank = len(shape)
-    for usual in (channels_last(rank), logical(rank)):
+    for usual in (channels_last_order(rank), torch_order(rank)):
         there = tuple(shape[axis] for axis in usual) == tuple(stored)
         if there and _core(usual, shape) == _core(order, shape):
             return usual
     return order
 
 
-def _arranged(sizes: Sequence[int], axes: list[int], shape: Sequence[int]) -> Iterator[Order]:
+def _arranged(sizes: Sequence[int], axes: list[int], shape: Sequence[int]) -> Iterator[AxisOrder]:
     """Yield the arrangements of axes that have these sizes."""
     if not sizes:
         if not axes:
@@ -200,7 +200,7 @@ def _spread(size: int) -> npt.NDArray[np.int64]:
     return np.sort(np.random.default_rng(0).choice(size, _SAMPLE, replace=False))
 
 
-def _error(actual: Array, expected: Array) -> float:
+def _error(actual: NumpyArray, expected: NumpyArray) -> float:
     """Return the relative L2 error; of integers and flags the share that differs."""
     if expected.size == 0:
         return 0.0

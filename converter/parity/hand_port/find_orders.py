@@ -11,18 +11,22 @@ import mlx.core as mx
 import numpy as np
 
 from mlxport.converter.parity.hand_port.axis_orders import (
+    AxisOrder,
     Habits,
-    Order,
     Settled,
     fitting,
-    logical,
     settle,
+    torch_order,
 )
-from mlxport.converter.parity.run.axis_orders import stored
+from mlxport.converter.parity.run.axis_orders import to_mlx_order, to_numpy
 from mlxport.converter.parity.run.call_alone import Recall
-from mlxport.converter.parity.run.trace import TracedCall, arrays, dtype_name
-from mlxport.converter.parity.verdict.compare import Array
-from mlxport.converter.parity.verdict.reference_data import Call, Reference, Value
+from mlxport.converter.parity.run.trace import TracedCall, arrays, mlx_dtype_name
+from mlxport.converter.parity.verdict.reference_data import (
+    Call,
+    NumpyArray,
+    Reference,
+    ReferenceValue,
+)
 from mlxport.converter.plan.record import Layout, ModuleRecord
 from mlxport.converter.plan.tensor import MLX_DTYPE, Tensor
 
@@ -111,15 +115,17 @@ class Settling:
                     seen.add((len(layout.shape), one.order))
         return len(seen)
 
-    def orders(self, shape: tuple[int, ...], array: Array | tuple[int, ...]) -> list[Order]:
+    def orders(
+        self, shape: tuple[int, ...], array: NumpyArray | tuple[int, ...]
+    ) -> list[AxisOrder]:
         """Return the orders in which a shape may be stored in another, the likeliest first."""
         lies = array if isinstance(array, tuple) else array.shape
         return self.habits.sorted(fitting(shape, lies), shape)
 
     def _boundary(self, call: Call, traced: TracedCall) -> Boundary:
         given = list(arrays((traced.args, traced.kwargs)))
-        values = [plain(array) for array in traced.outputs]
-        inputs = self._inputs(call.inputs or (), [plain(array) for array in given])
+        values = [to_numpy(array) for array in traced.outputs]
+        inputs = self._inputs(call.inputs or (), [to_numpy(array) for array in given])
         results, outputs, problem = self._outputs(call.outputs, values)
         record = ModuleRecord(
             call.path,
@@ -135,7 +141,7 @@ class Settling:
             found = _without_inputs(found, "its inputs in MLX are other values than in PyTorch")
         return found
 
-    def _inputs(self, given: Sequence[Tensor], values: Sequence[Array]) -> tuple[Settled, ...]:
+    def _inputs(self, given: Sequence[Tensor], values: Sequence[NumpyArray]) -> tuple[Settled, ...]:
         """Return the order of each input; none where they do not correspond by number or shape."""
         found = []
         if len(given) != len(values):
@@ -143,7 +149,9 @@ class Settling:
         for tensor, value in zip(given, values, strict=True):
             shape = tuple(tensor.shape)
             orders = self.orders(shape, value)
-            truth = plain(stored(tensor, Layout(shape, _mlx_dtype(tensor), logical(len(shape)))))
+            truth = to_numpy(
+                to_mlx_order(tensor, Layout(shape, _mlx_dtype(tensor), torch_order(len(shape))))
+            )
             settled = settle(value, truth.reshape(-1), shape, _mlx_dtype(tensor), orders)
             if settled is None:
                 return ()
@@ -152,7 +160,7 @@ class Settling:
         return tuple(found)
 
     def _outputs(
-        self, given: Sequence[Value], values: Sequence[Array]
+        self, given: Sequence[ReferenceValue], values: Sequence[NumpyArray]
     ) -> tuple[tuple[int, ...], tuple[Settled, ...], str]:
         """Return which of PyTorch's tensors each of MLX's is, its order, or why that is open."""
         if len(values) > len(given):
@@ -174,11 +182,11 @@ class Settling:
             left.remove(best) if best in left else None
         return tuple(results), tuple(found), ""
 
-    def _output(self, value: Value, array: Array) -> Settled | None:
+    def _output(self, value: ReferenceValue, array: NumpyArray) -> Settled | None:
         orders = self.orders(value.shape, array)
         if not orders and value.reference.size and array.size != int(np.prod(value.shape)):
             # of another size: parity says so, in whatever order
-            return Settled(logical(len(value.shape)), float("inf"))
+            return Settled(torch_order(len(value.shape)), float("inf"))
         return settle(
             array, value.reference, value.shape, value.dtype, orders, indices=value.indices
         )
@@ -199,7 +207,7 @@ class Settling:
                 best, least = tried, error
         return best
 
-    def _ways(self, one: Settled, shape: tuple[int, ...], lies: tuple[int, ...]) -> list[Order]:
+    def _ways(self, one: Settled, shape: tuple[int, ...], lies: tuple[int, ...]) -> list[AxisOrder]:
         """Return the orders an input may be meant in, the likeliest first.
 
         What lies turned may have been turned by a fault before: the neighbours' order is tried too.
@@ -207,14 +215,14 @@ class Settling:
         orders = self.orders(shape, lies)
         return list(dict.fromkeys([one.order, orders[0]])) if one.recognised else orders
 
-    def _alone(self, found: Boundary, orders: Sequence[Order]) -> Boundary:
+    def _alone(self, found: Boundary, orders: Sequence[AxisOrder]) -> Boundary:
         record, call = found.record, found.call
         inputs = tuple(
             replace(layout, order=o) for layout, o in zip(record.inputs, orders, strict=True)
         )
         recall = replace(found.recall, record=replace(record, inputs=inputs))
         try:
-            values = [plain(array) for array in recall.outputs(call.inputs or ())]
+            values = [to_numpy(array) for array in recall.outputs(call.inputs or ())]
         except Exception:  # the module's code, whatever it raises
             _logger.debug("%s fails in the orders %s", record.path, orders, exc_info=True)
             return replace(found, outputs=())
@@ -226,25 +234,20 @@ class Settling:
         return _ordered(replace(found, recall=recall, outputs=outputs))
 
 
-def plain(array: mx.array) -> Array:
-    """Return an array's values as they lie."""
-    return np.array(array.astype(mx.float32) if array.dtype == mx.bfloat16 else array)
-
-
 def _input_layouts(
     call: Call, given: Sequence[mx.array], inputs: Sequence[Settled]
 ) -> tuple[Layout, ...]:
     """Describe the inputs; none where they could not be mapped."""
     trios = zip(call.inputs or (), given, inputs, strict=True) if inputs else ()
-    return tuple(Layout(tuple(t.shape), dtype_name(a), one.order) for t, a, one in trios)
+    return tuple(Layout(tuple(t.shape), mlx_dtype_name(a), one.order) for t, a, one in trios)
 
 
 def _output_layouts(
-    call: Call, results: Sequence[int], outputs: Sequence[Settled], values: Sequence[Array]
+    call: Call, results: Sequence[int], outputs: Sequence[Settled], values: Sequence[NumpyArray]
 ) -> tuple[Layout, ...]:
     """Describe the outputs; with no ``results`` parity leaves them unjudged."""
     if not outputs:
-        return tuple(Layout(a.shape, str(a.dtype), logical(a.ndim)) for a in values)
+        return tuple(Layout(a.shape, str(a.dtype), torch_order(a.ndim)) for a in values)
     chosen = [call.outputs[k] for k in results]
     pairs = zip(chosen, outputs, strict=True)
     return tuple(Layout(v.shape, v.dtype, one.order) for v, one in pairs)

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from mlxport.converter.parity.hand_port.input_orders import Arrangement
-from mlxport.converter.parity.reference.kept_values import dtype_name, tensors
-from mlxport.converter.parity.verdict.entry import GRADIENT, Entry
+from mlxport.converter.parity.reference.kept_values import tensors, torch_dtype_name
+from mlxport.converter.parity.verdict.entry import BACKWARD, ParityEntry
 from mlxport.converter.parity.verdict.judgement import Judgement
 from mlxport.converter.parity.verify_gradients import TorchModel, verify_gradients
 from mlxport.converter.plan.mlx_layouts import Slot, slots_of
@@ -32,7 +32,7 @@ def hand_gradients(
     arrangement: Arrangement,
     *,
     judgement: Judgement,
-) -> tuple[Entry, ...]:
+) -> tuple[ParityEntry, ...]:
     """Judge the gradients of a port's inputs and parameters.
 
     Args:
@@ -67,7 +67,7 @@ def hand_gradients(
         path = name.rpartition(".")[0]
         number = counts.get(path, 0)
         counts[path] = number + 1
-        left.append(Entry(path, 0, number, "", {}, {GRADIENT: reason}, f"gradient of {name}"))
+        left.append(ParityEntry(path, 0, number, "", {}, {BACKWARD: reason}, f"gradient of {name}"))
     return (*entries, *left)
 
 
@@ -136,7 +136,7 @@ def _with_inputs(
     signature = origin.reference.signature
     names = signature.tensors() if signature else [f"input[{k}]" for k in range(len(given))]
     layouts = tuple(
-        Layout(tuple(x.shape), dtype_name(x.dtype), order)
+        Layout(tuple(x.shape), torch_dtype_name(x.dtype), order)
         for x, order in zip(given, arrangement.orders, strict=True)
     )
     modules = tuple(

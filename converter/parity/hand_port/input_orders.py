@@ -12,19 +12,21 @@ import torch
 from torch.utils._pytree import tree_map
 
 from mlxport.converter.errors import OptionsError
-from mlxport.converter.parity.hand_port.axis_orders import Order, channels_last, logical
+from mlxport.converter.parity.hand_port.axis_orders import (
+    AxisOrder,
+    channels_last_order,
+    torch_order,
+)
 from mlxport.converter.parity.reference.kept_values import bits, tensors
-from mlxport.converter.parity.run.axis_orders import stored
+from mlxport.converter.parity.run.axis_orders import to_mlx_order
 from mlxport.converter.plan.record import Layout
 from mlxport.converter.plan.tensor import MLX_DTYPE
+from mlxport.converter.torch_model.calls import CallArguments
 
-# positional and keyword arguments of a call
-Given = tuple[tuple[Any, ...], dict[str, Any]]
-
-Axes: TypeAlias = "str | Sequence[int]"  # "logical", "channels_last", or the axes one by one
+OrderSpec: TypeAlias = "str | Sequence[int]"  # "logical", "channels_last", or the axes one by one
 
 # What the MLX model is called with, or a function of PyTorch's inputs as mx.arrays that gives it.
-Inputs: TypeAlias = "mx.array | Sequence[Any] | Mapping[str, Any] | Callable[..., Any]"
+MlxInputs: TypeAlias = "mx.array | Sequence[Any] | Mapping[str, Any] | Callable[..., Any]"
 
 _MOST_TRIED = 16
 
@@ -41,10 +43,12 @@ class Arrangement:
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
-    orders: tuple[Order, ...] = ()
+    orders: tuple[AxisOrder, ...] = ()
 
 
-def arrangements(given: Given, orders: Axes | Sequence[Axes] | None) -> Iterator[Arrangement]:
+def arrangements(
+    given: CallArguments, orders: OrderSpec | Sequence[OrderSpec] | None
+) -> Iterator[Arrangement]:
     """Yield PyTorch's inputs as the MLX model may take them, the likeliest first.
 
     All in PyTorch's order, all channels-last, mixed; then the same without a batch axis of size 1.
@@ -60,7 +64,7 @@ def arrangements(given: Given, orders: Axes | Sequence[Axes] | None) -> Iterator
     if orders is not None:
         yield arranged(given, orders_of(orders, [x.ndim for x in inputs], "inputs_order"))
         return
-    ways = [list(dict.fromkeys([logical(x.ndim), channels_last(x.ndim)])) for x in inputs]
+    ways = [list(dict.fromkeys([torch_order(x.ndim), channels_last_order(x.ndim)])) for x in inputs]
     last = tuple(way[-1] for way in ways)
     mixed = [o for _, o in zip(range(_MOST_TRIED), product(*ways), strict=False)]
     whole = list(dict.fromkeys([tuple(way[0] for way in ways), last, *mixed]))
@@ -72,17 +76,17 @@ def arrangements(given: Given, orders: Axes | Sequence[Axes] | None) -> Iterator
         yield arranged(given, tuple(order[1:] if batch else order for order, batch in pairs))
 
 
-def explicit(inputs: Inputs, given: Given) -> Arrangement:
+def explicit(inputs: MlxInputs, given: CallArguments) -> Arrangement:
     """Return the arguments the user gave, or those that a function makes of PyTorch's inputs."""
     if callable(inputs) and not isinstance(inputs, mx.array):
-        plain = arranged(given, tuple(logical(x.ndim) for x in tensors(given)))
+        plain = arranged(given, tuple(torch_order(x.ndim) for x in tensors(given)))
         inputs = inputs(*plain.args, **plain.kwargs)
     if isinstance(inputs, Mapping):
         return Arrangement((), dict(inputs))
     return Arrangement(tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,), {})
 
 
-def arranged(given: Given, orders: Sequence[Order]) -> Arrangement:
+def arranged(given: CallArguments, orders: Sequence[AxisOrder]) -> Arrangement:
     """Return PyTorch's arguments with every tensor as an array in the order given."""
     left = iter(orders)
 
@@ -91,13 +95,15 @@ def arranged(given: Given, orders: Sequence[Order]) -> Arrangement:
             return leaf
         tensor = bits(leaf)
         dtype = MLX_DTYPE.get(tensor.dtype, "float32")
-        return stored(tensor, Layout(tuple(leaf.shape), dtype, next(left)))
+        return to_mlx_order(tensor, Layout(tuple(leaf.shape), dtype, next(left)))
 
     args, kwargs = tree_map(array, given)
     return Arrangement(args, kwargs, tuple(orders))
 
 
-def orders_of(axes: Axes | Sequence[Axes], ranks: Sequence[int], option: str) -> tuple[Order, ...]:
+def orders_of(
+    axes: OrderSpec | Sequence[OrderSpec], ranks: Sequence[int], option: str
+) -> tuple[AxisOrder, ...]:
     """Return what the user says of the order of some tensors, each as axes.
 
     Raises:
@@ -109,7 +115,7 @@ def orders_of(axes: Axes | Sequence[Axes], ranks: Sequence[int], option: str) ->
         raise OptionsError(f"{option} speaks of {len(each)} tensors, there are {len(ranks)}")
     found, problems = [], []
     for number, (one, rank) in enumerate(zip(each, ranks, strict=True)):
-        words = {"logical": logical(rank), "channels_last": channels_last(rank)}
+        words = {"logical": torch_order(rank), "channels_last": channels_last_order(rank)}
         order = words.get(one, ()) if isinstance(one, str) else tuple(one)
         if sorted(order) != list(range(rank)):
             problems.append(f"tensor {number} of {rank} axes: {one!r}")

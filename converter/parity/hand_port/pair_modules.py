@@ -17,7 +17,7 @@ from mlxport.converter.errors import OptionsError, ParityError
 from mlxport.converter.plan.mlx_layouts import without_sequences
 
 # torch pattern -> MLX pattern; None leaves what fits unpaired
-Names: TypeAlias = (
+ModuleNames: TypeAlias = (
     "Mapping[str, str] | Mapping[str, str | None] | Mapping[str | re.Pattern[str], str | None]"
 )
 
@@ -37,7 +37,9 @@ class Pairing:
     in_mlx: tuple[str, ...]
 
 
-def pair(paths: Sequence[str], model: nn.Module, names: Names | None = None) -> Pairing:
+def pair_modules(
+    paths: Sequence[str], model: nn.Module, names: ModuleNames | None = None
+) -> Pairing:
     """Pair the modules of one model with those of another.
 
     A name that ``names`` fits means the module of the new name; every other the module of the same
@@ -92,7 +94,7 @@ def _by_torch_name(model: nn.Module, paths: Sequence[str]) -> dict[str, str]:
     return {without_sequences(path, sequences): path for path in paths}
 
 
-def _left_out(paths: Sequence[str], names: Names) -> set[str]:
+def _left_out(paths: Sequence[str], names: ModuleNames) -> set[str]:
     dropped = {
         pattern: {path for path in paths if fits(pattern, path)}
         for pattern, new in names.items()

@@ -11,8 +11,7 @@ import torch
 from mlxport.converter.errors import OptionsError, ParityError
 from mlxport.converter.parity.hand_port.input_orders import (
     Arrangement,
-    Given,
-    Inputs,
+    MlxInputs,
     arranged,
     explicit,
 )
@@ -21,6 +20,7 @@ from mlxport.converter.parity.reference.trials import Trial, Trials, batched, re
 from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.run.verify import failed_run, verify_live
 from mlxport.converter.parity.verdict.judgement import Judgement
+from mlxport.converter.torch_model.calls import CallArguments
 
 if TYPE_CHECKING:
     from mlxport.converter.parity.hand_port.verify import HandPort, Run
@@ -34,8 +34,8 @@ class Tried:
         port: HandPort,
         run: Run,
         module: torch.nn.Module,
-        given: Given,
-        mlx_inputs: Inputs | None,
+        given: CallArguments,
+        mlx_inputs: MlxInputs | None,
         judgement: Judgement,
     ) -> None:
         self.port, self.run, self.module, self.given = port, run, module, given
@@ -69,7 +69,7 @@ class Tried:
                 continue
             yield self.port.annotated(report, self.run)
 
-    def arguments(self, given: Given) -> Arrangement:
+    def arguments(self, given: CallArguments) -> Arrangement:
         """Return what the MLX model is called with, in the orders found."""
         if self.mlx_inputs is not None:
             return explicit(self.mlx_inputs, given)

@@ -16,30 +16,31 @@ import torch
 
 from mlxport.converter.errors import ParityError
 from mlxport.converter.parity.hand_port.axis_orders import (
-    Order,
+    AxisOrder,
     Settled,
     customary,
-    logical,
     settle,
+    torch_order,
 )
-from mlxport.converter.parity.hand_port.find_orders import Boundary, Settling, plain
+from mlxport.converter.parity.hand_port.find_orders import Boundary, Settling
 from mlxport.converter.parity.hand_port.gradients import hand_gradients
 from mlxport.converter.parity.hand_port.input_orders import (
     Arrangement,
-    Axes,
-    Inputs,
+    MlxInputs,
+    OrderSpec,
     arrangements,
     explicit,
     orders_of,
 )
-from mlxport.converter.parity.hand_port.pair_modules import Names, Pairing, pair
+from mlxport.converter.parity.hand_port.pair_modules import ModuleNames, Pairing, pair_modules
 from mlxport.converter.parity.hand_port.trials import Tried
 from mlxport.converter.parity.reference.reference import record_reference
 from mlxport.converter.parity.reference.trials import Trials
 from mlxport.converter.parity.report.report import ParityReport
+from mlxport.converter.parity.run.axis_orders import to_numpy
 from mlxport.converter.parity.run.trace import arrays, check_mode, modules_at, trace
 from mlxport.converter.parity.run.verify import verify_live
-from mlxport.converter.parity.verdict.entry import ALONE, IN_PLACE, Entry
+from mlxport.converter.parity.verdict.entry import ALONE, IN_PLACE, ParityEntry
 from mlxport.converter.parity.verdict.judgement import DEFAULT_JUDGEMENT, Judgement
 from mlxport.converter.parity.verdict.reference_data import Reference
 from mlxport.converter.parity.verify_gradients import TorchModel
@@ -56,10 +57,10 @@ def verify_hand_port(
     args: Sequence[Any],
     kwargs: Mapping[str, Any] | None = None,
     *,
-    names: Names | None = None,
-    mlx_inputs: Inputs | None = None,
-    inputs_order: Axes | Sequence[Axes] | None = None,
-    outputs_order: Axes | Sequence[Axes] | None = None,
+    names: ModuleNames | None = None,
+    mlx_inputs: MlxInputs | None = None,
+    inputs_order: OrderSpec | Sequence[OrderSpec] | None = None,
+    outputs_order: OrderSpec | Sequence[OrderSpec] | None = None,
     judgement: Judgement = DEFAULT_JUDGEMENT,
     trials: Trials | None = None,
     gradients: bool = False,
@@ -71,7 +72,7 @@ def verify_hand_port(
         ParityError: the model is in training mode, nothing pairs, or it fails on the inputs.
     """
     check_mode(model)
-    pairing = pair(_callable_paths(module), model, names)
+    pairing = pair_modules(_callable_paths(module), model, names)
     reference = record_reference(module, args, kwargs, paths=list(pairing.pairs), keep_inputs=True)
     port = HandPort(model, pairing, reference, outputs_order)
     given = in_order(module, args, kwargs)
@@ -139,12 +140,12 @@ class HandPort:
         model: nn.Module,
         pairing: Pairing,
         reference: Reference,
-        outputs_order: Axes | Sequence[Axes] | None,
+        outputs_order: OrderSpec | Sequence[OrderSpec] | None,
     ) -> None:
         self.model, self.pairing, self.reference = model, pairing, reference
         self.modules = modules_at(model, list(pairing.pairs.values()))
         ranks = [len(value.shape) for value in reference.outputs]
-        self.said: Sequence[Order] | None = (
+        self.said: Sequence[AxisOrder] | None = (
             None if outputs_order is None else orders_of(outputs_order, ranks, "outputs_order")
         )
 
@@ -187,7 +188,7 @@ class HandPort:
         settling = Settling(by_module, targets, self.reference)
         watched = list(self.modules)
         result = trace(self.model, way.args, watched, settling.observe, named=way.kwargs)
-        return Run(way, settling, self.results(settling, [plain(a) for a in arrays(result)]))
+        return Run(way, settling, self.results(settling, [to_numpy(a) for a in arrays(result)]))
 
     def results(self, settling: Settling, values: Sequence[Any]) -> list[Settled]:
         """Settle the order of the model's own outputs, in which not any order will do.
@@ -199,7 +200,7 @@ class HandPort:
         found = []
         for place, value in enumerate(expected):
             rank = len(value.shape)
-            unfit = Settled(logical(rank), float("inf"))
+            unfit = Settled(torch_order(rank), float("inf"))
             if len(values) != len(expected):
                 found.append(unfit)
                 continue
@@ -247,7 +248,7 @@ class HandPort:
             notes=(*report.notes, *notes),
         )
 
-    def described(self, entry: Entry, found: Boundary | None) -> Entry:
+    def described(self, entry: ParityEntry, found: Boundary | None) -> ParityEntry:
         """Return an entry with what was found about its call."""
         target = self.pairing.pairs.get(entry.path, "")
         if found is None:
@@ -261,19 +262,19 @@ class HandPort:
         order = None if found.problem or entry.output not in orders else orders[entry.output].order
         return replace(entry, target=found.record.target, order=order, skipped=skipped)
 
-    def alone_in_torch(self) -> list[Entry]:
+    def alone_in_torch(self) -> list[ParityEntry]:
         """Return an entry for every module of PyTorch that has no counterpart."""
         return [
-            Entry(path, skipped=dict.fromkeys((IN_PLACE, ALONE), reason))
+            ParityEntry(path, skipped=dict.fromkeys((IN_PLACE, ALONE), reason))
             for path, reason in self.pairing.in_torch.items()
         ]
 
-    def alone_in_mlx(self) -> list[Entry]:
+    def alone_in_mlx(self) -> list[ParityEntry]:
         """Return an entry for every module of the MLX model that has no counterpart."""
         modules = modules_at(self.model, self.pairing.in_mlx)
         reason = "in the MLX model alone: no module of PyTorch has its name"
         return [
-            Entry(
+            ParityEntry(
                 path,
                 layer=type(modules[path]).__name__,
                 skipped=dict.fromkeys((IN_PLACE, ALONE), reason),
@@ -291,7 +292,7 @@ def _callable_paths(module: torch.nn.Module) -> list[str]:
     ]
 
 
-def _stored(shape: tuple[int, ...], order: Order) -> tuple[int, ...]:
+def _stored(shape: tuple[int, ...], order: AxisOrder) -> tuple[int, ...]:
     return tuple(shape[axis] for axis in order)
 
 

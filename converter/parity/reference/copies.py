@@ -14,7 +14,7 @@ from mlxport.converter.errors import ParityError
 JITTER_ROUNDINGS = 4  # twice what MLX's forward pass loses
 
 
-def copied(module: torch.nn.Module, known: Mapping[int, Any] | None = None) -> torch.nn.Module:
+def eval_copy(module: torch.nn.Module, known: Mapping[int, Any] | None = None) -> torch.nn.Module:
     """Return a copy of a model, in eval mode.
 
     Args:
@@ -49,7 +49,7 @@ def jittered(value: Any, generator: torch.Generator) -> Any:
     return (value.detach().double() * (1 + step * noise.to(value.device))).to(value.dtype)
 
 
-def perturbed(module: torch.nn.Module, given: Any, number: int) -> tuple[torch.nn.Module, Any]:
+def perturbed_copy(module: torch.nn.Module, given: Any, number: int) -> tuple[torch.nn.Module, Any]:
     """Return a copy of a model and its arguments, inputs and parameters a few roundings off.
 
     Args:
@@ -61,12 +61,12 @@ def perturbed(module: torch.nn.Module, given: Any, number: int) -> tuple[torch.n
         ParityError: the model cannot be copied.
     """
     generator = torch.Generator().manual_seed(number)
-    moved = copied(module)
+    moved = eval_copy(module)
     for parameter in moved.parameters():
         parameter.data = jittered(parameter.data, generator)
     return moved, tree_map(lambda leaf: jittered(leaf, generator), given)
 
 
-def cloned(value: Any) -> Any:
+def detached_clones(value: Any) -> Any:
     """Return nested containers with a copy of every tensor, outside of any graph of gradients."""
     return tree_map(lambda v: v.detach().clone() if isinstance(v, torch.Tensor) else v, value)

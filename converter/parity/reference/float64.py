@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from mlxport.converter.parity.reference.copies import copied
+from mlxport.converter.parity.reference.copies import eval_copy
 
 _WIDER = {
     torch.float16: torch.float64,
@@ -21,14 +21,14 @@ _WIDER = {
 }
 
 
-def wide(value: Any) -> Any:
+def as_float64(value: Any) -> Any:
     """Return a copy of a tensor, in float64 if it is floating; anything else as it is."""
     if not isinstance(value, torch.Tensor):
         return value
     return value.detach().to(_WIDER.get(value.dtype, value.dtype), copy=True)
 
 
-def widened(module: torch.nn.Module) -> torch.nn.Module:
+def float64_copy(module: torch.nn.Module) -> torch.nn.Module:
     """Return a copy of a module with parameters, buffers and plain tensor attributes in float64.
 
     In eval mode. What is widened is not copied in its own dtype before.
@@ -38,10 +38,11 @@ def widened(module: torch.nn.Module) -> torch.nn.Module:
     """
     plain = [p for p in module.parameters() if type(p) is torch.nn.Parameter]
     known: dict[int, Any] = {
-        id(p): torch.nn.Parameter(wide(p), p.requires_grad and p.is_floating_point()) for p in plain
+        id(p): torch.nn.Parameter(as_float64(p), p.requires_grad and p.is_floating_point())
+        for p in plain
     }
-    known |= {id(b): wide(b) for b in module.buffers() if type(b) is torch.Tensor}
-    exact = copied(module, known)
+    known |= {id(b): as_float64(b) for b in module.buffers() if type(b) is torch.Tensor}
+    exact = eval_copy(module, known)
     exact._apply(_wider)
     for part in exact.modules():
         attributes = {k: v for k, v in vars(part).items() if isinstance(v, torch.Tensor)}

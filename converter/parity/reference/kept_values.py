@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
-from mlxport.converter.parity.reference.float64 import wide
-from mlxport.converter.parity.verdict.reference_data import Array, Value
+from mlxport.converter.parity.reference.float64 import as_float64
+from mlxport.converter.parity.verdict.reference_data import NumpyArray, ReferenceValue
 from mlxport.converter.plan.tensor import Tensor
 from mlxport.converter.plan.torch_tensor import tensor_from_torch
 
@@ -17,21 +17,21 @@ from mlxport.converter.plan.torch_tensor import tensor_from_torch
 class Kept:
     """The values of a tensor that are kept: copied, widened, flat and on the CPU."""
 
-    def __init__(self, tensor: torch.Tensor, indices: Array | None = None) -> None:
-        self.shape, self.dtype = tuple(tensor.shape), dtype_name(tensor.dtype)
+    def __init__(self, tensor: torch.Tensor, indices: NumpyArray | None = None) -> None:
+        self.shape, self.dtype = tuple(tensor.shape), torch_dtype_name(tensor.dtype)
         self.indices = indices
         flat = tensor.detach().reshape(-1)
         if indices is not None:
             flat = flat[torch.from_numpy(indices).to(flat.device)]
-        self.values: Array = wide(flat).cpu().resolve_conj().resolve_neg().numpy()
+        self.values: NumpyArray = as_float64(flat).cpu().resolve_conj().resolve_neg().numpy()
 
 
-def joined(own: Sequence[Kept], exact: Sequence[Kept]) -> tuple[Value, ...]:
+def joined(own: Sequence[Kept], exact: Sequence[Kept]) -> tuple[ReferenceValue, ...]:
     """Pair the values of the two runs; where the float64 run has no such tensor, own is both."""
     if [kept.shape for kept in own] != [kept.shape for kept in exact]:
         exact = own
     return tuple(
-        Value(o.shape, o.dtype, e.values, o.values, o.indices, _reference_dtype(e.dtype))
+        ReferenceValue(o.shape, o.dtype, e.values, o.values, o.indices, _reference_dtype(e.dtype))
         for o, e in zip(own, exact, strict=True)
     )
 
@@ -46,7 +46,7 @@ def bits(tensor: torch.Tensor) -> Tensor:
     return tensor_from_torch(tensor.detach().clone())
 
 
-def dtype_name(dtype: torch.dtype) -> str:
+def torch_dtype_name(dtype: torch.dtype) -> str:
     """Return the name of a dtype (``"bfloat16"``)."""
     return str(dtype).removeprefix("torch.")
 

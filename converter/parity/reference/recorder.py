@@ -12,18 +12,24 @@ import torch
 from torch.utils._pytree import tree_map, tree_map_only
 
 from mlxport.converter.errors import ParityError
-from mlxport.converter.parity.reference.copies import cloned, copied
-from mlxport.converter.parity.reference.float64 import in_float64, wide, widened
-from mlxport.converter.parity.reference.kept_values import Kept, bits, dtype_name, joined, tensors
+from mlxport.converter.parity.reference.copies import detached_clones, eval_copy
+from mlxport.converter.parity.reference.float64 import as_float64, float64_copy, in_float64
+from mlxport.converter.parity.reference.kept_values import (
+    Kept,
+    bits,
+    joined,
+    tensors,
+    torch_dtype_name,
+)
 from mlxport.converter.parity.reference.same_tensors import Known, same
-from mlxport.converter.parity.reference.torch_calls import Given, Made, OnCall
+from mlxport.converter.parity.reference.torch_calls import Made, OnCall
 from mlxport.converter.parity.reference.torch_draws import TorchDraws
 from mlxport.converter.parity.verdict.reference_data import Call, sample_indices
 from mlxport.converter.plan.structure import Signature
 from mlxport.converter.plan.tensor import Tensor
 from mlxport.converter.plan.torch_tensor import tensor_from_torch
 from mlxport.converter.timings import stage
-from mlxport.converter.torch_model.calls import bound_arguments, every_module_called
+from mlxport.converter.torch_model.calls import CallArguments, bound_arguments, every_module_called
 from mlxport.converter.torch_model.read_structure import signature_of
 
 _logger = logging.getLogger(__name__)
@@ -44,7 +50,7 @@ class Recorder:
     def __init__(
         self,
         module: torch.nn.Module,
-        given: Given,
+        given: CallArguments,
         canonical: Mapping[str, str],
         since: Mapping[str, str],
         sample: int,
@@ -73,7 +79,9 @@ class Recorder:
     def run_own(self, keep_inputs: bool) -> None:
         """Run in the model's own dtype; the random numbers are drawn in this run."""
         with self.draws.recorded():
-            result = self._run(copied(self.module), self.given, self.own_calls.append, keep_inputs)
+            result = self._run(
+                eval_copy(self.module), self.given, self.own_calls.append, keep_inputs
+            )
         self.signature = signature_of(self.module, self.given, result)
         self.own_outputs = [Kept(leaf) for leaf in tensors(result)]
 
@@ -90,9 +98,9 @@ class Recorder:
 
         try:
             # where only the whole fails, its modules may still run alone
-            exact = self.exact = widened(self.module)
+            exact = self.exact = float64_copy(self.module)
             with in_float64(), self.draws.replayed():
-                result = self._run(exact, tree_map(wide, self.given), on_call)
+                result = self._run(exact, tree_map(as_float64, self.given), on_call)
         except ParityError:
             raise
         except Exception as error:  # whatever the model's code raises when its dtype is another
@@ -103,7 +111,7 @@ class Recorder:
 
     def calls(self) -> Iterator[Call]:
         """Join the values of the two runs, and run in float64 alone what was given its inputs."""
-        first: dict[tuple[str, int], Given | None] = {}
+        first: dict[tuple[str, int], CallArguments | None] = {}
         while self.own_calls:
             made = self.own_calls[0]
             path, number, given = made.path, made.number, made.given
@@ -125,11 +133,15 @@ class Recorder:
             yield call
 
     def _run(
-        self, module: torch.nn.Module, given: Given, on_call: OnCall, keep_inputs: bool = False
+        self,
+        module: torch.nn.Module,
+        given: CallArguments,
+        on_call: OnCall,
+        keep_inputs: bool = False,
     ) -> Any:
-        args, kwargs = cloned(given)
+        args, kwargs = detached_clones(given)
         if keep_inputs:
-            self.fed = tensors(cloned(given))
+            self.fed = tensors(detached_clones(given))
         known = Known(tensors((args, kwargs)), self.fed) if self.fed else None
         self.frames = [known] if known and keep_inputs else []
         with ExitStack() as stack:
@@ -153,7 +165,7 @@ class Recorder:
         """Report every call of a submodule, with its arguments as they were before it ran."""
         submodule = module.get_submodule(path)
         # a stack: a module may call itself
-        waiting: list[tuple[Given | None, tuple[torch.Tensor | None, ...], int, int]] = []
+        waiting: list[tuple[CallArguments | None, tuple[torch.Tensor | None, ...], int, int]] = []
         number = 0
 
         def before(_: torch.nn.Module, args: Any, kwargs: Any) -> None:
@@ -182,7 +194,7 @@ class Recorder:
             for hook in hooks:
                 hook.remove()
 
-    def _given(self, args: Any, kwargs: Any) -> Given:
+    def _given(self, args: Any, kwargs: Any) -> CallArguments:
         """Return a copy of a call's arguments, and open its frame."""
 
         def copy(tensor: torch.Tensor) -> torch.Tensor:
@@ -190,7 +202,7 @@ class Recorder:
             known = next((label for label in labels if label is not None), None)
             return tensor.detach().clone() if known is None else known
 
-        given: Given = tree_map_only(torch.Tensor, copy, (args, kwargs))
+        given: CallArguments = tree_map_only(torch.Tensor, copy, (args, kwargs))
         self.frames.append(Known(tensors((args, kwargs)), tensors(given)))
         return given
 
@@ -200,7 +212,7 @@ class Recorder:
         return raw
 
     @stage("float64, alone")
-    def _exact_alone(self, made: Made, given: Given) -> list[Kept]:
+    def _exact_alone(self, made: Made, given: CallArguments) -> list[Kept]:
         """Return what one module gives in float64 for what it is fed in its own dtype.
 
         Where a call around it was fed the same, that one runs, and tells of all within it.
@@ -223,11 +235,11 @@ class Recorder:
         given = tensors(made.given)
         return bool(given) and held.issuperset(map(id, given))
 
-    def _run_alone(self, made: Made, given: Given | None) -> list[Kept]:
+    def _run_alone(self, made: Made, given: CallArguments | None) -> list[Kept]:
         """Run one module, with the one judged with it, in float64; note what it shows within."""
         if self.exact is None or given is None:
             return []
-        args, kwargs = tree_map(wide, given)
+        args, kwargs = tree_map(as_float64, given)
         known = Known(tensors((args, kwargs)), tensors(given))
         inside: dict[str, list[Made]] = {}
         for call in sorted(self.own_calls, key=lambda one: one.span):
@@ -277,8 +289,8 @@ class Recorder:
         return torch.random.fork_rng([device for device in devices if device.type == "cuda"])
 
 
-def _own_dtype(module: torch.nn.Module, given: Given) -> str:
+def _own_dtype(module: torch.nn.Module, given: CallArguments) -> str:
     for tensor in [*module.parameters(), *module.buffers(), *tensors(given)]:
         if tensor.is_floating_point() or tensor.is_complex():
-            return dtype_name(tensor.dtype)
-    return dtype_name(torch.get_default_dtype())
+            return torch_dtype_name(tensor.dtype)
+    return torch_dtype_name(torch.get_default_dtype())

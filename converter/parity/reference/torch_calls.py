@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from mlxport.converter.errors import ParityError
 from mlxport.converter.parity.reference.kept_values import Kept
-
-# positional and keyword arguments of a call
-Given = tuple[tuple[Any, ...], dict[str, Any]]
+from mlxport.converter.torch_model.calls import CallArguments
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +28,7 @@ class Made:
 
     path: str
     number: int
-    given: Given | None
+    given: CallArguments | None
     draws: tuple[int, int]
     outputs: list[Kept]
     span: tuple[int, int]

@@ -20,9 +20,9 @@ from mlxport.converter.parity.verdict.reference_data import Draw
 
 _HALF = (torch.float16, torch.bfloat16)
 
-Given = Mapping[str, Any]
+_OpArguments = Mapping[str, Any]
 # makes a standard draw: of a shape, in the dtype named second
-Make = Callable[[Sequence[int], torch.dtype], torch.Tensor]
+DrawNumbers = Callable[[Sequence[int], torch.dtype], torch.Tensor]
 
 
 class TorchDraws:
@@ -68,7 +68,9 @@ class TorchDraws:
         finally:
             self._next = None
 
-    def take(self, kind: str, like: torch.Tensor, dtype: torch.dtype, make: Make) -> torch.Tensor:
+    def take(
+        self, kind: str, like: torch.Tensor, dtype: torch.dtype, make: DrawNumbers
+    ) -> torch.Tensor:
         """Return the next standard draw, in float64.
 
         Args:
@@ -147,7 +149,7 @@ def _arguments(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dic
 # -- what each op makes of a standard draw -------------------------------------------------------
 
 
-def _rounded(draw: Callable[..., torch.Tensor]) -> Make:
+def _rounded(draw: Callable[..., torch.Tensor]) -> DrawNumbers:
     return lambda shape, dtype: draw(shape, dtype=torch.float64).to(dtype)
 
 
@@ -163,25 +165,25 @@ def _wide(value: Any) -> Any:
     return value.double() if isinstance(value, torch.Tensor) else value
 
 
-def _normal(draws: TorchDraws, made: torch.Tensor, given: Given) -> torch.Tensor:
+def _normal(draws: TorchDraws, made: torch.Tensor, given: _OpArguments) -> torch.Tensor:
     drawn: torch.Tensor = draws.take("normal", made, made.dtype, _rounded(torch.randn))
     result: torch.Tensor = drawn * _wide(given.get("std", 1)) + _wide(given.get("mean", 0))
     return result
 
 
-def _uniform(draws: TorchDraws, made: torch.Tensor, given: Given) -> torch.Tensor:
+def _uniform(draws: TorchDraws, made: torch.Tensor, given: _OpArguments) -> torch.Tensor:
     low, high = float(given.get("from", 0)), float(given.get("to", 1))
     drawn: torch.Tensor = draws.take("uniform", made, made.dtype, _uniform_numbers)
     return low + (high - low) * drawn
 
 
-def _exponential(draws: TorchDraws, made: torch.Tensor, given: Given) -> torch.Tensor:
+def _exponential(draws: TorchDraws, made: torch.Tensor, given: _OpArguments) -> torch.Tensor:
     dtype = torch.float32 if made.dtype in _HALF else made.dtype
     drawn: torch.Tensor = draws.take("uniform", made, dtype, _uniform_numbers)
     return -torch.log1p(-drawn) / float(given["lambd"])
 
 
-def _randint(draws: TorchDraws, made: torch.Tensor, given: Given) -> torch.Tensor:
+def _randint(draws: TorchDraws, made: torch.Tensor, given: _OpArguments) -> torch.Tensor:
     low = given.get("low", given.get("from", 0))
     high = given.get("high", given.get("to"))
     if not isinstance(high, int) or not isinstance(low, int):
@@ -190,7 +192,7 @@ def _randint(draws: TorchDraws, made: torch.Tensor, given: Given) -> torch.Tenso
     return low + torch.floor(parts * (high - low))
 
 
-def _bernoulli(draws: TorchDraws, made: torch.Tensor, given: Given) -> torch.Tensor:
+def _bernoulli(draws: TorchDraws, made: torch.Tensor, given: _OpArguments) -> torch.Tensor:
     p = given["self"] if given.get("p") is None else given["p"]
     p = torch.as_tensor(_wide(p), dtype=torch.float64, device=made.device).expand(made.shape)
     number = draws.position
@@ -203,7 +205,7 @@ def _bernoulli(draws: TorchDraws, made: torch.Tensor, given: Given) -> torch.Ten
     return parts < p
 
 
-def _multinomial(draws: TorchDraws, made: torch.Tensor, given: Given) -> torch.Tensor:
+def _multinomial(draws: TorchDraws, made: torch.Tensor, given: _OpArguments) -> torch.Tensor:
     p = given["self"].double()
     if given["num_samples"] > 1 and not given["replacement"]:
         noise = draws.take("gumbel", p, torch.float32, _gumbel_numbers)
@@ -219,7 +221,7 @@ def _multinomial(draws: TorchDraws, made: torch.Tensor, given: Given) -> torch.T
     return chosen
 
 
-def _randperm(draws: TorchDraws, made: torch.Tensor, given: Given) -> torch.Tensor:
+def _randperm(draws: TorchDraws, made: torch.Tensor, given: _OpArguments) -> torch.Tensor:
     return torch.argsort(draws.take("permutation", made, torch.float64, _uniform_numbers))
 
 
@@ -228,7 +230,7 @@ def _gap(dtype: torch.dtype) -> float:
     return math.sqrt(torch.finfo(dtype if dtype.is_floating_point else torch.float32).eps)
 
 
-_SAMPLES: dict[str, Callable[[TorchDraws, torch.Tensor, Given], torch.Tensor]] = {
+_SAMPLES: dict[str, Callable[[TorchDraws, torch.Tensor, _OpArguments], torch.Tensor]] = {
     "randn": _normal,
     "randn_like": _normal,
     "normal": _normal,

@@ -12,17 +12,15 @@ import torch
 from torch.utils._pytree import tree_map
 
 from mlxport.converter.errors import ParityError
-from mlxport.converter.parity.reference.copies import cloned, copied, perturbed
-from mlxport.converter.parity.reference.float64 import in_float64, wide, widened
+from mlxport.converter.parity.reference.copies import detached_clones, eval_copy, perturbed_copy
+from mlxport.converter.parity.reference.float64 import as_float64, float64_copy, in_float64
 from mlxport.converter.parity.reference.kept_values import Kept, bits, joined, tensors
 from mlxport.converter.parity.reference.torch_draws import TorchDraws
-from mlxport.converter.parity.verdict.reference_data import Gradients, Reference, Value
+from mlxport.converter.parity.verdict.reference_data import Gradients, Reference, ReferenceValue
 from mlxport.converter.plan.torch_tensor import tensor_to_torch
-from mlxport.converter.torch_model.calls import every_module_called, in_order
+from mlxport.converter.torch_model.calls import CallArguments, every_module_called, in_order
 
 _logger = logging.getLogger(__name__)
-
-Given = tuple[tuple[Any, ...], dict[str, Any]]
 
 _PERTURBED_RUNS = 6  # often enough to meet what MLX may meet
 
@@ -53,7 +51,7 @@ def record_gradients(
     """
     run = _Differentiation(in_order(module, args, kwargs), reference)
     try:
-        own = run.of(copied(module))
+        own = run.of(eval_copy(module))
     except ParityError:
         raise
     except Exception as error:  # whatever the model's code or autograd raises
@@ -119,7 +117,7 @@ class _Found:
 class _Differentiation:
     """Runs of one model on the same arguments, with the same factors."""
 
-    def __init__(self, given: Given, reference: Reference) -> None:
+    def __init__(self, given: CallArguments, reference: Reference) -> None:
         self.given, self.seed = given, reference.seed
         self.draws = TorchDraws()
         self.draws.made = list(reference.draws)
@@ -132,22 +130,22 @@ class _Differentiation:
 
     def perturbed(self, module: torch.nn.Module, number: int) -> _Found | str:
         """Return the gradients where inputs and parameters are a few roundings off."""
-        moved, given = perturbed(module, self.given, number)
+        moved, given = perturbed_copy(module, self.given, number)
         with self.draws.replayed():
             return self._run(moved, given)
 
     def in_float64(self, module: torch.nn.Module) -> _Found | None:
         """Return the gradients in float64; None where the model cannot run in it."""
         try:
-            exact = widened(module)
+            exact = float64_copy(module)
             with in_float64(), self.draws.replayed():
-                found = self._run(exact, tree_map(wide, self.given))
+                found = self._run(exact, tree_map(as_float64, self.given))
         except Exception:  # whatever the model's code raises when its dtype is another
             _logger.debug("no gradients in float64", exc_info=True)
             return None
         return None if isinstance(found, str) else found
 
-    def _run(self, module: torch.nn.Module, given: Given) -> _Found | str:
+    def _run(self, module: torch.nn.Module, given: CallArguments) -> _Found | str:
         inputs: list[torch.Tensor | None] = []
         devices = {tensor.device for tensor in [*module.parameters(), *module.buffers()]}
         forked = [device for device in devices if device.type == "cuda"]
@@ -156,7 +154,7 @@ class _Differentiation:
             named = {name: p for name, p in named.items() if p.is_floating_point()}
             for parameter in named.values():
                 parameter.requires_grad_()
-            args, kwargs = tree_map(lambda leaf: _tracked(leaf, inputs), cloned(given))
+            args, kwargs = tree_map(lambda leaf: _tracked(leaf, inputs), detached_clones(given))
             torch.manual_seed(self.seed)
             outputs = tensors(module(*args, **kwargs))
             self.factors = self.factors or [_factor(o, k, self.seed) for k, o in enumerate(outputs)]
@@ -182,7 +180,7 @@ class _Differentiation:
         return _Found([[] if leaf is None else [next(filled)] for leaf in inputs], parameters)
 
 
-def _farther(value: Value, kept: Kept) -> Value:
+def _farther(value: ReferenceValue, kept: Kept) -> ReferenceValue:
     """Return the value with what a further run gave as PyTorch's own, where that is farther off."""
     before, now = (np.abs(own - value.reference).max(initial=0) for own in (value.own, kept.values))
     return replace(value, own=kept.values) if np.isfinite(now) and now > before else value

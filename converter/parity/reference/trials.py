@@ -15,16 +15,14 @@ import torch
 from torch.utils._pytree import tree_map
 
 from mlxport.converter.errors import OptionsError
-from mlxport.converter.parity.reference.copies import perturbed
+from mlxport.converter.parity.reference.copies import perturbed_copy
 from mlxport.converter.parity.reference.kept_values import Kept, tensors
 from mlxport.converter.parity.reference.reference import record_own, record_reference
 from mlxport.converter.parity.verdict.precision import PRECISIONS
-from mlxport.converter.parity.verdict.reference_data import Array, Reference, Value
+from mlxport.converter.parity.verdict.reference_data import NumpyArray, Reference, ReferenceValue
+from mlxport.converter.torch_model.calls import CallArguments
 
 _logger = logging.getLogger(__name__)
-
-# positional and keyword arguments of a call
-Given = tuple[tuple[Any, ...], dict[str, Any]]
 
 # powers of two, so that they are the same number in every dtype
 _SEED = 20210  # another than people take for the example
@@ -43,7 +41,7 @@ class Trial:
     """
 
     case: str
-    given: Given
+    given: CallArguments
     batch_size: int | None = None
 
 
@@ -76,7 +74,7 @@ class Trials:
         sizes = None if batch_sizes is None else tuple(dict.fromkeys(batch_sizes))
         return cls(tuple(dict.fromkeys(kinds)), sizes)
 
-    def of_kinds(self, given: Given) -> Iterator[Trial]:
+    def of_kinds(self, given: CallArguments) -> Iterator[Trial]:
         """Yield a call for each kind of inputs; a kind that would be the example again is left out.
 
         Args:
@@ -90,7 +88,7 @@ class Trials:
                 yield Trial(f"{kind} inputs", made)
 
 
-def batched(given: Given, size: int, moves: Sequence[bool]) -> Given:
+def batched(given: CallArguments, size: int, moves: Sequence[bool]) -> CallArguments:
     """Return a call with another batch size, its items those of the example in turn.
 
     Items beyond the example's are these again, rolled along their last axis.
@@ -110,7 +108,7 @@ def batched(given: Given, size: int, moves: Sequence[bool]) -> Given:
         rolled = [x.roll(n // count, -1) if x.ndim else x for n, x in enumerate(items)]
         return torch.stack(rolled)
 
-    found: Given = tree_map(of_size, given)
+    found: CallArguments = tree_map(of_size, given)
     return found
 
 
@@ -159,17 +157,17 @@ def _of_one_value(leaf: torch.Tensor, generator: torch.Generator) -> torch.Tenso
     return torch.full_like(leaf, int(leaf.max()))
 
 
-Make = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+MakeInput = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
 # kind -> floating values of a tensor's shape
-KINDS: dict[str, Make] = {
+KINDS: dict[str, MakeInput] = {
     "normal": _normal,
     "constant": _constant,
     "impulse": _impulse,
     "large": _large,
 }
 # kind -> integers, of those the example has; other kinds leave integers as they are
-_OF_INDICES: dict[str, Make] = {"normal": _redrawn, "constant": _of_one_value}
+_OF_INDICES: dict[str, MakeInput] = {"normal": _redrawn, "constant": _of_one_value}
 
 
 def recorded_trials(
@@ -195,7 +193,7 @@ def recorded_trials(
         yield replace(_with_moves(module, trial.given, reference), case=trial.case)
 
 
-def _with_moves(module: torch.nn.Module, given: Given, reference: Reference) -> Reference:
+def _with_moves(module: torch.nn.Module, given: CallArguments, reference: Reference) -> Reference:
     """Return the reference with, as PyTorch's own, the farthest of some runs a few roundings off.
 
     Where an input is constant or zero nearly everywhere, norms take the difference of equal
@@ -203,7 +201,7 @@ def _with_moves(module: torch.nn.Module, given: Given, reference: Reference) -> 
     """
     outputs, calls = list(reference.outputs), list(reference.calls)
     for number in range(_MOVES):
-        moved, (args, kwargs) = perturbed(module, given, number)
+        moved, (args, kwargs) = perturbed_copy(module, given, number)
         own, inner = record_own(moved, args, kwargs, reference)
         outputs = _farther(outputs, own)
         calls = [
@@ -213,7 +211,7 @@ def _with_moves(module: torch.nn.Module, given: Given, reference: Reference) -> 
     return replace(reference, outputs=tuple(outputs), calls=tuple(calls))
 
 
-def _farther(values: Sequence[Value], others: Sequence[Kept]) -> list[Value]:
+def _farther(values: Sequence[ReferenceValue], others: Sequence[Kept]) -> list[ReferenceValue]:
     """Return the values with those of another run as own, where they are farther off."""
     if [value.shape for value in values] != [other.shape for other in others]:
         return list(values)
@@ -226,7 +224,7 @@ def _farther(values: Sequence[Value], others: Sequence[Kept]) -> list[Value]:
     return found
 
 
-def _distance(own: Array, value: Value) -> float:
+def _distance(own: NumpyArray, value: ReferenceValue) -> float:
     """Return how far values are from the reference; 0 where they are not finite."""
     with np.errstate(all="ignore"):
         norm = float(np.linalg.norm(own - value.reference))

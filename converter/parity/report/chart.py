@@ -13,7 +13,7 @@ from mlxport.converter.parity.verdict.precision import PRECISIONS
 if TYPE_CHECKING:
     from mlxport.converter.parity.report.report import ParityReport
     from mlxport.converter.parity.verdict.compare import Verdict
-    from mlxport.converter.parity.verdict.entry import Entry
+    from mlxport.converter.parity.verdict.entry import ParityEntry
 
 _WIDTH, _HEIGHT = 1000, 290
 _LEFT, _TOP, _BOTTOM = 64, 16, 26
@@ -77,7 +77,7 @@ def _points(report: ParityReport, name: str) -> Iterator[_Point]:
         yield _Point(place, title, verdict.error, noise, limit, not verdict.passed)
 
 
-def _drawn(entry: Entry) -> Verdict | None:
+def _drawn(entry: ParityEntry) -> Verdict | None:
     """Return an entry's worst verdict, if it was compared or failed."""
     verdicts = [v for v in entry.verdicts.values() if v.compared or not v.passed]
     return max(verdicts, key=lambda v: (not v.passed, v.ratio or 0.0), default=None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mlxport.converter.parity.report.chart import chart, legend
 from mlxport.converter.parity.report.images import figures, histograms
 from mlxport.converter.parity.report.style import SCRIPT, STYLE
-from mlxport.converter.parity.report.table import BAD, Cell, Row, Table, tables_of
+from mlxport.converter.parity.report.table import BAD, Cell, Table, TableRow, tables_of
 
 if TYPE_CHECKING:
     from mlxport.converter.parity.report.report import ParityReport
@@ -97,11 +97,11 @@ def _table(table: Table) -> str:
     )
 
 
-def _fails(row: Row) -> bool:
+def _fails(row: TableRow) -> bool:
     return any(cell.state == BAD for cell in row.cells)
 
 
-def _row(row: Row, number: int) -> str:
+def _row(row: TableRow, number: int) -> str:
     first = "".join(f"<td{_value(text)}>{escape(text)}</td>" for text in (row.layer, row.shape))
     name = f'<th scope="row"{_value(row.label)}>{escape(row.label)}</th>'
     cells = "".join(map(_cell, row.cells))

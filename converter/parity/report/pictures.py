@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 
 from mlxport.converter.errors import ParityError
-from mlxport.converter.parity.verdict.compare import Array
 from mlxport.converter.parity.verdict.precision import PRECISIONS
-from mlxport.converter.parity.verdict.reference_data import Value, sample_indices
+from mlxport.converter.parity.verdict.reference_data import (
+    NumpyArray,
+    ReferenceValue,
+    sample_indices,
+)
 
 UNDEFINED = 255  # the level of a pixel that is NaN or infinite
 LEVELS = 254  # the highest level of all others
@@ -143,7 +146,7 @@ class Histogram:
 
 
 def pictured(
-    names: Sequence[str], arrays: Sequence[Array], values: Sequence[Value]
+    names: Sequence[str], arrays: Sequence[NumpyArray], values: Sequence[ReferenceValue]
 ) -> tuple[tuple[Picture, ...], tuple[Histogram, ...]]:
     """Return slices and histograms of a model's floating outputs, of the first few.
 
@@ -188,7 +191,9 @@ def _axes(shape: Sequence[int]) -> int:
     return axes if axes and min(shape[-axes:]) >= _LEAST else 0
 
 
-def _picture(name: str, leading: tuple[int, ...], array: Array, reference: Array) -> Picture | None:
+def _picture(
+    name: str, leading: tuple[int, ...], array: NumpyArray, reference: NumpyArray
+) -> Picture | None:
     if reference.ndim not in _SIDES or min(reference.shape) < _LEAST:
         return None
     cut = [(at, a, _cut(array, a), _cut(reference, a)) for at, a in _centres(reference.shape)]
@@ -220,20 +225,20 @@ def _centres(shape: Sequence[int]) -> list[tuple[str, tuple[Any, ...]]]:
     return found
 
 
-def _cut(values: Array, index: tuple[Any, ...]) -> Array:
+def _cut(values: NumpyArray, index: tuple[Any, ...]) -> NumpyArray:
     most = _SIDES[values.ndim]
     plane = values[index]
     rows, columns = (-(-side // most) for side in plane.shape)
     return np.asarray(plane[::rows, ::columns])
 
 
-def _limits(planes: Sequence[Array]) -> tuple[float, float]:
+def _limits(planes: Sequence[NumpyArray]) -> tuple[float, float]:
     flat = np.concatenate([plane.reshape(-1) for plane in planes]).astype(np.float64)
     finite = flat[np.isfinite(flat)]
     return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
 
 
-def _levels(values: Array, low: float, high: float) -> bytes:
+def _levels(values: NumpyArray, low: float, high: float) -> bytes:
     values = values.astype(np.float64)
     finite = np.isfinite(values)
     half = np.where(finite, values, 0.0) / 2  # the range itself may overflow
@@ -243,7 +248,7 @@ def _levels(values: Array, low: float, high: float) -> bytes:
     return np.where(finite, levels, UNDEFINED).astype(np.uint8).tobytes()
 
 
-def _histogram(name: str, mlx: Array, torch: Array, reference: Array) -> Histogram:
+def _histogram(name: str, mlx: NumpyArray, torch: NumpyArray, reference: NumpyArray) -> Histogram:
     finite = reference[np.isfinite(reference)]
     with np.errstate(all="ignore"):
         unit = float(np.sqrt(np.mean(np.square(finite)))) if finite.size else 0.0

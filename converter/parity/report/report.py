@@ -13,11 +13,18 @@ from mlxport.converter.parity.report.markdown import markdown
 from mlxport.converter.parity.report.pictures import Histogram, Picture
 from mlxport.converter.parity.report.text import label, render
 from mlxport.converter.parity.verdict.compare import Verdict
-from mlxport.converter.parity.verdict.entry import ALONE, COMPILED, GRADIENT, IN_PLACE, WHOLE, Entry
+from mlxport.converter.parity.verdict.entry import (
+    ALONE,
+    BACKWARD,
+    COMPILED,
+    IN_PLACE,
+    WHOLE,
+    ParityEntry,
+)
 from mlxport.converter.parity.verdict.judgement import NOISE_MULTIPLE
 
-FORMAT = "mlxport-parity"
-VERSION = 1
+REPORT_FORMAT = "mlxport-parity"
+REPORT_VERSION = 1
 
 
 class Outcome(Enum):
@@ -55,8 +62,8 @@ class ParityReport:
             outputs; empty where they are not.
     """
 
-    entries: tuple[Entry, ...]
-    outputs: tuple[Entry, ...]
+    entries: tuple[ParityEntry, ...]
+    outputs: tuple[ParityEntry, ...]
     dtype: str = "float32"
     reference_dtype: str = "float64"
     fallback: str = ""
@@ -64,7 +71,7 @@ class ParityReport:
     seed: int = 0
     environment: Mapping[str, str] = field(default_factory=dict)
     draws: int = 0
-    gradients: tuple[Entry, ...] = ()
+    gradients: tuple[ParityEntry, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
     case: str = ""
     pictures: tuple[Picture, ...] = ()
@@ -92,7 +99,7 @@ class ParityReport:
         return Outcome.FAILED if self.decisive.failed_entries else Outcome.NOT_SHOWN
 
     @property
-    def failed_entries(self) -> tuple[Entry, ...]:
+    def failed_entries(self) -> tuple[ParityEntry, ...]:
         """The entries of this run, outputs and gradients included, with a verdict that failed."""
         return tuple(entry for entry in self._all() if entry.failing)
 
@@ -123,8 +130,8 @@ class ParityReport:
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON data, free of NaN and infinity."""
         return {
-            "format": FORMAT,
-            "version": VERSION,
+            "format": REPORT_FORMAT,
+            "version": REPORT_VERSION,
             "passed": self.passed,
             "culprit": self.culprit,
             "verdict": self.verdict,
@@ -154,14 +161,15 @@ class ParityReport:
         Raises:
             ParityError: it is no parity report, or one of another version.
         """
-        if data.get("format") != FORMAT or data.get("version") != VERSION:
+        if data.get("format") != REPORT_FORMAT or data.get("version") != REPORT_VERSION:
             raise ParityError(
-                f"expected {FORMAT} version {VERSION}, got {data.get('format')!r} version "
-                f"{data.get('version')!r}. Is this the parity.json of an mlxport output folder?"
+                f"expected {REPORT_FORMAT} version {REPORT_VERSION}, got {data.get('format')!r} "
+                f"version {data.get('version')!r}. "
+                "Is this the parity.json of an mlxport output folder?"
             )
         return cls(
-            entries=tuple(Entry.from_json(entry) for entry in data["entries"]),
-            outputs=tuple(Entry.from_json(entry) for entry in data["outputs"]),
+            entries=tuple(ParityEntry.from_json(entry) for entry in data["entries"]),
+            outputs=tuple(ParityEntry.from_json(entry) for entry in data["outputs"]),
             dtype=data["dtype"],
             reference_dtype=data["reference_dtype"],
             fallback=data["fallback"],
@@ -169,7 +177,7 @@ class ParityReport:
             seed=data["seed"],
             environment=dict(data["environment"]),
             draws=data.get("draws", 0),
-            gradients=tuple(Entry.from_json(entry) for entry in data.get("gradients", [])),
+            gradients=tuple(ParityEntry.from_json(entry) for entry in data.get("gradients", [])),
             sizes=dict(data.get("sizes", {})),
             case=data.get("case", ""),
             pictures=tuple(map(Picture.from_json, data.get("pictures", ()))),
@@ -247,7 +255,7 @@ class ParityReport:
         told = f"; sizes {' and '.join(sizes)}" if sizes else ""
         return told + (f"; also on {', '.join(cases)}" if cases else "")
 
-    def _all(self) -> Iterator[Entry]:
+    def _all(self) -> Iterator[ParityEntry]:
         yield from self.entries
         yield from self.outputs
         yield from self.gradients
@@ -261,7 +269,7 @@ class ParityReport:
         )
         return complete and _values(self.outputs) > 0
 
-    def _first_at_fault(self) -> Entry | None:
+    def _first_at_fault(self) -> ParityEntry | None:
         for mode in (ALONE, IN_PLACE):
             for entry in self.entries:
                 if mode in entry.failing:
@@ -300,7 +308,7 @@ class ParityReport:
         problem = "; ".join(entry.verdicts[mode].problems)
         return f"{Outcome.FAILED.value} at {label(entry)}: {problem}\n{self._hint(entry, mode)}"
 
-    def _hint(self, entry: Entry, mode: str) -> str:
+    def _hint(self, entry: ParityEntry, mode: str) -> str:
         alone: Verdict | None = entry.verdicts.get(ALONE)
         if mode == ALONE:
             return "It differs on PyTorch's own input: the layer or its weights are wrong."
@@ -309,9 +317,9 @@ class ParityReport:
         if mode == COMPILED:
             return "It is right as it is, compiled by mx.compile it is not."
         failed = entry.verdicts[mode]
-        if mode == GRADIENT and failed.error is None and failed.first is None:
+        if mode == BACKWARD and failed.error is None and failed.first is None:
             return "Forwards it is right. MLX gives no gradient of the whole model to compare."
-        if mode == GRADIENT:
+        if mode == BACKWARD:
             return (
                 "Forwards it is right, backwards it is not. Of the wrong gradients this is the "
                 "first on the way back: this layer's derivative is wrong, or that of what follows."
@@ -323,11 +331,11 @@ class ParityReport:
         return f"Not judged alone ({entry.skipped.get(ALONE, 'no reason given')})."
 
 
-def _values(entries: Iterable[Entry]) -> int:
+def _values(entries: Iterable[ParityEntry]) -> int:
     return sum(verdict.compared for entry in entries for verdict in entry.verdicts.values())
 
 
-def _orders(entries: Iterable[Entry]) -> list[str]:
+def _orders(entries: Iterable[ParityEntry]) -> list[str]:
     """Say which axis orders were found, the commonest first, and where the rarer ones."""
     places: dict[tuple[int, ...], list[str]] = {}
     for entry in entries:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlxport.converter.parity.report.text import label
 from mlxport.converter.parity.verdict.compare import Verdict
-from mlxport.converter.parity.verdict.entry import MODES, Entry
+from mlxport.converter.parity.verdict.entry import JUDGED_MODES, ParityEntry
 
 if TYPE_CHECKING:
     from mlxport.converter.parity.report.report import ParityReport
@@ -34,7 +34,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """What one tensor's line shows.
 
     Attributes:
@@ -62,7 +62,7 @@ class Table:
 
     title: str
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
 
 
 def tables_of(reports: Mapping[str, ParityReport]) -> tuple[Table, ...]:
@@ -85,8 +85,8 @@ def tables_of(reports: Mapping[str, ParityReport]) -> tuple[Table, ...]:
     )
 
 
-def _whole(title: str, entries: Sequence[Entry]) -> Table:
-    modes = [mode for mode in MODES if any(mode in entry.verdicts for entry in entries)]
+def _whole(title: str, entries: Sequence[ParityEntry]) -> Table:
+    modes = [mode for mode in JUDGED_MODES if any(mode in entry.verdicts for entry in entries)]
     columns = (*(mode.replace("_", " ") for mode in modes), *_NUMBERS)
     rows = []
     for entry in entries:
@@ -115,8 +115,8 @@ def _numbers(verdict: Verdict) -> tuple[Cell, ...]:
     )
 
 
-def _beside(title: str, reports: Mapping[str, Sequence[Entry]]) -> Table:
-    found: dict[tuple[str, int, int], dict[str, Entry]] = {}
+def _beside(title: str, reports: Mapping[str, Sequence[ParityEntry]]) -> Table:
+    found: dict[tuple[str, int, int], dict[str, ParityEntry]] = {}
     for name, entries in reports.items():
         for entry in entries:
             found.setdefault((entry.path, entry.call, entry.output), {})[name] = entry
@@ -124,24 +124,27 @@ def _beside(title: str, reports: Mapping[str, Sequence[Entry]]) -> Table:
     rows = [
         _row(
             max(entries.values(), key=lambda entry: entry.ratio),
-            tuple(_cell(entries[name], MODES) if name in entries else absent for name in reports),
+            tuple(
+                _cell(entries[name], JUDGED_MODES) if name in entries else absent
+                for name in reports
+            ),
         )
         for entries in found.values()
     ]
     return Table(title, tuple(reports), tuple(rows))
 
 
-def _row(entry: Entry, cells: tuple[Cell, ...]) -> Row:
+def _row(entry: ParityEntry, cells: tuple[Cell, ...]) -> TableRow:
     worst = _worst(entry)
     shape = " x ".join(map(str, worst.shape)) if worst else ""
-    return Row(label(entry), entry.layer, shape, cells)
+    return TableRow(label(entry), entry.layer, shape, cells)
 
 
-def _worst(entry: Entry) -> Verdict | None:
+def _worst(entry: ParityEntry) -> Verdict | None:
     return max(entry.verdicts.values(), key=lambda v: (not v.passed, v.ratio or 0.0), default=None)
 
 
-def _cell(entry: Entry, modes: Sequence[str]) -> Cell:
+def _cell(entry: ParityEntry, modes: Sequence[str]) -> Cell:
     """Say how an entry fared in some modes, the worst of them speaking for all."""
     verdicts = {mode: entry.verdicts[mode] for mode in modes if mode in entry.verdicts}
     if not verdicts:

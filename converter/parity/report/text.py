@@ -10,16 +10,16 @@ from rich.table import Table
 from rich.text import Text
 
 from mlxport.converter.parity.verdict.compare import Verdict
-from mlxport.converter.parity.verdict.entry import MODES, Entry
+from mlxport.converter.parity.verdict.entry import JUDGED_MODES, ParityEntry
 
-_TITLES = {mode: mode.replace("_", " ") for mode in MODES}
+_TITLES = {mode: mode.replace("_", " ") for mode in JUDGED_MODES}
 _PROBLEMS = 8
 _NUMBERS = ("error", "noise")
 
 
 def render(
     verdict: str,
-    tables: Sequence[Sequence[Entry]],
+    tables: Sequence[Sequence[ParityEntry]],
     notes: Iterable[str],
     *,
     passed: bool,
@@ -51,7 +51,7 @@ def render(
     return page.getvalue()
 
 
-def label(entry: Entry) -> str:
+def label(entry: ParityEntry) -> str:
     """Return how to speak of an entry: ``up2.conv``, ``act call 1``, ``output.logits``."""
     if entry.name not in ("", "output"):
         return entry.name if entry.name.isprintable() else repr(entry.name)
@@ -63,9 +63,9 @@ def label(entry: Entry) -> str:
     return name + call + (f" output {entry.output}" if entry.output else "")
 
 
-def _table(rows: Sequence[Entry]) -> Table:
+def _table(rows: Sequence[ParityEntry]) -> Table:
     # a mode in which nothing at all was judged has no column; the reason stands below the table
-    modes = [mode for mode in MODES if any(mode in row.verdicts for row in rows)]
+    modes = [mode for mode in JUDGED_MODES if any(mode in row.verdicts for row in rows)]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("layer", overflow="fold", ratio=1)
     table.add_column("class", overflow="fold")
@@ -89,7 +89,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.1e}" if value else "0"
 
 
-def _cell(row: Entry, mode: str) -> Text:
+def _cell(row: ParityEntry, mode: str) -> Text:
     verdict = row.verdicts.get(mode)
     if verdict is None:
         return Text("skipped" if mode in row.skipped else "", style="yellow")
@@ -99,7 +99,7 @@ def _cell(row: Entry, mode: str) -> Text:
     return Text(f"FAIL {times}".rstrip(), style="bold red")
 
 
-def _problems(rows: Sequence[Entry]) -> list[str]:
+def _problems(rows: Sequence[ParityEntry]) -> list[str]:
     """Say what is wrong; where one fault runs through all that follows, its beginning will do."""
     found = [
         f"{label(row)}, {_TITLES[mode]}: {problem}"
@@ -111,7 +111,7 @@ def _problems(rows: Sequence[Entry]) -> list[str]:
     return found[:_PROBLEMS] + ([f"and {rest} more problems"] if rest > 0 else [])
 
 
-def _reasons(rows: Sequence[Entry]) -> list[str]:
+def _reasons(rows: Sequence[ParityEntry]) -> list[str]:
     """Say why something was skipped, each reason once."""
     places: dict[str, list[str]] = {}
     for row in rows:

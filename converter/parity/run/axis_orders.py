@@ -12,7 +12,7 @@ from mlxport.converter.plan.record import Layout, Merged
 from mlxport.converter.plan.tensor import Tensor, to_mlx
 
 
-def stored(tensor: Tensor, layout: Layout) -> mx.array:
+def to_mlx_order(tensor: Tensor, layout: Layout) -> mx.array:
     """Return a PyTorch value as MLX stores it: axes permuted, in the recorded dtype."""
     moved = tensor.with_bits(_merged(_moved(tensor.bits, layout), layout.merged))
     dtype = getattr(mx, "bool_" if layout.dtype == "bool" else layout.dtype)
@@ -32,11 +32,14 @@ def _merged(values: npt.NDArray[Any], merged: Merged | None) -> npt.NDArray[Any]
     return moved
 
 
-def logical(array: mx.array, layout: Layout) -> npt.NDArray[Any]:
+def to_numpy(array: mx.array) -> npt.NDArray[Any]:
+    """Return an array's values in the axis order they are stored in; bfloat16 as float32."""
+    return np.array(array.astype(mx.float32) if array.dtype == mx.bfloat16 else array)
+
+
+def to_torch_order(array: mx.array, layout: Layout) -> npt.NDArray[Any]:
     """Return an MLX value in PyTorch's axis order; as it lies where it has another rank."""
-    values: npt.NDArray[Any] = np.array(
-        array.astype(mx.float32) if array.dtype == mx.bfloat16 else array
-    )
+    values = to_numpy(array)
     if values.ndim != len(layout.order):
         return values
     added = tuple(i for i, axis in enumerate(layout.order) if axis < 0)

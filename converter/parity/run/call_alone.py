@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxport.converter.parity.run.axis_orders import stored
+from mlxport.converter.parity.run.axis_orders import to_mlx_order
 from mlxport.converter.parity.run.trace import TracedCall, arrays, leaves, mapped
 from mlxport.converter.plan.record import ModuleRecord
 from mlxport.converter.plan.tensor import Tensor
@@ -44,7 +44,7 @@ class Recall:
     def outputs(self, given: Sequence[Tensor]) -> tuple[mx.array, ...]:
         """Call the module on PyTorch's tensors and return the arrays of its result, evaluated."""
         pairs = zip(given, self.record.inputs, strict=True)
-        feed = iter([stored(tensor, layout) for tensor, layout in pairs])
+        feed = iter([to_mlx_order(tensor, layout) for tensor, layout in pairs])
         args, kwargs = mapped(
             lambda leaf: next(feed) if isinstance(leaf, _Hole) else leaf, self.arguments
         )

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from mlxport.converter.parity.verdict.compare import judge
-from mlxport.converter.parity.verdict.reference_data import Reference, Value
+from mlxport.converter.parity.verdict.reference_data import Reference, ReferenceValue
 from mlxport.converter.plan.quantize_step import Cost
 
 
@@ -33,7 +33,7 @@ def _layer_costs(before: Reference, after: Reference) -> Iterator[Cost]:
             yield from _cost(name, call.outputs[0], other.outputs[0])
 
 
-def _cost(name: str, before: Value, after: Value) -> Iterator[Cost]:
+def _cost(name: str, before: ReferenceValue, after: ReferenceValue) -> Iterator[Cost]:
     """Yield the cost of one tensor; nothing where no value could be compared."""
     found = judge(after.reference, before.reference, before.own, dtype=before.dtype)
     if found.error is not None and math.isfinite(found.error):

@@ -17,15 +17,20 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from mlxport.converter.errors import ParityError
-from mlxport.converter.parity.run.axis_orders import stored
+from mlxport.converter.parity.run.axis_orders import to_mlx_order
 from mlxport.converter.parity.run.interface import model_inputs
 from mlxport.converter.parity.run.judge_array import judge_array
 from mlxport.converter.parity.run.replay_draws import replayed
 from mlxport.converter.parity.run.trace import arrays, mapped
 from mlxport.converter.parity.verdict.compare import Verdict
-from mlxport.converter.parity.verdict.entry import GRADIENT, Entry
+from mlxport.converter.parity.verdict.entry import BACKWARD, ParityEntry
 from mlxport.converter.parity.verdict.judgement import DEFAULT_JUDGEMENT, Judgement
-from mlxport.converter.parity.verdict.reference_data import Array, Gradients, Reference, Value
+from mlxport.converter.parity.verdict.reference_data import (
+    Gradients,
+    NumpyArray,
+    Reference,
+    ReferenceValue,
+)
 from mlxport.converter.plan.record import Conversion, Layout
 from mlxport.converter.plan.steps import rearranges
 from mlxport.converter.plan.tensor import Tensor
@@ -44,7 +49,7 @@ def judge_gradients(
     plan: WeightPlan | None = None,
     given: tuple[Sequence[Any], Mapping[str, Any]] | None = None,
     judgement: Judgement = DEFAULT_JUDGEMENT,
-) -> tuple[Entry, ...]:
+) -> tuple[ParityEntry, ...]:
     """Judge the gradients of a model's floating inputs and of its parameters.
 
     Args:
@@ -81,13 +86,15 @@ class _Gradients:
         self.gradients, self.judgement = gradients, judgement
         self.root = next(record for record in conversion.modules if record.path == "")
 
-    def entries(self, plan: WeightPlan) -> tuple[Entry, ...]:
+    def entries(self, plan: WeightPlan) -> tuple[ParityEntry, ...]:
         """Return the entries, numbered within each module."""
         if reason := self.gradients.obstacle:
-            return (Entry("", name="gradients", skipped={GRADIENT: reason}),)
+            return (ParityEntry("", name="gradients", skipped={BACKWARD: reason}),)
         inputs, parameters = self._of_inputs(), self._of_parameters(plan)
-        judged_inputs = [k for k, (_, value, _) in enumerate(inputs) if isinstance(value, Value)]
-        judged = [p for p, value in parameters if isinstance(value, Value)]
+        judged_inputs = [
+            k for k, (_, value, _) in enumerate(inputs) if isinstance(value, ReferenceValue)
+        ]
+        judged = [p for p, value in parameters if isinstance(value, ReferenceValue)]
         targets = [planned.targets[0] for planned in judged]
         try:
             of_targets, of_inputs = self._differentiate(targets, judged_inputs)
@@ -100,33 +107,33 @@ class _Gradients:
             failure = ""
         entries = []
         for k, (name, value, layout) in enumerate(inputs):
-            blank = Entry("", name=f"gradient of {name}", layer=type(self.model).__name__)
+            blank = ParityEntry("", name=f"gradient of {name}", layer=type(self.model).__name__)
             entries.append(self._entry(blank, value, of_inputs.get(k), layout, failure))
         for planned, value in parameters:
             path, _, _ = planned.sources[0].rpartition(".")
-            blank = Entry(path, name=f"gradient of {', '.join(planned.sources)}")
+            blank = ParityEntry(path, name=f"gradient of {', '.join(planned.sources)}")
             found = of_targets.get(planned.targets[0])
             entries.append(self._entry(blank, value, found, None, failure))
         return tuple(_numbered(entries))
 
     def _entry(
         self,
-        blank: Entry,
-        value: Value | str,
+        blank: ParityEntry,
+        value: ReferenceValue | str,
         found: mx.array | None,
         layout: Layout | None,
         failure: str,
-    ) -> Entry:
+    ) -> ParityEntry:
         if isinstance(value, str):
-            return replace(blank, skipped={GRADIENT: value})
+            return replace(blank, skipped={BACKWARD: value})
         if found is None:
             verdict = Verdict((failure,), value.shape, value.dtype)
         else:
             straight = Layout(value.shape, value.dtype, tuple(range(found.ndim)))
             verdict = judge_array(found, layout or straight, value, self.judgement)
-        return replace(blank, verdicts={GRADIENT: verdict})
+        return replace(blank, verdicts={BACKWARD: verdict})
 
-    def _of_inputs(self) -> list[tuple[str, Value | str, Layout]]:
+    def _of_inputs(self) -> list[tuple[str, ReferenceValue | str, Layout]]:
         """Return name, expected gradient or why there is none, and layout of each input."""
         names, given = self.conversion.inputs, self.gradients.inputs
         signature, recorded = self.conversion.signature, self.reference.signature
@@ -139,7 +146,7 @@ class _Gradients:
             for name, value, layout in zip(names, given, self.root.inputs, strict=False)
         ]
 
-    def _of_parameters(self, plan: WeightPlan) -> list[tuple[Planned, Value | str]]:
+    def _of_parameters(self, plan: WeightPlan) -> list[tuple[Planned, ReferenceValue | str]]:
         """Return the plan of each parameter, with its expected gradient or why there is none."""
         counts: dict[str, int] = {}
         for planned in plan.entries:
@@ -188,7 +195,9 @@ class _Gradients:
 
     def _factors(self) -> list[mx.array | None]:
         pairs = zip(self.gradients.factors, self.root.outputs, strict=True)
-        return [None if factor is None else stored(factor, layout) for factor, layout in pairs]
+        return [
+            None if factor is None else to_mlx_order(factor, layout) for factor, layout in pairs
+        ]
 
 
 def _weighted(outputs: Sequence[mx.array], factors: Sequence[mx.array | None]) -> mx.array:
@@ -204,7 +213,9 @@ def _weighted(outputs: Sequence[mx.array], factors: Sequence[mx.array | None]) -
     return total
 
 
-def _expected(planned: Planned, known: Mapping[str, Value], counts: Sequence[int]) -> Value | str:
+def _expected(
+    planned: Planned, known: Mapping[str, ReferenceValue], counts: Sequence[int]
+) -> ReferenceValue | str:
     """Return PyTorch's gradient in the layout of the MLX parameter, or why there is none."""
     others = [step.kind for step in planned.steps if not rearranges(step)]
     if others or len(planned.sources) != 1 or len(planned.targets) != 1:
@@ -218,13 +229,13 @@ def _expected(planned: Planned, known: Mapping[str, Value], counts: Sequence[int
     return replace(value, shape=shape, reference=reference.reshape(-1), own=own.reshape(-1))
 
 
-def _moved(planned: Planned, flat: Array, value: Value) -> Array:
+def _moved(planned: Planned, flat: NumpyArray, value: ReferenceValue) -> NumpyArray:
     values = np.asarray(flat, dtype=np.float64).reshape(value.shape)
     (moved,) = planned.apply((Tensor(values, "F64"),))
     return moved.bits
 
 
-def _numbered(entries: Sequence[Entry]) -> Iterator[Entry]:
+def _numbered(entries: Sequence[ParityEntry]) -> Iterator[ParityEntry]:
     """Yield entries with their numbers among those of one module."""
     seen: dict[str, int] = {}
     for entry in entries:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlxport.converter.errors import ParityError
-from mlxport.converter.parity.run.axis_orders import stored
-from mlxport.converter.parity.verdict.reference_data import Call, Reference, Value
+from mlxport.converter.parity.run.axis_orders import to_mlx_order
+from mlxport.converter.parity.verdict.reference_data import Call, Reference, ReferenceValue
 from mlxport.converter.plan.record import Conversion, ModuleRecord
 from mlxport.converter.plan.structure import Signature
 from mlxport.converter.plan.tensor import Tensor
@@ -31,7 +31,7 @@ def model_inputs(
             f"the reference was recorded with inputs of {given} axes, the converted model takes "
             f"{wanted}. Record it with the arguments the model was converted for."
         )
-    arrays = iter([stored(x, layout) for x, layout in zip(inputs, root.inputs, strict=True)])
+    arrays = iter([to_mlx_order(x, layout) for x, layout in zip(inputs, root.inputs, strict=True)])
     if conversion.signature is None:
         return list(arrays), {}
     signature, positional, named = conversion.signature, [], {}
@@ -84,7 +84,7 @@ def unpaired(call: Call, record: ModuleRecord) -> str:
     return ""
 
 
-def paired(values: Sequence[Value], record: ModuleRecord) -> Sequence[Value]:
+def paired(values: Sequence[ReferenceValue], record: ModuleRecord) -> Sequence[ReferenceValue]:
     """Return, of the tensors PyTorch's module gives, those its counterpart gives."""
     return values if record.results is None else [values[place] for place in record.results]
 

@@ -77,10 +77,10 @@ def trace(
             names[id(module)] = target
             modules[target] = module
     with _recorded(modules, observe, evaluate):
-        return run(model, inputs, named)
+        return run_model(model, inputs, named)
 
 
-def run(
+def run_model(
     model: nn.Module,
     inputs: Sequence[Any],
     named: Mapping[str, Any] | None = None,
@@ -106,7 +106,7 @@ def run(
         raise
     except Exception as error:  # the model's code, whatever it raises
         given = arrays((inputs, dict(named or {})))
-        shapes = ", ".join(f"{dtype_name(x)} {tuple(x.shape)}" for x in given)
+        shapes = ", ".join(f"{mlx_dtype_name(x)} {tuple(x.shape)}" for x in given)
         raise ParityError(
             f"the MLX model {type(model).__name__} fails on inputs {shapes}: "
             f"{type(error).__name__}: {error}"
@@ -179,7 +179,7 @@ def mapped(function: Callable[[Any], Any], value: Any) -> Any:
     return function(value)
 
 
-def dtype_name(array: mx.array) -> str:
+def mlx_dtype_name(array: mx.array) -> str:
     """Return the name of an array's dtype, which is also the name of torch's."""
     return str(array.dtype).rpartition(".")[2]
 

@@ -17,7 +17,7 @@ import mlx.nn as nn
 from mlxport.converter.errors import ParityError
 from mlxport.converter.parity.report.pictures import Histogram, Picture, pictured
 from mlxport.converter.parity.report.report import ParityReport
-from mlxport.converter.parity.run.axis_orders import logical
+from mlxport.converter.parity.run.axis_orders import to_torch_order
 from mlxport.converter.parity.run.call_alone import Recall
 from mlxport.converter.parity.run.environment import environment
 from mlxport.converter.parity.run.interface import model_inputs, output_names, paired, unpaired
@@ -28,13 +28,13 @@ from mlxport.converter.parity.run.trace import (
     arrays,
     check_mode,
     modules_at,
-    run,
+    run_model,
     trace,
 )
 from mlxport.converter.parity.verdict.compare import Verdict
-from mlxport.converter.parity.verdict.entry import ALONE, COMPILED, IN_PLACE, WHOLE, Entry
+from mlxport.converter.parity.verdict.entry import ALONE, COMPILED, IN_PLACE, WHOLE, ParityEntry
 from mlxport.converter.parity.verdict.judgement import Judgement
-from mlxport.converter.parity.verdict.reference_data import Call, Reference, Value
+from mlxport.converter.parity.verdict.reference_data import Call, Reference, ReferenceValue
 from mlxport.converter.plan.record import Conversion, Layout, ModuleRecord
 from mlxport.converter.timings import stage
 
@@ -47,7 +47,7 @@ class _Pair:
 
     call: Call
     recall: Recall
-    entries: tuple[Entry, ...]
+    entries: tuple[ParityEntry, ...]
 
 
 class Verification:
@@ -81,7 +81,7 @@ class Verification:
         with stage("alone"):
             entries = [entry for pair in self.pairs for entry in self.judge_alone(pair)]
         with stage("whole"), replayed(reference.draws, self.draws):
-            whole = run(self.model, self.inputs, self.named)
+            whole = run_model(self.model, self.inputs, self.named)
         compiled, reason = self.run_compiled()
         pictures, histograms = self.pictured(whole)
         return ParityReport(
@@ -108,7 +108,7 @@ class Verification:
         if not len(found) == len(values) == len(self.names):
             return (), ()
         pairs = zip(found, self.root.outputs, strict=True)
-        return pictured(self.names, [logical(*pair) for pair in pairs], values)
+        return pictured(self.names, [to_torch_order(*pair) for pair in pairs], values)
 
     def observe(self, traced: TracedCall) -> None:
         """Judge a call in place as it comes, so that its values need not stay in memory."""
@@ -119,8 +119,8 @@ class Verification:
         call = self.calls.get((self.canonical(path), number))
         if call is None:
             return  # never_called and without_miscounted tell of it
-        blank = Entry(path, number, layer=type(traced.module).__name__)
-        entries: Iterator[Entry]
+        blank = ParityEntry(path, number, layer=type(traced.module).__name__)
+        entries: Iterator[ParityEntry]
         if reason := unpaired(call, record):
             entries = iter([_skipped(blank, reason, IN_PLACE)])
         else:
@@ -132,7 +132,7 @@ class Verification:
             )
         self.pairs.append(_Pair(call, Recall.of(traced, record), tuple(entries)))
 
-    def judge_alone(self, pair: _Pair) -> Iterator[Entry]:
+    def judge_alone(self, pair: _Pair) -> Iterator[ParityEntry]:
         """Yield a call's entries with the verdicts from calling its module on PyTorch's inputs."""
         call, record = pair.call, pair.recall.record
         reason = unpaired(call, record) or pair.recall.obstacle(call.inputs)
@@ -161,20 +161,20 @@ class Verification:
         """
         try:
             with replayed(self.reference.draws, self.draws):
-                return run(self.model, self.inputs, self.named, compiled=True), ""
+                return run_model(self.model, self.inputs, self.named, compiled=True), ""
         except ParityError as error:
             _logger.debug("mx.compile cannot run the model", exc_info=True)
             return None, f"mx.compile cannot run it ({str(error).splitlines()[0]})"
 
     def judge_outputs(
         self, in_place: Any, whole: Any, compiled: Any, reason: str
-    ) -> tuple[Entry, ...]:
+    ) -> tuple[ParityEntry, ...]:
         """Judge the model's outputs, from its results in place, as one graph, and compiled."""
         layer = type(self.model).__name__
         results = {IN_PLACE: in_place, WHOLE: whole} | ({} if reason else {COMPILED: compiled})
         verdicts = {mode: self.judge_result(result) for mode, result in results.items()}
         entries = [
-            Entry("", 0, k, layer, {mode: v[k] for mode, v in verdicts.items()}, name=name)
+            ParityEntry("", 0, k, layer, {mode: v[k] for mode, v in verdicts.items()}, name=name)
             for k, name in enumerate(self.names)
         ]
         return tuple(_skipped(e, reason, COMPILED) if reason else e for e in entries)
@@ -188,7 +188,10 @@ class Verification:
         return self.judge(tuple(arrays(result)), self.root.outputs, values)
 
     def judge(
-        self, outputs: Sequence[mx.array], layouts: Sequence[Layout], values: Sequence[Value]
+        self,
+        outputs: Sequence[mx.array],
+        layouts: Sequence[Layout],
+        values: Sequence[ReferenceValue],
     ) -> list[Verdict]:
         """Judge the tensors of one result; a wrong number of them fails every one."""
         if len(outputs) != len(values):
@@ -203,7 +206,7 @@ class Verification:
         """Return the name under which the reference holds a module's calls."""
         return self.reference.aliases.get(path, path)
 
-    def without_miscounted(self, entries: Sequence[Entry]) -> Iterator[Entry]:
+    def without_miscounted(self, entries: Sequence[ParityEntry]) -> Iterator[ParityEntry]:
         """Yield entries; where the runs differ in the number of calls, no pair is certain."""
         expected = Counter(call.path for call in self.reference.calls)
         for entry in entries:
@@ -214,7 +217,7 @@ class Verification:
                 reason = f"called {expected[path]} times in PyTorch, {self.seen[path]} in MLX"
                 yield _skipped(replace(entry, verdicts={}, skipped={}), reason, IN_PLACE, ALONE)
 
-    def never_called(self) -> Iterator[Entry]:
+    def never_called(self) -> Iterator[ParityEntry]:
         """Yield an entry for every module of which no call could be paired."""
         done = {pair.call.path for pair in self.pairs}
         for record in (record for records in self.records.values() for record in records):
@@ -225,10 +228,10 @@ class Verification:
             reason = "never called in PyTorch" if self.seen[path] else "never called in MLX"
             if record.path not in self.reference.aliases:
                 reason = "the reference was recorded without it"
-            yield _skipped(Entry(record.path), reason, IN_PLACE, ALONE)
+            yield _skipped(ParityEntry(record.path), reason, IN_PLACE, ALONE)
 
 
-def _skipped(entry: Entry, reason: str, *modes: str) -> Entry:
+def _skipped(entry: ParityEntry, reason: str, *modes: str) -> ParityEntry:
     return replace(entry, skipped={**entry.skipped, **dict.fromkeys(modes, reason)})
 
 

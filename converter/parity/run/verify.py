@@ -16,7 +16,7 @@ from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.run.environment import environment
 from mlxport.converter.parity.run.verification import Verification
 from mlxport.converter.parity.verdict.compare import Verdict
-from mlxport.converter.parity.verdict.entry import IN_PLACE, WHOLE, Entry
+from mlxport.converter.parity.verdict.entry import IN_PLACE, WHOLE, ParityEntry
 from mlxport.converter.parity.verdict.judgement import DEFAULT_JUDGEMENT, Judgement
 from mlxport.converter.parity.verdict.reference_data import Reference
 from mlxport.converter.plan.record import Conversion
@@ -114,7 +114,7 @@ def failed_run(
     return ParityReport(
         entries=(),
         outputs=tuple(
-            Entry("", 0, k, layer, dict.fromkeys((IN_PLACE, WHOLE), verdict))
+            ParityEntry("", 0, k, layer, dict.fromkeys((IN_PLACE, WHOLE), verdict))
             for k, verdict in enumerate(verdicts)
         ),
         dtype=reference.dtype,

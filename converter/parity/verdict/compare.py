@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mlxport.converter.errors import ParityError
 from mlxport.converter.parity.verdict.judgement import DEFAULT_JUDGEMENT, NOISE_MULTIPLE, Judgement
 from mlxport.converter.parity.verdict.precision import EXACT, PRECISIONS
+from mlxport.converter.parity.verdict.reference_data import NumpyArray
 
-Array = npt.NDArray[Any]
 Index = tuple[int, ...]
 
 
@@ -76,13 +75,13 @@ class Verdict:
 
 
 def judge(
-    actual: Array,
-    reference: Array,
-    own: Array,
+    actual: NumpyArray,
+    reference: NumpyArray,
+    own: NumpyArray,
     *,
     dtype: str,
     shape: Index | None = None,
-    indices: Array | None = None,
+    indices: NumpyArray | None = None,
     actual_dtype: str | None = None,
     judgement: Judgement = DEFAULT_JUDGEMENT,
     reference_dtype: str = "float64",
@@ -134,7 +133,9 @@ def judge(
     return _judge_exact(verdict, *values, indices)
 
 
-def _form(actual: Array, actual_dtype: str, shape: Index, dtype: str) -> tuple[list[str], bool]:
+def _form(
+    actual: NumpyArray, actual_dtype: str, shape: Index, dtype: str
+) -> tuple[list[str], bool]:
     """Compare what is known before looking at values; say whether looking makes sense."""
     problems = []
     comparable = np.iscomplexobj(actual) == dtype.startswith("complex")
@@ -148,7 +149,7 @@ def _form(actual: Array, actual_dtype: str, shape: Index, dtype: str) -> tuple[l
     return problems, comparable
 
 
-def _flat(actual: Array, indices: Array | None) -> Array:
+def _flat(actual: NumpyArray, indices: NumpyArray | None) -> NumpyArray:
     if indices is None:
         return actual.reshape(-1)
     # not through a flattened copy: the tensor may be large and lie transposed
@@ -156,7 +157,11 @@ def _flat(actual: Array, indices: Array | None) -> Array:
 
 
 def _judge_floats(
-    verdict: Verdict, actual: Array, reference: Array, own: Array, indices: Array | None
+    verdict: Verdict,
+    actual: NumpyArray,
+    reference: NumpyArray,
+    own: NumpyArray,
+    indices: NumpyArray | None,
 ) -> Verdict:
     actual, reference, own = (_reals(x) for x in (actual, reference, own))
     misplaced = _kinds(actual) != _kinds(own)
@@ -193,7 +198,9 @@ def _judge_floats(
     return _with(verdict, problems=tuple(problems), compared=count, first=first, **numbers)
 
 
-def _measure(dtype: str, actual: Array, reference: Array, own: Array) -> dict[str, Any]:
+def _measure(
+    dtype: str, actual: NumpyArray, reference: NumpyArray, own: NumpyArray
+) -> dict[str, Any]:
     precision = PRECISIONS[dtype]
     with np.errstate(over="ignore"):  # infinitely far off is far enough
         difference = actual - reference
@@ -215,7 +222,11 @@ def _measure(dtype: str, actual: Array, reference: Array, own: Array) -> dict[st
 
 
 def _judge_exact(
-    verdict: Verdict, actual: Array, reference: Array, own: Array, indices: Array | None
+    verdict: Verdict,
+    actual: NumpyArray,
+    reference: NumpyArray,
+    own: NumpyArray,
+    indices: NumpyArray | None,
 ) -> Verdict:
     if actual.size == 0:
         return verdict
@@ -244,18 +255,18 @@ def _with(verdict: Verdict, **changes: Any) -> Verdict:
     return Verdict(**{**vars(verdict), **changes})
 
 
-def _reals(values: Array) -> Array:
+def _reals(values: NumpyArray) -> NumpyArray:
     if np.iscomplexobj(values):
         return np.ascontiguousarray(values, dtype=np.complex128).view(np.float64)
     return np.asarray(values, dtype=np.float64)
 
 
-def _kinds(values: Array) -> Array:
+def _kinds(values: NumpyArray) -> NumpyArray:
     """Return 0 where finite, 1 at NaN, 2 at +∞, 3 at −∞."""
     return np.select([np.isnan(values), np.isposinf(values), np.isneginf(values)], [1, 2, 3], 0)
 
 
-def _norm(values: Array) -> float:
+def _norm(values: NumpyArray) -> float:
     largest = float(np.max(np.abs(values), initial=0.0))
     if largest == 0.0 or not np.isfinite(largest):
         return largest
@@ -266,7 +277,7 @@ def _norm(values: Array) -> float:
     return float(np.ldexp(np.sqrt(squares.sum()), exponent))
 
 
-def _cosine(actual: Array, reference: Array) -> float | None:
+def _cosine(actual: NumpyArray, reference: NumpyArray) -> float | None:
     sizes = _norm(actual), _norm(reference)
     if 0.0 in sizes:
         return None
@@ -280,13 +291,13 @@ def _decibels(signal: float, noise: float) -> float | None:
     return float(20 * (np.log10(signal) - np.log10(noise))) if noise else float("inf")
 
 
-def _first_above(off: Array, numbers: dict[str, Any], multiple: float) -> int:
+def _first_above(off: NumpyArray, numbers: dict[str, Any], multiple: float) -> int:
     """Return the first position farther off than all may be on average; one of them is."""
     above = off > multiple * numbers["limit"]
     return int(np.argmax(above if above.any() else off))
 
 
-def _index(position: int, verdict: Verdict, indices: Array | None) -> Index:
+def _index(position: int, verdict: Verdict, indices: NumpyArray | None) -> Index:
     """Return the index in the tensor of a position among the flat values compared."""
     shape = (*verdict.shape, 2) if verdict.dtype.startswith("complex") else verdict.shape
     if indices is not None:

@@ -13,12 +13,12 @@ from mlxport.converter.parity.verdict.compare import Verdict
 # from what PyTorch computed, layer by layer; from the whole model as one lazy graph; from that
 # compiled by mx.compile; and, backwards, from the derivative of the whole model.
 IN_PLACE, ALONE, WHOLE, COMPILED = "in_place", "alone", "whole", "compiled"
-GRADIENT = "gradient"
-MODES = (IN_PLACE, ALONE, WHOLE, COMPILED, GRADIENT)
+BACKWARD = "gradient"
+JUDGED_MODES = (IN_PLACE, ALONE, WHOLE, COMPILED, BACKWARD)
 
 
 @dataclass(frozen=True)
-class Entry:
+class ParityEntry:
     """One tensor of the result of one call of one module, or one gradient.
 
     Attributes:
@@ -75,7 +75,7 @@ class Entry:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Entry:
+    def from_json(cls, data: Mapping[str, Any]) -> ParityEntry:
         """Build an entry from JSON data."""
         verdicts = {mode: _verdict_from_json(v) for mode, v in data["verdicts"].items()}
         return cls(

@@ -16,11 +16,11 @@ import numpy.typing as npt
 from mlxport.converter.plan.structure import Signature
 from mlxport.converter.plan.tensor import Tensor
 
-Array = npt.NDArray[Any]
+NumpyArray = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Value:
+class ReferenceValue:
     """One tensor PyTorch computed, whole or sampled.
 
     Attributes:
@@ -36,9 +36,9 @@ class Value:
 
     shape: tuple[int, ...]
     dtype: str
-    reference: Array
-    own: Array
-    indices: Array | None = None
+    reference: NumpyArray
+    own: NumpyArray
+    indices: NumpyArray | None = None
     reference_dtype: str = "float64"
 
 
@@ -59,7 +59,7 @@ class Draw:
     kind: str
     shape: tuple[int, ...]
     dtype: str
-    values: Array
+    values: NumpyArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +80,9 @@ class Call:
 
     path: str
     number: int
-    outputs: tuple[Value, ...]
+    outputs: tuple[ReferenceValue, ...]
     inputs: tuple[Tensor, ...] | None = None
-    alone: tuple[Value, ...] = ()
+    alone: tuple[ReferenceValue, ...] = ()
     draws: tuple[int, int] = (0, 0)
 
 
@@ -109,7 +109,7 @@ class Reference:
     """
 
     inputs: tuple[Tensor, ...]
-    outputs: tuple[Value, ...]
+    outputs: tuple[ReferenceValue, ...]
     calls: tuple[Call, ...]
     aliases: Mapping[str, str]
     dtype: str
@@ -140,13 +140,13 @@ class Gradients:
     """
 
     factors: tuple[Tensor | None, ...] = ()
-    inputs: tuple[Value | None, ...] = ()
-    parameters: Mapping[str, Value] = field(default_factory=dict)
+    inputs: tuple[ReferenceValue | None, ...] = ()
+    parameters: Mapping[str, ReferenceValue] = field(default_factory=dict)
     obstacle: str = ""
 
 
 @lru_cache(maxsize=64)  # a model has many tensors of few sizes, in two runs
-def sample_indices(size: int, sample: int, seed: int) -> Array | None:
+def sample_indices(size: int, sample: int, seed: int) -> NumpyArray | None:
     """Choose about ``sample`` of ``size`` flat indices, ascending; None where all are few enough.
 
     One index at random from each of ``sample`` equal stretches, so that no region is left out.

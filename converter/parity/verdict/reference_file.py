@@ -18,12 +18,18 @@ import numpy as np
 from mlxport.converter.checkpoint.formats.safetensors import SafetensorsFile
 from mlxport.converter.checkpoint.writing.safetensors import write_safetensors
 from mlxport.converter.errors import CheckpointError, ParityError
-from mlxport.converter.parity.verdict.reference_data import Array, Call, Draw, Reference, Value
+from mlxport.converter.parity.verdict.reference_data import (
+    Call,
+    Draw,
+    NumpyArray,
+    Reference,
+    ReferenceValue,
+)
 from mlxport.converter.plan.structure import Signature
 from mlxport.converter.plan.tensor import STORAGE, Tensor
 
-FORMAT = "mlxport-reference"
-VERSION = 1
+REFERENCE_FORMAT = "mlxport-reference"
+REFERENCE_VERSION = 1
 
 # numpy dtype -> the dtype's name in the file; those that only lend their bits to others come later
 _PLAIN: dict[np.dtype[Any], str] = {}
@@ -41,8 +47,8 @@ def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
     """
     writer = _Writer()
     header = {
-        "format": FORMAT,
-        "version": VERSION,
+        "format": REFERENCE_FORMAT,
+        "version": REFERENCE_VERSION,
         "inputs": [writer.tensor(f"input.{k}", x) for k, x in enumerate(reference.inputs)],
         "outputs": writer.values("output", reference.outputs),
         "signature": reference.signature and reference.signature.to_json(),
@@ -94,10 +100,11 @@ def load_reference(path: str | os.PathLike[str]) -> Reference:
 
 def _checked(header: Any, path: str | os.PathLike[str]) -> Mapping[str, Any]:
     form, version = header.get("format"), header.get("version")
-    if (form, version) != (FORMAT, VERSION):
+    if (form, version) != (REFERENCE_FORMAT, REFERENCE_VERSION):
         raise ParityError(
-            f"{os.fspath(path)}: expected {FORMAT} version {VERSION}, got {form!r} version "
-            f"{version!r}. It should be the reference.safetensors of an mlxport output folder."
+            f"{os.fspath(path)}: expected {REFERENCE_FORMAT} version {REFERENCE_VERSION}, got "
+            f"{form!r} version {version!r}. "
+            "It should be the reference.safetensors of an mlxport output folder."
         )
     return dict(header)
 
@@ -106,12 +113,12 @@ class _Writer:
     """Collects the arrays of the file; equal index sets are stored once."""
 
     def __init__(self) -> None:
-        self.arrays: dict[str, Array] = {}
+        self.arrays: dict[str, NumpyArray] = {}
 
     def tensor(self, name: str, tensor: Tensor) -> dict[str, str]:
         return {"name": self._put(name, tensor.bits), "dtype": tensor.dtype}
 
-    def values(self, prefix: str, values: Sequence[Value]) -> list[dict[str, Any]]:
+    def values(self, prefix: str, values: Sequence[ReferenceValue]) -> list[dict[str, Any]]:
         return [self._value(f"{prefix}.{k}", value) for k, value in enumerate(values)]
 
     def draw(self, name: str, draw: Draw) -> dict[str, Any]:
@@ -123,7 +130,7 @@ class _Writer:
             "values": self._put(name, held),
         }
 
-    def _value(self, name: str, value: Value) -> dict[str, Any]:
+    def _value(self, name: str, value: ReferenceValue) -> dict[str, Any]:
         indices = None
         if value.indices is not None:
             digest = hashlib.blake2b(value.indices.tobytes(), digest_size=16).hexdigest()
@@ -140,19 +147,19 @@ class _Writer:
             "indices": indices,
         }
 
-    def _put(self, name: str, array: Array) -> str:
+    def _put(self, name: str, array: NumpyArray) -> str:
         # safetensors writes the memory as it lies
         self.arrays[name] = np.ascontiguousarray(array).reshape(array.shape)
         return name
 
 
-def _pairs(values: Array) -> Array:
+def _pairs(values: NumpyArray) -> NumpyArray:
     # safetensors has no complex128
     return values.view(np.float64) if np.iscomplexobj(values) else values
 
 
-def _reference(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Reference:
-    def value(data: Mapping[str, Any]) -> Value:
+def _reference(header: Mapping[str, Any], arrays: Mapping[str, NumpyArray]) -> Reference:
+    def value(data: Mapping[str, Any]) -> ReferenceValue:
         reference, own = arrays[data["reference"]], arrays[data["own"]]
         # all stays in the file until it is judged, layer by layer
         if data["dtype"].startswith("complex"):
@@ -160,9 +167,11 @@ def _reference(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Refere
             own = own.astype(np.float64).view(np.complex128)
         indices = None if data["indices"] is None else arrays[data["indices"]]
         shape = tuple(data["shape"])
-        return Value(shape, data["dtype"], reference, own, indices, data["reference_dtype"])
+        return ReferenceValue(
+            shape, data["dtype"], reference, own, indices, data["reference_dtype"]
+        )
 
-    def values(items: Sequence[Mapping[str, Any]]) -> tuple[Value, ...]:
+    def values(items: Sequence[Mapping[str, Any]]) -> tuple[ReferenceValue, ...]:
         return tuple(value(item) for item in items)
 
     return Reference(
@@ -186,6 +195,6 @@ def _reference(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Refere
     )
 
 
-def _draw(data: Mapping[str, Any], arrays: Mapping[str, Array]) -> Draw:
+def _draw(data: Mapping[str, Any], arrays: Mapping[str, NumpyArray]) -> Draw:
     values = arrays[data["values"]].astype(np.float64)
     return Draw(data["kind"], tuple(data["shape"]), data["dtype"], values)

@@ -9,14 +9,14 @@ from mlxport.converter.parity.hand_port.axis_orders import (
     ADDED,
     Habits,
     Settled,
-    channels_last,
+    channels_last_order,
     customary,
     fitting,
-    logical,
     settle,
+    torch_order,
 )
-from mlxport.converter.parity.run.axis_orders import logical as as_torch
-from mlxport.converter.parity.run.axis_orders import stored as as_mlx
+from mlxport.converter.parity.run.axis_orders import to_mlx_order as as_mlx
+from mlxport.converter.parity.run.axis_orders import to_torch_order as as_torch
 from mlxport.converter.plan.record import Layout
 from mlxport.converter.plan.tensor import Tensor
 
@@ -178,5 +178,5 @@ def test_customary(shape, orders):
 
 @pytest.mark.parametrize("rank", range(6))
 def test_channels_last_is_an_order(rank):
-    assert sorted(channels_last(rank)) == list(logical(rank))
-    assert rank < 3 or channels_last(rank)[-1] == 1
+    assert sorted(channels_last_order(rank)) == list(torch_order(rank))
+    assert rank < 3 or channels_last_order(rank)[-1] == 1

@@ -10,7 +10,7 @@ import torch
 
 import mlxport
 from mlxport.converter.parity.report.report import ParityReport
-from mlxport.converter.parity.verdict.entry import GRADIENT
+from mlxport.converter.parity.verdict.entry import BACKWARD
 
 
 class Torch(torch.nn.Module):
@@ -75,7 +75,7 @@ def judged(report: ParityReport) -> set[str]:
 
 def reasons(report: ParityReport) -> dict[str, str]:
     left = [entry for entry in report.gradients if entry.skipped]
-    return {entry.name.removeprefix("gradient of "): entry.skipped[GRADIENT] for entry in left}
+    return {entry.name.removeprefix("gradient of "): entry.skipped[BACKWARD] for entry in left}
 
 
 def test_right_gradients_pass() -> None:

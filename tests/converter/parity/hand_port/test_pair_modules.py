@@ -6,7 +6,7 @@ import mlx.nn as nn
 import pytest
 
 from mlxport.converter.errors import OptionsError, ParityError
-from mlxport.converter.parity.hand_port.pair_modules import pair
+from mlxport.converter.parity.hand_port.pair_modules import pair_modules
 
 
 class Part(nn.Module):
@@ -32,14 +32,14 @@ class Mute(nn.Module):
 
 def test_equal_names():
     model = Part(a=Part(b=Part()), blocks=[Part(), Part()])
-    found = pair(["a", "a.b", "blocks.0", "blocks.1"], model)
+    found = pair_modules(["a", "a.b", "blocks.0", "blocks.1"], model)
     assert dict(found.pairs) == {n: n for n in ("a", "a.b", "blocks.0", "blocks.1")}
     assert (dict(found.in_torch), found.in_mlx) == ({}, ())
 
 
 def test_a_sequential_adds_layers():
     model = Part(enc=nn.Sequential(Part(), nn.Sequential(Part())))
-    found = pair(["enc", "enc.0", "enc.1", "enc.1.0"], model)
+    found = pair_modules(["enc", "enc.0", "enc.1", "enc.1.0"], model)
     assert dict(found.pairs) == {
         "enc": "enc",
         "enc.0": "enc.layers.0",
@@ -49,14 +49,14 @@ def test_a_sequential_adds_layers():
 
 
 def test_what_cannot_be_called_is_no_counterpart():
-    found = pair(["a", "a.b"], Part(a=Mute(b=Part())))
+    found = pair_modules(["a", "a.b"], Part(a=Mute(b=Part())))
     assert dict(found.pairs) == {"a.b": "a.b"}
     assert dict(found.in_torch) == {"a": "the MLX model has no a"}
 
 
 def test_what_stands_alone_is_listed_in_order():
     model = Part(a=Part(), layers=[Part() for _ in range(11)])
-    found = pair(["z", "a", "c"], model)
+    found = pair_modules(["z", "a", "c"], model)
     assert list(found.in_torch) == ["z", "c"]
     assert found.in_mlx == tuple(f"layers.{i}" for i in range(11))
 
@@ -102,14 +102,14 @@ PATHS = ["a", "encoder", "encoder.0", "encoder.1"]
     ],
 )
 def test_names(renamed, names, pairs):
-    found = pair(PATHS, renamed, names)
+    found = pair_modules(PATHS, renamed, names)
     assert dict(found.pairs) == {"a": "a"} | pairs
     assert set(found.in_torch) == set(PATHS) - set(found.pairs)
     assert set(found.in_mlx) == {"enc", "enc.layers.0", "enc.layers.1"} - set(pairs.values())
 
 
 def test_names_go_before_equal_names():
-    found = pair(["a", "b"], Part(a=Part(), b=Part()), {"a": "b", "b": "a"})
+    found = pair_modules(["a", "b"], Part(a=Part(), b=Part()), {"a": "b", "b": "a"})
     assert dict(found.pairs) == {"a": "b", "b": "a"}
 
 
@@ -129,16 +129,16 @@ def test_names_go_before_equal_names():
 )
 def test_names_that_do_not_fit(renamed, names, message):
     with pytest.raises(OptionsError, match=message):
-        pair(PATHS, renamed, names)
+        pair_modules(PATHS, renamed, names)
 
 
 def test_nothing_pairs(renamed):
     with pytest.raises(ParityError, match=r"in PyTorch: b, c\n  in MLX: a, enc(.|\n)*names="):
-        pair(["b", "c"], renamed)
+        pair_modules(["b", "c"], renamed)
 
 
 @pytest.mark.parametrize(
     ("paths", "model"), [([], Part(a=Part())), (["a"], Part())], ids=["in PyTorch", "in MLX"]
 )
 def test_a_model_of_one_piece(paths, model):
-    assert not pair(paths, model).pairs  # the model itself is judged
+    assert not pair_modules(paths, model).pairs  # the model itself is judged

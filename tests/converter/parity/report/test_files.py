@@ -25,8 +25,8 @@ from mlxport.converter.parity.report.pictures import pictured
 from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.report.style import SCRIPT
 from mlxport.converter.parity.verdict.compare import Verdict
-from mlxport.converter.parity.verdict.entry import ALONE, COMPILED, IN_PLACE, WHOLE, Entry
-from mlxport.converter.parity.verdict.reference_data import Value
+from mlxport.converter.parity.verdict.entry import ALONE, COMPILED, IN_PLACE, WHOLE, ParityEntry
+from mlxport.converter.parity.verdict.reference_data import ReferenceValue
 
 # of the page's style, in the two schemes
 LIGHT = {"good": (0x00, 0x60, 0xA0), "bad": (0xB3, 0x47, 0x00), "series": (0x00, 0x72, 0xB2)}
@@ -54,9 +54,11 @@ def report(layers: int = 5, fault: int | None = None, name: str = "block") -> Pa
         off = fault is not None and number >= fault
         there = verdict(1e7, problem) if off else verdict(1.0 + number)
         alone = verdict(1e7, problem) if number == fault else verdict(0.5)
-        entries.append(Entry(f"{name}.{number}", 0, 0, "Conv2d", {IN_PLACE: there, ALONE: alone}))
+        entries.append(
+            ParityEntry(f"{name}.{number}", 0, 0, "Conv2d", {IN_PLACE: there, ALONE: alone})
+        )
     last = verdict(2.0) if fault is None else verdict(1e7, problem)
-    output = Entry("", 0, 0, "Net", dict.fromkeys((IN_PLACE, WHOLE, COMPILED), last))
+    output = ParityEntry("", 0, 0, "Net", dict.fromkeys((IN_PLACE, WHOLE, COMPILED), last))
     return ParityReport(
         tuple(entries), (output,), environment={"backend": "cpu", "device": "a <chip> & more"}
     )
@@ -67,7 +69,7 @@ def depicted(shown: ParityReport) -> ParityReport:
     random = np.random.default_rng(0)
     reference = random.standard_normal((1, 2, 8, 12, 10))
     own, mlx = (reference + 1e-7 * random.standard_normal(reference.shape) for _ in range(2))
-    value = Value(reference.shape, "float32", reference.reshape(-1), own.reshape(-1))
+    value = ReferenceValue(reference.shape, "float32", reference.reshape(-1), own.reshape(-1))
     pictures, histograms = pictured(["output"], [mlx], [value])
     return replace(shown, pictures=pictures, histograms=histograms)
 

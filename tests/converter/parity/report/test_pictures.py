@@ -27,12 +27,12 @@ from mlxport.converter.parity.report.pictures import (
     Picture,
     pictured,
 )
-from mlxport.converter.parity.verdict.reference_data import Value
+from mlxport.converter.parity.verdict.reference_data import ReferenceValue
 
 
 def value(reference, dtype="float32", own=None, **options):
     own = reference if own is None else own
-    return Value(reference.shape, dtype, reference.reshape(-1), own.reshape(-1), **options)
+    return ReferenceValue(reference.shape, dtype, reference.reshape(-1), own.reshape(-1), **options)
 
 
 def pixels(plane, name):

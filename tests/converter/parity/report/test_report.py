@@ -7,7 +7,7 @@ from mlxport.converter.errors import ParityError
 from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.report.text import render
 from mlxport.converter.parity.verdict.compare import Verdict
-from mlxport.converter.parity.verdict.entry import ALONE, IN_PLACE, WHOLE, Entry
+from mlxport.converter.parity.verdict.entry import ALONE, IN_PLACE, WHOLE, ParityEntry
 
 INFINITY = float("inf")
 
@@ -31,16 +31,16 @@ def bad(problem="error 1 is 1e7 times"):
 
 
 def layer(path, in_place, alone, call=0):
-    return Entry(path, call, 0, "Conv2d", {IN_PLACE: in_place, ALONE: alone})
+    return ParityEntry(path, call, 0, "Conv2d", {IN_PLACE: in_place, ALONE: alone})
 
 
 def report(*entries, outputs=None, **options):
     if outputs is None:
-        outputs = (Entry("", layer="Net", verdicts={IN_PLACE: good(), WHOLE: good()}),)
+        outputs = (ParityEntry("", layer="Net", verdicts={IN_PLACE: good(), WHOLE: good()}),)
     return ParityReport(tuple(entries), tuple(outputs), **options)
 
 
-FAILED_OUTPUT = (Entry("", layer="Net", verdicts={IN_PLACE: bad(), WHOLE: bad()}),)
+FAILED_OUTPUT = (ParityEntry("", layer="Net", verdicts={IN_PLACE: bad(), WHOLE: bad()}),)
 
 
 class TestPassed:
@@ -59,16 +59,16 @@ class TestPassed:
     @pytest.mark.parametrize("mode", [IN_PLACE, WHOLE])
     def test_not_where_an_output_fails(self, mode):
         verdicts = {IN_PLACE: good(), WHOLE: good(), mode: bad()}
-        assert not report(outputs=[Entry("", verdicts=verdicts)]).passed
+        assert not report(outputs=[ParityEntry("", verdicts=verdicts)]).passed
 
     @pytest.mark.parametrize(
         "outputs",
         [
             (),
-            (Entry(""),),
-            (Entry("", verdicts={IN_PLACE: good()}),),
-            (Entry("", verdicts={WHOLE: good()}, skipped={IN_PLACE: "why"}),),
-            (Entry("", verdicts={IN_PLACE: good(compared=0), WHOLE: good(compared=0)}),),
+            (ParityEntry(""),),
+            (ParityEntry("", verdicts={IN_PLACE: good()}),),
+            (ParityEntry("", verdicts={WHOLE: good()}, skipped={IN_PLACE: "why"}),),
+            (ParityEntry("", verdicts={IN_PLACE: good(compared=0), WHOLE: good(compared=0)}),),
         ],
         ids=["no output", "no verdict", "not whole", "not in place", "nothing compared"],
     )
@@ -79,7 +79,7 @@ class TestPassed:
         assert shown.verdict.startswith("parity NOT SHOWN")
 
     def test_skipping_neither_passes_nor_fails(self):
-        shown = report(Entry("a", skipped={IN_PLACE: "why", ALONE: "why"}))
+        shown = report(ParityEntry("a", skipped={IN_PLACE: "why", ALONE: "why"}))
         assert shown.passed
         assert "0 layer calls within" in shown.verdict
         assert "1 layer call not judged" in shown.verdict
@@ -105,7 +105,7 @@ class TestCulprit:
         assert "Look before it" in found.verdict
 
     def test_judged_in_place_only(self):
-        entry = Entry("a", verdicts={IN_PLACE: bad()}, skipped={ALONE: "no inputs"})
+        entry = ParityEntry("a", verdicts={IN_PLACE: bad()}, skipped={ALONE: "no inputs"})
         found = report(entry, outputs=FAILED_OUTPUT)
         assert found.culprit == "a"
         assert "Not judged alone (no inputs)" in found.verdict
@@ -120,7 +120,7 @@ class TestCulprit:
 class TestJson:
     full = report(
         layer("a", good(), bad()),
-        Entry("b", 1, 2, "LSTM", {IN_PLACE: good(0.0, snr_db=INFINITY)}, {ALONE: "why"}),
+        ParityEntry("b", 1, 2, "LSTM", {IN_PLACE: good(0.0, snr_db=INFINITY)}, {ALONE: "why"}),
         layer("c", dataclasses.replace(bad(), ratio=INFINITY), Verdict(("shape",), (0,), "bool")),
         fallback="float64 failed",
         reference_dtype="float32",
@@ -158,7 +158,7 @@ class TestText:
     entries = (
         layer("stem", good(), good()),
         layer("up2.conv", bad("error 1 is large"), bad("error 2 is large")),
-        Entry("lstm", 1, 2, "LSTM", {IN_PLACE: good(4.1)}, {ALONE: "takes an int"}),
+        ParityEntry("lstm", 1, 2, "LSTM", {IN_PLACE: good(4.1)}, {ALONE: "takes an int"}),
     )
 
     def lines(self, *entries, **options):

@@ -14,7 +14,7 @@ from mlxport.converter.parity.reference.reference import record_reference
 from mlxport.converter.parity.reference.torch_gradients import record_gradients
 from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.run.gradients import judge_gradients
-from mlxport.converter.parity.verdict.entry import GRADIENT
+from mlxport.converter.parity.verdict.entry import BACKWARD
 
 
 class UNet(nn.Module):
@@ -139,7 +139,7 @@ class TestARightModel:
         net, x = Grouped().to(dtype), torch.randn(2, 2, 5, 6, dtype=dtype)
         report = converted(net, x, gradients=True).report
         assert report.passed, report.to_text()
-        assert {v.verdicts[GRADIENT].dtype for v in report.gradients} == {str(dtype)[6:]}
+        assert {v.verdicts[BACKWARD].dtype for v in report.gradients} == {str(dtype)[6:]}
 
     def test_passes_where_it_draws(self):
         class Noisy(nn.Linear):
@@ -173,8 +173,8 @@ class TestARightModel:
         assert [entry.path for entry in report.gradients[1:3]] == ["down", "down"]
         assert [entry.output for entry in report.gradients[1:3]] == [0, 1]
         # in the layout of MLX
-        assert named(report)["down.weight"].verdicts[GRADIENT].shape == (4, 3, 3, 3, 1)
-        assert named(report)["x"].verdicts[GRADIENT].shape == (1, 1, 4, 6, 8)
+        assert named(report)["down.weight"].verdicts[BACKWARD].shape == (4, 3, 3, 3, 1)
+        assert named(report)["x"].verdicts[BACKWARD].shape == (1, 1, 4, 6, 8)
 
 
 def stopped(cls):
@@ -285,7 +285,7 @@ class TestAWrongGradient:
 class TestWhatIsNotJudged:
     def reasons(self, net, *inputs):
         report = converted(net, *inputs, gradients=True).report
-        return report, {n: e.skipped[GRADIENT] for n, e in named(report).items() if e.skipped}
+        return report, {n: e.skipped[BACKWARD] for n, e in named(report).items() if e.skipped}
 
     def test_a_folded_norm(self):
         net = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 4)), nn.Linear(4, 2))

@@ -5,7 +5,14 @@ import pytest
 
 from mlxport.converter.errors import ParityError
 from mlxport.converter.parity.run import trace as tracing
-from mlxport.converter.parity.run.trace import arrays, dtype_name, leaves, mapped, run, trace
+from mlxport.converter.parity.run.trace import (
+    arrays,
+    leaves,
+    mapped,
+    mlx_dtype_name,
+    run_model,
+    trace,
+)
 
 PATHS = ["stem", "acts.N", "blocks.0.conv", "blocks.0", "shared", "split", ""]
 
@@ -33,7 +40,7 @@ def same(one, two):
 @pytest.mark.parametrize("evaluate", [True, False])
 def test_the_model_computes_what_it_does_untraced(model, x, evaluate):
     _, outputs = collected(model, x, evaluate=evaluate)
-    assert same(arrays(outputs), arrays(run(model, [x])))
+    assert same(arrays(outputs), arrays(run_model(model, [x])))
 
 
 def test_every_call_is_told_when_it_returns(model, x):
@@ -111,7 +118,7 @@ def test_in_place_evaluates_every_call_and_whole_only_the_end(
 def test_run_evaluates_once(model, x, monkeypatch):
     evaluated = []
     monkeypatch.setattr(tracing.mx, "eval", evaluated.append)
-    run(model, [x])
+    run_model(model, [x])
     assert len(evaluated) == 1
 
 
@@ -120,14 +127,14 @@ def test_keyword_arguments_are_given_by_name(model, x):
         def __call__(self, x, *, times):
             return super().__call__(x * times["n"])
 
-    expected = run(model, [x * 2])
+    expected = run_model(model, [x * 2])
     object.__setattr__(model, "__class__", Doubled)
     named = {"times": {"n": mx.array(2.0)}}
-    assert same(arrays(run(model, [x], named)), arrays(expected))
+    assert same(arrays(run_model(model, [x], named)), arrays(expected))
     traced = trace(model, [x], PATHS, lambda call: None, named=named)
     assert same(arrays(traced), arrays(expected))
     with pytest.raises(ParityError, match=r"fails on inputs float32 \(2, 2, 6, 5\), float32 \(\)"):
-        run(model, [x], {"time": mx.array(2.0)})
+        run_model(model, [x], {"time": mx.array(2.0)})
 
 
 def test_an_error_of_the_observer_is_its_own(model, x):
@@ -157,4 +164,4 @@ def test_mapped_keeps_named_tuples():
 
 @pytest.mark.parametrize("name", ["float32", "bfloat16", "int64", "bool_", "complex64"])
 def test_dtype_names_are_torchs(name):
-    assert dtype_name(mx.zeros(1, getattr(mx, name))) == name.rstrip("_")
+    assert mlx_dtype_name(mx.zeros(1, getattr(mx, name))) == name.rstrip("_")
