@@ -1,6 +1,7 @@
-"""Layer rules: a torch.nn class to its MLX layer and the plan of its tensors.
+"""Layer rules: how a torch module becomes an MLX layer, one file per family of torch.nn.
 
-Importing this package fills the registry: every file that registers rules is named here.
+Importing this package fills the registry (``registry.py``, where a newcomer starts): every file
+that registers rules is imported here. ``libraries/`` has the rules for layers of other libraries.
 """
 
 from mlxport.converter.rules import (
@@ -12,6 +13,7 @@ from mlxport.converter.rules import (
     dropout,
     embedding,
     lazy,
+    libraries,
     linear,
     loss,
     normalization,
@@ -32,6 +34,7 @@ __all__ = [
     "dropout",
     "embedding",
     "lazy",
+    "libraries",
     "linear",
     "loss",
     "normalization",

@@ -8,7 +8,7 @@ import mlx.nn as nn
 import torch
 
 from mlxport import layers
-from mlxport.converter.rules.entries import kept
+from mlxport.converter.rules.entries import kept, one
 from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal, changed, rule
 
 _TRACKED = "num_batches_tracked"
@@ -132,17 +132,24 @@ def layer_norm(module: torch.nn.LayerNorm) -> LayerSpec:
 
 @rule(torch.nn.RMSNorm, ops=["aten.rms_norm.default"], target="mlx.nn.RMSNorm, layers.RMSNorm")
 def rms_norm(module: torch.nn.RMSNorm) -> LayerSpec:
-    """MLX's own layer over one axis with a weight and an eps, ours otherwise."""
-    shape = tuple(module.normalized_shape)
+    """``mlx.nn.RMSNorm`` over one axis with a weight and an eps, ``layers.RMSNorm`` otherwise."""
+    return rms_norm_spec(tuple(module.normalized_shape), module.eps, module.weight is not None)
+
+
+def rms_norm_spec(shape: tuple[int, ...], eps: float | None, affine: bool) -> LayerSpec:
+    """Return the spec of an RMS norm over the last axes.
+
+    Args:
+        shape: the sizes of the axes normalised over.
+        eps: added to the mean square; None stands for the dtype's machine epsilon.
+        affine: whether there is a parameter ``weight`` of that shape.
+    """
     one_axis = len(shape) == 1
-    affine = module.weight is not None
     axes = Axes.FEATURES_LAST if one_axis else Axes.LOGICAL
-    entries = kept(module, "weight")
-    if one_axis and affine and module.eps:
-        return LayerSpec(
-            nn.RMSNorm, shape, changed({"eps": 1e-5}, eps=module.eps), entries, axes=axes
-        )
-    arguments = changed({"eps": None, "affine": True}, eps=module.eps, affine=affine)
+    entries = (one("weight"),) if affine else ()
+    if one_axis and affine and eps:
+        return LayerSpec(nn.RMSNorm, shape, changed({"eps": 1e-5}, eps=eps), entries, axes=axes)
+    arguments = changed({"eps": None, "affine": True}, eps=eps, affine=affine)
     return LayerSpec(
         layers.RMSNorm, (shape[0] if one_axis else shape,), arguments, entries, axes=axes
     )

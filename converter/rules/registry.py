@@ -1,8 +1,17 @@
-"""The registry of rules: what stands in MLX for a torch.nn class.
+"""The registry of layer rules: for each torch module class, how to build its MLX layer.
 
-A rule looks at one torch module and answers with a ``LayerSpec``: which MLX class to build with
-which arguments, what happens to its tensors, and in which axis order it wants its input. The same
-answer serves ``convert_layer``, whole models and weight-only plans.
+A rule is a function that takes one torch module and returns a ``LayerSpec``: the MLX class and its
+arguments, the plan of the tensors, and the axis order of input and output. For a configuration
+that the MLX layer cannot compute it raises ``Refusal`` with the reason.
+
+* ``@rule(torch.nn.Linear, ops=[...], target="mlx.nn.Linear")`` registers a rule in ``RULES``.
+* ``@library_rule("timm.layers.norm.LayerNorm2d", ...)`` registers one for a class of another
+  library in ``LIBRARY_RULES``, by its qualified name: the library itself is never imported.
+* ``rule_for(module)`` walks the MRO of the module's class and returns the first rule found. It
+  gives up at a class that overrides anything which computes, such as ``forward``.
+* ``spec_for(module)`` (``spec.py``) calls the rule and also folds parametrizations; this is what
+  ``mlxport.convert_layer`` uses. In a whole model a module becomes a layer only if its captured
+  graph holds just the ``ops`` of its rule; any other module is lowered op by op.
 """
 
 from __future__ import annotations
@@ -10,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import wraps
 from typing import Any, TypeAlias, TypeVar
 
 import torch
@@ -19,12 +29,12 @@ from mlxport.converter.plan.weight_plan import Entry
 
 
 class Axes(Enum):
-    """The axis order a layer wants of its input and gives its output."""
+    """The axis order of a layer's input and output."""
 
-    ANY = "any"  # pointwise: whatever order comes, goes
+    ANY = "any"  # pointwise: the output has the order of the input
     CHANNELS_LAST = "channels_last"  # (N, C, *S) stored as (N, *S, C)
-    FEATURES_LAST = "features_last"  # the last PyTorch axis is stored last
-    LOGICAL = "logical"  # PyTorch's own order
+    FEATURES_LAST = "features_last"  # the last PyTorch axis is stored last, the others in any order
+    LOGICAL = "logical"  # the order of PyTorch
 
 
 ResultNames: TypeAlias = "str | tuple[ResultNames, ...]"
@@ -40,13 +50,14 @@ class LayerSpec:
         kwargs: keyword arguments, literals only; leave out those equal to the default.
         entries: the plan of its tensors, names relative to the module.
         ignored: state dict key relative to the module -> why it has no target.
-        axes: the order the layer wants and gives.
+        axes: the axis order of input and output.
         rank: number of spatial axes where the input may come without a batch axis (``(C, *S)``),
             None where axis 1 is always the channel axis.
-        results: what the layer gives, as a nesting of names: the ATen op's results in order.
-        standalone: what ``convert_layer`` builds in place of ``target``, with the same arguments
-            and parameters: where that lacks of torch's layer what a converted model can do
-            without, such as input without a batch axis, or no gradient for ``padding_idx``.
+        results: names of the outputs, nested as the layer returns them: the ATen op's results in
+            order.
+        standalone: what ``convert_layer`` builds instead of ``target``, with the same arguments and
+            parameters. Set where ``target`` lacks a feature of torch's layer that a converted model
+            does not need: input without a batch axis, or no gradient for ``padding_idx``.
     """
 
     target: Callable[..., Any]
@@ -70,14 +81,15 @@ _BuildT = TypeVar("_BuildT", bound=Build)
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule as it stands in the registry and in the support table.
+    """A rule with its entry in the support table.
 
     Attributes:
-        source: the torch.nn class.
-        build: makes the ``LayerSpec`` of a module, or raises ``Refusal``.
+        source: the torch class, or its qualified name for a class of another library.
+        build: returns the ``LayerSpec`` of a module, or raises ``Refusal``.
         ops: names of the ATen ops this layer is captured as (training IR); a module whose captured
-            graph holds anything else does more than its class stands for and is lowered op by op.
-        leaf: False where whole models are better lowered op by op (an axis argument, say).
+            graph holds anything else computes something else and is lowered op by op.
+        leaf: False where whole models are always lowered op by op: because that gives better code
+            (an axis argument, say), or because the rule is for ``convert_layer`` alone.
         target: the MLX counterpart's name, for the support table.
         restrictions: what is not supported, for the support table; empty when nothing.
         auxiliary_ops: names of ops its forward runs besides (initial states it creates, results it
@@ -88,7 +100,7 @@ class Rule:
             captured graph holds.
     """
 
-    source: type[torch.nn.Module]
+    source: type[torch.nn.Module] | str
     build: Build
     ops: frozenset[str]
     leaf: bool
@@ -100,6 +112,7 @@ class Rule:
 
 
 RULES: dict[type[torch.nn.Module], Rule] = {}
+LIBRARY_RULES: dict[str, Rule] = {}  # by the qualified name of the class
 
 # Methods a subclass may override without changing what forward computes.
 _HARMLESS = frozenset(
@@ -133,6 +146,15 @@ def rule(
 ) -> Callable[[_BuildT], _BuildT]:
     """Register a function as the rule of one or more torch.nn classes.
 
+    Args:
+        *sources: the classes.
+        ops: as of :class:`Rule`.
+        auxiliary_ops: as of :class:`Rule`.
+        side_effect_ops: as of :class:`Rule`.
+        target: the MLX counterpart's name, for the support table.
+        restrictions: what is not supported, for the support table.
+        leaf: as of :class:`Rule`.
+
     Raises:
         ValueError: a class has a rule already.
     """
@@ -156,32 +178,75 @@ def rule(
     return register
 
 
+def library_rule(
+    *sources: str, target: str, restrictions: str = ""
+) -> Callable[[_BuildT], _BuildT]:
+    """Register a function as the rule of classes of a library that mlxport does not import.
+
+    The rule serves ``mlxport.convert_layer``; whole models lower these classes op by op. A class
+    whose attributes are not those the rule reads, as in another version of the library, is refused.
+
+    Args:
+        *sources: qualified names of the classes, ``"package.module.Class"``.
+        target: the MLX counterpart's name, for the support table.
+        restrictions: what is not supported, for the support table.
+
+    Raises:
+        ValueError: a class has a rule already.
+    """
+
+    def register(build: _BuildT) -> _BuildT:
+        @wraps(build)
+        def checked(module: Any) -> LayerSpec:
+            try:
+                return build(module)
+            except AttributeError as error:
+                reason = f"its class is not the one this rule was written for: {error}"
+                raise Refusal(reason) from error
+
+        for source in sources:
+            add_rule(Rule(source, checked, frozenset(), False, target, restrictions))
+        return build
+
+    return register
+
+
 def add_rule(new: Rule, *, override: bool = False) -> None:
-    """Enter a rule in the registry.
+    """Add a rule to the registry.
 
     Raises:
         ValueError: its class has a rule already, and ``override`` is not set.
     """
-    if new.source in RULES and not override:
+    rules: dict[Any, Rule] = LIBRARY_RULES if isinstance(new.source, str) else RULES
+    if new.source in rules and not override:
+        name = new.source if isinstance(new.source, str) else new.source.__name__
         raise ValueError(
-            f"{new.source.__name__} already has a rule: {RULES[new.source].build}. To replace it, "
+            f"{name} already has a rule: {rules[new.source].build}. To replace it, "
             "pass override=True."
         )
-    RULES[new.source] = new
+    rules[new.source] = new
 
 
 def rule_for(module: torch.nn.Module) -> Rule | None:
-    """Return the rule that stands for a module, or None.
+    """Return the rule that serves a module, or None.
 
-    A subclass is served by its base's rule only where it overrides nothing that computes: a
-    subclass with a ``forward`` of its own is another layer.
+    A subclass is served by the rule of its base only where it overrides nothing that computes: a
+    subclass with another ``forward`` is another layer. A rule registered for the class itself comes
+    before one for its qualified name.
     """
     for cls in type(module).__mro__:
         if cls in RULES:
             return RULES[cls]
+        if (name := qualified_name(cls)) in LIBRARY_RULES:
+            return LIBRARY_RULES[name]
         if any(_computes(value) for name, value in vars(cls).items() if name not in _HARMLESS):
             return None
     return None
+
+
+def qualified_name(cls: type) -> str:
+    """Return the full name of a class, as :func:`library_rule` takes it."""
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _computes(attribute: object) -> bool:
@@ -190,7 +255,7 @@ def _computes(attribute: object) -> bool:
 
 
 def compacted(value: Any) -> Any:
-    """Return an argument as it should stand in source: a tuple of equal numbers as one number."""
+    """Return an argument in its shortest form: a tuple of equal numbers as one number."""
     if isinstance(value, (tuple, list)):
         numbers = tuple(value)
         return numbers[0] if numbers and len(set(numbers)) == 1 else numbers

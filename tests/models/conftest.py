@@ -5,18 +5,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import import_torchvision  # noqa: F401
 import pytest
 import torch
 from torch import nn
-
-try:
-    import torchvision  # noqa: F401  # timm, transformers and diffusers import it
-except RuntimeError:
-    # Its compiled part is built for another PyTorch than the CPU's. The networks here use none of
-    # it, but its import wants these two operators to be known.
-    OPERATORS = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms"):
-        OPERATORS.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -226,6 +226,6 @@ def main(output: Path, parts: list[str]) -> None:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(TESTS / "models"))
-    import conftest  # noqa: F401  # makes torchvision importable beside a CPU build of torch
+    import import_torchvision  # noqa: F401
 
     main(Path(sys.argv[1]), sys.argv[2:])

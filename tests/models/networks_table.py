@@ -64,6 +64,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    import conftest  # noqa: F401  # makes torchvision importable beside a CPU build of torch
+    import import_torchvision  # noqa: F401
 
     main()
