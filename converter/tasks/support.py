@@ -35,17 +35,19 @@ class Support:
 
 def layer_support() -> list[Support]:
     """Return a row for every torch.nn class, in alphabetical order."""
-    rows = [
-        Support(
-            rule.source.__name__,
-            rule.target,
-            rule.restrictions,
-            _test_of(rule.build.__module__),
-        )
-        for rule in registry.RULES.values()
-    ]
+    rows = [_row_of(cls.__name__, rule) for cls, rule in registry.RULES.items()]
     rows += [Support(cls.__name__, "", why, "") for cls, why in refusals.WITHOUT_RULE.items()]
     return sorted(rows, key=lambda row: row.source.lower())
+
+
+def library_support() -> list[Support]:
+    """Return a row for every class of another library that has a rule, by its qualified name."""
+    rows = [_row_of(name, rule) for name, rule in registry.LIBRARY_RULES.items()]
+    return sorted(rows, key=lambda row: row.source)
+
+
+def _row_of(source: str, rule: registry.Rule) -> Support:
+    return Support(source, rule.target, rule.restrictions, _test_of(rule.build.__module__))
 
 
 def op_support() -> list[Support]:
@@ -62,9 +64,10 @@ def op_support() -> list[Support]:
 
 
 def as_json() -> dict[str, list[dict[str, str]]]:
-    """Return both tables as JSON data."""
+    """Return the tables as JSON data."""
     return {
         "layers": [asdict(row) for row in layer_support()],
+        "library_layers": [asdict(row) for row in library_support()],
         "ops": [asdict(row) for row in op_support()],
     }
 
@@ -72,26 +75,29 @@ def as_json() -> dict[str, list[dict[str, str]]]:
 def as_markdown() -> str:
     """Return the text of ``docs/supported.md``."""
     layers = _table(["torch.nn", "MLX", "restrictions", "tested by"], layer_support())
+    library = _table(["class", "MLX", "restrictions", "tested by"], library_support())
     rows = op_support()
     names = [[row.source, row.restrictions, row.tested] for row in rows if row.target]
     handled = _rows(["ATen op", "restrictions", "tested by"], names)
     refused = _rows(["ATen op", "why"], [[r.source, r.restrictions] for r in rows if not r.target])
     return (
-        f"{TITLE}\n## Layers\n\n{layers}\n\n## Operations\n\nWhole models: everything outside of "
+        f"{TITLE}\n## Layers\n\n{layers}\n\n## Layers of other libraries\n\nBy "
+        "`mlxport.convert_layer`. Whole models lower them op by op.\n\n"
+        f"{library}\n\n## Operations\n\nWhole models: everything outside of "
         "the layers above goes op by op. Ops that are not listed are taken apart into those that "
         f"are, where PyTorch can.\n\n{handled}\n\n## Refused operations\n\n{refused}\n"
     )
 
 
 def as_text(search: str = "") -> str:
-    """Return both tables for a terminal.
+    """Return the tables for a terminal.
 
     Args:
         search: show only the rows that hold this text.
     """
     rows = [
         row
-        for row in (*layer_support(), *op_support())
+        for row in (*layer_support(), *library_support(), *op_support())
         if search.lower() in " ".join(asdict(row).values()).lower()
     ]
     if not rows:

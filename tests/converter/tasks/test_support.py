@@ -28,7 +28,9 @@ def test_no_class_has_both_a_rule_and_a_refusal():
 
 
 @pytest.mark.parametrize(
-    "row", [*support.layer_support(), *support.op_support()], ids=lambda row: row.source
+    "row",
+    [*support.layer_support(), *support.library_support(), *support.op_support()],
+    ids=lambda row: row.source,
 )
 def test_a_row_names_its_test_or_its_reason(row):
     if row.target:
@@ -55,7 +57,8 @@ def test_writing_the_registries_tables_keeps_that_of_the_networks(tmp_path, monk
 
 def test_the_command_prints_every_row():
     shown = CliRunner().invoke(main, ["layers"]).output.splitlines()
-    assert len(shown) == len(registry.RULES) + len(refusals.WITHOUT_RULE) + len(ops.registry.OPS)
+    layers = len(registry.RULES) + len(refusals.WITHOUT_RULE) + len(registry.LIBRARY_RULES)
+    assert len(shown) == layers + len(ops.registry.OPS)
 
 
 def test_the_command_searches():
@@ -69,3 +72,4 @@ def test_the_command_prints_json():
     assert {"source": "Identity", "target": "mlx.nn.Identity", "restrictions": ""}.items() <= next(
         row for row in table["layers"] if row["source"] == "Identity"
     ).items()
+    assert "timm.layers.norm.LayerNorm2d" in {row["source"] for row in table["library_layers"]}
