@@ -110,6 +110,12 @@ class Rule:
     trusted: bool = False
     side_effect_ops: frozenset[str] = frozenset()
 
+    @property
+    def name(self) -> str:
+        """Name of the torch class, without its module."""
+        source = self.source if isinstance(self.source, str) else self.source.__name__
+        return source.rpartition(".")[2]
+
 
 RULES: dict[type[torch.nn.Module], Rule] = {}
 LIBRARY_RULES: dict[str, Rule] = {}  # by the qualified name of the class
@@ -219,9 +225,8 @@ def add_rule(new: Rule, *, override: bool = False) -> None:
     """
     rules: dict[Any, Rule] = LIBRARY_RULES if isinstance(new.source, str) else RULES
     if new.source in rules and not override:
-        name = new.source if isinstance(new.source, str) else new.source.__name__
         raise ValueError(
-            f"{name} already has a rule: {rules[new.source].build}. To replace it, "
+            f"{new.name} already has a rule: {rules[new.source].build}. To replace it, "
             "pass override=True."
         )
     rules[new.source] = new
@@ -247,6 +252,18 @@ def rule_for(module: torch.nn.Module) -> Rule | None:
 def qualified_name(cls: type) -> str:
     """Return the full name of a class, as :func:`library_rule` takes it."""
     return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def overridden(module: torch.nn.Module) -> str:
+    """Return what of a base class with a rule a subclass overrides, in one line; empty if none."""
+    changed: list[str] = []
+    for cls in type(module).__mro__:
+        if cls in RULES or qualified_name(cls) in LIBRARY_RULES:
+            listed = ", ".join(dict.fromkeys(changed))
+            return f"{type(module).__name__} overrides {listed} of {cls.__name__}" if listed else ""
+        defined = ((name, value) for name, value in vars(cls).items() if name not in _HARMLESS)
+        changed += [name for name, value in defined if _computes(value)]
+    return ""
 
 
 def _computes(attribute: object) -> bool:

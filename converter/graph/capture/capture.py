@@ -50,6 +50,7 @@ class Captured:
         several: paths of the modules that give several tensors.
         sharing: where the modules and parameters stand that bear several names.
         exported: the program before it was decomposed, with its guards.
+        obstacles: path of every other called module without modules below -> why it is no leaf.
     """
 
     model: torch.nn.Module
@@ -62,6 +63,7 @@ class Captured:
     exported: ExportedProgram
     results: Mapping[str, Results] = field(default_factory=dict)
     several: Collection[str] = ()
+    obstacles: Mapping[str, str] = field(default_factory=dict)
 
     def torch_module(self, path: str) -> torch.nn.Module:
         """Return the torch module of a path of the captured hierarchy."""
@@ -119,7 +121,8 @@ def capture(
                 captured = export(model, args, kwargs, strict=False, dynamic_shapes=shapes)
             if dynamic:
                 dynamic.check(captured)
-            leaves, sharing = find_leaves(model, captured)
+            found, sharing = find_leaves(model, captured)
+            leaves = found.rules
             drop_aside(model, captured, leaves)
             with stage("decompose"):
                 program = captured.run_decompositions(_decompositions(handled))
@@ -138,7 +141,17 @@ def capture(
         except Exception as error:
             raise CaptureError(uncapturable(type(model).__name__, error)) from error
     return Captured(
-        model, root, program, leaves, arguments, signature, sharing, captured, results, several
+        model,
+        root,
+        program,
+        leaves,
+        arguments,
+        signature,
+        sharing,
+        captured,
+        results,
+        several,
+        found.obstacles,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch.export import ExportedProgram
@@ -20,7 +21,8 @@ from mlxport.converter.rules.parametrization import (
     parametrized_tensors,
     without_parametrizations,
 )
-from mlxport.converter.rules.registry import LayerSpec, Refusal, Rule, rule_for
+from mlxport.converter.rules.refusals import why_no_rule
+from mlxport.converter.rules.registry import LayerSpec, Refusal, Rule, overridden, rule_for
 
 _logger = logging.getLogger(__name__)
 
@@ -32,10 +34,21 @@ def plain_path(path: str) -> str:
     return re.sub(r"@\d+", "", path)
 
 
-def find_leaves(
-    model: torch.nn.Module, program: ExportedProgram
-) -> tuple[dict[str, Rule], Sharing]:
-    """Return the rule of every module that does, at every call, just what its class stands for.
+@dataclass(frozen=True)
+class Leaves:
+    """Which modules of a captured model become one MLX layer each, and why the others do not.
+
+    Attributes:
+        rules: path -> the rule of each leaf.
+        obstacles: path of every other called module without modules below -> why it is no leaf.
+    """
+
+    rules: Mapping[str, Rule]
+    obstacles: Mapping[str, str]
+
+
+def find_leaves(model: torch.nn.Module, program: ExportedProgram) -> tuple[Leaves, Sharing]:
+    """Find the modules that do, at every call, just what their class stands for.
 
     That is the one op of the class's rule. What the class does around it in any case is left aside,
     and so is what makes a tensor that is folded (a weight norm, say), as long as nothing else reads
@@ -49,31 +62,64 @@ def find_leaves(
         program: what torch.export captured of it, not decomposed.
 
     Returns:
-        path -> rule, and what stands where of the things that bear several names.
+        The leaves, and what stands where of the things that bear several names.
     """
     nodes = _placeholders(model, program)
     found: dict[str, Rule] = {}
+    obstacles: dict[str, str] = {}
     for path, calls in _calls(model, program).items():
         module = model.get_submodule(path)
         rule = _rule(module)
-        if rule is None or not rule.leaf:
-            continue
-        own = {op for ops in calls.values() for op in ops}
-        given = {node for tensor in _folded(module) for node in nodes.get(id(tensor), ())}
-        read = {
-            name
-            for name, tensor in _tensors(module)
-            for node in nodes.get(id(tensor), ())
-            if not own.issuperset(node.users)
-        }
-        only = all(_only(_unmade(ops, given), rule) for ops in calls.values())
-        besides = any(str(op.target) in rule.side_effect_ops for op in own)
-        if only and (not read or (not besides and _shows(rule, module, read))):
+        obstacle = _why_no_rule(module) if rule is None else _obstacle(module, rule, calls, nodes)
+        if rule is None or obstacle:
+            obstacles[path] = obstacle
+        else:
             found[path] = rule
     sharing = find_sharing(model, found)
-    elsewhere = {path.rpartition(".")[0] for path in sharing.tensors}
-    leaves = {path: rule for path, rule in found.items() if path not in elsewhere}
-    return {**leaves, **dict(_vouched(model))}, sharing
+    for name, stands in sharing.tensors.items():
+        path, _, tensor = name.rpartition(".")
+        if found.pop(path, None) is not None:
+            obstacles[path] = f"its {tensor} is shared, and stands in {stands}"
+    trusted = dict(_trusted(model))
+    obstacles = {path: why for path, why in obstacles.items() if path not in trusted}
+    return Leaves({**found, **trusted}, obstacles), sharing
+
+
+def _why_no_rule(module: torch.nn.Module) -> str:
+    return "; ".join(folding_obstacles(module)) or overridden(module) or why_no_rule(module)
+
+
+def _obstacle(
+    module: torch.nn.Module, rule: Rule, calls: Calls, nodes: Mapping[int, Sequence[Node]]
+) -> str:
+    """Return why a module is no leaf, though there is a rule for it; empty where it is one.
+
+    Args:
+        module: the torch module.
+        rule: the rule for its class.
+        calls: the ops of each call of it.
+        nodes: identity of a tensor -> the placeholders that stand for it.
+    """
+    if not rule.leaf:
+        return f"in whole models {rule.name} is lowered op by op"
+    own = {op for ops in calls.values() for op in ops}
+    given = {node for tensor in _folded(module) for node in nodes.get(id(tensor), ())}
+    for ops in calls.values():
+        found = _counted(_unmade(ops, given), rule)
+        if len(found) != 1 or found[0] not in rule.ops:
+            listed = ", ".join(dict.fromkeys(found)) or "nothing"
+            hooked = " (it has hooks)" if module._forward_hooks or module._forward_pre_hooks else ""
+            return f"a call computes {listed}, where {rule.name} is one op{hooked}"
+    read = {
+        name
+        for name, tensor in _tensors(module)
+        for node in nodes.get(id(tensor), ())
+        if not own.issuperset(node.users)
+    }
+    besides = any(str(op.target) in rule.side_effect_ops for op in own)
+    if read and (besides or not _shows(rule, module, read)):
+        return f"other modules read its {' and '.join(sorted(read))}, which the layer changes"
+    return ""
 
 
 def drop_aside(
@@ -125,7 +171,7 @@ def _shows(rule: Rule, module: torch.nn.Module, names: Iterable[str]) -> bool:
     return all(stored_as(spec, name, tensors[name].ndim) is not None for name in names)
 
 
-def _vouched(model: torch.nn.Module) -> Iterator[tuple[str, Rule]]:
+def _trusted(model: torch.nn.Module) -> Iterator[tuple[str, Rule]]:
     for path, module in model.named_modules(remove_duplicate=False):
         rule = rule_for(module) if path else None
         if rule is not None and rule.trusted:
@@ -211,10 +257,7 @@ def _unmade(ops: Sequence[Node], given: set[Node]) -> list[Node]:
     return [node for node in ops if node not in made]
 
 
-def _only(ops: Sequence[Node], rule: Rule) -> bool:
-    counted = [
-        str(op.target)
-        for op in ops
-        if str(op.target) not in rule.auxiliary_ops | rule.side_effect_ops
-    ]
-    return len(counted) == 1 and counted[0] in rule.ops
+def _counted(ops: Sequence[Node], rule: Rule) -> list[str]:
+    """Return the names of the ops, without those that the rule leaves aside."""
+    aside = rule.auxiliary_ops | rule.side_effect_ops
+    return [str(op.target) for op in ops if str(op.target) not in aside]

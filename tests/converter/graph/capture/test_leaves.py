@@ -172,3 +172,44 @@ class Clamps(nn.Module):
 def test_a_model_that_changes_its_parameters_is_refused():
     with pytest.raises(CaptureError, match=r"changes its own .*\n.*scale"):
         mlxport.convert(Clamps().eval(), torch.ones(2, 4))
+
+
+OBSTACLES = {
+    "its own forward": (OwnForward(4, 4, 3), "OwnForward overrides forward of Conv3d"),
+    "another method": (OwnConvForward(4, 4, 3), "OwnConvForward overrides _conv_forward of Conv3d"),
+    "a hook": (
+        doubled(),
+        "a call computes aten.conv3d.default, aten.mul.Tensor, "
+        "where Conv3d is one op (it has hooks)",
+    ),
+    "no rule": (Negative(), "no rule is registered for it (a class of its own)"),
+    "a rule for layers alone": (nn.Flatten(), "in whole models Flatten is lowered op by op"),
+}
+
+
+@pytest.mark.parametrize(("layer", "reason"), OBSTACLES.values(), ids=OBSTACLES)
+def test_why_a_module_is_no_leaf(layer, reason):
+    model = nn.Sequential(layer, nn.ReLU())
+    captured = capture(model.eval(), (torch.randn(2, 4, 6, 5, 4),), handled=ops.registry.OPS)
+    assert captured.obstacles == {"0": reason}
+    assert [*captured.leaves] == ["1"]
+
+
+class ReadsAnothersWeight(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
+        self.table = nn.Embedding(4, 4, max_norm=0.5)
+
+    def forward(self, x):
+        scale = self.norm.parametrizations.weight.original0.sum()
+        return self.norm(self.table(x)) * scale + self.table.weight.sum()
+
+
+def test_tensors_that_are_read_elsewhere_keep_modules_from_being_leaves():
+    model = ReadsAnothersWeight().eval()
+    captured = capture(model, (torch.tensor([[1, 2]]),), handled=ops.registry.OPS)
+    assert captured.obstacles == {
+        "norm": "other modules read its parametrizations.weight.original0, which the layer changes",
+        "table": "other modules read its weight, which the layer changes",
+    }
