@@ -30,7 +30,7 @@ from mlxport.converter.output.lineage import Lineage, lineage_of, record_lineage
 from mlxport.converter.output.live_model import live_model, load_source
 from mlxport.converter.output.whole_folder import OutputFolder
 from mlxport.converter.parity.hand_port.verify import verify_hand_port
-from mlxport.converter.parity.reference.reference import record_reference
+from mlxport.converter.parity.reference.record_reference import record_reference
 from mlxport.converter.parity.reference.trials import Trials
 from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.run.verify import verify_at_sizes

@@ -19,7 +19,7 @@ from mlxport.converter.errors import CheckpointError, ConversionError, OptionsEr
 from mlxport.converter.output.contents import read_conversion, use_device
 from mlxport.converter.output.live_model import live_model
 from mlxport.converter.parity.run.interface import model_inputs, output_names
-from mlxport.converter.parity.run.judge_array import judge_array
+from mlxport.converter.parity.run.judge_arrays import judge_array
 from mlxport.converter.parity.run.trace import arrays, mapped, mlx_dtype_name
 from mlxport.converter.parity.verdict.judgement import NOISE_MULTIPLE, Judgement
 from mlxport.converter.parity.verdict.reference_data import Reference

@@ -10,8 +10,8 @@ import torch
 
 from mlxport.converter.graph.capture.other_inputs import OtherInputs
 from mlxport.converter.graph.capture.size_guards import hold
-from mlxport.converter.parity.reference.kept_values import tensors
-from mlxport.converter.parity.reference.reference import record_reference
+from mlxport.converter.parity.reference.record_reference import record_reference
+from mlxport.converter.parity.reference.recorded_values import tensors
 from mlxport.converter.parity.reference.trials import Trial, Trials, batched, recorded_trials
 from mlxport.converter.parity.verdict.reference_data import Reference
 from mlxport.converter.plan.record import Conversion

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from mlxport.converter.parity.hand_port.input_orders import Arrangement
-from mlxport.converter.parity.reference.kept_values import tensors, torch_dtype_name
+from mlxport.converter.parity.hand_port.input_orders import MlxArguments
+from mlxport.converter.parity.reference.recorded_values import tensors, torch_dtype_name
 from mlxport.converter.parity.verdict.entry import BACKWARD, ParityEntry
 from mlxport.converter.parity.verdict.judgement import Judgement
 from mlxport.converter.parity.verify_gradients import TorchModel, verify_gradients
@@ -24,12 +24,12 @@ from mlxport.converter.plan.weight_plan import WeightPlan
 from mlxport.converter.torch_model.calls import in_order
 
 
-def hand_gradients(
+def verify_port_gradients(
     model: Any,
     conversion: Conversion,
     origin: TorchModel,
     pairs: Mapping[str, str],
-    arrangement: Arrangement,
+    arrangement: MlxArguments,
     *,
     judgement: Judgement,
 ) -> tuple[ParityEntry, ...]:
@@ -97,8 +97,8 @@ class _Parameters:
             if steps is None and len(slot.shape) < 2:
                 steps = ()  # in one axis there is nothing to say
             if slot.reason or steps is None:
-                own = "its MLX layer is none whose layout is known"
-                self.reasons[name] = slot.reason or own
+                unknown = "its MLX layer is none whose layout is known"
+                self.reasons[name] = slot.reason or unknown
             elif self._shape(slot) != tuple(self.torch[name].shape):
                 self.reasons[name] = f"MLX's {slot.name} has shape {slot.shape}"
             else:
@@ -127,7 +127,7 @@ class _Parameters:
 
 
 def _with_inputs(
-    conversion: Conversion, origin: TorchModel, arrangement: Arrangement
+    conversion: Conversion, origin: TorchModel, arrangement: MlxArguments
 ) -> Conversion:
     """Return the record with the names, orders and dtypes of the model's inputs."""
     given = tensors(in_order(origin.module, origin.args, origin.kwargs))

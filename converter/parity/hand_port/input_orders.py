@@ -12,13 +12,13 @@ import torch
 from torch.utils._pytree import tree_map
 
 from mlxport.converter.errors import OptionsError
-from mlxport.converter.parity.hand_port.axis_orders import (
+from mlxport.converter.parity.hand_port.infer_order import (
     AxisOrder,
     channels_last_order,
     torch_order,
 )
-from mlxport.converter.parity.reference.kept_values import bits, tensors
-from mlxport.converter.parity.run.axis_orders import to_mlx_order
+from mlxport.converter.parity.reference.recorded_values import raw_copy, tensors
+from mlxport.converter.parity.run.layouts import to_mlx_order
 from mlxport.converter.plan.record import Layout
 from mlxport.converter.plan.tensor import MLX_DTYPE
 from mlxport.converter.torch_model.calls import CallArguments
@@ -32,7 +32,7 @@ _MOST_TRIED = 16
 
 
 @dataclass(frozen=True, eq=False)
-class Arrangement:
+class MlxArguments:
     """Arguments of the MLX model.
 
     Attributes:
@@ -46,9 +46,9 @@ class Arrangement:
     orders: tuple[AxisOrder, ...] = ()
 
 
-def arrangements(
+def candidate_arguments(
     given: CallArguments, orders: OrderSpec | Sequence[OrderSpec] | None
-) -> Iterator[Arrangement]:
+) -> Iterator[MlxArguments]:
     """Yield PyTorch's inputs as the MLX model may take them, the likeliest first.
 
     All in PyTorch's order, all channels-last, mixed; then the same without a batch axis of size 1.
@@ -62,46 +62,50 @@ def arrangements(
     """
     inputs = tensors(given)
     if orders is not None:
-        yield arranged(given, orders_of(orders, [x.ndim for x in inputs], "inputs_order"))
+        yield ordered_arguments(
+            given, parse_orders(orders, [x.ndim for x in inputs], "inputs_order")
+        )
         return
     ways = [list(dict.fromkeys([torch_order(x.ndim), channels_last_order(x.ndim)])) for x in inputs]
     last = tuple(way[-1] for way in ways)
     mixed = [o for _, o in zip(range(_MOST_TRIED), product(*ways), strict=False)]
     whole = list(dict.fromkeys([tuple(way[0] for way in ways), last, *mixed]))
     for one in whole:
-        yield arranged(given, one)
+        yield ordered_arguments(given, one)
     batched = [x.ndim > 1 and x.shape[0] == 1 for x in inputs]
     for one in whole if any(batched) else []:
         pairs = zip(one, batched, strict=True)
-        yield arranged(given, tuple(order[1:] if batch else order for order, batch in pairs))
+        yield ordered_arguments(
+            given, tuple(order[1:] if batch else order for order, batch in pairs)
+        )
 
 
-def explicit(inputs: MlxInputs, given: CallArguments) -> Arrangement:
+def explicit_arguments(inputs: MlxInputs, given: CallArguments) -> MlxArguments:
     """Return the arguments the user gave, or those that a function makes of PyTorch's inputs."""
     if callable(inputs) and not isinstance(inputs, mx.array):
-        plain = arranged(given, tuple(torch_order(x.ndim) for x in tensors(given)))
+        plain = ordered_arguments(given, tuple(torch_order(x.ndim) for x in tensors(given)))
         inputs = inputs(*plain.args, **plain.kwargs)
     if isinstance(inputs, Mapping):
-        return Arrangement((), dict(inputs))
-    return Arrangement(tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,), {})
+        return MlxArguments((), dict(inputs))
+    return MlxArguments(tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,), {})
 
 
-def arranged(given: CallArguments, orders: Sequence[AxisOrder]) -> Arrangement:
+def ordered_arguments(given: CallArguments, orders: Sequence[AxisOrder]) -> MlxArguments:
     """Return PyTorch's arguments with every tensor as an array in the order given."""
     left = iter(orders)
 
     def array(leaf: Any) -> Any:
         if not isinstance(leaf, torch.Tensor):
             return leaf
-        tensor = bits(leaf)
+        tensor = raw_copy(leaf)
         dtype = MLX_DTYPE.get(tensor.dtype, "float32")
         return to_mlx_order(tensor, Layout(tuple(leaf.shape), dtype, next(left)))
 
     args, kwargs = tree_map(array, given)
-    return Arrangement(args, kwargs, tuple(orders))
+    return MlxArguments(args, kwargs, tuple(orders))
 
 
-def orders_of(
+def parse_orders(
     axes: OrderSpec | Sequence[OrderSpec], ranks: Sequence[int], option: str
 ) -> tuple[AxisOrder, ...]:
     """Return what the user says of the order of some tensors, each as axes.

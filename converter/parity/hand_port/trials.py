@@ -10,12 +10,12 @@ import torch
 
 from mlxport.converter.errors import OptionsError, ParityError
 from mlxport.converter.parity.hand_port.input_orders import (
-    Arrangement,
+    MlxArguments,
     MlxInputs,
-    arranged,
-    explicit,
+    explicit_arguments,
+    ordered_arguments,
 )
-from mlxport.converter.parity.reference.kept_values import tensors
+from mlxport.converter.parity.reference.recorded_values import tensors
 from mlxport.converter.parity.reference.trials import Trial, Trials, batched, recorded_trials
 from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.run.verify import failed_run, verify_live
@@ -23,16 +23,16 @@ from mlxport.converter.parity.verdict.judgement import Judgement
 from mlxport.converter.torch_model.calls import CallArguments
 
 if TYPE_CHECKING:
-    from mlxport.converter.parity.hand_port.verify import HandPort, Run
+    from mlxport.converter.parity.hand_port.verify import HandPort, PortRun
 
 
-class Tried:
+class PortTrials:
     """Further runs of a port whose orders are settled."""
 
     def __init__(
         self,
         port: HandPort,
-        run: Run,
+        run: PortRun,
         module: torch.nn.Module,
         given: CallArguments,
         mlx_inputs: MlxInputs | None,
@@ -69,11 +69,11 @@ class Tried:
                 continue
             yield self.port.annotated(report, self.run)
 
-    def arguments(self, given: CallArguments) -> Arrangement:
+    def arguments(self, given: CallArguments) -> MlxArguments:
         """Return what the MLX model is called with, in the orders found."""
         if self.mlx_inputs is not None:
-            return explicit(self.mlx_inputs, given)
-        return arranged(given, self.run.arrangement.orders)
+            return explicit_arguments(self.mlx_inputs, given)
+        return ordered_arguments(given, self.run.arrangement.orders)
 
     def of_batch_sizes(self, sizes: Sequence[int]) -> Iterator[Trial]:
         """Yield a call at each batch size but the example's."""

@@ -15,29 +15,29 @@ import mlx.nn as nn
 import torch
 
 from mlxport.converter.errors import ParityError
-from mlxport.converter.parity.hand_port.axis_orders import (
+from mlxport.converter.parity.hand_port.gradients import verify_port_gradients
+from mlxport.converter.parity.hand_port.infer_order import (
     AxisOrder,
-    Settled,
-    customary,
-    settle,
+    OrderMatch,
+    customary_orders,
+    infer_order,
     torch_order,
 )
-from mlxport.converter.parity.hand_port.find_orders import Boundary, Settling
-from mlxport.converter.parity.hand_port.gradients import hand_gradients
 from mlxport.converter.parity.hand_port.input_orders import (
-    Arrangement,
+    MlxArguments,
     MlxInputs,
     OrderSpec,
-    arrangements,
-    explicit,
-    orders_of,
+    candidate_arguments,
+    explicit_arguments,
+    parse_orders,
 )
+from mlxport.converter.parity.hand_port.match_calls import CallMatcher, MatchedCall
 from mlxport.converter.parity.hand_port.pair_modules import ModuleNames, Pairing, pair_modules
-from mlxport.converter.parity.hand_port.trials import Tried
-from mlxport.converter.parity.reference.reference import record_reference
+from mlxport.converter.parity.hand_port.trials import PortTrials
+from mlxport.converter.parity.reference.record_reference import record_reference
 from mlxport.converter.parity.reference.trials import Trials
 from mlxport.converter.parity.report.report import ParityReport
-from mlxport.converter.parity.run.axis_orders import to_numpy
+from mlxport.converter.parity.run.layouts import to_numpy
 from mlxport.converter.parity.run.trace import arrays, check_mode, modules_at, trace
 from mlxport.converter.parity.run.verify import verify_live
 from mlxport.converter.parity.verdict.entry import ALONE, IN_PLACE, ParityEntry
@@ -77,9 +77,9 @@ def verify_hand_port(
     port = HandPort(model, pairing, reference, outputs_order)
     given = in_order(module, args, kwargs)
     ways = (
-        [explicit(mlx_inputs, given)]
+        [explicit_arguments(mlx_inputs, given)]
         if mlx_inputs is not None
-        else arrangements(given, inputs_order)
+        else candidate_arguments(given, inputs_order)
     )
     run = port.best_run(ways)
     report = verify_live(
@@ -92,7 +92,7 @@ def verify_hand_port(
     report = port.annotated(report, run)
     if gradients:
         origin = TorchModel(module, args, kwargs, reference)
-        entries = hand_gradients(
+        entries = verify_port_gradients(
             model,
             port.conversion(run),
             origin,
@@ -104,15 +104,15 @@ def verify_hand_port(
     asked = trials or Trials()
     if not (asked.kinds or asked.batch_sizes):
         return report
-    found = Tried(port, run, module, given, mlx_inputs, judgement)
+    found = PortTrials(port, run, module, given, mlx_inputs, judgement)
     return replace(report, others=tuple(found.reports(asked)), notes=(*report.notes, *found.notes))
 
 
-class Run:
+class PortRun:
     """One run of the MLX model and what it tells of the orders."""
 
     def __init__(
-        self, arrangement: Arrangement, settling: Settling, outputs: list[Settled]
+        self, arrangement: MlxArguments, settling: CallMatcher, outputs: list[OrderMatch]
     ) -> None:
         self.arrangement, self.settling = arrangement, settling
         self.outputs = outputs
@@ -146,10 +146,10 @@ class HandPort:
         self.modules = modules_at(model, list(pairing.pairs.values()))
         ranks = [len(value.shape) for value in reference.outputs]
         self.said: Sequence[AxisOrder] | None = (
-            None if outputs_order is None else orders_of(outputs_order, ranks, "outputs_order")
+            None if outputs_order is None else parse_orders(outputs_order, ranks, "outputs_order")
         )
 
-    def best_run(self, ways: Iterable[Arrangement]) -> Run:
+    def best_run(self, ways: Iterable[MlxArguments]) -> PortRun:
         """Run the model on its inputs in one order after another, until PyTorch's values appear."""
         runs, failures = [], []
         for way in ways:
@@ -177,7 +177,7 @@ class HandPort:
         # a fault in the first layer hides which it is; in the right one orders hardly change
         return min(best, key=lambda run: run.settling.variety())
 
-    def run(self, way: Arrangement) -> Run:
+    def run(self, way: MlxArguments) -> PortRun:
         """Run the model once and settle what the values tell."""
         by_module: dict[int, list[str]] = {}
         targets: dict[int, str] = {}
@@ -185,12 +185,12 @@ class HandPort:
             key = id(self.modules[target])
             by_module.setdefault(key, []).append(path)
             targets.setdefault(key, target)
-        settling = Settling(by_module, targets, self.reference)
+        settling = CallMatcher(by_module, targets, self.reference)
         watched = list(self.modules)
         result = trace(self.model, way.args, watched, settling.observe, named=way.kwargs)
-        return Run(way, settling, self.results(settling, [to_numpy(a) for a in arrays(result)]))
+        return PortRun(way, settling, self.results(settling, [to_numpy(a) for a in arrays(result)]))
 
-    def results(self, settling: Settling, values: Sequence[Any]) -> list[Settled]:
+    def results(self, settling: CallMatcher, values: Sequence[Any]) -> list[OrderMatch]:
         """Settle the order of the model's own outputs, in which not any order will do.
 
         A model that gives its result with height and width exchanged is wrong, however well the
@@ -200,7 +200,7 @@ class HandPort:
         found = []
         for place, value in enumerate(expected):
             rank = len(value.shape)
-            unfit = Settled(torch_order(rank), float("inf"))
+            unfit = OrderMatch(torch_order(rank), float("inf"))
             if len(values) != len(expected):
                 found.append(unfit)
                 continue
@@ -208,12 +208,12 @@ class HandPort:
             if self.said is not None:
                 orders = [o for o in [self.said[place]] if _stored(value.shape, o) == array.shape]
             else:
-                orders = customary(settling.orders(value.shape, array), value.shape)
-            settled = settle(array, value.reference, value.shape, value.dtype, orders)
+                orders = customary_orders(settling.orders(value.shape, array), value.shape)
+            settled = infer_order(array, value.reference, value.shape, value.dtype, orders)
             found.append(settled or unfit)
         return found
 
-    def conversion(self, run: Run) -> Conversion:
+    def conversion(self, run: PortRun) -> Conversion:
         """Return the record a conversion would have left."""
         records = [found.record for found in run.settling.found]
         seen = {record.path for record in records}
@@ -230,7 +230,7 @@ class HandPort:
         root = ModuleRecord("", "", (), outputs)
         return Conversion(WeightPlan(), (*records, root), ())
 
-    def annotated(self, report: ParityReport, run: Run) -> ParityReport:
+    def annotated(self, report: ParityReport, run: PortRun) -> ParityReport:
         """Return the report with MLX's paths, the orders found, and what stands alone."""
         found = {(one.call.path, one.call.number): one for one in run.settling.found}
         entries = [
@@ -248,7 +248,7 @@ class HandPort:
             notes=(*report.notes, *notes),
         )
 
-    def described(self, entry: ParityEntry, found: Boundary | None) -> ParityEntry:
+    def described(self, entry: ParityEntry, found: MatchedCall | None) -> ParityEntry:
         """Return an entry with what was found about its call."""
         target = self.pairing.pairs.get(entry.path, "")
         if found is None:
@@ -296,12 +296,12 @@ def _stored(shape: tuple[int, ...], order: AxisOrder) -> tuple[int, ...]:
     return tuple(shape[axis] for axis in order)
 
 
-def _inputs_note(way: Arrangement) -> list[str]:
+def _inputs_note(way: MlxArguments) -> list[str]:
     spoken = ", ".join(str(order) for order in way.orders)
     return [f"inputs given to MLX with PyTorch's axes {spoken}"] if way.orders else []
 
 
-def _rival_notes(outputs: Sequence[Settled]) -> list[str]:
+def _rival_notes(outputs: Sequence[OrderMatch]) -> list[str]:
     return [
         f"output {k} agrees in the orders {', '.join(map(str, (one.order, *one.rivals)))} alike: "
         "verify with inputs that tell them apart (random, of sizes that all differ)"

@@ -1,1 +1,1 @@
-"""PyTorch's side: the runs that make a reference."""
+"""Run torch models and record the references MLX is judged by."""

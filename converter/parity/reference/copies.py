@@ -1,4 +1,7 @@
-"""Copies of a torch model and of what it is given, so that both stay as they are."""
+"""Copy a torch model and its arguments, exactly or with a few roundings of noise added.
+
+Runs that may leave traces are made on copies: the model belongs to the user.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ def eval_copy(module: torch.nn.Module, known: Mapping[int, Any] | None = None) -
 
 
 def jittered(value: Any, generator: torch.Generator) -> Any:
-    """Return a floating tensor a few roundings off at every element; anything else as it is."""
+    """Return a floating tensor moved by a few roundings; anything else as it is."""
     if not isinstance(value, torch.Tensor) or not value.is_floating_point():
         return value
     noise = torch.rand(value.shape, generator=generator, dtype=torch.float64) * 2 - 1
@@ -50,12 +53,12 @@ def jittered(value: Any, generator: torch.Generator) -> Any:
 
 
 def perturbed_copy(module: torch.nn.Module, given: Any, number: int) -> tuple[torch.nn.Module, Any]:
-    """Return a copy of a model and its arguments, inputs and parameters a few roundings off.
+    """Return a copy of a model and its arguments, inputs and parameters moved by a few roundings.
 
     Args:
         module: the model.
         given: its arguments, nested.
-        number: which of several such copies.
+        number: which of several such copies; seeds the noise.
 
     Raises:
         ParityError: the model cannot be copied.
@@ -68,5 +71,5 @@ def perturbed_copy(module: torch.nn.Module, given: Any, number: int) -> tuple[to
 
 
 def detached_clones(value: Any) -> Any:
-    """Return nested containers with a copy of every tensor, outside of any graph of gradients."""
+    """Return nested containers with a copy of every tensor, detached from autograd."""
     return tree_map(lambda v: v.detach().clone() if isinstance(v, torch.Tensor) else v, value)

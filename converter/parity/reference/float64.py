@@ -1,4 +1,4 @@
-"""Run a PyTorch model in float64, the model's own casts and constants included."""
+"""Run a torch model in float64, including the casts and constants in its code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def as_float64(value: Any) -> Any:
 def float64_copy(module: torch.nn.Module) -> torch.nn.Module:
     """Return a copy of a module with parameters, buffers and plain tensor attributes in float64.
 
-    In eval mode. What is widened is not copied in its own dtype before.
+    In eval mode. Tensors are widened as they are copied, so that they are in memory only once.
 
     Raises:
         ParityError: it cannot be copied.

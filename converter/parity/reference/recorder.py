@@ -1,9 +1,13 @@
-"""The runs of a PyTorch model that a reference is made of, and what its submodules see in them."""
+"""Run a torch model in its own dtype and in float64, and record what its submodules compute.
+
+Submodules are also run *alone* in float64, on the inputs they had in the model's own dtype: what
+they lose then is their own rounding, and not what earlier layers lost.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,16 +18,16 @@ from torch.utils._pytree import tree_map, tree_map_only
 from mlxport.converter.errors import ParityError
 from mlxport.converter.parity.reference.copies import detached_clones, eval_copy
 from mlxport.converter.parity.reference.float64 import as_float64, float64_copy, in_float64
-from mlxport.converter.parity.reference.kept_values import (
-    Kept,
-    bits,
-    joined,
+from mlxport.converter.parity.reference.recorded_values import (
+    RecordedCall,
+    RecordedTensor,
+    raw_copy,
+    reference_values,
     tensors,
     torch_dtype_name,
 )
-from mlxport.converter.parity.reference.same_tensors import Known, same
-from mlxport.converter.parity.reference.torch_calls import Made, OnCall
 from mlxport.converter.parity.reference.torch_draws import TorchDraws
+from mlxport.converter.parity.reference.unchanged_tensors import UnchangedTensors, same_tensors
 from mlxport.converter.parity.verdict.reference_data import Call, sample_indices
 from mlxport.converter.plan.structure import Signature
 from mlxport.converter.plan.tensor import Tensor
@@ -34,17 +38,19 @@ from mlxport.converter.torch_model.read_structure import signature_of
 
 _logger = logging.getLogger(__name__)
 
+OnCall = Callable[[RecordedCall], None]
+
 
 class Recorder:
-    """The two runs of one model, and what they leave.
+    """The two runs of one model, and what was recorded in them.
 
     Attributes:
-        inputs: the tensors the model was given.
-        own_outputs: the model's results in its own dtype.
-        exact_outputs: the same in float64; empty where that failed.
+        inputs: the model's input tensors.
+        native_outputs: the model's results in its own dtype.
+        float64_outputs: the same in float64; empty where that run failed.
         fallback: why it failed, or empty.
         draws: the random numbers the model drew.
-        signature: what the model takes and gives.
+        signature: how the model's arguments and results are nested.
     """
 
     def __init__(
@@ -59,77 +65,79 @@ class Recorder:
         self.module, self.given, self.since = module, given, since
         self.paths = list(dict.fromkeys([*since.values(), *canonical.values()]))
         self.sample, self.seed = sample, seed
-        self.dtype = _own_dtype(module, given)
-        self.inputs = tuple(bits(leaf) for leaf in tensors(given))
+        self.dtype = _model_dtype(module, given)
+        self.inputs = tuple(raw_copy(leaf) for leaf in tensors(given))
         self.draws = TorchDraws()
-        self.own_outputs: list[Kept] = []
+        self.native_outputs: list[RecordedTensor] = []
         self.signature: Signature | None = None
-        self.own_calls: list[Made] = []
+        self.native_calls: list[RecordedCall] = []
         self.fallback = ""
-        self.exact: torch.nn.Module | None = None
-        self.exact_outputs: list[Kept] = []
-        self.exact_calls: dict[tuple[str, int], list[Kept]] = {}
-        self.begun = 0
-        self.frames: list[Known] = []  # of the calls that are going on, the outermost first
-        self.fed: list[torch.Tensor] = []  # copies of what the model was given, if kept
-        self.alone: dict[tuple[str, int], list[Kept]] = {}
+        self.float64_module: torch.nn.Module | None = None
+        self.float64_outputs: list[RecordedTensor] = []
+        self.float64_calls: dict[tuple[str, int], list[RecordedTensor]] = {}
+        self.begun = 0  # calls that have begun in the present run
+        self.frames: list[UnchangedTensors] = []  # of the calls under way, the outermost first
+        self.input_copies: list[torch.Tensor] = []  # of the model's inputs, if inputs are recorded
+        self.alone: dict[tuple[str, int], list[RecordedTensor]] = {}
         self.raw: dict[int, tuple[torch.Tensor, Tensor]] = {}
 
     @stage("own dtype")
-    def run_own(self, keep_inputs: bool) -> None:
+    def run_native(self, with_inputs: bool) -> None:
         """Run in the model's own dtype; the random numbers are drawn in this run."""
-        with self.draws.recorded():
-            result = self._run(
-                eval_copy(self.module), self.given, self.own_calls.append, keep_inputs
-            )
+        with self.draws.recording():
+            model = eval_copy(self.module)
+            result = self._run(model, self.given, self.native_calls.append, with_inputs)
         self.signature = signature_of(self.module, self.given, result)
-        self.own_outputs = [Kept(leaf) for leaf in tensors(result)]
+        self.native_outputs = [RecordedTensor(leaf) for leaf in tensors(result)]
 
     @stage("float64")
-    def run_exact(self) -> None:
+    def run_float64(self) -> None:
         """Run in float64; where that fails, note why and keep what was computed before."""
-        own = {(made.path, made.number): made for made in self.own_calls}
+        native = {(call.path, call.number): call for call in self.native_calls}
 
-        def on_call(made: Made) -> None:
-            key = made.path, made.number
-            self.exact_calls[key] = made.outputs
-            if key in own and self._same(made, own[key]):
-                self.alone[key] = made.outputs
+        def on_call(call: RecordedCall) -> None:
+            key = call.path, call.number
+            self.float64_calls[key] = call.outputs
+            if key in native and self._same_inputs(call, native[key]):
+                self.alone[key] = call.outputs
 
         try:
-            # where only the whole fails, its modules may still run alone
-            exact = self.exact = float64_copy(self.module)
+            # where only the whole model fails, its modules may still run alone
+            model = self.float64_module = float64_copy(self.module)
             with in_float64(), self.draws.replayed():
-                result = self._run(exact, tree_map(as_float64, self.given), on_call)
+                result = self._run(model, tree_map(as_float64, self.given), on_call)
         except ParityError:
             raise
         except Exception as error:  # whatever the model's code raises when its dtype is another
-            self.fallback = f"float64 failed: {type(error).__name__}: {error}".splitlines()[0]
             _logger.debug("the model does not run in float64", exc_info=True)
+            self.fallback = f"float64 failed: {type(error).__name__}: {error}".splitlines()[0]
             return
-        self.exact_outputs = [Kept(leaf) for leaf in tensors(result)]
+        self.float64_outputs = [RecordedTensor(leaf) for leaf in tensors(result)]
 
     def calls(self) -> Iterator[Call]:
-        """Join the values of the two runs, and run in float64 alone what was given its inputs."""
+        """Join the values of the two runs; run alone, in float64, the calls whose inputs are known.
+
+        Recorded calls are dropped one by one, so that their values need not stay in memory twice.
+        """
         first: dict[tuple[str, int], CallArguments | None] = {}
-        while self.own_calls:
-            made = self.own_calls[0]
-            path, number, given = made.path, made.number, made.given
+        while self.native_calls:
+            native = self.native_calls[0]
+            path, number, given = native.path, native.number, native.given
             if path in self.since.values():
                 first[path, number] = given
-                self.own_calls.pop(0)
+                self.native_calls.pop(0)
                 continue
             begin = self.since.get(path, path)
             if begin != path:
                 given = first.pop((begin, number))
-            outputs = joined(made.outputs, self.exact_calls.get((path, number), []))
-            call = Call(path, number, outputs, draws=made.draws)
+            outputs = reference_values(native.outputs, self.float64_calls.get((path, number), []))
+            call = Call(path, number, outputs, draws=native.draws)
             if given is not None:
                 named = bound_arguments(self.module.get_submodule(begin), *given)
                 inputs = tuple(self._raw(leaf) for leaf in tensors(named))
-                alone = joined(made.outputs, self._exact_alone(made, given))
+                alone = reference_values(native.outputs, self._float64_alone(native, given))
                 call = replace(call, inputs=inputs, alone=alone)
-            self.own_calls.pop(0)
+            self.native_calls.pop(0)
             yield call
 
     def _run(
@@ -137,19 +145,20 @@ class Recorder:
         module: torch.nn.Module,
         given: CallArguments,
         on_call: OnCall,
-        keep_inputs: bool = False,
+        with_inputs: bool = False,
     ) -> Any:
         args, kwargs = detached_clones(given)
-        if keep_inputs:
-            self.fed = tensors(detached_clones(given))
-        known = Known(tensors((args, kwargs)), self.fed) if self.fed else None
-        self.frames = [known] if known and keep_inputs else []
+        if with_inputs:
+            self.input_copies = tensors(detached_clones(given))
+        copies = self.input_copies
+        known = UnchangedTensors(tensors((args, kwargs)), copies) if copies else None
+        self.frames = [known] if known and with_inputs else []
         with ExitStack() as stack:
             stack.enter_context(self._random_state())
             stack.enter_context(every_module_called())
             stack.enter_context(torch.no_grad())
             for path in self.paths:
-                stack.enter_context(self._hooked(module, path, on_call, keep_inputs, known))
+                stack.enter_context(self._hooked(module, path, on_call, with_inputs, known))
             torch.manual_seed(self.seed)
             return module(*args, **kwargs)
 
@@ -159,8 +168,8 @@ class Recorder:
         module: torch.nn.Module,
         path: str,
         on_call: OnCall,
-        keep_inputs: bool = False,
-        known: Known | None = None,
+        with_inputs: bool = False,
+        known: UnchangedTensors | None = None,
     ) -> Iterator[None]:
         """Report every call of a submodule, with its arguments as they were before it ran."""
         submodule = module.get_submodule(path)
@@ -169,19 +178,20 @@ class Recorder:
         number = 0
 
         def before(_: torch.nn.Module, args: Any, kwargs: Any) -> None:
-            taken = tensors((args, kwargs))
-            labels = tuple(known.label(tensor) for tensor in taken) if known else ()
-            given = self._given(args, kwargs) if keep_inputs else None
+            leaves = tensors((args, kwargs))
+            labels = tuple(known.label(tensor) for tensor in leaves) if known else ()
+            given = self._copied_arguments(args, kwargs) if with_inputs else None
             waiting.append((given, labels, self.draws.position, self.begun))
             self.begun += 1
 
         def after(_: torch.nn.Module, args: Any, kwargs: Any, result: Any) -> None:
             nonlocal number
             given, labels, start, begun = waiting.pop()
-            if keep_inputs:
+            if with_inputs:
                 self.frames.pop()
             draws, span = (start, self.draws.position), (begun, self.begun)
-            on_call(Made(path, number, given, draws, self._kept(result), span, labels))
+            outputs = self._sampled(result)
+            on_call(RecordedCall(path, number, given, draws, outputs, span, labels))
             number += 1
 
         hooks = [
@@ -194,7 +204,7 @@ class Recorder:
             for hook in hooks:
                 hook.remove()
 
-    def _given(self, args: Any, kwargs: Any) -> CallArguments:
+    def _copied_arguments(self, args: Any, kwargs: Any) -> CallArguments:
         """Return a copy of a call's arguments, and open its frame."""
 
         def copy(tensor: torch.Tensor) -> torch.Tensor:
@@ -203,75 +213,84 @@ class Recorder:
             return tensor.detach().clone() if known is None else known
 
         given: CallArguments = tree_map_only(torch.Tensor, copy, (args, kwargs))
-        self.frames.append(Known(tensors((args, kwargs)), tensors(given)))
+        self.frames.append(UnchangedTensors(tensors((args, kwargs)), tensors(given)))
         return given
 
     def _raw(self, tensor: torch.Tensor) -> Tensor:
-        """Return a copy that was kept as raw storage, the same for each of its uses."""
+        """Return a recorded input as raw storage, the same object for each of its uses."""
         _, raw = self.raw.setdefault(id(tensor), (tensor, tensor_from_torch(tensor)))
         return raw
 
     @stage("float64, alone")
-    def _exact_alone(self, made: Made, given: CallArguments) -> list[Kept]:
-        """Return what one module gives in float64 for what it is fed in its own dtype.
+    def _float64_alone(self, call: RecordedCall, given: CallArguments) -> list[RecordedTensor]:
+        """Return what one module computes in float64 from its inputs in the model's own dtype.
 
-        Where a call around it was fed the same, that one runs, and tells of all within it.
+        Where a call around it had the same inputs, that one is run, which gives the results of all
+        such calls inside it at once.
         """
-        key = made.path, made.number
-        if key not in self.alone and made.path not in self.since:
-            around = [one for one in self.own_calls if self._shows(one, made)]
-            outer = min(around, key=lambda one: one.span, default=made)
-            if outer is not made and (outer.path, outer.number) not in self.alone:
+        key = call.path, call.number
+        if key not in self.alone and call.path not in self.since:
+            around = [outer for outer in self.native_calls if self._passes_inputs_to(outer, call)]
+            outer = min(around, key=lambda one: one.span, default=call)
+            if outer is not call and (outer.path, outer.number) not in self.alone:
                 self.alone[outer.path, outer.number] = self._run_alone(outer, outer.given)
         if key not in self.alone:
-            self.alone[key] = self._run_alone(made, given)
+            self.alone[key] = self._run_alone(call, given)
         return self.alone.pop(key)
 
-    def _shows(self, outer: Made, made: Made) -> bool:
-        """Tell whether a call of a module in float64 alone is one of the calls within it, too."""
-        if not made.within(outer) or outer.path in self.since:
+    def _passes_inputs_to(self, outer: RecordedCall, call: RecordedCall) -> bool:
+        """Tell whether a call is inside another one and has only inputs of that one."""
+        if not call.within(outer) or outer.path in self.since:
             return False
-        held = {id(tensor) for tensor in tensors(outer.given)}
-        given = tensors(made.given)
-        return bool(given) and held.issuperset(map(id, given))
+        passed = {id(tensor) for tensor in tensors(outer.given)}
+        given = tensors(call.given)
+        return bool(given) and passed.issuperset(map(id, given))
 
-    def _run_alone(self, made: Made, given: CallArguments | None) -> list[Kept]:
-        """Run one module, with the one judged with it, in float64; note what it shows within."""
-        if self.exact is None or given is None:
+    def _run_alone(self, call: RecordedCall, given: CallArguments | None) -> list[RecordedTensor]:
+        """Run one module in float64; record the calls inside it that have the same inputs, too.
+
+        A module that is judged together with the one before it (``since``) runs after that one.
+        """
+        if self.float64_module is None or given is None:
             return []
         args, kwargs = tree_map(as_float64, given)
-        known = Known(tensors((args, kwargs)), tensors(given))
-        inside: dict[str, list[Made]] = {}
-        for call in sorted(self.own_calls, key=lambda one: one.span):
-            if call.within(made) and call.path not in self.since:
-                inside.setdefault(call.path, []).append(call)
+        known = UnchangedTensors(tensors((args, kwargs)), tensors(given))
+        inside: dict[str, list[RecordedCall]] = {}
+        for inner in sorted(self.native_calls, key=lambda one: one.span):
+            if inner.within(call) and inner.path not in self.since:
+                inside.setdefault(inner.path, []).append(inner)
 
-        def on_call(found: Made) -> None:
+        def on_call(found: RecordedCall) -> None:
             calls = inside[found.path]
-            if found.number < len(calls) and self._same(found, calls[found.number]):
+            if found.number < len(calls) and self._same_inputs(found, calls[found.number]):
                 self.alone[found.path, calls[found.number].number] = found.outputs
 
         with ExitStack() as stack:
             stack.enter_context(self._random_state())
             stack.enter_context(in_float64())
             for path in inside:
-                hooked = self._hooked(self.exact, path, on_call, known=known)
+                hooked = self._hooked(self.float64_module, path, on_call, known=known)
                 stack.enter_context(hooked)
             try:
-                with self.draws.replayed(*made.draws):
-                    if first := self.since.get(made.path):
-                        args, kwargs = (self.exact.get_submodule(first)(*args, **kwargs),), {}
-                    result = self.exact.get_submodule(made.path)(*args, **kwargs)
-            except Exception:  # state left by the run before; its own value stands in
-                _logger.debug("%s does not run alone in float64", made.path, exc_info=True)
+                with self.draws.replayed(*call.draws):
+                    if first := self.since.get(call.path):
+                        args = (self.float64_module.get_submodule(first)(*args, **kwargs),)
+                        kwargs = {}
+                    result = self.float64_module.get_submodule(call.path)(*args, **kwargs)
+            except Exception:  # state left by the run before; the native value takes its place
+                _logger.debug("%s does not run alone in float64", call.path, exc_info=True)
                 return []
-        return self._kept(result)
+        return self._sampled(result)
 
-    def _same(self, found: Made, own: Made) -> bool:
-        """Tell whether a call in float64 was fed just what the one in the own dtype was."""
-        return found.path not in self.since and same(found.labels, tensors(own.given))
+    def _same_inputs(self, float64: RecordedCall, native: RecordedCall) -> bool:
+        """Tell whether a call in float64 had just the inputs of the one in the model's own dtype.
 
-    def _kept(self, result: Any) -> list[Kept]:
+        It has them where they are the model's inputs, passed on unchanged.
+        """
+        given = tensors(native.given)
+        return float64.path not in self.since and same_tensors(float64.labels, given)
+
+    def _sampled(self, result: Any) -> list[RecordedTensor]:
         leaves = tensors(result)
         # what small tensors of one result leave of the sample, the large ones share
         share, left = self.sample, len(leaves)
@@ -280,7 +299,7 @@ class Recorder:
             sizes[place] = min(leaf.numel(), max(share // left, 1))
             share, left = share - sizes[place], left - 1
         return [
-            Kept(leaf, sample_indices(leaf.numel(), sizes[place], self.seed))
+            RecordedTensor(leaf, sample_indices(leaf.numel(), sizes[place], self.seed))
             for place, leaf in enumerate(leaves)
         ]
 
@@ -289,7 +308,7 @@ class Recorder:
         return torch.random.fork_rng([device for device in devices if device.type == "cuda"])
 
 
-def _own_dtype(module: torch.nn.Module, given: CallArguments) -> str:
+def _model_dtype(module: torch.nn.Module, given: CallArguments) -> str:
     for tensor in [*module.parameters(), *module.buffers(), *tensors(given)]:
         if tensor.is_floating_point() or tensor.is_complex():
             return torch_dtype_name(tensor.dtype)

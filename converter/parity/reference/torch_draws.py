@@ -1,4 +1,4 @@
-"""Random numbers PyTorch draws while a model runs: recorded once, given back in every other run.
+"""Record the random numbers PyTorch draws while a model runs, and replay them in further runs.
 
 What is recorded is the standard draw (a normal of mean 0 and deviation 1, a uniform from 0 to 1)
 and not what the model makes of it, so that mean, deviation, bounds and probabilities are computed
@@ -21,7 +21,7 @@ from mlxport.converter.parity.verdict.reference_data import Draw
 _HALF = (torch.float16, torch.bfloat16)
 
 _OpArguments = Mapping[str, Any]
-# makes a standard draw: of a shape, in the dtype named second
+# makes a standard draw of a shape, rounded to a dtype
 DrawNumbers = Callable[[Sequence[int], torch.dtype], torch.Tensor]
 
 
@@ -29,32 +29,32 @@ class TorchDraws:
     """The random draws of one run of a model, in the order of execution."""
 
     def __init__(self) -> None:
-        self.made: list[Draw] = []
-        self._next: int | None = None  # the draw to give back; None while recording
+        self.recorded: list[Draw] = []
+        self._next: int | None = None  # number of the draw to replay next; None while recording
 
     @property
     def position(self) -> int:
         """How many draws the present run has made."""
-        return len(self.made) if self._next is None else self._next
+        return len(self.recorded) if self._next is None else self._next
 
     @contextmanager
-    def recorded(self) -> Iterator[None]:
+    def recording(self) -> Iterator[None]:
         """Let PyTorch draw, and record what it draws.
 
         Raises:
-            ParityError: it draws by an op whose draws cannot be given back.
+            ParityError: it draws by an op whose draws cannot be replayed.
         """
         with _Sampling(self):
             yield
 
     @contextmanager
     def replayed(self, start: int = 0, stop: int | None = None) -> Iterator[None]:
-        """Give the recorded draws (those from ``start`` to ``stop``) back in their order.
+        """Answer with the recorded draws (from ``start`` to before ``stop``), in their order.
 
         Raises:
             ParityError: the run draws others, more or fewer.
         """
-        stop = len(self.made) if stop is None else stop
+        stop = len(self.recorded) if stop is None else stop
         self._next = start
         try:
             with _Sampling(self):
@@ -82,9 +82,9 @@ class TorchDraws:
         if self._next is None:
             values = make(like.shape, dtype).double()
             name = str(dtype).removeprefix("torch.")
-            self.made.append(Draw(kind, tuple(like.shape), name, values.numpy()))
+            self.recorded.append(Draw(kind, tuple(like.shape), name, values.numpy()))
             return values.to(like.device)
-        draw = self.made[self._next] if self._next < len(self.made) else None
+        draw = self.recorded[self._next] if self._next < len(self.recorded) else None
         self._next += 1
         if draw is None or (draw.kind, draw.shape) != (kind, tuple(like.shape)):
             first = "nothing" if draw is None else f"{draw.kind} {draw.shape}"
@@ -98,12 +98,12 @@ class TorchDraws:
     def nudge(self, number: int, values: torch.Tensor) -> None:
         """Replace the numbers of a draw while recording."""
         if self._next is None:
-            draw = self.made[number]
-            self.made[number] = Draw(draw.kind, draw.shape, draw.dtype, values.cpu().numpy())
+            draw = self.recorded[number]
+            self.recorded[number] = Draw(draw.kind, draw.shape, draw.dtype, values.cpu().numpy())
 
 
 class _Sampling(TorchDispatchMode):
-    """Fill what a random op gives from the draws."""
+    """Let random ops take their numbers from `TorchDraws`."""
 
     def __init__(self, draws: TorchDraws) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -118,12 +118,14 @@ class _Sampling(TorchDispatchMode):
         sample = _SAMPLES.get(func.overloadpacket.__name__.removesuffix("_"))
         if sample is None:
             return _undrawn(func, args, kwargs)
-        given = _arguments(func, args, kwargs)
-        held = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in given.items()}
-        made = func(*args, **kwargs)  # its own checks, shape, dtype and memory format
-        if made.is_complex():
+        arguments = {
+            name: value.clone() if isinstance(value, torch.Tensor) else value
+            for name, value in _arguments(func, args, kwargs).items()
+        }
+        result = func(*args, **kwargs)  # PyTorch's checks, shape, dtype and memory format
+        if result.is_complex():
             raise ParityError("PyTorch draws complex random numbers, which parity cannot replay.")
-        return made.copy_(sample(self.draws, made, held))
+        return result.copy_(sample(self.draws, result, arguments))
 
 
 def _undrawn(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
@@ -165,53 +167,53 @@ def _wide(value: Any) -> Any:
     return value.double() if isinstance(value, torch.Tensor) else value
 
 
-def _normal(draws: TorchDraws, made: torch.Tensor, given: _OpArguments) -> torch.Tensor:
-    drawn: torch.Tensor = draws.take("normal", made, made.dtype, _rounded(torch.randn))
-    result: torch.Tensor = drawn * _wide(given.get("std", 1)) + _wide(given.get("mean", 0))
-    return result
+def _normal(draws: TorchDraws, result: torch.Tensor, given: _OpArguments) -> torch.Tensor:
+    drawn: torch.Tensor = draws.take("normal", result, result.dtype, _rounded(torch.randn))
+    values: torch.Tensor = drawn * _wide(given.get("std", 1)) + _wide(given.get("mean", 0))
+    return values
 
 
-def _uniform(draws: TorchDraws, made: torch.Tensor, given: _OpArguments) -> torch.Tensor:
+def _uniform(draws: TorchDraws, result: torch.Tensor, given: _OpArguments) -> torch.Tensor:
     low, high = float(given.get("from", 0)), float(given.get("to", 1))
-    drawn: torch.Tensor = draws.take("uniform", made, made.dtype, _uniform_numbers)
+    drawn: torch.Tensor = draws.take("uniform", result, result.dtype, _uniform_numbers)
     return low + (high - low) * drawn
 
 
-def _exponential(draws: TorchDraws, made: torch.Tensor, given: _OpArguments) -> torch.Tensor:
-    dtype = torch.float32 if made.dtype in _HALF else made.dtype
-    drawn: torch.Tensor = draws.take("uniform", made, dtype, _uniform_numbers)
+def _exponential(draws: TorchDraws, result: torch.Tensor, given: _OpArguments) -> torch.Tensor:
+    dtype = torch.float32 if result.dtype in _HALF else result.dtype
+    drawn: torch.Tensor = draws.take("uniform", result, dtype, _uniform_numbers)
     return -torch.log1p(-drawn) / float(given["lambd"])
 
 
-def _randint(draws: TorchDraws, made: torch.Tensor, given: _OpArguments) -> torch.Tensor:
+def _randint(draws: TorchDraws, result: torch.Tensor, given: _OpArguments) -> torch.Tensor:
     low = given.get("low", given.get("from", 0))
     high = given.get("high", given.get("to"))
     if not isinstance(high, int) or not isinstance(low, int):
         raise ParityError("PyTorch draws integers without a bound, which parity cannot replay.")
-    parts = draws.take("randint", made, torch.float64, _uniform_numbers)
+    parts = draws.take("randint", result, torch.float64, _uniform_numbers)
     return low + torch.floor(parts * (high - low))
 
 
-def _bernoulli(draws: TorchDraws, made: torch.Tensor, given: _OpArguments) -> torch.Tensor:
+def _bernoulli(draws: TorchDraws, result: torch.Tensor, given: _OpArguments) -> torch.Tensor:
     p = given["self"] if given.get("p") is None else given["p"]
-    p = torch.as_tensor(_wide(p), dtype=torch.float64, device=made.device).expand(made.shape)
+    p = torch.as_tensor(_wide(p), dtype=torch.float64, device=result.device).expand(result.shape)
     number = draws.position
-    parts = draws.take("bernoulli", made, torch.float64, _uniform_numbers)
+    parts = draws.take("bernoulli", result, torch.float64, _uniform_numbers)
     # A probability that rounds another way must not draw another number.
-    gap = _gap(made.dtype)
+    gap = _gap(result.dtype)
     below = torch.minimum(parts, p - torch.clamp(p / 2, max=gap))
     above = torch.maximum(parts, p + torch.clamp((1 - p) / 2, max=gap))
     draws.nudge(number, torch.where(parts < p, below, above))
     return parts < p
 
 
-def _multinomial(draws: TorchDraws, made: torch.Tensor, given: _OpArguments) -> torch.Tensor:
+def _multinomial(draws: TorchDraws, result: torch.Tensor, given: _OpArguments) -> torch.Tensor:
     p = given["self"].double()
     if given["num_samples"] > 1 and not given["replacement"]:
         noise = draws.take("gumbel", p, torch.float32, _gumbel_numbers)
         return torch.topk(p.log() + noise, given["num_samples"]).indices
     number = draws.position
-    parts = draws.take("categorical", made, torch.float64, _uniform_numbers)
+    parts = draws.take("categorical", result, torch.float64, _uniform_numbers)
     edges = (p / p.sum(-1, keepdim=True)).cumsum(-1)
     chosen = torch.searchsorted(edges, parts, right=True).clamp(max=p.shape[-1] - 1)
     upper = edges.gather(-1, chosen)
@@ -221,8 +223,8 @@ def _multinomial(draws: TorchDraws, made: torch.Tensor, given: _OpArguments) -> 
     return chosen
 
 
-def _randperm(draws: TorchDraws, made: torch.Tensor, given: _OpArguments) -> torch.Tensor:
-    return torch.argsort(draws.take("permutation", made, torch.float64, _uniform_numbers))
+def _randperm(draws: TorchDraws, result: torch.Tensor, given: _OpArguments) -> torch.Tensor:
+    return torch.argsort(draws.take("permutation", result, torch.float64, _uniform_numbers))
 
 
 def _gap(dtype: torch.dtype) -> float:

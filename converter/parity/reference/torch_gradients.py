@@ -1,4 +1,4 @@
-"""Run PyTorch's autograd on a model and record the gradients: in its own dtype and in float64."""
+"""Record the gradients PyTorch's autograd gives: in the model's own dtype and in float64."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from torch.utils._pytree import tree_map
 from mlxport.converter.errors import ParityError
 from mlxport.converter.parity.reference.copies import detached_clones, eval_copy, perturbed_copy
 from mlxport.converter.parity.reference.float64 import as_float64, float64_copy, in_float64
-from mlxport.converter.parity.reference.kept_values import Kept, bits, joined, tensors
+from mlxport.converter.parity.reference.recorded_values import (
+    RecordedTensor,
+    raw_copy,
+    reference_values,
+    tensors,
+)
 from mlxport.converter.parity.reference.torch_draws import TorchDraws
 from mlxport.converter.parity.verdict.reference_data import Gradients, Reference, ReferenceValue
 from mlxport.converter.plan.torch_tensor import tensor_to_torch
@@ -34,8 +39,8 @@ def record_gradients(
 ) -> Gradients:
     """Differentiate a model twice, in its own dtype and in float64.
 
-    In eval mode, on copies, with the random draws of the reference: nothing is changed. Parameters
-    that are frozen have gradients too. One that the outputs do not depend on has a gradient of 0.
+    In eval mode, on copies, with the random draws of the reference: the model is left unchanged.
+    Frozen parameters get gradients too. One that the outputs do not depend on has a gradient of 0.
 
     Args:
         module: the model the reference was recorded of.
@@ -51,7 +56,7 @@ def record_gradients(
     """
     run = _Differentiation(in_order(module, args, kwargs), reference)
     try:
-        own = run.of(eval_copy(module))
+        native = run.of(eval_copy(module))
     except ParityError:
         raise
     except Exception as error:  # whatever the model's code or autograd raises
@@ -59,14 +64,18 @@ def record_gradients(
         return Gradients(
             obstacle=f"PyTorch fails to differentiate: {type(error).__name__}: {error}"
         )
-    if isinstance(own, str):
-        return Gradients(obstacle=own)
-    exact = run.in_float64(module) or own
-    inputs = [joined(o, e)[0] if o else None for o, e in zip(own.inputs, exact.inputs, strict=True)]
+    if isinstance(native, str):
+        return Gradients(obstacle=native)
+    exact = run.in_float64(module) or native
+    inputs = [
+        reference_values(o, e)[0] if o else None
+        for o, e in zip(native.inputs, exact.inputs, strict=True)
+    ]
     parameters = {
-        name: joined([kept], [exact.parameters[name]])[0] for name, kept in own.parameters.items()
+        name: reference_values([recorded], [exact.parameters[name]])[0]
+        for name, recorded in native.parameters.items()
     }
-    factors = tuple(None if factor is None else bits(factor) for factor in run.factors)
+    factors = tuple(None if factor is None else raw_copy(factor) for factor in run.factors)
     return Gradients(factors, tuple(inputs), parameters)
 
 
@@ -78,7 +87,7 @@ def perturbed_gradients(
     reference: Reference,
     gradients: Gradients,
 ) -> Gradients:
-    """Differentiate a model a few times more, on values that are a few roundings off.
+    """Differentiate a model a few times more, inputs and parameters moved by a few roundings.
 
     A gradient jumps where rounding decides on which side of a kink a value lies (0 of a ReLU, two
     almost equal values in a window). How far it then moves, no single run can tell.
@@ -88,10 +97,10 @@ def perturbed_gradients(
         args: as there.
         kwargs: as there.
         reference: as there.
-        gradients: what that gave.
+        gradients: its result.
 
     Returns:
-        The gradients with, as PyTorch's own, each time the run farthest from the reference.
+        The gradients, the native value of each from the run farthest from the reference.
     """
     run = _Differentiation(in_order(module, args, kwargs), reference)
     run.factors = [None if f is None else tensor_to_torch(f) for f in gradients.factors]
@@ -101,7 +110,10 @@ def perturbed_gradients(
         if isinstance(found, str):
             break
         pairs = zip(inputs, found.inputs, strict=True)
-        inputs = [_farther(value, kept[0]) if value and kept else value for value, kept in pairs]
+        inputs = [
+            _farther(value, recorded[0]) if value and recorded else value
+            for value, recorded in pairs
+        ]
         parameters = {name: _farther(v, found.parameters[name]) for name, v in parameters.items()}
     return replace(gradients, inputs=tuple(inputs), parameters=parameters)
 
@@ -110,8 +122,8 @@ def perturbed_gradients(
 class _Found:
     """The gradients of one run; of each input a list of one, or of none."""
 
-    inputs: list[list[Kept]]
-    parameters: dict[str, Kept]
+    inputs: list[list[RecordedTensor]]
+    parameters: dict[str, RecordedTensor]
 
 
 class _Differentiation:
@@ -120,7 +132,7 @@ class _Differentiation:
     def __init__(self, given: CallArguments, reference: Reference) -> None:
         self.given, self.seed = given, reference.seed
         self.draws = TorchDraws()
-        self.draws.made = list(reference.draws)
+        self.draws.recorded = list(reference.draws)
         self.factors: list[torch.Tensor | None] = []
 
     def of(self, module: torch.nn.Module) -> _Found | str:
@@ -129,7 +141,7 @@ class _Differentiation:
             return self._run(module, self.given)
 
     def perturbed(self, module: torch.nn.Module, number: int) -> _Found | str:
-        """Return the gradients where inputs and parameters are a few roundings off."""
+        """Return the gradients with inputs and parameters moved by a few roundings."""
         moved, given = perturbed_copy(module, self.given, number)
         with self.draws.replayed():
             return self._run(moved, given)
@@ -165,29 +177,32 @@ class _Differentiation:
             ]
             if not pairs:
                 return "in PyTorch no output depends differentiably on an input or a parameter"
-            asked = [*named.values(), *(leaf for leaf in inputs if leaf is not None)]
+            wanted = [*named.values(), *(leaf for leaf in inputs if leaf is not None)]
             found: Sequence[torch.Tensor | None] = torch.autograd.grad(
                 [output for output, _ in pairs],
-                asked,
+                wanted,
                 [factor for _, factor in pairs],
                 allow_unused=True,
             )
         filled = iter(
-            Kept(torch.zeros_like(tensor) if gradient is None else gradient)
-            for tensor, gradient in zip(asked, found, strict=True)
+            RecordedTensor(torch.zeros_like(tensor) if gradient is None else gradient)
+            for tensor, gradient in zip(wanted, found, strict=True)
         )
         parameters = {name: next(filled) for name in named}
         return _Found([[] if leaf is None else [next(filled)] for leaf in inputs], parameters)
 
 
-def _farther(value: ReferenceValue, kept: Kept) -> ReferenceValue:
-    """Return the value with what a further run gave as PyTorch's own, where that is farther off."""
-    before, now = (np.abs(own - value.reference).max(initial=0) for own in (value.own, kept.values))
-    return replace(value, own=kept.values) if np.isfinite(now) and now > before else value
+def _farther(value: ReferenceValue, recorded: RecordedTensor) -> ReferenceValue:
+    """Return the value with the native one of a further run, where that is farther off."""
+    before, now = (
+        np.abs(values - value.reference).max(initial=0)
+        for values in (value.native, recorded.values)
+    )
+    return replace(value, native=recorded.values) if np.isfinite(now) and now > before else value
 
 
 def _tracked(leaf: Any, inputs: list[torch.Tensor | None]) -> Any:
-    """Return an argument for the model, and note the tensor its gradient is asked of."""
+    """Return an argument for the model, and note the tensor whose gradient is wanted."""
     if not isinstance(leaf, torch.Tensor):
         return leaf
     if not leaf.is_floating_point():

@@ -1,6 +1,7 @@
-"""What a torch model is called with besides the example: other kinds of inputs, other batch sizes.
+"""Further calls of a torch model besides the example: other kinds of inputs, other batch sizes.
 
-Everything is made of the example, so that indices stay ones the model knows and masks stay masks.
+Their inputs are derived from the example's, so that indices stay ones the model knows and masks
+stay masks.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from torch.utils._pytree import tree_map
 
 from mlxport.converter.errors import OptionsError
 from mlxport.converter.parity.reference.copies import perturbed_copy
-from mlxport.converter.parity.reference.kept_values import Kept, tensors
-from mlxport.converter.parity.reference.reference import record_own, record_reference
+from mlxport.converter.parity.reference.record_reference import record_native, record_reference
+from mlxport.converter.parity.reference.recorded_values import RecordedTensor, tensors
 from mlxport.converter.parity.verdict.precision import PRECISIONS
 from mlxport.converter.parity.verdict.reference_data import NumpyArray, Reference, ReferenceValue
 from mlxport.converter.torch_model.calls import CallArguments
@@ -27,7 +28,7 @@ _logger = logging.getLogger(__name__)
 # powers of two, so that they are the same number in every dtype
 _SEED = 20210  # another than people take for the example
 _LARGE, _EVERY = 1024.0, 16
-_MOVES = 2  # runs that tell how far rounding moves the values
+_PERTURBED_RUNS = 2  # that tell how far rounding moves the values
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ class Trials:
         for number, kind in enumerate(self.kinds):
             if floating or kind in _OF_INDICES:
                 generator = torch.Generator().manual_seed(_SEED + number)
-                made = tree_map(lambda leaf, k=kind, g=generator: _made(leaf, k, g), given)
-                yield Trial(f"{kind} inputs", made)
+                inputs = tree_map(lambda leaf, k=kind, g=generator: _input(leaf, k, g), given)
+                yield Trial(f"{kind} inputs", inputs)
 
 
 def batched(given: CallArguments, size: int, moves: Sequence[bool]) -> CallArguments:
@@ -112,7 +113,7 @@ def batched(given: CallArguments, size: int, moves: Sequence[bool]) -> CallArgum
     return found
 
 
-def _made(leaf: Any, kind: str, generator: torch.Generator) -> Any:
+def _input(leaf: Any, kind: str, generator: torch.Generator) -> Any:
     if not isinstance(leaf, torch.Tensor) or not leaf.numel():
         return leaf
     if leaf.is_floating_point():
@@ -132,11 +133,11 @@ def _constant(leaf: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 def _impulse(leaf: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Zero but for a single one in every batch item, anywhere."""
-    made = torch.zeros(leaf.shape)
-    rows = made.view(len(made), -1) if made.ndim > 1 else made.view(1, -1)
+    values = torch.zeros(leaf.shape)
+    rows = values.view(len(values), -1) if values.ndim > 1 else values.view(1, -1)
     places = torch.randint(rows.shape[1], (len(rows), 1), generator=generator)
     rows.scatter_(1, places, 1.0)
-    return made
+    return values
 
 
 def _large(leaf: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -173,7 +174,7 @@ _OF_INDICES: dict[str, MakeInput] = {"normal": _redrawn, "constant": _of_one_val
 def recorded_trials(
     module: torch.nn.Module, trials: Iterable[Trial], paths: Sequence[str], notes: list[str]
 ) -> Iterator[Reference]:
-    """Yield what PyTorch computes in each trial, without layer inputs.
+    """Yield the reference of each trial, without layer inputs.
 
     Args:
         module: the torch model.
@@ -186,24 +187,26 @@ def recorded_trials(
         try:
             reference = record_reference(module, args, kwargs, paths=paths)
         except Exception as error:  # the model's code, whatever it raises
-            told = (str(error).splitlines() or [""])[0]
-            notes.append(f"{trial.case} not judged: PyTorch fails: {type(error).__name__}: {told}")
+            first = (str(error).splitlines() or [""])[0]
+            notes.append(f"{trial.case} not judged: PyTorch fails: {type(error).__name__}: {first}")
             _logger.debug("%s: PyTorch fails", trial.case, exc_info=True)
             continue
-        yield replace(_with_moves(module, trial.given, reference), case=trial.case)
+        yield replace(_with_perturbed_runs(module, trial.given, reference), case=trial.case)
 
 
-def _with_moves(module: torch.nn.Module, given: CallArguments, reference: Reference) -> Reference:
-    """Return the reference with, as PyTorch's own, the farthest of some runs a few roundings off.
+def _with_perturbed_runs(
+    module: torch.nn.Module, given: CallArguments, reference: Reference
+) -> Reference:
+    """Return the reference with the native values of the farthest of some perturbed runs.
 
     Where an input is constant or zero nearly everywhere, norms take the difference of equal
-    numbers, and how exactly that is 0 is luck: PyTorch's own error there is no measure.
+    numbers, and how exactly that is 0 is luck: one run is no measure of the noise there.
     """
     outputs, calls = list(reference.outputs), list(reference.calls)
-    for number in range(_MOVES):
+    for number in range(_PERTURBED_RUNS):
         moved, (args, kwargs) = perturbed_copy(module, given, number)
-        own, inner = record_own(moved, args, kwargs, reference)
-        outputs = _farther(outputs, own)
+        native, inner = record_native(moved, args, kwargs, reference)
+        outputs = _farther(outputs, native)
         calls = [
             replace(c, outputs=tuple(_farther(c.outputs, inner.get((c.path, c.number), []))))
             for c in calls
@@ -211,21 +214,23 @@ def _with_moves(module: torch.nn.Module, given: CallArguments, reference: Refere
     return replace(reference, outputs=tuple(outputs), calls=tuple(calls))
 
 
-def _farther(values: Sequence[ReferenceValue], others: Sequence[Kept]) -> list[ReferenceValue]:
-    """Return the values with those of another run as own, where they are farther off."""
+def _farther(
+    values: Sequence[ReferenceValue], others: Sequence[RecordedTensor]
+) -> list[ReferenceValue]:
+    """Return the values with the native ones of another run, where these are farther off."""
     if [value.shape for value in values] != [other.shape for other in others]:
         return list(values)
     found = []
     for value, other in zip(values, others, strict=True):
         if value.dtype in PRECISIONS:
-            before, now = (_distance(own, value) for own in (value.own, other.values))
-            value = replace(value, own=other.values) if now > before else value
+            before, now = (_distance(values, value) for values in (value.native, other.values))
+            value = replace(value, native=other.values) if now > before else value
         found.append(value)
     return found
 
 
-def _distance(own: NumpyArray, value: ReferenceValue) -> float:
+def _distance(values: NumpyArray, value: ReferenceValue) -> float:
     """Return how far values are from the reference; 0 where they are not finite."""
     with np.errstate(all="ignore"):
-        norm = float(np.linalg.norm(own - value.reference))
+        norm = float(np.linalg.norm(values - value.reference))
     return norm if np.isfinite(norm) else 0.0

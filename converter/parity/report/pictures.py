@@ -166,14 +166,14 @@ def pictured(
         )  # one number has no picture
         if not real or value.indices is not None or not shown:
             continue
-        reference, own = value.reference.reshape(value.shape), value.own.reshape(value.shape)
+        reference, native = value.reference.reshape(value.shape), value.native.reshape(value.shape)
         sample = sample_indices(array.size, _SAMPLE, 0)
         chosen = slice(None) if sample is None else sample
         places = np.unravel_index(np.arange(array.size)[chosen], array.shape)
         expected = reference[places]
         with np.errstate(all="ignore"):
             off = np.abs(array[places].astype(np.float64) - expected)
-            torch_off = np.abs(own[places] - expected)
+            torch_off = np.abs(native[places] - expected)
         worst = int(np.argmax(np.where(np.isfinite(off), off, np.inf)))
         before = len(value.shape) - _axes(value.shape)
         leading = tuple(int(axis[worst]) for axis in places[:before])

@@ -1,1 +1,1 @@
-"""MLX's side: the runs that are held to a reference."""
+"""Run MLX models and judge their values by a reference."""

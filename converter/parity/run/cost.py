@@ -1,6 +1,7 @@
-"""What a change of the weights costs: the same PyTorch model, in float64, before and after.
+"""Measure what a change of the weights (quantising them) does to a model's outputs.
 
-Numpy only. No rounding of MLX's is in these figures, and no verdict.
+The same torch model is compared in float64 before and after, so the figures contain no rounding of
+MLX's; they are no verdict. Numpy only.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def _layer_costs(before: Reference, after: Reference) -> Iterator[Cost]:
 
 def _cost(name: str, before: ReferenceValue, after: ReferenceValue) -> Iterator[Cost]:
     """Yield the cost of one tensor; nothing where no value could be compared."""
-    found = judge(after.reference, before.reference, before.own, dtype=before.dtype)
+    found = judge(after.reference, before.reference, before.native, dtype=before.dtype)
     if found.error is not None and math.isfinite(found.error):
         ratio = found.snr_db
         finite = ratio is not None and math.isfinite(ratio)

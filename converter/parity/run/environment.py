@@ -1,4 +1,4 @@
-"""Where a parity check ran: a verdict holds for this machine, backend and these versions."""
+"""Describe where a parity check ran: machine, backend, versions and settings."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Hold the gradients of an MLX model to PyTorch's: of its inputs and of its parameters.
+"""Judge the gradients of an MLX model's inputs and parameters by those of PyTorch.
 
-Needs mlx and numpy, never torch. They are compared as MLX has them: a parameter's in the layout of
-the MLX parameter, where PyTorch's goes the way of its tensor, by the steps of the weight plan.
+Gradients of parameters are compared in the layout of the MLX parameter: PyTorch's are converted by
+the steps of the weight plan, as the parameter itself is. Needs mlx and numpy, never torch.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from mlxport.converter.errors import ParityError
-from mlxport.converter.parity.run.axis_orders import to_mlx_order
 from mlxport.converter.parity.run.interface import model_inputs
-from mlxport.converter.parity.run.judge_array import judge_array
+from mlxport.converter.parity.run.judge_arrays import judge_array
+from mlxport.converter.parity.run.layouts import to_mlx_order
 from mlxport.converter.parity.run.replay_draws import replayed
 from mlxport.converter.parity.run.trace import arrays, mapped
 from mlxport.converter.parity.verdict.compare import Verdict
@@ -54,9 +54,9 @@ def judge_gradients(
 
     Args:
         model: the MLX model, in eval mode; its parameters are left as they are.
-        conversion: says in which axis order inputs and outputs lie.
+        conversion: says in which axis order inputs and outputs are stored.
         reference: what PyTorch computed; gives the inputs and the random draws.
-        gradients: what PyTorch's autograd gave.
+        gradients: PyTorch's.
         plan: of the weights, by the names of the torch model; the conversion's if not given.
         given: what to call the model with instead of the reference's inputs.
         judgement: what passes.
@@ -65,12 +65,12 @@ def judge_gradients(
         An entry for each, the inputs first, then the parameters in the order of their modules'
         calls. What cannot be judged says why; where MLX cannot differentiate, all fail.
     """
-    judged = _Gradients(model, conversion, reference, gradients, judgement, given)
-    return judged.entries(conversion.plan if plan is None else plan)
+    check = _GradientCheck(model, conversion, reference, gradients, judgement, given)
+    return check.entries(conversion.plan if plan is None else plan)
 
 
-class _Gradients:
-    """One comparison, and what it needs."""
+class _GradientCheck:
+    """The comparison of one model's gradients."""
 
     def __init__(
         self,
@@ -169,9 +169,9 @@ class _Gradients:
         """Return MLX's gradients of parameters by name, and of inputs by number."""
         given = self.given or model_inputs(self.root, self.conversion, self.reference)
         flat = list(arrays(given))
-        held = dict(tree_flatten(self.model.parameters()))
+        current = dict(tree_flatten(self.model.parameters()))
         wanted = {
-            "parameters": {name: held[name] for name in targets},
+            "parameters": {name: current[name] for name in targets},
             "inputs": [flat[k] for k in inputs],
         }
         factors = self._factors()
@@ -190,7 +190,7 @@ class _Gradients:
                 found = mx.grad(loss)(wanted)
                 mx.eval(found)
         finally:
-            self.model.update(tree_unflatten(list(held.items())))
+            self.model.update(tree_unflatten(list(current.items())))
         return found["parameters"], dict(zip(inputs, found["inputs"], strict=True))
 
     def _factors(self) -> list[mx.array | None]:
@@ -224,9 +224,9 @@ def _expected(
     if max(counts) > 1:
         return "PyTorch has one parameter where MLX has several"
     value = known[planned.sources[0]]
-    reference, own = (_moved(planned, array, value) for array in (value.reference, value.own))
+    reference, native = (_moved(planned, array, value) for array in (value.reference, value.native))
     shape = tuple(reference.shape)
-    return replace(value, shape=shape, reference=reference.reshape(-1), own=own.reshape(-1))
+    return replace(value, shape=shape, reference=reference.reshape(-1), native=native.reshape(-1))
 
 
 def _moved(planned: Planned, flat: NumpyArray, value: ReferenceValue) -> NumpyArray:

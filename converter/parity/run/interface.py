@@ -1,4 +1,4 @@
-"""What passes the boundary of a model and its modules: arguments and results, as PyTorch's."""
+"""Pair the arguments and results of an MLX model and its modules with those of PyTorch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlxport.converter.errors import ParityError
-from mlxport.converter.parity.run.axis_orders import to_mlx_order
+from mlxport.converter.parity.run.layouts import to_mlx_order
 from mlxport.converter.parity.verdict.reference_data import Call, Reference, ReferenceValue
 from mlxport.converter.plan.record import Conversion, ModuleRecord
 from mlxport.converter.plan.structure import Signature
@@ -49,7 +49,7 @@ def output_names(conversion: Conversion, reference: Reference) -> list[str]:
     """Return the names of the model's output tensors (``output.logits``, ``output[1]``).
 
     Raises:
-        ParityError: the reference holds other outputs.
+        ParityError: the reference has other outputs.
     """
     root = next(record for record in conversion.modules if record.path == "")
     layouts, values = root.outputs, reference.outputs
@@ -72,7 +72,7 @@ def output_names(conversion: Conversion, reference: Reference) -> list[str]:
     return names
 
 
-def unpaired(call: Call, record: ModuleRecord) -> str:
+def pairing_problem(call: Call, record: ModuleRecord) -> str:
     """Say why a module's outputs cannot be paired with PyTorch's; empty where they can."""
     if record.results == () and record.outputs:
         return "which of its results is which cannot be told"
@@ -84,8 +84,10 @@ def unpaired(call: Call, record: ModuleRecord) -> str:
     return ""
 
 
-def paired(values: Sequence[ReferenceValue], record: ModuleRecord) -> Sequence[ReferenceValue]:
-    """Return, of the tensors PyTorch's module gives, those its counterpart gives."""
+def paired_values(
+    values: Sequence[ReferenceValue], record: ModuleRecord
+) -> Sequence[ReferenceValue]:
+    """Return those of the tensors PyTorch's module gives that its MLX counterpart gives too."""
     return values if record.results is None else [values[place] for place in record.results]
 
 
@@ -100,7 +102,9 @@ def _by_name(signature: Signature | None, reference: Reference) -> tuple[Tensor,
     for name in dict.fromkeys([*fixed, *now]):
         before, after = fixed.get(name), now.get(name)
         if (type(before), repr(before)) != (type(after), repr(after)):
-            problems.append(f"{name}: {_spoken(name, now)}, {_spoken(name, fixed)} when converted")
+            problems.append(
+                f"{name}: {_constant_text(name, now)}, {_constant_text(name, fixed)} when converted"
+            )
     if problems:
         raise ParityError.listing(
             "the arguments are not those the model was converted for:",
@@ -111,5 +115,5 @@ def _by_name(signature: Signature | None, reference: Reference) -> tuple[Tensor,
     return tuple(named[name] for name in converted)
 
 
-def _spoken(name: str, constants: Any) -> str:
+def _constant_text(name: str, constants: Any) -> str:
     return repr(constants[name]) if name in constants else "not given"

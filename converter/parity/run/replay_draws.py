@@ -1,8 +1,8 @@
-"""Give an MLX model the random numbers PyTorch drew, for as long as it is verified.
+"""Replay the random numbers PyTorch drew in an MLX model, while it is verified.
 
-``model.py`` draws from MLX's own generator; only here do the functions of ``mx.random`` answer
-with recorded numbers, each made from them as MLX makes it from its own: by the mean, the bounds,
-the probabilities it is called with. Needs mlx and numpy, never torch.
+``model.py`` draws from MLX's generator. During verification the functions of ``mx.random`` answer
+with PyTorch's standard draws instead, scaled by the mean, bounds or probabilities of each call.
+Needs mlx and numpy, never torch.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _refusal(name: str) -> Any:
 
 
 class _Replay:
-    """Stands for ``mx.random``, with the signatures of its functions."""
+    """A replacement of ``mx.random``: functions of the same signatures that replay the draws."""
 
     def __init__(self, draws: Sequence[Draw], records: Sequence[DrawRecord]) -> None:
         self.pairs = list(zip(draws, records, strict=True))

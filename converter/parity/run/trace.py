@@ -1,4 +1,7 @@
-"""Run an MLX model and record what its submodules compute. Knows nothing of PyTorch."""
+"""Run an MLX model and report every call of its submodules, with its results.
+
+Knows nothing of PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,8 @@ from mlxport.converter.errors import ConversionError, ParityError
 class TracedCall:
     """One call of one module.
 
-    The arrays are the model's own objects, which its later code may write into (``y[0] = 1``):
-    read them when told of the call.
+    The arrays are those of the model, which its later code may write into (``y[0] = 1``): read them
+    when the call is reported.
 
     Attributes:
         target: the module's attribute path; of several, the one first asked for.
@@ -49,7 +52,7 @@ def trace(
     named: Mapping[str, Any] | None = None,
     evaluate: bool = True,
 ) -> Any:
-    """Run a model and tell of every call of the modules at the given paths, when it returns.
+    """Run a model and report every call of the modules at the given paths, when it returns.
 
     The model computes what it would have computed untraced; its modules are as before afterwards,
     also when it fails.
@@ -59,7 +62,7 @@ def trace(
         inputs: its positional arguments: arrays, containers of them.
         targets: attribute paths (``"down.0.conv"``): digits index lists, keys dicts, names
             modules; ``""`` is the model itself.
-        observe: told of every call. A module's calls come before the call of the one around it.
+        observe: called with every call. Those of a module come before that of the one around it.
         named: its keyword arguments.
         evaluate: evaluate every result as it comes (*in place*), so that each call starts from
             values; otherwise the graph stays lazy.
@@ -76,7 +79,7 @@ def trace(
         if id(module) not in names:
             names[id(module)] = target
             modules[target] = module
-    with _recorded(modules, observe, evaluate):
+    with _reporting(modules, observe, evaluate):
         return run_model(model, inputs, named)
 
 
@@ -199,20 +202,20 @@ def _at(model: Any, target: str) -> Any:
 
 
 @contextmanager
-def _recorded(modules: dict[str, nn.Module], observe: Observe, evaluate: bool) -> Iterator[None]:
+def _reporting(modules: dict[str, nn.Module], observe: Observe, evaluate: bool) -> Iterator[None]:
     """Give modules a class that reports its calls: MLX looks ``__call__`` up on the class."""
     classes = {target: type(module) for target, module in modules.items()}
     try:
         for target, module in modules.items():
-            recording = _recording(classes[target], target, observe, evaluate)
-            object.__setattr__(module, "__class__", recording)
+            reporting = _reporting_class(classes[target], target, observe, evaluate)
+            object.__setattr__(module, "__class__", reporting)
         yield
     finally:
         for target, module in modules.items():
             object.__setattr__(module, "__class__", classes[target])
 
 
-def _recording(cls: type[nn.Module], target: str, observe: Observe, evaluate: bool) -> type:
+def _reporting_class(cls: type[nn.Module], target: str, observe: Observe, evaluate: bool) -> type:
     number = 0
 
     def __call__(self: nn.Module, *args: Any, **kwargs: Any) -> Any:  # noqa: N807

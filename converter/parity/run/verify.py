@@ -1,25 +1,50 @@
-"""Hold an MLX model to a recorded reference: every layer in place and alone, the model whole.
+"""Verify an MLX model against a recorded reference: layers in place and alone, the model whole.
 
-Needs mlx and numpy, never torch: the reference brings what PyTorch computed.
+*In place*, a layer's input is what MLX computed so far; *alone*, it is PyTorch's, so that the layer
+at fault stands out. *Whole*, the model is one lazy graph; *compiled*, that graph went through
+``mx.compile``. Needs mlx and numpy, never torch: the reference brings what PyTorch computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.nn as nn
 
 from mlxport.converter.errors import ParityError
+from mlxport.converter.parity.report.pictures import Histogram, Picture, pictured
 from mlxport.converter.parity.report.report import ParityReport
+from mlxport.converter.parity.run.call_alone import CallTemplate
 from mlxport.converter.parity.run.environment import environment
-from mlxport.converter.parity.run.verification import Verification
+from mlxport.converter.parity.run.interface import (
+    model_inputs,
+    output_names,
+    paired_values,
+    pairing_problem,
+)
+from mlxport.converter.parity.run.judge_arrays import failed_verdicts, judge_arrays
+from mlxport.converter.parity.run.layouts import to_torch_order
+from mlxport.converter.parity.run.replay_draws import check_draws, replayed
+from mlxport.converter.parity.run.trace import (
+    TracedCall,
+    arrays,
+    check_mode,
+    modules_at,
+    run_model,
+    trace,
+)
 from mlxport.converter.parity.verdict.compare import Verdict
-from mlxport.converter.parity.verdict.entry import IN_PLACE, WHOLE, ParityEntry
+from mlxport.converter.parity.verdict.entry import ALONE, COMPILED, IN_PLACE, WHOLE, ParityEntry
 from mlxport.converter.parity.verdict.judgement import DEFAULT_JUDGEMENT, Judgement
-from mlxport.converter.parity.verdict.reference_data import Reference
-from mlxport.converter.plan.record import Conversion
+from mlxport.converter.parity.verdict.reference_data import Call, Reference
+from mlxport.converter.plan.record import Conversion, ModuleRecord
+from mlxport.converter.timings import stage
+
+_logger = logging.getLogger(__name__)
 
 
 def verify_live(
@@ -48,7 +73,7 @@ def verify_live(
         ParityError: the model is in training mode, fails, or does not fit the conversion, or the
             conversion does not fit the reference.
     """
-    return Verification(model, conversion, reference, judgement, inputs).report()
+    return _Verification(model, conversion, reference, judgement, inputs).report()
 
 
 def verify_bundle(
@@ -60,7 +85,7 @@ def verify_bundle(
 ) -> ParityReport:
     """Judge a model against a reference read from a file, where torch need not be installed.
 
-    As `verify_live`, without *alone*: a stored reference holds no layer inputs.
+    As `verify_live`, without *alone*: a stored reference contains no layer inputs.
 
     Raises:
         ParityError: as for `verify_live`.
@@ -84,9 +109,9 @@ def verify_at_sizes(
         model: the MLX model.
         conversion: says which MLX module stands for which PyTorch module.
         references: what PyTorch computed in each run, of the example first. Those with a ``case``
-            hold no layer inputs; where the model fails on one, the report says so.
+            contain no layer inputs; where the model fails on one, the report says so.
         judgement: what passes.
-        alone: judge layers on PyTorch's own inputs too, which the references then hold.
+        alone: judge layers on PyTorch's inputs too, which the references then contain.
 
     Raises:
         ParityError: as for `verify_live`.
@@ -110,13 +135,22 @@ def failed_run(
 ) -> ParityReport:
     """Return the report on a run in which the model gave no result."""
     layer = type(model).__name__
-    verdicts = [Verdict((problem,), v.shape, v.dtype) for v in reference.outputs]
+    outputs = tuple(
+        ParityEntry("", 0, k, layer, dict.fromkeys((IN_PLACE, WHOLE), verdict))
+        for k, verdict in enumerate(failed_verdicts(reference.outputs, problem))
+    )
+    return _report(reference, judgement, (), outputs)
+
+
+def _report(
+    reference: Reference,
+    judgement: Judgement,
+    entries: tuple[ParityEntry, ...],
+    outputs: tuple[ParityEntry, ...],
+) -> ParityReport:
     return ParityReport(
-        entries=(),
-        outputs=tuple(
-            ParityEntry("", 0, k, layer, dict.fromkeys((IN_PLACE, WHOLE), verdict))
-            for k, verdict in enumerate(verdicts)
-        ),
+        entries,
+        outputs,
         dtype=reference.dtype,
         reference_dtype=reference.reference_dtype,
         fallback=reference.fallback,
@@ -126,3 +160,205 @@ def failed_run(
         sizes=dict(reference.sizes),
         case=reference.case,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """A call in MLX and its counterpart in PyTorch, with the entries of its outputs."""
+
+    call: Call
+    template: CallTemplate
+    entries: tuple[ParityEntry, ...]
+
+
+class _Verification:
+    """The runs of one model beside one reference, and the verdicts on everything in them.
+
+    Attributes:
+        seen: name of a torch module -> how many calls of its counterpart have been traced.
+        pairs: the calls traced so far that have a counterpart, in the order in which they returned.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        conversion: Conversion,
+        reference: Reference,
+        judgement: Judgement,
+        inputs: tuple[Sequence[Any], Mapping[str, Any]] | None,
+    ) -> None:
+        self.model, self.reference, self.judgement = model, reference, judgement
+        self.root, self.records = _by_module(model, conversion)
+        self.inputs, self.named = inputs or model_inputs(self.root, conversion, reference)
+        self.names = output_names(conversion, reference)
+        self.signature = conversion.signature and (reference.signature or conversion.signature)
+        self.calls = {(call.path, call.number): call for call in reference.calls}
+        self.seen: Counter[str] = Counter()
+        self.pairs: list[_Pair] = []
+        self.draws, self.quantized = conversion.draws, conversion.quantized
+        check_draws(reference.draws, self.draws)
+
+    def report(self) -> ParityReport:
+        """Run the model in place, its modules alone, the model whole."""
+        targets = [records[0].target for records in self.records.values()]
+        reference = self.reference
+        with stage("in place"), replayed(reference.draws, self.draws):
+            in_place = trace(self.model, self.inputs, targets, self.observe, named=self.named)
+        with stage("alone"):
+            entries = [entry for pair in self.pairs for entry in self.judge_alone(pair)]
+        with stage("whole"), replayed(reference.draws, self.draws):
+            whole = run_model(self.model, self.inputs, self.named)
+        compiled, reason = self.run_compiled()
+        pictures, histograms = self.pictured(whole)
+        report = _report(
+            reference,
+            self.judgement,
+            entries=(*self.without_miscounted(entries), *self.never_called()),
+            outputs=self.judge_outputs(in_place, whole, compiled, reason),
+        )
+        return replace(
+            report,
+            draws=len(reference.draws),
+            pictures=pictures,
+            histograms=histograms,
+            notes=tuple(self.quantized.sentences()) if self.quantized else (),
+            quantized=self.quantized.summary() if self.quantized else "",
+        )
+
+    def pictured(self, result: Any) -> tuple[tuple[Picture, ...], tuple[Histogram, ...]]:
+        """Return slices and histograms of the outputs, where they are as many as PyTorch's."""
+        found, values = list(arrays(result)), self.reference.outputs
+        if not len(found) == len(values) == len(self.names):
+            return (), ()
+        pairs = zip(found, self.root.outputs, strict=True)
+        return pictured(self.names, [to_torch_order(*pair) for pair in pairs], values)
+
+    def observe(self, traced: TracedCall) -> None:
+        """Judge a call in place as it comes, so that its values need not stay in memory."""
+        records = self.records[id(traced.module)]
+        record = records[min(traced.number, len(records) - 1)]
+        number, path = self.seen[self.canonical(record.path)], record.path
+        self.seen[self.canonical(path)] += 1
+        call = self.calls.get((self.canonical(path), number))
+        if call is None:
+            return  # never_called and without_miscounted report it
+        blank = ParityEntry(path, number, layer=type(traced.module).__name__)
+        entries: Iterator[ParityEntry]
+        if reason := pairing_problem(call, record):
+            entries = iter([_skipped(blank, reason, IN_PLACE)])
+        else:
+            values = paired_values(call.outputs, record)
+            verdicts = judge_arrays(traced.outputs, record.outputs, values, self.judgement)
+            places = record.results or range(len(verdicts))
+            entries = (
+                replace(blank, output=k, verdicts={IN_PLACE: v})
+                for k, v in zip(places, verdicts, strict=True)
+            )
+        self.pairs.append(_Pair(call, CallTemplate.of(traced, record), tuple(entries)))
+
+    def judge_alone(self, pair: _Pair) -> Iterator[ParityEntry]:
+        """Yield a call's entries with the verdicts on its module, called with PyTorch's inputs."""
+        call, record = pair.call, pair.template.record
+        reason = pairing_problem(call, record) or pair.template.obstacle(call.inputs)
+        if reason or call.inputs is None:
+            yield from (_skipped(entry, reason, ALONE) for entry in pair.entries)
+            return
+        expected = paired_values(call.alone, record)
+        try:
+            inside = slice(*call.draws)
+            with replayed(self.reference.draws[inside], self.draws[inside]):
+                outputs = pair.template.outputs(call.inputs)
+        except Exception as error:  # the module's code, whatever it raises
+            _logger.debug("%s fails on PyTorch's own input", record.path, exc_info=True)
+            problem = f"fails on PyTorch's own input: {type(error).__name__}: {error}"
+            verdicts = failed_verdicts(expected, problem)
+        else:
+            verdicts = judge_arrays(outputs, record.outputs, expected, self.judgement)
+        for entry, verdict in zip(pair.entries, verdicts, strict=True):
+            yield replace(entry, verdicts={**entry.verdicts, ALONE: verdict})
+
+    @stage("compiled")
+    def run_compiled(self) -> tuple[Any, str]:
+        """Return the compiled model's result, or why there is none.
+
+        Not every model compiles: one that gives back a flag, say.
+        """
+        try:
+            with replayed(self.reference.draws, self.draws):
+                return run_model(self.model, self.inputs, self.named, compiled=True), ""
+        except ParityError as error:
+            _logger.debug("mx.compile cannot run the model", exc_info=True)
+            return None, f"mx.compile cannot run it ({str(error).splitlines()[0]})"
+
+    def judge_outputs(
+        self, in_place: Any, whole: Any, compiled: Any, reason: str
+    ) -> tuple[ParityEntry, ...]:
+        """Judge the model's outputs, from its results in place, as one graph, and compiled."""
+        layer = type(self.model).__name__
+        results = {IN_PLACE: in_place, WHOLE: whole} | ({} if reason else {COMPILED: compiled})
+        verdicts = {mode: self.judge_result(result) for mode, result in results.items()}
+        entries = [
+            ParityEntry("", 0, k, layer, {mode: v[k] for mode, v in verdicts.items()}, name=name)
+            for k, name in enumerate(self.names)
+        ]
+        return tuple(_skipped(e, reason, COMPILED) if reason else e for e in entries)
+
+    def judge_result(self, result: Any) -> list[Verdict]:
+        """Judge one result of the model; one that is nested otherwise fails as a whole."""
+        values = self.reference.outputs
+        problems = self.signature.result.differences(result, "output") if self.signature else []
+        if problems:
+            return failed_verdicts(values, *problems)
+        outputs = tuple(arrays(result))
+        return judge_arrays(outputs, self.root.outputs, values, self.judgement)
+
+    def canonical(self, path: str) -> str:
+        """Return the name under which the reference has a module's calls."""
+        return self.reference.aliases.get(path, path)
+
+    def without_miscounted(self, entries: Sequence[ParityEntry]) -> Iterator[ParityEntry]:
+        """Yield entries; where the runs differ in the number of calls, no pair is certain."""
+        expected = Counter(call.path for call in self.reference.calls)
+        for entry in entries:
+            path = self.canonical(entry.path)
+            if self.seen[path] == expected[path]:
+                yield entry
+            else:
+                reason = f"called {expected[path]} times in PyTorch, {self.seen[path]} in MLX"
+                yield _skipped(replace(entry, verdicts={}, skipped={}), reason, IN_PLACE, ALONE)
+
+    def never_called(self) -> Iterator[ParityEntry]:
+        """Yield an entry for every module of which no call could be paired."""
+        done = {pair.call.path for pair in self.pairs}
+        for record in (record for records in self.records.values() for record in records):
+            path = self.canonical(record.path)
+            if path in done:
+                continue
+            done.add(path)
+            reason = "never called in PyTorch" if self.seen[path] else "never called in MLX"
+            if record.path not in self.reference.aliases:
+                reason = "the reference was recorded without it"
+            yield _skipped(ParityEntry(record.path), reason, IN_PLACE, ALONE)
+
+
+def _skipped(entry: ParityEntry, reason: str, *modes: str) -> ParityEntry:
+    return replace(entry, skipped={**entry.skipped, **dict.fromkeys(modes, reason)})
+
+
+def _by_module(
+    model: nn.Module, conversion: Conversion
+) -> tuple[ModuleRecord, dict[int, list[ModuleRecord]]]:
+    """Return the record of the model itself, and those of its modules by the module's identity."""
+    check_mode(model)
+    roots = [record for record in conversion.modules if record.path == ""]
+    if len(roots) != 1:
+        raise ParityError(
+            f"the conversion holds {len(roots)} records of the model itself (path ''), expected 1: "
+            "conversion.json is damaged. Convert the model again."
+        )
+    inner = [record for record in conversion.modules if record.path != ""]
+    modules = modules_at(model, [record.target for record in inner])
+    records: dict[int, list[ModuleRecord]] = {}
+    for record in inner:
+        records.setdefault(id(modules[record.target]), []).append(record)
+    return roots[0], records

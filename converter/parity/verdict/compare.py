@@ -1,7 +1,8 @@
-"""The verdict on one tensor: is MLX's value as close to the truth as PyTorch's own?
+"""Judge one tensor: is MLX's value as close to the truth as PyTorch's in the model's dtype?
 
-Numpy only. The truth is PyTorch's value in float64, the yardstick what PyTorch itself loses in the
-model's dtype; no absolute tolerance, so a fault of 1e-6 in a tensor of 1e-6 is as visible as any.
+The truth is PyTorch's value in float64 (the *reference*); the *noise* is what PyTorch itself loses
+in the model's own dtype (the *native* value). There is no absolute tolerance, so a fault of 1e-6 in
+a tensor of 1e-6 is as visible as any. Numpy only.
 """
 
 from __future__ import annotations
@@ -35,8 +36,7 @@ class Verdict:
         noise_multiple: the largest ratio that passes.
         compared: positions that entered the error (finite in all three tensors).
         nonfinite: positions where MLX's value is NaN or infinite.
-        misplaced: positions where it is that and PyTorch's own is not, or the other way round, or
-            NaN in place of infinity.
+        misplaced: positions where NaN, +∞ or −∞ is in only one of MLX's and PyTorch's values.
         error: relative L2 error of MLX, ``‖actual − reference‖ / ‖reference‖``; the absolute norm
             where the reference is zero; the share of positions that differ for integers.
         noise: the same for PyTorch's value in the model's own dtype.
@@ -77,7 +77,7 @@ class Verdict:
 def judge(
     actual: NumpyArray,
     reference: NumpyArray,
-    own: NumpyArray,
+    native: NumpyArray,
     *,
     dtype: str,
     shape: Index | None = None,
@@ -88,46 +88,45 @@ def judge(
 ) -> Verdict:
     """Judge MLX's value of one tensor.
 
-    Passed where shape and dtype agree, NaN, +∞ and −∞ stand where PyTorch's own value has them,
+    Passed where shape and dtype agree, NaN, +∞ and −∞ are where PyTorch's native value has them,
     and the error over the positions that are finite in all three is at most the noise multiple
-    times PyTorch's own, or one rounding of the dtype where that is more: a relative one
+    times PyTorch's noise, or one rounding of the dtype where that is more: a relative one
     (unit roundoff times ``‖reference‖``) plus an absolute one (the distance between
     neighbours next to zero, per element), which is what is left of the floor where the reference
     is all zeros. There MLX must then be zero too, except as far as PyTorch is not.
 
-    Integers and booleans are equal, position by position, to PyTorch's own value or to the
+    Integers and booleans are equal, position by position, to PyTorch's native value or to the
     reference: where these two differ (an argmax between near equals), either is right.
 
     Args:
         actual: MLX's value in PyTorch's axis order, in any real or complex dtype of numpy.
         reference: PyTorch's value in float64 (integers as they are).
-        own: PyTorch's value in the model's own dtype, widened. The reference itself where that
+        native: PyTorch's value in the model's own dtype, widened. The reference itself where that
             could not be computed in float64: the noise is then one rounding.
-        dtype: name of PyTorch's own dtype (``"bfloat16"``), which numpy may not have.
-        shape: PyTorch's shape, where ``reference`` and ``own`` hold samples.
-        indices: flat indices of the samples; None where ``reference`` and ``own`` are whole.
+        dtype: name of PyTorch's dtype (``"bfloat16"``), which numpy may not have.
+        shape: PyTorch's shape, where ``reference`` and ``native`` hold samples.
+        indices: flat indices of the samples; None where ``reference`` and ``native`` are whole.
         actual_dtype: name of the dtype MLX returned; taken to be ``dtype`` if not given.
         judgement: what passes.
         reference_dtype: dtype the reference was computed in, kept in the verdict.
 
     Raises:
-        ParityError: ``dtype`` is not one that can be judged, or ``own`` and ``reference`` are not
-            of one shape.
+        ParityError: ``dtype`` cannot be judged, or ``native`` and ``reference`` differ in shape.
     """
     if dtype not in PRECISIONS and dtype not in EXACT:
         known = ", ".join(sorted([*PRECISIONS, *EXACT]))
         raise ParityError(f"cannot judge values of dtype {dtype!r}; known are {known}")
     shape = tuple(reference.shape) if shape is None else shape
-    if own.shape != reference.shape or (indices is not None and indices.size != reference.size):
+    if native.shape != reference.shape or (indices is not None and indices.size != reference.size):
         raise ParityError(
-            f"own {own.shape} and reference {reference.shape} of one tensor differ in shape, "
+            f"native {native.shape} and reference {reference.shape} of one tensor differ in shape, "
             f"or from their {'no' if indices is None else indices.size} indices"
         )
     problems, comparable = _form(actual, actual_dtype or dtype, shape, dtype)
     verdict = Verdict(tuple(problems), shape, dtype, reference_dtype, judgement.noise_multiple)
     if not comparable:
         return verdict
-    values = (_flat(actual, indices), reference.reshape(-1), own.reshape(-1))
+    values = (_flat(actual, indices), reference.reshape(-1), native.reshape(-1))
     if dtype in PRECISIONS:
         return _judge_floats(verdict, *values, indices)
     return _judge_exact(verdict, *values, indices)
@@ -136,7 +135,7 @@ def judge(
 def _form(
     actual: NumpyArray, actual_dtype: str, shape: Index, dtype: str
 ) -> tuple[list[str], bool]:
-    """Compare what is known before looking at values; say whether looking makes sense."""
+    """Return the problems of dtype and shape, and whether the values can be compared at all."""
     problems = []
     comparable = np.iscomplexobj(actual) == dtype.startswith("complex")
     if actual_dtype != dtype or not comparable:
@@ -152,7 +151,7 @@ def _form(
 def _flat(actual: NumpyArray, indices: NumpyArray | None) -> NumpyArray:
     if indices is None:
         return actual.reshape(-1)
-    # not through a flattened copy: the tensor may be large and lie transposed
+    # not through a flattened copy: the tensor may be large and a transposed view
     return np.asarray(actual[np.unravel_index(indices, actual.shape)])
 
 
@@ -160,12 +159,12 @@ def _judge_floats(
     verdict: Verdict,
     actual: NumpyArray,
     reference: NumpyArray,
-    own: NumpyArray,
+    native: NumpyArray,
     indices: NumpyArray | None,
 ) -> Verdict:
-    actual, reference, own = (_reals(x) for x in (actual, reference, own))
-    misplaced = _kinds(actual) != _kinds(own)
-    finite = np.isfinite(actual) & np.isfinite(reference) & np.isfinite(own)
+    actual, reference, native = (_reals(x) for x in (actual, reference, native))
+    misplaced = _kinds(actual) != _kinds(native)
+    finite = np.isfinite(actual) & np.isfinite(reference) & np.isfinite(native)
     count = int(np.count_nonzero(finite))
     problems = list(verdict.problems)
     first = None
@@ -178,17 +177,17 @@ def _judge_floats(
         at = int(np.argmax(misplaced))
         first = _index(at, verdict, indices)
         problems.append(
-            f"NaN or infinity in other places: PyTorch's own value at {first} is {own[at]:g}, "
+            f"NaN or infinity in other places: PyTorch's own value at {first} is {native[at]:g}, "
             f"MLX's {actual[at]:g}; {verdict.misplaced:,} positions differ"
         )
     if count == 0:
         return _with(verdict, problems=tuple(problems), first=first)
-    numbers = _measure(verdict.dtype, actual[finite], reference[finite], own[finite])
+    numbers = _measure(verdict.dtype, actual[finite], reference[finite], native[finite])
     if numbers["ratio"] > verdict.noise_multiple:
         if first is None:
             with np.errstate(over="ignore", invalid="ignore"):
-                off = np.where(finite, np.abs(actual - reference), 0.0)
-            first = _index(_first_above(off, numbers, verdict.noise_multiple), verdict, indices)
+                apart = np.where(finite, np.abs(actual - reference), 0.0)
+            first = _index(_first_above(apart, numbers, verdict.noise_multiple), verdict, indices)
         problems.append(
             f"error {numbers['error']:.2g} is {numbers['ratio']:.3g} times PyTorch's own noise "
             f"({numbers['noise']:.2g}; at most {verdict.noise_multiple:g} times passes), "
@@ -199,12 +198,12 @@ def _judge_floats(
 
 
 def _measure(
-    dtype: str, actual: NumpyArray, reference: NumpyArray, own: NumpyArray
+    dtype: str, actual: NumpyArray, reference: NumpyArray, native: NumpyArray
 ) -> dict[str, Any]:
     precision = PRECISIONS[dtype]
     with np.errstate(over="ignore"):  # infinitely far off is far enough
         difference = actual - reference
-    size, lost, noise = (_norm(x) for x in (reference, difference, own - reference))
+    size, lost, noise = (_norm(x) for x in (reference, difference, native - reference))
     rounding = precision.roundoff * size + precision.tiniest * math.sqrt(actual.size)
     yardstick = max(noise, rounding)
     unit = size or 1.0
@@ -225,18 +224,18 @@ def _judge_exact(
     verdict: Verdict,
     actual: NumpyArray,
     reference: NumpyArray,
-    own: NumpyArray,
+    native: NumpyArray,
     indices: NumpyArray | None,
 ) -> Verdict:
     if actual.size == 0:
         return verdict
-    wrong = (actual != own) & (actual != reference)
+    wrong = (actual != native) & (actual != reference)
     count = int(np.count_nonzero(wrong))
-    apart = np.abs(np.subtract(actual, own, dtype=np.float64))
+    apart = np.abs(np.subtract(actual, native, dtype=np.float64))
     numbers = {
         "compared": int(actual.size),
         "error": count / actual.size,
-        "noise": float(np.count_nonzero(own != reference)) / actual.size,
+        "noise": float(np.count_nonzero(native != reference)) / actual.size,
         "ratio": float("inf") if count else 0.0,
         "max_abs": float(np.max(np.where(wrong, apart, 0.0))),
     }
@@ -246,7 +245,7 @@ def _judge_exact(
     first = _index(at, verdict, indices)
     problem = (
         f"{count:,} of {actual.size:,} positions differ, first at {first}: "
-        f"PyTorch {own[at]}, MLX {actual[at]}"
+        f"PyTorch {native[at]}, MLX {actual[at]}"
     )
     return _with(verdict, problems=(*verdict.problems, problem), first=first, **numbers)
 
@@ -292,7 +291,7 @@ def _decibels(signal: float, noise: float) -> float | None:
 
 
 def _first_above(off: NumpyArray, numbers: dict[str, Any], multiple: float) -> int:
-    """Return the first position farther off than all may be on average; one of them is."""
+    """Return the first position whose error is above what is allowed on average; one is."""
     above = off > multiple * numbers["limit"]
     return int(np.argmax(above if above.any() else off))
 

@@ -31,13 +31,13 @@ class ReferenceValue:
             at least.
         indices: flat indices of the samples, ascending; None where all values are kept.
         reference_dtype: dtype the reference was computed in; where float64 was impossible it is
-            the tensor's own, and ``reference`` is ``own``.
+            the tensor's own, and ``reference`` is ``native``.
     """
 
     shape: tuple[int, ...]
     dtype: str
     reference: NumpyArray
-    own: NumpyArray
+    native: NumpyArray
     indices: NumpyArray | None = None
     reference_dtype: str = "float64"
 

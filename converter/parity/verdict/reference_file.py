@@ -137,13 +137,13 @@ class _Writer:
             indices = self._put(f"indices.{digest}", value.indices)
         # own values come from a narrower dtype, and float32 holds the common ones without loss
         narrow = value.dtype in ("float16", "bfloat16", "float32")
-        own = value.own.astype(np.float32) if narrow else value.own
+        native = value.native.astype(np.float32) if narrow else value.native
         return {
             "shape": list(value.shape),
             "dtype": value.dtype,
             "reference_dtype": value.reference_dtype,
             "reference": self._put(f"{name}.reference", _pairs(value.reference)),
-            "own": self._put(f"{name}.own", _pairs(own)),
+            "own": self._put(f"{name}.own", _pairs(native)),
             "indices": indices,
         }
 
@@ -160,15 +160,15 @@ def _pairs(values: NumpyArray) -> NumpyArray:
 
 def _reference(header: Mapping[str, Any], arrays: Mapping[str, NumpyArray]) -> Reference:
     def value(data: Mapping[str, Any]) -> ReferenceValue:
-        reference, own = arrays[data["reference"]], arrays[data["own"]]
+        reference, native = arrays[data["reference"]], arrays[data["own"]]
         # all stays in the file until it is judged, layer by layer
         if data["dtype"].startswith("complex"):
             reference = reference.view(np.complex128)
-            own = own.astype(np.float64).view(np.complex128)
+            native = native.astype(np.float64).view(np.complex128)
         indices = None if data["indices"] is None else arrays[data["indices"]]
         shape = tuple(data["shape"])
         return ReferenceValue(
-            shape, data["dtype"], reference, own, indices, data["reference_dtype"]
+            shape, data["dtype"], reference, native, indices, data["reference_dtype"]
         )
 
     def values(items: Sequence[Mapping[str, Any]]) -> tuple[ReferenceValue, ...]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from mlxport.converter.parity.reference.reference import record_reference
+from mlxport.converter.parity.reference.record_reference import record_reference
 from mlxport.converter.parity.run.verify import verify_live
 from mlxport.converter.plan.tensor import to_mlx
 from mlxport.converter.plan.torch_tensor import tensor_from_torch

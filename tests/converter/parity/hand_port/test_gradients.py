@@ -146,9 +146,9 @@ def test_a_layer_of_unknown_layout_is_not_guessed() -> None:
             return x @ self.weight + self.bias
 
     port, module = pair()
-    own = Own()
-    own.weight, own.bias = port.last.weight.T, port.last.bias
-    port.last = own.eval()
+    native = Own()
+    native.weight, native.bias = port.last.weight.T, port.last.bias
+    port.last = native.eval()
     report = verify(port, module)
     assert report.passed
     assert reasons(report)["last.weight"] == "its MLX layer is none whose layout is known"

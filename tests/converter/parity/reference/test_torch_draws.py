@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mlxport.converter.errors import ParityError
-from mlxport.converter.parity.reference.reference import record_reference
+from mlxport.converter.parity.reference.record_reference import record_reference
 from mlxport.converter.parity.reference.torch_draws import TorchDraws
 from mlxport.converter.parity.verdict.reference_file import load_reference, save_reference
 
@@ -41,18 +41,18 @@ DRAWS = {
 
 
 @pytest.mark.parametrize("name", DRAWS)
-def test_a_draw_is_recorded_and_given_back(name):
+def test_a_draw_is_recorded_and_replayed(name):
     draw, kind, shape = DRAWS[name]
     draws = TorchDraws()
     with torch.no_grad():
-        with draws.recorded():
+        with draws.recording():
             first = draw()
         with draws.replayed():
             again = draw()
         assert not torch.equal(draw(), first)
     assert torch.equal(first, again)
-    (made,) = draws.made
-    assert (made.kind, made.shape, made.values.shape) == (kind, shape, shape)
+    (one,) = draws.recorded
+    assert (one.kind, one.shape, one.values.shape) == (kind, shape, shape)
 
 
 LARGE = {
@@ -79,7 +79,7 @@ LARGE = {
 def test_recorded_draws_keep_their_distribution(name):
     draw, mean, deviation = LARGE[name]
     torch.manual_seed(3)
-    with TorchDraws().recorded():
+    with TorchDraws().recording():
         drawn = draw().double()
     assert abs(drawn.mean() - mean) < 5 * deviation / 200
     assert abs(drawn.std() - deviation) < 0.03 * deviation
@@ -89,17 +89,17 @@ def test_recorded_draws_keep_their_distribution(name):
 @pytest.mark.parametrize("draw", [torch.randn, torch.rand])
 def test_numbers_are_those_of_the_dtype_they_are_drawn_in(draw, dtype):
     draws = TorchDraws()
-    with draws.recorded():
+    with draws.recording():
         drawn = draw(64, dtype=dtype)
-    assert draws.made[0].dtype == str(dtype).removeprefix("torch.")
-    assert torch.equal(drawn.double(), torch.from_numpy(draws.made[0].values))
+    assert draws.recorded[0].dtype == str(dtype).removeprefix("torch.")
+    assert torch.equal(drawn.double(), torch.from_numpy(draws.recorded[0].values))
 
 
 @pytest.mark.parametrize("factor", [1 - 1e-4, 1 + 1e-4])
 def test_a_probability_that_rounds_otherwise_draws_the_same(factor):
     p = torch.linspace(0, 1, 200001)
     draws = TorchDraws()
-    with draws.recorded():
+    with draws.recording():
         drawn = torch.bernoulli(p)
     with draws.replayed():
         assert torch.equal(torch.bernoulli((p * factor).clamp(0, 1)), drawn)
@@ -108,7 +108,7 @@ def test_a_probability_that_rounds_otherwise_draws_the_same(factor):
 def test_weights_that_round_otherwise_draw_the_same():
     weights = 0.5 + torch.rand(50, 30, generator=torch.Generator().manual_seed(0))
     draws = TorchDraws()
-    with draws.recorded():
+    with draws.recording():
         drawn = torch.multinomial(weights, 1000, True)
     with draws.replayed():
         assert torch.equal(torch.multinomial(weights * (1 + 1e-3 * weights), 1000, True), drawn)
@@ -116,7 +116,7 @@ def test_weights_that_round_otherwise_draw_the_same():
 
 def test_mean_and_deviation_are_those_of_the_present_run():
     draws = TorchDraws()
-    with draws.recorded():
+    with draws.recording():
         first = torch.normal(torch.zeros(100), 1.0)
     with draws.replayed():
         again = torch.normal(torch.full((100,), 3.0), 2.0)
@@ -130,7 +130,7 @@ def test_mean_and_deviation_are_those_of_the_present_run():
 )
 def test_another_draw_is_refused(other):
     draws = TorchDraws()
-    with draws.recorded():
+    with draws.recording():
         torch.randn(2)
     with pytest.raises(ParityError, match="the same way at every call"), draws.replayed():
         other()
@@ -138,7 +138,7 @@ def test_another_draw_is_refused(other):
 
 def test_fewer_draws_are_refused():
     draws = TorchDraws()
-    with draws.recorded():
+    with draws.recording():
         torch.randn(2)
         torch.randn(2)
     with pytest.raises(ParityError, match=r"2 random draws .* and 1 when"), draws.replayed():
@@ -157,7 +157,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_draw_that_cannot_be_given_back_is_refused(name):
-    with pytest.raises(ParityError, match="PyTorch draws"), TorchDraws().recorded():
+    with pytest.raises(ParityError, match="PyTorch draws"), TorchDraws().recording():
         OTHERS[name]()
 
 
@@ -165,11 +165,11 @@ def test_what_could_draw_and_does_not_is_no_draw():
     draws = TorchDraws()
     q = torch.randn(1, 2, 3, 4)
     lstm = nn.LSTM(4, 4, dropout=0.5, num_layers=2).eval()
-    with draws.recorded():
+    with draws.recording():
         F.scaled_dot_product_attention(q, q, q)
         F.dropout(X, 0.5, training=False)
         lstm(X)
-    assert draws.made == []
+    assert draws.recorded == []
 
 
 class Noise(nn.Module):
@@ -200,17 +200,17 @@ class TestReference:
         assert reference.draws[1].dtype == "float32"
 
     def test_each_call_knows_its_own(self, reference):
-        own = {(call.path, call.number): call.draws for call in reference.calls}
-        assert own == {("lin", 0): (0, 0), ("noise", 0): (0, 2), ("noise", 1): (3, 5)}
+        native = {(call.path, call.number): call.draws for call in reference.calls}
+        assert native == {("lin", 0): (0, 0), ("noise", 0): (0, 2), ("noise", 1): (3, 5)}
 
     def test_both_runs_are_given_the_same(self, reference):
         assert not reference.fallback
         eps = {"float32": 1e-6, "bfloat16": 2e-2}[reference.dtype]
         for values in (*reference.outputs, *(v for c in reference.calls for v in c.outputs)):
-            assert abs(values.reference - values.own).max() <= eps * 10
+            assert abs(values.reference - values.native).max() <= eps * 10
         alone = [v for c in reference.calls for v in c.alone]
         assert [v.reference_dtype for v in alone] == ["float64"] * 3
-        assert all(abs(v.reference - v.own).max() <= eps * 10 for v in alone)
+        assert all(abs(v.reference - v.native).max() <= eps * 10 for v in alone)
 
     def test_a_file_brings_them_back(self, reference, tmp_path):
         save_reference(tmp_path / "r.safetensors", reference)

@@ -68,8 +68,8 @@ def depicted(shown: ParityReport) -> ParityReport:
     """The same report with slices of a volume, and the histogram of its errors."""
     random = np.random.default_rng(0)
     reference = random.standard_normal((1, 2, 8, 12, 10))
-    own, mlx = (reference + 1e-7 * random.standard_normal(reference.shape) for _ in range(2))
-    value = ReferenceValue(reference.shape, "float32", reference.reshape(-1), own.reshape(-1))
+    native, mlx = (reference + 1e-7 * random.standard_normal(reference.shape) for _ in range(2))
+    value = ReferenceValue(reference.shape, "float32", reference.reshape(-1), native.reshape(-1))
     pictures, histograms = pictured(["output"], [mlx], [value])
     return replace(shown, pictures=pictures, histograms=histograms)
 

@@ -30,9 +30,11 @@ from mlxport.converter.parity.report.pictures import (
 from mlxport.converter.parity.verdict.reference_data import ReferenceValue
 
 
-def value(reference, dtype="float32", own=None, **options):
-    own = reference if own is None else own
-    return ReferenceValue(reference.shape, dtype, reference.reshape(-1), own.reshape(-1), **options)
+def value(reference, dtype="float32", native=None, **options):
+    native = reference if native is None else native
+    return ReferenceValue(
+        reference.shape, dtype, reference.reshape(-1), native.reshape(-1), **options
+    )
 
 
 def pixels(plane, name):
@@ -141,11 +143,11 @@ class TestPicture:
 class TestHistogram:
     def test_counts_errors_in_units_of_the_values(self):
         reference = np.full((1, 8), 100.0)
-        mlx, own = reference.copy(), reference.copy()
+        mlx, native = reference.copy(), reference.copy()
         mlx[0, :3] += 1.0  # a hundredth
         mlx[0, 3] += 10.0
-        own[0, 0] -= 5.0
-        _, (found,) = pictured(["output"], [mlx], [value(reference, own=own)])
+        native[0, 0] -= 5.0
+        _, (found,) = pictured(["output"], [mlx], [value(reference, native=native)])
         assert found.start == -2
         assert found.mlx == (3, 0, 1)
         assert found.torch == (0, 1, 0)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import mlxport
-from mlxport.converter.parity.reference.reference import record_reference
+from mlxport.converter.parity.reference.record_reference import record_reference
 from mlxport.converter.parity.reference.torch_gradients import record_gradients
 from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.run.gradients import judge_gradients
@@ -168,8 +168,8 @@ class TestARightModel:
     def test_lists_them_by_the_order_of_calls(self):
         report = converted(UNet(), torch.randn(1, 1, 4, 6, 8), gradients=True).report
         layers = ("down", "norm", "up", "head")
-        own = [f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]
-        assert [*named(report)] == ["x", *own]
+        native = [f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]
+        assert [*named(report)] == ["x", *native]
         assert [entry.path for entry in report.gradients[1:3]] == ["down", "down"]
         assert [entry.output for entry in report.gradients[1:3]] == [0, 1]
         # in the layout of MLX

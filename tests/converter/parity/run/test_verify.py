@@ -9,7 +9,7 @@ import torch
 from mlx.utils import tree_map
 
 from mlxport.converter.errors import ParityError
-from mlxport.converter.parity.reference.reference import record_reference
+from mlxport.converter.parity.reference.record_reference import record_reference
 from mlxport.converter.parity.run.verify import verify_bundle, verify_live
 from mlxport.converter.parity.verdict.entry import ALONE, COMPILED, IN_PLACE, WHOLE
 from mlxport.converter.parity.verdict.judgement import Judgement

@@ -28,8 +28,8 @@ DTYPES = ["float32", "float16", "bfloat16"]
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_rounded_value_passes_as_one_rounding(dtype):
     reference = truth()
-    own = rounded(reference, dtype)
-    verdict = judge(own, reference, own, dtype=dtype)
+    native = rounded(reference, dtype)
+    verdict = judge(native, reference, native, dtype=dtype)
     assert verdict.passed
     assert verdict.error == verdict.noise
     assert 0.1 < verdict.ratio <= 1  # a rounding loses at most the unit roundoff
@@ -42,8 +42,8 @@ def test_a_rounded_value_passes_as_one_rounding(dtype):
 @pytest.mark.parametrize("fault", [1e-3, 1e-4])
 def test_a_fault_is_seen_at_any_scale(scale, fault):
     reference = truth(scale=scale)
-    own = rounded(reference, "float32")
-    verdict = judge(own * (1 + fault), reference, own, dtype="float32")
+    native = rounded(reference, "float32")
+    verdict = judge(native * (1 + fault), reference, native, dtype="float32")
     assert not verdict.passed
     assert verdict.error == pytest.approx(fault, rel=1e-2)
 
@@ -51,15 +51,15 @@ def test_a_fault_is_seen_at_any_scale(scale, fault):
 @pytest.mark.parametrize("scale", [1e-30, 1e-6, 1.0, 1e6, 1e30])
 def test_float32_rounding_passes_at_any_scale(scale):
     reference = truth(scale=scale)
-    own = rounded(reference, "float32")
-    assert judge(own * (1 + 5e-7), reference, own, dtype="float32").passed
+    native = rounded(reference, "float32")
+    assert judge(native * (1 + 5e-7), reference, native, dtype="float32").passed
 
 
 @pytest.mark.parametrize(("multiple", "passed"), [(32, False), (40, True)])
 def test_the_limit_is_the_multiple_of_the_noise(multiple, passed):
     reference = truth()
-    own, actual = reference * (1 + 1e-5), reference * (1 + 36e-5)
-    verdict = judge(actual, reference, own, dtype="float32", judgement=Judgement(multiple))
+    native, actual = reference * (1 + 1e-5), reference * (1 + 36e-5)
+    verdict = judge(actual, reference, native, dtype="float32", judgement=Judgement(multiple))
     assert verdict.ratio == pytest.approx(36)
     assert verdict.passed is passed
 
@@ -76,10 +76,10 @@ def test_where_torch_is_exact_one_rounding_is_the_noise(dtype, roundings, passed
 
 def test_one_wrong_element_among_many_is_seen_and_named():
     reference = truth((64, 1024))
-    own = rounded(reference, "float32")
-    actual = own.copy()
+    native = rounded(reference, "float32")
+    actual = native.copy()
     actual[3, 7] += 0.01
-    verdict = judge(actual, reference, own, dtype="float32")
+    verdict = judge(actual, reference, native, dtype="float32")
     assert not verdict.passed
     assert verdict.first == (3, 7)
     assert verdict.max_abs == pytest.approx(0.01, rel=1e-4)
@@ -90,11 +90,11 @@ def test_one_wrong_element_among_many_is_seen_and_named():
 def test_the_verdict_does_not_depend_on_scale(exponent, seed, fault):
     rng = np.random.default_rng(seed)
     reference = rng.standard_normal(40)
-    own = rounded(reference, "float32")
-    actual = own * (1 + fault * rng.standard_normal(40))
+    native = rounded(reference, "float32")
+    actual = native * (1 + fault * rng.standard_normal(40))
     scale = 2.0**exponent
-    one = judge(actual, reference, own, dtype="float32")
-    two = judge(actual * scale, reference * scale, own * scale, dtype="float32")
+    one = judge(actual, reference, native, dtype="float32")
+    two = judge(actual * scale, reference * scale, native * scale, dtype="float32")
     assert one.passed == two.passed
     assert one.ratio == pytest.approx(two.ratio, rel=1e-6)
     assert one.max_ulp == two.max_ulp
@@ -154,23 +154,23 @@ class TestNonFinite:
         [(np.nan, 5.0), (5.0, np.nan), (np.inf, -np.inf), (np.inf, np.nan), (-np.inf, 1e38)],
     )
     def test_elsewhere_or_of_another_kind_fails(self, torch_has, mlx_has):
-        own = self.with_values(((1, 1), torch_has))
-        verdict = judge(self.with_values(((1, 1), mlx_has)), own, own, dtype="float32")
+        native = self.with_values(((1, 1), torch_has))
+        verdict = judge(self.with_values(((1, 1), mlx_has)), native, native, dtype="float32")
         assert not verdict.passed
         assert verdict.first == (1, 1)
 
     def test_overflow_in_the_models_dtype_is_torchs_own_value(self):
         reference = self.with_values(((0, 2), 1e6))
-        own = self.with_values(((0, 2), np.inf))  # float16 ends at 65504
-        verdict = judge(own, reference, own, dtype="float16")
+        native = self.with_values(((0, 2), np.inf))  # float16 ends at 65504
+        verdict = judge(native, reference, native, dtype="float16")
         assert verdict.passed
         assert verdict.compared == 5
-        assert not judge(reference, reference, own, dtype="float16").passed
+        assert not judge(reference, reference, native, dtype="float16").passed
 
     def test_a_fault_beside_a_nan_is_seen(self):
-        own = self.with_values(((0, 0), np.nan))
+        native = self.with_values(((0, 0), np.nan))
         actual = self.with_values(((0, 0), np.nan), ((1, 2), 7.0))
-        verdict = judge(actual, own, own, dtype="float32")
+        verdict = judge(actual, native, native, dtype="float32")
         assert not verdict.passed
         assert verdict.first == (1, 2)
 
@@ -199,8 +199,8 @@ class TestZeroReference:
 
     @pytest.mark.parametrize(("off", "passed"), [(2e-8, True), (1e-6, False)])
     def test_torchs_own_noise_is_the_measure(self, off, passed):
-        own = self.zeros + 1e-8
-        assert judge(self.zeros + off, self.zeros, own, dtype="float32").passed is passed
+        native = self.zeros + 1e-8
+        assert judge(self.zeros + off, self.zeros, native, dtype="float32").passed is passed
 
 
 class TestExact:
@@ -228,8 +228,8 @@ class TestExact:
 
     @pytest.mark.parametrize(("index", "passed"), [(3, True), (7, True), (5, False)])
     def test_where_torch_differs_from_float64_either_is_right(self, index, passed):
-        reference, own = np.array([3]), np.array([7])
-        assert judge(np.array([index]), reference, own, dtype="int64").passed is passed
+        reference, native = np.array([3]), np.array([7])
+        assert judge(np.array([index]), reference, native, dtype="int64").passed is passed
 
 
 class TestForm:

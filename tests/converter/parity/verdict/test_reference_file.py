@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from torch import nn
 
 from mlxport.converter.errors import ParityError
-from mlxport.converter.parity.reference.reference import record_reference
+from mlxport.converter.parity.reference.record_reference import record_reference
 from mlxport.converter.parity.run.verify import verify_bundle
 from mlxport.converter.parity.verdict.reference_file import load_reference, save_reference
 
@@ -41,10 +41,10 @@ def reference():
 def assert_same_values(one, two):
     for a, b in zip(one, two, strict=True):
         assert (a.shape, a.dtype, a.reference_dtype) == (b.shape, b.dtype, b.reference_dtype)
-        for x, y in ((a.reference, b.reference), (a.own, b.own), (a.indices, b.indices)):
+        for x, y in ((a.reference, b.reference), (a.native, b.native), (a.indices, b.indices)):
             assert (x is None) == (y is None)
             if x is not None:
-                assert x.dtype == y.dtype or (x is a.own and y.dtype == np.float32)
+                assert x.dtype == y.dtype or (x is a.native and y.dtype == np.float32)
                 np.testing.assert_array_equal(x, y)
 
 
@@ -57,7 +57,7 @@ def test_values_stay_in_the_file_until_they_are_judged(tmp_path):
     again = load_reference(tmp_path / "reference.safetensors")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert sum(v.own.nbytes for call in again.calls for v in call.outputs) > 2_000_000
+    assert sum(v.native.nbytes for call in again.calls for v in call.outputs) > 2_000_000
     assert peak < 500_000
     assert_same_values(reference.calls[3].outputs, again.calls[3].outputs)
 
@@ -182,7 +182,7 @@ import json, runpy, sys
 if sys.argv.pop() == "without":
     sys.modules["torch"] = None  # importing it raises ImportError
 from mlxport.converter.parity.run import call_alone as alone
-from mlxport.converter.parity.run import axis_orders as boundary
+from mlxport.converter.parity.run import layouts as boundary
 from mlxport.converter.parity.verdict import compare
 from mlxport.converter.parity.verdict import entry
 from mlxport.converter.parity.verdict import precision
@@ -214,8 +214,8 @@ def test_verifies_where_torch_cannot_be_imported(twin, make_net, make_twin, tmp_
         model.save_weights(str(tmp_path / "weights.safetensors"))
         command = [sys.executable, "-c", ELSEWHERE, str(tmp_path), str(TWIN), torchs]
         # the same BLAS with torch and without, so that every digit is the same
-        own = {**os.environ, "MLXPORT_TORCH_BLAS": "0"}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=own)
+        environment = {**os.environ, "MLXPORT_TORCH_BLAS": "0"}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 

@@ -5,18 +5,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlxport.converter.parity.hand_port.axis_orders import (
+from mlxport.converter.parity.hand_port.infer_order import (
     ADDED,
-    Habits,
-    Settled,
+    OrderMatch,
+    OrderStatistics,
     channels_last_order,
-    customary,
-    fitting,
-    settle,
+    customary_orders,
+    infer_order,
+    possible_orders,
     torch_order,
 )
-from mlxport.converter.parity.run.axis_orders import to_mlx_order as as_mlx
-from mlxport.converter.parity.run.axis_orders import to_torch_order as as_torch
+from mlxport.converter.parity.run.layouts import to_mlx_order as as_mlx
+from mlxport.converter.parity.run.layouts import to_torch_order as as_torch
 from mlxport.converter.plan.record import Layout
 from mlxport.converter.plan.tensor import Tensor
 
@@ -42,7 +42,7 @@ from mlxport.converter.plan.tensor import Tensor
     ids=str,
 )
 def test_fitting(shape, stored, orders):
-    assert sorted(fitting(shape, stored)) == orders
+    assert sorted(possible_orders(shape, stored)) == orders
 
 
 @st.composite
@@ -67,12 +67,12 @@ def test_the_order_is_found_by_the_values(placement):
     array = as_mlx(tensor, Layout(shape, "float32", order))
     assert array.shape == tuple(1 if a == ADDED else shape[a] for a in order)
     assert np.array_equal(as_torch(array, Layout(shape, "float32", order)), values)
-    found = settle(
+    found = infer_order(
         np.array(array),
         values.reshape(-1).astype(np.float64),
         shape,
         "float32",
-        fitting(shape, array.shape),
+        possible_orders(shape, array.shape),
     )
     assert found.recognised
     assert found.agrees
@@ -84,8 +84,12 @@ def test_the_order_is_found_by_the_values(placement):
 @pytest.mark.parametrize("dtype", ["int64", "bool"])
 def test_integers_and_flags(dtype):
     values = np.random.default_rng(0).integers(0, 2, (4, 4, 4)).astype(dtype)
-    found = settle(
-        values.transpose(2, 0, 1), values.reshape(-1), (4, 4, 4), dtype, fitting((4,) * 3, (4,) * 3)
+    found = infer_order(
+        values.transpose(2, 0, 1),
+        values.reshape(-1),
+        (4, 4, 4),
+        dtype,
+        possible_orders((4,) * 3, (4,) * 3),
     )
     assert (found.order, found.error, found.rivals) == ((2, 0, 1), 0, ())
 
@@ -93,12 +97,12 @@ def test_integers_and_flags(dtype):
 def test_of_sampled_values():
     values = np.random.default_rng(0).normal(size=(6, 6, 6))
     indices = np.arange(0, 216, 5)
-    found = settle(
+    found = infer_order(
         values.transpose(1, 2, 0),
         values.reshape(-1)[indices],
         (6, 6, 6),
         "float32",
-        fitting((6,) * 3, (6,) * 3),
+        possible_orders((6,) * 3, (6,) * 3),
         indices=indices,
     )
     assert found.order == (1, 2, 0)
@@ -108,7 +112,7 @@ def test_nan_and_infinity_are_values_too():
     values = np.full((3, 3), np.nan)
     values[0, 1], values[2, 2] = 1, np.inf
     orders = [(0, 1), (1, 0)]
-    assert settle(values.T, values.reshape(-1), (3, 3), "float32", orders).order == (1, 0)
+    assert infer_order(values.T, values.reshape(-1), (3, 3), "float32", orders).order == (1, 0)
 
 
 @pytest.mark.parametrize("first", [(0, 1), (1, 0)], ids=str)
@@ -117,7 +121,7 @@ def test_where_values_say_nothing_the_likeliest_is_taken(first, fill):
     values = np.ones((3, 3))
     array = values if fill == "equal" else -values
     orders = [first, first[::-1]]
-    found = settle(array, values.reshape(-1), (3, 3), "float32", orders)
+    found = infer_order(array, values.reshape(-1), (3, 3), "float32", orders)
     assert (found.order, found.rivals) == (first, (first[::-1],))
     assert found.recognised == found.agrees == (fill == "equal")
 
@@ -127,14 +131,16 @@ def test_what_differs_by_roundings_alone_is_equal(first):
     array = np.random.default_rng(0).normal(size=(5, 5)).astype(np.float32)
     array += array.T
     array[0, 1] = np.nextafter(array[0, 1], np.float32(9))
-    found = settle(array, array.reshape(-1), (5, 5), "float32", [first, first[::-1]])
+    found = infer_order(array, array.reshape(-1), (5, 5), "float32", [first, first[::-1]])
     assert (found.order, found.rivals) == (first, (first[::-1],))
 
 
 def test_a_small_fault_does_not_hide_the_order():
     values = np.random.default_rng(0).normal(size=(5, 5, 5)) + 10
     off = values.transpose(2, 1, 0) * 1.001
-    found = settle(off, values.reshape(-1), (5, 5, 5), "float32", fitting((5,) * 3, (5,) * 3))
+    found = infer_order(
+        off, values.reshape(-1), (5, 5, 5), "float32", possible_orders((5,) * 3, (5,) * 3)
+    )
     assert found.order == (2, 1, 0)
     assert found.recognised
     assert not found.agrees
@@ -147,20 +153,20 @@ class TestHabits:
         ids=str,
     )
     def test_without_neighbours(self, shape, likeliest):
-        assert Habits().sorted(fitting(shape, shape), shape)[0] == likeliest
+        assert OrderStatistics().sorted(possible_orders(shape, shape), shape)[0] == likeliest
 
     def test_with_neighbours(self):
-        habits = Habits()
-        habits.note(Settled((0, 2, 1), 1e-7), 3)
-        assert habits.sorted(fitting((6,) * 3, (6,) * 3), (6, 6, 6))[0] == (0, 2, 1)
+        habits = OrderStatistics()
+        habits.note(OrderMatch((0, 2, 1), 1e-7), 3)
+        assert habits.sorted(possible_orders((6,) * 3, (6,) * 3), (6, 6, 6))[0] == (0, 2, 1)
 
     @pytest.mark.parametrize(
-        "settled", [Settled((0, 2, 1), 0.5), Settled((0, 2, 1), 0, ((0, 1, 2),))], ids=str
+        "settled", [OrderMatch((0, 2, 1), 0.5), OrderMatch((0, 2, 1), 0, ((0, 1, 2),))], ids=str
     )
     def test_what_is_not_certain_makes_no_habit(self, settled):
-        habits = Habits()
+        habits = OrderStatistics()
         habits.note(settled, 3)
-        assert habits.sorted(fitting((6,) * 3, (6,) * 3), (6, 6, 6))[0] == (0, 1, 2)
+        assert habits.sorted(possible_orders((6,) * 3, (6,) * 3), (6, 6, 6))[0] == (0, 1, 2)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +179,7 @@ class TestHabits:
     ids=str,
 )
 def test_customary(shape, orders):
-    assert set(customary(fitting(shape, shape), shape)) == orders
+    assert set(customary_orders(possible_orders(shape, shape), shape)) == orders
 
 
 @pytest.mark.parametrize("rank", range(6))

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from mlxport.converter.errors import ParityError
+from mlxport.converter.parity.reference.record_reference import record_reference
 from mlxport.converter.parity.reference.recorder import Recorder
-from mlxport.converter.parity.reference.reference import record_reference
 from mlxport.converter.parity.verdict.reference_data import sample_indices
 
 PATHS = ["stem", "acts.N", "blocks.0.conv", "blocks.0.norm", "blocks.0", "shared", "split"]
@@ -19,7 +19,7 @@ def record(module, *args, paths=(), **options):
 
 
 def noise(value):
-    return np.linalg.norm(value.own - value.reference) / np.linalg.norm(value.reference)
+    return np.linalg.norm(value.native - value.reference) / np.linalg.norm(value.reference)
 
 
 @pytest.fixture
@@ -49,14 +49,14 @@ class TestOfANetwork:
         reference = record(net, x, paths=PATHS)
         exact = copy.deepcopy(net).eval().double()
         with torch.no_grad():
-            own, want = net.eval()(x), exact(x.double())
+            native, want = net.eval()(x), exact(x.double())
             stem = exact.stem(x.double())
-        flat = [own[0], *own[1]], [want[0], *want[1]]
+        flat = [native[0], *native[1]], [want[0], *want[1]]
         for value, one, two in zip(reference.outputs, *flat, strict=True):
             assert value.shape == tuple(one.shape)
             assert value.dtype == str(one.dtype).removeprefix("torch.")
             assert value.indices is None
-            np.testing.assert_array_equal(value.own, one.to(two.dtype).reshape(-1))
+            np.testing.assert_array_equal(value.native, one.to(two.dtype).reshape(-1))
             np.testing.assert_array_equal(value.reference, two.reshape(-1))
         # the ReLU after it works in place and must not reach what was recorded
         np.testing.assert_array_equal(reference.calls[0].outputs[0].reference, stem.reshape(-1))
@@ -82,7 +82,7 @@ class TestOfANetwork:
         with torch.no_grad():
             want = exact(torch.from_numpy(call.inputs[0].bits).double())
         np.testing.assert_allclose(call.alone[0].reference, want.reshape(-1), rtol=1e-14)
-        np.testing.assert_array_equal(call.alone[0].own, call.outputs[0].own)
+        np.testing.assert_array_equal(call.alone[0].native, call.outputs[0].native)
 
     def test_nothing_is_left_changed(self, net, x):
         net.train()
@@ -111,7 +111,7 @@ class TestOfANetwork:
                 assert few.shape == full.shape
                 assert 20 <= few.indices.size <= 30
                 np.testing.assert_array_equal(few.reference, full.reference[few.indices])
-                np.testing.assert_array_equal(few.own, full.own[few.indices])
+                np.testing.assert_array_equal(few.native, full.native[few.indices])
                 np.testing.assert_array_equal(alone.indices, few.indices)
         assert all(value.indices is None for value in sampled.outputs)
 
@@ -176,7 +176,7 @@ def test_arguments_the_model_writes_into_stay_as_they_are():
     reference = record(Writes(), x, paths=[])
     assert x.tolist() == [0, 0, 0]
     assert reference.inputs[0].bits.tolist() == [0, 0, 0]
-    assert reference.outputs[0].own.tolist() == [2, 2, 2]
+    assert reference.outputs[0].native.tolist() == [2, 2, 2]
 
 
 CASTS = {
@@ -249,7 +249,7 @@ class TestWithoutFloat64:
         assert reference.reference_dtype == "float32"
         for value in (*reference.outputs, *reference.calls[1].outputs):
             assert value.reference_dtype == "float32"
-            np.testing.assert_array_equal(value.reference, value.own)
+            np.testing.assert_array_equal(value.reference, value.native)
 
     def test_what_does_run_in_float64_is_kept(self, reference):
         one, two = reference.calls
@@ -265,7 +265,7 @@ class TestWithoutFloat64:
         (value,) = record(Shape(), torch.randn(5), paths=[]).outputs
         assert value.shape == (3,)
         assert value.reference_dtype == "float32"
-        np.testing.assert_array_equal(value.reference, value.own)
+        np.testing.assert_array_equal(value.reference, value.native)
 
     def test_the_models_own_error_is_not_swallowed(self):
         with pytest.raises(RuntimeError, match="cannot be multiplied"):
@@ -301,7 +301,7 @@ def test_attention_does_not_take_its_fused_path():
         def forward(self, x):
             return x + torch.backends.mha.get_fastpath_enabled()
 
-    assert record(Path(), torch.zeros(1), paths=[]).outputs[0].own == [0]
+    assert record(Path(), torch.zeros(1), paths=[]).outputs[0].native == [0]
     assert torch.backends.mha.get_fastpath_enabled()
 
 
@@ -311,8 +311,8 @@ def test_random_numbers_are_the_seeds():
             return x + torch.randint(0, 1000, x.shape)
 
     one, two = (record(Noise(), torch.zeros(9), paths=[], seed=s).outputs[0] for s in (1, 2))
-    np.testing.assert_array_equal(one.own, one.reference)
-    assert (one.own != two.own).any()
+    np.testing.assert_array_equal(one.native, one.reference)
+    assert (one.native != two.native).any()
 
 
 class TestSampleIndices:
@@ -404,6 +404,6 @@ def test_calls_that_are_fed_the_same_run_once(
     for key, call in each.items():
         for one, other in zip(shared[key].alone, call.alone, strict=True):
             assert np.array_equal(one.reference, other.reference), key
-            assert np.array_equal(one.own, other.own), key
+            assert np.array_equal(one.native, other.native), key
         for one, other in zip(shared[key].inputs, call.inputs, strict=True):
             assert np.array_equal(one.bits, other.bits), key

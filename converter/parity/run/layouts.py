@@ -1,4 +1,4 @@
-"""Values on their way between PyTorch's axis order and the one MLX stores them in."""
+"""Convert values between PyTorch's axis order and the layout in which MLX stores them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlxport.converter.plan.tensor import Tensor, to_mlx
 
 
 def to_mlx_order(tensor: Tensor, layout: Layout) -> mx.array:
-    """Return a PyTorch value as MLX stores it: axes permuted, in the recorded dtype."""
+    """Return a PyTorch value as MLX stores it: axes permuted, in the layout's dtype."""
     moved = tensor.with_bits(_merged(_moved(tensor.bits, layout), layout.merged))
     dtype = getattr(mx, "bool_" if layout.dtype == "bool" else layout.dtype)
     if moved.dtype == "F64":  # only MLX's CPU backend has it
@@ -22,7 +22,7 @@ def to_mlx_order(tensor: Tensor, layout: Layout) -> mx.array:
 
 
 def _merged(values: npt.NDArray[Any], merged: Merged | None) -> npt.NDArray[Any]:
-    """Return values with the elements of the last axis in the sequence of MLX."""
+    """Return values with the elements of a flattened last axis in MLX's sequence."""
     if merged is None:
         return values
     leading = values.ndim - 1
@@ -38,7 +38,7 @@ def to_numpy(array: mx.array) -> npt.NDArray[Any]:
 
 
 def to_torch_order(array: mx.array, layout: Layout) -> npt.NDArray[Any]:
-    """Return an MLX value in PyTorch's axis order; as it lies where it has another rank."""
+    """Return an MLX value in PyTorch's axis order; as stored where it has another rank."""
     values = to_numpy(array)
     if values.ndim != len(layout.order):
         return values

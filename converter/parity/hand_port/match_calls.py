@@ -10,16 +10,16 @@ from itertools import islice, product
 import mlx.core as mx
 import numpy as np
 
-from mlxport.converter.parity.hand_port.axis_orders import (
+from mlxport.converter.parity.hand_port.infer_order import (
     AxisOrder,
-    Habits,
-    Settled,
-    fitting,
-    settle,
+    OrderMatch,
+    OrderStatistics,
+    infer_order,
+    possible_orders,
     torch_order,
 )
-from mlxport.converter.parity.run.axis_orders import to_mlx_order, to_numpy
-from mlxport.converter.parity.run.call_alone import Recall
+from mlxport.converter.parity.run.call_alone import CallTemplate
+from mlxport.converter.parity.run.layouts import to_mlx_order, to_numpy
 from mlxport.converter.parity.run.trace import TracedCall, arrays, mlx_dtype_name
 from mlxport.converter.parity.verdict.reference_data import (
     Call,
@@ -37,7 +37,7 @@ _MOST_TRIED = 12
 
 
 @dataclass(frozen=True, eq=False)
-class Boundary:
+class MatchedCall:
     """What was found at one call of one module.
 
     Attributes:
@@ -50,9 +50,9 @@ class Boundary:
     """
 
     call: Call
-    recall: Recall
-    outputs: tuple[Settled, ...] = ()
-    inputs: tuple[Settled, ...] = ()
+    recall: CallTemplate
+    outputs: tuple[OrderMatch, ...] = ()
+    inputs: tuple[OrderMatch, ...] = ()
     problem: str = ""
     obstacle: str = ""
 
@@ -73,7 +73,7 @@ class Boundary:
         return known or bool(self.problem) or bool(self.obstacle)
 
 
-class Settling:
+class CallMatcher:
     """One run of an MLX model, beside the reference of a torch model."""
 
     def __init__(
@@ -86,9 +86,9 @@ class Settling:
             targets: identity of an MLX module -> its path.
             reference: what PyTorch computed, with the inputs of its modules.
         """
-        self.habits = Habits()
+        self.habits = OrderStatistics()
         self.targets = targets
-        self.found: list[Boundary] = []
+        self.found: list[MatchedCall] = []
         self.waiting = {key: _calls_of(paths, reference) for key, paths in modules.items()}
 
     def observe(self, traced: TracedCall) -> None:
@@ -120,9 +120,9 @@ class Settling:
     ) -> list[AxisOrder]:
         """Return the orders in which a shape may be stored in another, the likeliest first."""
         lies = array if isinstance(array, tuple) else array.shape
-        return self.habits.sorted(fitting(shape, lies), shape)
+        return self.habits.sorted(possible_orders(shape, lies), shape)
 
-    def _boundary(self, call: Call, traced: TracedCall) -> Boundary:
+    def _boundary(self, call: Call, traced: TracedCall) -> MatchedCall:
         given = list(arrays((traced.args, traced.kwargs)))
         values = [to_numpy(array) for array in traced.outputs]
         inputs = self._inputs(call.inputs or (), [to_numpy(array) for array in given])
@@ -134,14 +134,16 @@ class Settling:
             _output_layouts(call, results, outputs, values),
             None if results == tuple(range(len(call.outputs))) else results,
         )
-        found = Boundary(call, Recall.of(traced, record), outputs, inputs, problem)
+        found = MatchedCall(call, CallTemplate.of(traced, record), outputs, inputs, problem)
         agree = bool(outputs) and all(one.agrees for one in outputs)
         if agree and not all(one.recognised for one in inputs):
             # right results from other inputs: the boundary lies elsewhere
             found = _without_inputs(found, "its inputs in MLX are other values than in PyTorch")
         return found
 
-    def _inputs(self, given: Sequence[Tensor], values: Sequence[NumpyArray]) -> tuple[Settled, ...]:
+    def _inputs(
+        self, given: Sequence[Tensor], values: Sequence[NumpyArray]
+    ) -> tuple[OrderMatch, ...]:
         """Return the order of each input; none where they do not correspond by number or shape."""
         found = []
         if len(given) != len(values):
@@ -152,7 +154,7 @@ class Settling:
             truth = to_numpy(
                 to_mlx_order(tensor, Layout(shape, _mlx_dtype(tensor), torch_order(len(shape))))
             )
-            settled = settle(value, truth.reshape(-1), shape, _mlx_dtype(tensor), orders)
+            settled = infer_order(value, truth.reshape(-1), shape, _mlx_dtype(tensor), orders)
             if settled is None:
                 return ()
             self.habits.note(settled, len(shape))
@@ -161,7 +163,7 @@ class Settling:
 
     def _outputs(
         self, given: Sequence[ReferenceValue], values: Sequence[NumpyArray]
-    ) -> tuple[tuple[int, ...], tuple[Settled, ...], str]:
+    ) -> tuple[tuple[int, ...], tuple[OrderMatch, ...], str]:
         """Return which of PyTorch's tensors each of MLX's is, its order, or why that is open."""
         if len(values) > len(given):
             return (), (), f"gives {len(given)} tensors in PyTorch, {len(values)} in MLX"
@@ -182,16 +184,16 @@ class Settling:
             left.remove(best) if best in left else None
         return tuple(results), tuple(found), ""
 
-    def _output(self, value: ReferenceValue, array: NumpyArray) -> Settled | None:
+    def _output(self, value: ReferenceValue, array: NumpyArray) -> OrderMatch | None:
         orders = self.orders(value.shape, array)
         if not orders and value.reference.size and array.size != int(np.prod(value.shape)):
             # of another size: parity says so, in whatever order
-            return Settled(torch_order(len(value.shape)), float("inf"))
-        return settle(
+            return OrderMatch(torch_order(len(value.shape)), float("inf"))
+        return infer_order(
             array, value.reference, value.shape, value.dtype, orders, indices=value.indices
         )
 
-    def _settled_alone(self, found: Boundary) -> Boundary:
+    def _settled_alone(self, found: MatchedCall) -> MatchedCall:
         """Feed a module PyTorch's inputs in the orders that fit, as what it got was off already."""
         record, given = found.record, found.call.inputs
         if not given or not record.inputs or found.recall.obstacle(given):
@@ -207,7 +209,9 @@ class Settling:
                 best, least = tried, error
         return best
 
-    def _ways(self, one: Settled, shape: tuple[int, ...], lies: tuple[int, ...]) -> list[AxisOrder]:
+    def _ways(
+        self, one: OrderMatch, shape: tuple[int, ...], lies: tuple[int, ...]
+    ) -> list[AxisOrder]:
         """Return the orders an input may be meant in, the likeliest first.
 
         What lies turned may have been turned by a fault before: the neighbours' order is tried too.
@@ -215,7 +219,7 @@ class Settling:
         orders = self.orders(shape, lies)
         return list(dict.fromkeys([one.order, orders[0]])) if one.recognised else orders
 
-    def _alone(self, found: Boundary, orders: Sequence[AxisOrder]) -> Boundary:
+    def _alone(self, found: MatchedCall, orders: Sequence[AxisOrder]) -> MatchedCall:
         record, call = found.record, found.call
         inputs = tuple(
             replace(layout, order=o) for layout, o in zip(record.inputs, orders, strict=True)
@@ -235,7 +239,7 @@ class Settling:
 
 
 def _input_layouts(
-    call: Call, given: Sequence[mx.array], inputs: Sequence[Settled]
+    call: Call, given: Sequence[mx.array], inputs: Sequence[OrderMatch]
 ) -> tuple[Layout, ...]:
     """Describe the inputs; none where they could not be mapped."""
     trios = zip(call.inputs or (), given, inputs, strict=True) if inputs else ()
@@ -243,7 +247,7 @@ def _input_layouts(
 
 
 def _output_layouts(
-    call: Call, results: Sequence[int], outputs: Sequence[Settled], values: Sequence[NumpyArray]
+    call: Call, results: Sequence[int], outputs: Sequence[OrderMatch], values: Sequence[NumpyArray]
 ) -> tuple[Layout, ...]:
     """Describe the outputs; with no ``results`` parity leaves them unjudged."""
     if not outputs:
@@ -253,13 +257,13 @@ def _output_layouts(
     return tuple(Layout(v.shape, v.dtype, one.order) for v, one in pairs)
 
 
-def _without_inputs(found: Boundary, obstacle: str) -> Boundary:
+def _without_inputs(found: MatchedCall, obstacle: str) -> MatchedCall:
     """Keep a module from being judged alone, and say why."""
     recall = replace(found.recall, record=replace(found.record, inputs=()))
     return replace(found, recall=recall, inputs=(), obstacle=obstacle)
 
 
-def _ordered(found: Boundary) -> Boundary:
+def _ordered(found: MatchedCall) -> MatchedCall:
     """Write the orders of the outputs into the record."""
     record = found.record
     if len(found.outputs) != len(record.outputs):

@@ -32,7 +32,7 @@ _MOST_ORDERS = 720
 
 
 @dataclass(frozen=True)
-class Settled:
+class OrderMatch:
     """The order found for one tensor.
 
     Attributes:
@@ -55,12 +55,12 @@ class Settled:
 
 
 @dataclass
-class Habits:
+class OrderStatistics:
     """Which orders a model uses elsewhere, by the number of axes in PyTorch."""
 
     seen: dict[int, Counter[AxisOrder]] = field(default_factory=dict)
 
-    def note(self, settled: Settled, rank: int) -> None:
+    def note(self, settled: OrderMatch, rank: int) -> None:
         """Count an order that the values confirm and no other rivals."""
         if settled.recognised and not settled.rivals:
             self.seen.setdefault(rank, Counter())[settled.order] += 1
@@ -89,7 +89,7 @@ def channels_last_order(rank: int) -> AxisOrder:
     return (0, *range(2, rank), 1) if rank > 2 else torch_order(rank)
 
 
-def customary(orders: Collection[AxisOrder], shape: Sequence[int]) -> list[AxisOrder]:
+def customary_orders(orders: Collection[AxisOrder], shape: Sequence[int]) -> list[AxisOrder]:
     """Keep the orders in which a model's own results may be stored without anybody saying so.
 
     PyTorch's, channels-last, and for three axes the first two exchanged (sequence or batch first).
@@ -100,7 +100,7 @@ def customary(orders: Collection[AxisOrder], shape: Sequence[int]) -> list[AxisO
     return [order for order in orders if _core(order, shape) in cores]
 
 
-def fitting(shape: Sequence[int], stored: Sequence[int]) -> list[AxisOrder]:
+def possible_orders(shape: Sequence[int], stored: Sequence[int]) -> list[AxisOrder]:
     """Return the orders of axes in which a value of one shape is stored in the other.
 
     Axes of size 1 may be missing or added. Orders that differ only in where axes of size 1 lie are
@@ -124,7 +124,7 @@ def fitting(shape: Sequence[int], stored: Sequence[int]) -> list[AxisOrder]:
     return [_by_custom(order, shape, stored) for order in orders]
 
 
-def settle(
+def infer_order(
     array: NumpyArray,
     expected: NumpyArray,
     shape: tuple[int, ...],
@@ -132,7 +132,7 @@ def settle(
     orders: Sequence[AxisOrder],
     *,
     indices: NumpyArray | None = None,
-) -> Settled | None:
+) -> OrderMatch | None:
     """Return which of some orders the values confirm; of several that do, the first given.
 
     Args:
@@ -162,7 +162,7 @@ def settle(
     roundoff = PRECISIONS[dtype].roundoff if dtype in PRECISIONS else 0.0
     near = max(2 * least, NOISE_MULTIPLE * roundoff)
     equal = [order for order in orders if errors[order] <= near]
-    return Settled(equal[0], errors[equal[0]], tuple(equal[1:]), least <= math.sqrt(roundoff))
+    return OrderMatch(equal[0], errors[equal[0]], tuple(equal[1:]), least <= math.sqrt(roundoff))
 
 
 def _core(order: AxisOrder, shape: Sequence[int]) -> AxisOrder:

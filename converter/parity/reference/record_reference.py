@@ -1,4 +1,8 @@
-"""Run a PyTorch model and record what it computes: in its own dtype and in float64."""
+"""Record the reference of a PyTorch model: one run in its own dtype, one in float64.
+
+The float64 run gives the truth that MLX is compared with, the run in the model's own dtype how much
+PyTorch itself loses by rounding.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlxport.converter.parity.reference.kept_values import Kept, joined
+from mlxport.converter.errors import ParityError
+from mlxport.converter.parity.reference.recorded_values import RecordedTensor, reference_values
 from mlxport.converter.parity.reference.recorder import Recorder
-from mlxport.converter.parity.reference.torch_calls import first_names
 from mlxport.converter.parity.verdict.reference_data import Reference
 from mlxport.converter.timings import stage
 from mlxport.converter.torch_model.calls import in_order
@@ -48,21 +52,22 @@ def record_reference(
         sample: keep at most this many values of each call of a submodule; of the model's outputs
             all.
         seed: of the random state and of the choice of samples.
-        keep_inputs: keep the submodules' inputs too, whole, and judge each alone; this takes
-            memory for all activations and at most one more float64 run per level of nesting.
+        keep_inputs: record the submodules' inputs too, whole, and run each submodule alone on them
+            in float64; this takes memory for all activations and at most one more float64 run per
+            level of nesting.
 
     Raises:
         ParityError: a path names no submodule, the module cannot be copied, or it draws random
             numbers by an op or in a way that cannot be repeated.
     """
-    canonical = first_names(module, paths)
+    canonical = _first_names(module, paths)
     since = since or {}
     recorder = Recorder(module, in_order(module, args, kwargs), canonical, since, sample, seed)
-    recorder.run_own(keep_inputs)
-    recorder.run_exact()
+    recorder.run_native(with_inputs=keep_inputs)
+    recorder.run_float64()
     return Reference(
         inputs=recorder.inputs,
-        outputs=joined(recorder.own_outputs, recorder.exact_outputs),
+        outputs=reference_values(recorder.native_outputs, recorder.float64_outputs),
         calls=tuple(recorder.calls()),
         aliases=canonical,
         dtype=recorder.dtype,
@@ -70,7 +75,7 @@ def record_reference(
         fallback=recorder.fallback,
         seed=seed,
         sample=sample,
-        draws=tuple(recorder.draws.made),
+        draws=tuple(recorder.draws.recorded),
         signature=recorder.signature,
         versions={
             "torch": torch.__version__,
@@ -80,16 +85,16 @@ def record_reference(
     )
 
 
-def record_own(
+def record_native(
     module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], reference: Reference
-) -> tuple[list[Kept], dict[tuple[str, int], list[Kept]]]:
-    """Run a module once more, in its own dtype alone, and return what a reference holds of it.
+) -> tuple[list[RecordedTensor], dict[tuple[str, int], list[RecordedTensor]]]:
+    """Run a model once more, in its own dtype only, and record what its reference contains.
 
     Args:
         module: the model, or one whose parameters are slightly others.
         args: its positional arguments.
         kwargs: its keyword arguments.
-        reference: what was recorded of the model; gives submodules, seed and samples.
+        reference: of the model; says which submodules to record, the seed and the samples.
 
     Returns:
         The model's outputs, and those of its submodules' calls by path and number.
@@ -98,6 +103,26 @@ def record_own(
     canonical = {path: path for path in paths}
     given = in_order(module, args, kwargs)
     recorder = Recorder(module, given, canonical, {}, reference.sample, reference.seed)
-    recorder.run_own(False)
-    calls = {(made.path, made.number): made.outputs for made in recorder.own_calls}
-    return recorder.own_outputs, calls
+    recorder.run_native(with_inputs=False)
+    calls = {(call.path, call.number): call.outputs for call in recorder.native_calls}
+    return recorder.native_outputs, calls
+
+
+def _first_names(module: torch.nn.Module, paths: Sequence[str]) -> dict[str, str]:
+    """Map every path asked for to the first that names the same module."""
+    names: dict[int, str] = {}
+    canonical, unknown = {}, []
+    for path in dict.fromkeys(path for path in paths if path):
+        try:
+            found = module.get_submodule(path)
+        except AttributeError:
+            unknown.append(path)
+            continue
+        canonical[path] = names.setdefault(id(found), path)
+    if unknown:
+        raise ParityError.listing(
+            f"{type(module).__name__} has no such submodules:",
+            unknown,
+            "Is this the model the conversion was made from?",
+        )
+    return canonical
