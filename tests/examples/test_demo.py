@@ -33,6 +33,7 @@ def run_demo(folder: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_demo_twice(folder: Path) -> None:
     first = run_demo(folder)
     assert f"$ {demo.CONVERT}" in first

@@ -83,6 +83,7 @@ def configurations(draw: st.DrawFn, least_batch: int = 0) -> Configuration:
     )
 
 
+@pytest.mark.slow
 def test_every_valid_configuration_matches_torch(
     assert_conv_transpose_parity: Callable[..., None],
 ) -> None:

@@ -115,6 +115,7 @@ def test_half_precision_is_computed_in_float32() -> None:
     assert got.item() == pytest.approx(want.item(), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_compiles() -> None:
     log_probs = mx.array(torch.randn(6, 2, 4).log_softmax(-1).numpy())
     targets = mx.array([[1, 2, 3], [3, 3, 1]])
