@@ -368,9 +368,7 @@ class Nested(nn.Module):
 
 
 @pytest.mark.parametrize("writes", [False, True])
-def test_calls_that_are_fed_the_same_run_once(
-    writes: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_calls_with_the_same_inputs_run_once(writes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
 
     torch.manual_seed(0)
     model = Nested(writes).eval()
@@ -378,9 +376,9 @@ def test_calls_that_are_fed_the_same_run_once(
     runs: list[str] = []
     alone = Recorder._run_alone
 
-    def counted(self: Any, made: Any, given: Any) -> Any:
-        runs.append(made.path)
-        return alone(self, made, given)
+    def counted(self: Any, call: Any, given: Any) -> Any:
+        runs.append(call.path)
+        return alone(self, call, given)
 
     monkeypatch.setattr(Recorder, "_run_alone", counted)
 
@@ -394,9 +392,9 @@ def test_calls_that_are_fed_the_same_run_once(
     shared = by_call()
     count = len(runs)
     monkeypatch.setattr(
-        "mlxport.converter.parity.reference.recorder.same", lambda some, others: False
+        "mlxport.converter.parity.reference.recorder.same_tensors", lambda some, others: False
     )
-    monkeypatch.setattr(Recorder, "_shows", lambda self, outer, made: False)
+    monkeypatch.setattr(Recorder, "_passes_inputs_to", lambda self, outer, call: False)
     torch.manual_seed(1)
     each = by_call()
     assert count < len(runs) - count == len(each)
