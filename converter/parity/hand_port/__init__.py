@@ -1,1 +1,1 @@
-"""Models ported by hand, held to PyTorch."""
+"""Verify MLX models that were ported by hand."""

@@ -1,7 +1,7 @@
-"""Hold the gradients of an MLX model written by hand to PyTorch's.
+"""Verify the gradients of an MLX model written by hand.
 
-What a conversion's plan says, the MLX layers say here: which parameter stands for which of
-PyTorch's, by the names of the modules paired, and in which layout.
+There is no plan that says which parameter is which of PyTorch's, and in which layout: the names of
+the paired modules and the types of the MLX layers do.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def verify_port_gradients(
     conversion: Conversion,
     origin: TorchModel,
     pairs: Mapping[str, str],
-    arrangement: MlxArguments,
+    arguments: MlxArguments,
     *,
     judgement: Judgement,
 ) -> tuple[ParityEntry, ...]:
@@ -37,24 +37,24 @@ def verify_port_gradients(
 
     Args:
         model: the MLX model, in eval mode.
-        conversion: the record made for it; says in which order the outputs lie.
+        conversion: the record built for it; says in which order the outputs are stored.
         origin: the torch model and its reference.
         pairs: torch module -> MLX module.
-        arrangement: what the MLX model is called with. Where the user gave the arrays, nothing says
+        arguments: what the MLX model is called with. Where the user gave the arrays, nothing says
             which of them is which of PyTorch's inputs, and these gradients are not judged.
         judgement: what passes.
 
     Returns:
-        An entry for each input and each parameter of PyTorch's. What has no counterpart, or lies in
-        a layout that its MLX layer does not say, is not judged, with the reason.
+        An entry for each input and each parameter of PyTorch's. What has no counterpart, or is
+        stored in a layout its MLX layer does not imply, is not judged, with the reason.
     """
     pairing = _Parameters(origin.module, model, pairs)
     entries = verify_gradients(
         model,
-        _with_inputs(conversion, origin, arrangement),
+        _with_inputs(conversion, origin, arguments),
         origin,
         plan=WeightPlan(tuple(pairing.planned()), ties=pairing.ties()),
-        given=(arrangement.args, arrangement.kwargs),
+        given=(arguments.args, arguments.kwargs),
         judgement=judgement,
     )
     if any(not entry.path and entry.name == "gradients" for entry in entries):
@@ -86,7 +86,7 @@ class _Parameters:
         self.reasons: dict[str, str] = {}
 
     def planned(self) -> Iterator[Planned]:
-        """Yield what stands for what, and by which steps; note what cannot be told."""
+        """Yield which parameter is which, and by which steps; note what is unknown."""
         taken = set()
         for slot in self.slots:
             name = self._counterpart(slot)
@@ -126,18 +126,16 @@ class _Parameters:
         return slot.shape if slot.wanted is None else slot.wanted
 
 
-def _with_inputs(
-    conversion: Conversion, origin: TorchModel, arrangement: MlxArguments
-) -> Conversion:
+def _with_inputs(conversion: Conversion, origin: TorchModel, arguments: MlxArguments) -> Conversion:
     """Return the record with the names, orders and dtypes of the model's inputs."""
     given = tensors(in_order(origin.module, origin.args, origin.kwargs))
-    if len(arrangement.orders) != len(given):
+    if len(arguments.orders) != len(given):
         return conversion
     signature = origin.reference.signature
     names = signature.tensors() if signature else [f"input[{k}]" for k in range(len(given))]
     layouts = tuple(
         Layout(tuple(x.shape), torch_dtype_name(x.dtype), order)
-        for x, order in zip(given, arrangement.orders, strict=True)
+        for x, order in zip(given, arguments.orders, strict=True)
     )
     modules = tuple(
         ModuleRecord("", "", layouts, record.outputs) if record.path == "" else record

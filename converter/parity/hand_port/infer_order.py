@@ -1,6 +1,7 @@
-"""Find in which order an MLX value stores the axes of PyTorch's: by shape, then by the values.
+"""Infer in which axis order an MLX value is stored: from its shape, then from its values.
 
-Numpy only.
+A model written by hand does not say how it stores its activations. The shapes leave a few orders of
+PyTorch's axes; the values, compared with PyTorch's, show which one it is. Numpy only.
 """
 
 from __future__ import annotations
@@ -39,34 +40,34 @@ class OrderMatch:
         order: ``order[i]`` is the PyTorch axis stored at MLX axis ``i``, or `ADDED`; axes of size
             1 may be absent.
         error: relative L2 error in that order, over a sample of the positions.
-        rivals: other orders in which the values agree as well.
+        alternatives: other orders in which the values match as well.
         agrees: whether half of the digits or more agree, as they do unless something is wrong.
     """
 
     order: AxisOrder
     error: float
-    rivals: tuple[AxisOrder, ...] = ()
+    alternatives: tuple[AxisOrder, ...] = ()
     agrees: bool = False
 
     @property
     def recognised(self) -> bool:
-        """Whether the values are PyTorch's, as far as an order can be told by them."""
+        """Whether the values are close enough to PyTorch's to show their order."""
         return self.error <= RECOGNISED
 
 
 @dataclass
 class OrderStatistics:
-    """Which orders a model uses elsewhere, by the number of axes in PyTorch."""
+    """How often a model uses each order elsewhere, by the number of axes in PyTorch."""
 
     seen: dict[int, Counter[AxisOrder]] = field(default_factory=dict)
 
-    def note(self, settled: OrderMatch, rank: int) -> None:
-        """Count an order that the values confirm and no other rivals."""
-        if settled.recognised and not settled.rivals:
-            self.seen.setdefault(rank, Counter())[settled.order] += 1
+    def note(self, match: OrderMatch, rank: int) -> None:
+        """Count an order that the values show without ambiguity."""
+        if match.recognised and not match.alternatives:
+            self.seen.setdefault(rank, Counter())[match.order] += 1
 
     def sorted(self, orders: Collection[AxisOrder], shape: Sequence[int]) -> list[AxisOrder]:
-        """Return orders, the likeliest first: the neighbours', then the customary ones."""
+        """Return orders, the likeliest first: those used elsewhere, then the customary ones."""
         rank = len(shape)
         common = [order for order, _ in self.seen.get(rank, Counter()).most_common()]
         usual = [channels_last_order(rank), torch_order(rank)]
@@ -80,7 +81,7 @@ class OrderStatistics:
 
 
 def torch_order(rank: int) -> AxisOrder:
-    """Return PyTorch's own order."""
+    """Return PyTorch's order of so many axes."""
     return tuple(range(rank))
 
 
@@ -90,7 +91,7 @@ def channels_last_order(rank: int) -> AxisOrder:
 
 
 def customary_orders(orders: Collection[AxisOrder], shape: Sequence[int]) -> list[AxisOrder]:
-    """Keep the orders in which a model's own results may be stored without anybody saying so.
+    """Keep the orders in which a model may return its results without the user saying so.
 
     PyTorch's, channels-last, and for three axes the first two exchanged (sequence or batch first).
     """
@@ -103,8 +104,8 @@ def customary_orders(orders: Collection[AxisOrder], shape: Sequence[int]) -> lis
 def possible_orders(shape: Sequence[int], stored: Sequence[int]) -> list[AxisOrder]:
     """Return the orders of axes in which a value of one shape is stored in the other.
 
-    Axes of size 1 may be missing or added. Orders that differ only in where axes of size 1 lie are
-    one order here: the first.
+    Axes of size 1 may be missing or added. Of orders that differ only in the places of axes of size
+    1, only the first is returned.
 
     Args:
         shape: PyTorch's.
@@ -112,7 +113,7 @@ def possible_orders(shape: Sequence[int], stored: Sequence[int]) -> list[AxisOrd
     """
     units = [axis for axis, size in enumerate(shape) if size == 1]
     places = [place for place, size in enumerate(stored) if size == 1]
-    # the first units go, as it is the batch that a model written for one sample leaves out
+    # the first units are dropped: a model written for one sample has no batch axis
     kept = units[max(len(units) - len(places), 0) :]
     at = dict(zip(places, [ADDED] * (len(places) - len(kept)) + kept, strict=True))
     rest = [axis for axis, size in enumerate(shape) if size != 1]
@@ -133,7 +134,7 @@ def infer_order(
     *,
     indices: NumpyArray | None = None,
 ) -> OrderMatch | None:
-    """Return which of some orders the values confirm; of several that do, the first given.
+    """Return which of some orders the values show; of several that match, the first given.
 
     Args:
         array: MLX's value as stored.
@@ -153,11 +154,11 @@ def infer_order(
     coordinates = np.unravel_index(flat, shape) if shape else ()
     none = np.zeros(flat.size, np.int64)
 
-    def taken(order: AxisOrder) -> NumpyArray:
+    def sampled(order: AxisOrder) -> NumpyArray:
         at = tuple(none if axis == ADDED else coordinates[axis] for axis in order)
         return np.atleast_1d(array[at])  # without axes it is one value
 
-    errors = {order: _error(taken(order), expected[chosen]) for order in orders}
+    errors = {order: _error(sampled(order), expected[chosen]) for order in orders}
     least = min(errors.values())
     roundoff = PRECISIONS[dtype].roundoff if dtype in PRECISIONS else 0.0
     near = max(2 * least, NOISE_MULTIPLE * roundoff)
@@ -166,12 +167,12 @@ def infer_order(
 
 
 def _core(order: AxisOrder, shape: Sequence[int]) -> AxisOrder:
-    """Return an order without axes of size 1, which may lie anywhere."""
+    """Return an order without axes of size 1, which may be anywhere."""
     return tuple(axis for axis in order if axis != ADDED and shape[axis] != 1)
 
 
 def _by_custom(order: AxisOrder, shape: Sequence[int], stored: Sequence[int]) -> AxisOrder:
-    """Return the customary order that is the same but for axes of size 1; else the order."""
+    """Return the customary order that differs only in axes of size 1, if there is one."""
     rank = len(shape)
     for usual in (channels_last_order(rank), torch_order(rank)):
         there = tuple(shape[axis] for axis in usual) == tuple(stored)
@@ -194,7 +195,7 @@ def _arranged(sizes: Sequence[int], axes: list[int], shape: Sequence[int]) -> It
 
 
 def _spread(size: int) -> npt.NDArray[np.int64]:
-    """Choose positions at random, as evenly spaced ones may keep to one plane of a tensor."""
+    """Choose positions at random: evenly spaced ones may all be in one plane of a tensor."""
     if size <= _SAMPLE:
         return np.arange(size)
     return np.sort(np.random.default_rng(0).choice(size, _SAMPLE, replace=False))

@@ -1,4 +1,4 @@
-"""What a hand-written MLX model may be called with: PyTorch's inputs, in the orders it may take."""
+"""Build the arguments a hand-written MLX model may expect: PyTorch's inputs in several orders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Watch a hand-written MLX model run, and find how the values at its modules' boundaries lie."""
+"""Match the calls of a hand-written MLX model with PyTorch's, and infer their axis orders.
+
+The calls are watched while the model runs. Where a fault before a module hides its axis orders, the
+module is called alone with PyTorch's inputs.
+"""
 
 from __future__ import annotations
 
@@ -32,17 +36,17 @@ from mlxport.converter.plan.tensor import MLX_DTYPE, Tensor
 
 _logger = logging.getLogger(__name__)
 
-# How many orders of a module's inputs are tried, where only its results can tell.
+# How many orders of a module's inputs are tried, where only its results can show the right one.
 _MOST_TRIED = 12
 
 
 @dataclass(frozen=True, eq=False)
 class MatchedCall:
-    """What was found at one call of one module.
+    """One call of one module, matched with its counterpart in PyTorch.
 
     Attributes:
         call: PyTorch's.
-        recall: how MLX's was made, and the record so far.
+        template: of MLX's, with the axis orders inferred so far.
         outputs: the order of each output; empty where they cannot be paired.
         inputs: the order of each input; empty where they cannot be mapped.
         problem: why the outputs cannot be judged.
@@ -50,7 +54,7 @@ class MatchedCall:
     """
 
     call: Call
-    recall: CallTemplate
+    template: CallTemplate
     outputs: tuple[OrderMatch, ...] = ()
     inputs: tuple[OrderMatch, ...] = ()
     problem: str = ""
@@ -58,23 +62,23 @@ class MatchedCall:
 
     @property
     def record(self) -> ModuleRecord:
-        """The record that parity reads, with the orders found."""
-        return self.recall.record
+        """The module's record as a conversion would have left it, with the orders found."""
+        return self.template.record
 
     @property
     def recognised(self) -> bool:
-        """Whether the outputs are PyTorch's, as far as an order can be told by them."""
+        """Whether the outputs are close enough to PyTorch's to show their order."""
         return bool(self.outputs) and all(one.recognised for one in self.outputs)
 
     @property
-    def settled(self) -> bool:
-        """Whether nothing is left that calling the module alone could tell."""
+    def complete(self) -> bool:
+        """Whether calling the module alone could show nothing more."""
         known = self.recognised and all(one.recognised for one in self.inputs)
         return known or bool(self.problem) or bool(self.obstacle)
 
 
 class CallMatcher:
-    """One run of an MLX model, beside the reference of a torch model."""
+    """Matches the calls of one run of an MLX model with those in a reference."""
 
     def __init__(
         self, modules: Mapping[int, Sequence[str]], targets: Mapping[int, str], reference: Reference
@@ -86,21 +90,21 @@ class CallMatcher:
             targets: identity of an MLX module -> its path.
             reference: what PyTorch computed, with the inputs of its modules.
         """
-        self.habits = OrderStatistics()
+        self.statistics = OrderStatistics()
         self.targets = targets
         self.found: list[MatchedCall] = []
-        self.waiting = {key: _calls_of(paths, reference) for key, paths in modules.items()}
+        self.expected = {key: _calls_of(paths, reference) for key, paths in modules.items()}
 
     def observe(self, traced: TracedCall) -> None:
         """Compare one call with its counterpart, as it comes."""
-        calls = self.waiting[id(traced.module)]
+        calls = self.expected[id(traced.module)]
         if traced.number < len(calls):
-            self.found.append(self._boundary(calls[traced.number], traced))
+            self.found.append(self._matched(calls[traced.number], traced))
 
-    def settle_rest(self) -> None:
-        """Settle, by calling modules alone, what the values in place left open."""
+    def complete_alone(self) -> None:
+        """Infer the orders still unknown by calling modules alone."""
         self.found = [
-            found if found.settled else self._settled_alone(found) for found in self.found
+            found if found.complete else self._matched_alone(found) for found in self.found
         ]
 
     def variety(self) -> int:
@@ -119,10 +123,10 @@ class CallMatcher:
         self, shape: tuple[int, ...], array: NumpyArray | tuple[int, ...]
     ) -> list[AxisOrder]:
         """Return the orders in which a shape may be stored in another, the likeliest first."""
-        lies = array if isinstance(array, tuple) else array.shape
-        return self.habits.sorted(possible_orders(shape, lies), shape)
+        stored = array if isinstance(array, tuple) else array.shape
+        return self.statistics.sorted(possible_orders(shape, stored), shape)
 
-    def _boundary(self, call: Call, traced: TracedCall) -> MatchedCall:
+    def _matched(self, call: Call, traced: TracedCall) -> MatchedCall:
         given = list(arrays((traced.args, traced.kwargs)))
         values = [to_numpy(array) for array in traced.outputs]
         inputs = self._inputs(call.inputs or (), [to_numpy(array) for array in given])
@@ -137,7 +141,7 @@ class CallMatcher:
         found = MatchedCall(call, CallTemplate.of(traced, record), outputs, inputs, problem)
         agree = bool(outputs) and all(one.agrees for one in outputs)
         if agree and not all(one.recognised for one in inputs):
-            # right results from other inputs: the boundary lies elsewhere
+            # right results from other inputs: the module begins elsewhere than PyTorch's
             found = _without_inputs(found, "its inputs in MLX are other values than in PyTorch")
         return found
 
@@ -154,17 +158,17 @@ class CallMatcher:
             truth = to_numpy(
                 to_mlx_order(tensor, Layout(shape, _mlx_dtype(tensor), torch_order(len(shape))))
             )
-            settled = infer_order(value, truth.reshape(-1), shape, _mlx_dtype(tensor), orders)
-            if settled is None:
+            match = infer_order(value, truth.reshape(-1), shape, _mlx_dtype(tensor), orders)
+            if match is None:
                 return ()
-            self.habits.note(settled, len(shape))
-            found.append(settled)
+            self.statistics.note(match, len(shape))
+            found.append(match)
         return tuple(found)
 
     def _outputs(
         self, given: Sequence[ReferenceValue], values: Sequence[NumpyArray]
     ) -> tuple[tuple[int, ...], tuple[OrderMatch, ...], str]:
-        """Return which of PyTorch's tensors each of MLX's is, its order, or why that is open."""
+        """Return which of PyTorch's tensors each of MLX's is, its order, or why that is unknown."""
         if len(values) > len(given):
             return (), (), f"gives {len(given)} tensors in PyTorch, {len(values)} in MLX"
         left = list(range(len(given)))
@@ -178,7 +182,7 @@ class CallMatcher:
             best = min(fit, key=lambda k: (not fit[k].recognised, fit[k].error, k))
             if len(values) < len(given) and not fit[best].recognised:
                 best = min(fit)  # a fault hides which it is: the first it can be
-            self.habits.note(fit[best], len(given[best].shape))
+            self.statistics.note(fit[best], len(given[best].shape))
             results.append(best)
             found.append(fit[best])
             left.remove(best) if best in left else None
@@ -193,30 +197,32 @@ class CallMatcher:
             array, value.reference, value.shape, value.dtype, orders, indices=value.indices
         )
 
-    def _settled_alone(self, found: MatchedCall) -> MatchedCall:
-        """Feed a module PyTorch's inputs in the orders that fit, as what it got was off already."""
+    def _matched_alone(self, found: MatchedCall) -> MatchedCall:
+        """Call a module with PyTorch's inputs in the orders that fit; keep what matches best."""
         record, given = found.record, found.call.inputs
-        if not given or not record.inputs or found.recall.obstacle(given):
+        if not given or not record.inputs or found.template.obstacle(given):
             return found
-        shapes = found.recall.shapes()
+        shapes = found.template.shapes()
         trios = zip(found.inputs, given, shapes, strict=True)
-        ways = [self._ways(one, tuple(tensor.shape), shape) for one, tensor, shape in trios]
+        choices = [
+            self._input_orders(one, tuple(tensor.shape), shape) for one, tensor, shape in trios
+        ]
         best, least = found, float("inf")
-        for orders in islice(product(*ways), _MOST_TRIED):
+        for orders in islice(product(*choices), _MOST_TRIED):
             tried = self._alone(found, orders)
             error = max((one.error for one in tried.outputs), default=float("inf"))
             if tried.recognised and error < least:
                 best, least = tried, error
         return best
 
-    def _ways(
-        self, one: OrderMatch, shape: tuple[int, ...], lies: tuple[int, ...]
+    def _input_orders(
+        self, one: OrderMatch, shape: tuple[int, ...], stored: tuple[int, ...]
     ) -> list[AxisOrder]:
-        """Return the orders an input may be meant in, the likeliest first.
+        """Return the orders in which a module may expect an input, the likeliest first.
 
-        What lies turned may have been turned by a fault before: the neighbours' order is tried too.
+        An earlier fault may have permuted what it received: the commonest order is tried too.
         """
-        orders = self.orders(shape, lies)
+        orders = self.orders(shape, stored)
         return list(dict.fromkeys([one.order, orders[0]])) if one.recognised else orders
 
     def _alone(self, found: MatchedCall, orders: Sequence[AxisOrder]) -> MatchedCall:
@@ -224,18 +230,18 @@ class CallMatcher:
         inputs = tuple(
             replace(layout, order=o) for layout, o in zip(record.inputs, orders, strict=True)
         )
-        recall = replace(found.recall, record=replace(record, inputs=inputs))
+        template = replace(found.template, record=replace(record, inputs=inputs))
         try:
-            values = [to_numpy(array) for array in recall.outputs(call.inputs or ())]
+            values = [to_numpy(array) for array in template.outputs(call.inputs or ())]
         except Exception:  # the module's code, whatever it raises
             _logger.debug("%s fails in the orders %s", record.path, orders, exc_info=True)
             return replace(found, outputs=())
         chosen = call.alone if record.results is None else [call.alone[k] for k in record.results]
         if len(values) != len(chosen):
             return replace(found, outputs=())
-        settled = [self._output(v, array) for v, array in zip(chosen, values, strict=True)]
-        outputs = tuple(one for one in settled if one is not None)
-        return _ordered(replace(found, recall=recall, outputs=outputs))
+        match = [self._output(v, array) for v, array in zip(chosen, values, strict=True)]
+        outputs = tuple(one for one in match if one is not None)
+        return _ordered(replace(found, template=template, outputs=outputs))
 
 
 def _input_layouts(
@@ -259,8 +265,8 @@ def _output_layouts(
 
 def _without_inputs(found: MatchedCall, obstacle: str) -> MatchedCall:
     """Keep a module from being judged alone, and say why."""
-    recall = replace(found.recall, record=replace(found.record, inputs=()))
-    return replace(found, recall=recall, inputs=(), obstacle=obstacle)
+    template = replace(found.template, record=replace(found.record, inputs=()))
+    return replace(found, template=template, inputs=(), obstacle=obstacle)
 
 
 def _ordered(found: MatchedCall) -> MatchedCall:
@@ -272,7 +278,7 @@ def _ordered(found: MatchedCall) -> MatchedCall:
         replace(layout, order=one.order)
         for layout, one in zip(record.outputs, found.outputs, strict=True)
     )
-    return replace(found, recall=replace(found.recall, record=replace(record, outputs=outputs)))
+    return replace(found, template=replace(found.template, record=replace(record, outputs=outputs)))
 
 
 def _calls_of(paths: Sequence[str], reference: Reference) -> list[Call]:
@@ -280,8 +286,8 @@ def _calls_of(paths: Sequence[str], reference: Reference) -> list[Call]:
     return [call for call in reference.calls if call.path in canonical]
 
 
-def _misfit(shape: tuple[int, ...], lies: tuple[int, ...]) -> str:
-    return f"gives {shape} in PyTorch, {lies} in MLX: no order of axes makes one of the other"
+def _misfit(shape: tuple[int, ...], stored: tuple[int, ...]) -> str:
+    return f"gives {shape} in PyTorch, {stored} in MLX: no order of axes makes one of the other"
 
 
 def _mlx_dtype(tensor: Tensor) -> str:

@@ -24,12 +24,12 @@ ModuleNames: TypeAlias = (
 
 @dataclass(frozen=True)
 class Pairing:
-    """Which module stands for which, and which stand alone.
+    """Which modules correspond, and which have no counterpart.
 
     Attributes:
         pairs: path in PyTorch -> path in the MLX model.
-        in_torch: paths in PyTorch alone -> why.
-        in_mlx: paths in the MLX model alone.
+        in_torch: paths only in PyTorch -> why.
+        in_mlx: paths only in the MLX model.
     """
 
     pairs: Mapping[str, str]
@@ -42,9 +42,9 @@ def pair_modules(
 ) -> Pairing:
     """Pair the modules of one model with those of another.
 
-    A name that ``names`` fits means the module of the new name; every other the module of the same
-    name, where an MLX ``Sequential`` may add its ``layers``. A module whose children all pair with
-    the children of one and the same module pairs with that.
+    A module whose name fits a pattern in ``names`` pairs with the module of the new name, any other
+    with the module of the same name, where an MLX ``Sequential`` may add its ``layers``. A module
+    whose children all pair with the children of one module pairs with that module.
 
     Args:
         paths: the modules PyTorch can call, ``""`` (the model) left out.
@@ -124,7 +124,7 @@ def _check_used(
 def _containers(
     alone: Set[str], pairs: Mapping[str, str], by_torch_name: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the modules that pair because what is in them does, the innermost first."""
+    """Return the modules that pair because their children do, the innermost first."""
     names = {target: name for name, target in by_torch_name.items()}
     found: dict[str, str] = {}
     for path in sorted(alone, key=lambda path: -path.count(".")):

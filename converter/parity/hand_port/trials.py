@@ -1,4 +1,4 @@
-"""Further runs of an MLX model written by hand: other kinds of inputs, other batch sizes."""
+"""Verify an MLX model written by hand on other kinds of inputs and at other batch sizes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class PortTrials:
-    """Further runs of a port whose orders are settled."""
+    """Further runs of a port whose axis orders are known."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class PortTrials:
             )
 
     def reports(self, trials: Trials) -> Iterator[ParityReport]:
-        """Yield what was found in each trial; what cannot be tried is noted."""
+        """Yield the report of each trial; note what cannot be tried."""
         calls = [*trials.of_kinds(self.given), *self.of_batch_sizes(trials.batch_sizes or ())]
         given = {trial.case: trial.given for trial in calls}
         paths = list(self.port.pairing.pairs)
@@ -73,14 +73,14 @@ class PortTrials:
         """Return what the MLX model is called with, in the orders found."""
         if self.mlx_inputs is not None:
             return explicit_arguments(self.mlx_inputs, given)
-        return ordered_arguments(given, self.run.arrangement.orders)
+        return ordered_arguments(given, self.run.arguments.orders)
 
     def of_batch_sizes(self, sizes: Sequence[int]) -> Iterator[Trial]:
         """Yield a call at each batch size but the example's."""
         inputs = tensors(self.given)
         first = next((len(x) for x in inputs if x.ndim), 0)
         moves = [x.ndim > 0 and len(x) == first for x in inputs]
-        orders = self.run.arrangement.orders
+        orders = self.run.arguments.orders
         without = any(
             moving and 0 not in order for order, moving in zip(orders, moves, strict=False)
         )

@@ -1,7 +1,7 @@
-"""Hold an MLX model written by hand to its torch model.
+"""Verify an MLX model written by hand against its torch model.
 
-The modules are paired by name, the orders of axes found by running the model; from there on it is
-verified as a converted model is.
+Modules are paired by name, axis orders inferred from the values of a run; from then on the model is
+verified as a converted one is.
 """
 
 from __future__ import annotations
@@ -76,17 +76,17 @@ def verify_hand_port(
     reference = record_reference(module, args, kwargs, paths=list(pairing.pairs), keep_inputs=True)
     port = HandPort(model, pairing, reference, outputs_order)
     given = in_order(module, args, kwargs)
-    ways = (
+    candidates = (
         [explicit_arguments(mlx_inputs, given)]
         if mlx_inputs is not None
         else candidate_arguments(given, inputs_order)
     )
-    run = port.best_run(ways)
+    run = port.best_run(candidates)
     report = verify_live(
         model,
         port.conversion(run),
         reference,
-        inputs=(run.arrangement.args, run.arrangement.kwargs),
+        inputs=(run.arguments.args, run.arguments.kwargs),
         judgement=judgement,
     )
     report = port.annotated(report, run)
@@ -97,7 +97,7 @@ def verify_hand_port(
             port.conversion(run),
             origin,
             pairing.pairs,
-            run.arrangement,
+            run.arguments,
             judgement=judgement,
         )
         report = replace(report, gradients=entries)
@@ -109,31 +109,31 @@ def verify_hand_port(
 
 
 class PortRun:
-    """One run of the MLX model and what it tells of the orders."""
+    """One run of the MLX model, and the axis orders it shows."""
 
     def __init__(
-        self, arrangement: MlxArguments, settling: CallMatcher, outputs: list[OrderMatch]
+        self, arguments: MlxArguments, matcher: CallMatcher, outputs: list[OrderMatch]
     ) -> None:
-        self.arrangement, self.settling = arrangement, settling
+        self.arguments, self.matcher = arguments, matcher
         self.outputs = outputs
 
     @property
     def score(self) -> tuple[int, int]:
         """How many of the model's outputs are recognised, and how many of the modules' calls."""
-        calls = sum(found.recognised for found in self.settling.found)
+        calls = sum(found.recognised for found in self.matcher.found)
         return sum(one.recognised for one in self.outputs), calls
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left that another arrangement of the inputs could explain."""
-        found = self.settling.found
+        """Whether no other order of the inputs could show more."""
+        found = self.matcher.found
         return all(o.recognised for o in self.outputs) and all(
             one.recognised or one.problem for one in found
         )
 
 
 class HandPort:
-    """An MLX model, the names that pair it with a torch model, and what that one computes."""
+    """An MLX model written by hand, paired with a torch model, and that one's reference."""
 
     def __init__(
         self,
@@ -145,19 +145,19 @@ class HandPort:
         self.model, self.pairing, self.reference = model, pairing, reference
         self.modules = modules_at(model, list(pairing.pairs.values()))
         ranks = [len(value.shape) for value in reference.outputs]
-        self.said: Sequence[AxisOrder] | None = (
+        self.outputs_order: Sequence[AxisOrder] | None = (
             None if outputs_order is None else parse_orders(outputs_order, ranks, "outputs_order")
         )
 
-    def best_run(self, ways: Iterable[MlxArguments]) -> PortRun:
-        """Run the model on its inputs in one order after another, until PyTorch's values appear."""
+    def best_run(self, candidates: Iterable[MlxArguments]) -> PortRun:
+        """Run the model on inputs in one order after another, until PyTorch's values appear."""
         runs, failures = [], []
-        for way in ways:
+        for arguments in candidates:
             try:
-                run = self.run(way)
+                run = self.run(arguments)
             except ParityError as error:
                 failures.append(str(error))
-                _logger.debug("the model does not run on %s: %s", way, error)
+                _logger.debug("the model does not run on %s: %s", arguments, error)
                 continue
             runs.append(run)
             if run.complete:
@@ -173,25 +173,27 @@ class HandPort:
         most = max(run.score for run in runs)
         best = [run for run in runs if run.score == most]
         for run in best:
-            run.settling.settle_rest()
-        # a fault in the first layer hides which it is; in the right one orders hardly change
-        return min(best, key=lambda run: run.settling.variety())
+            run.matcher.complete_alone()
+        # where a fault in the first layer hides the order: with the right one, orders hardly vary
+        return min(best, key=lambda run: run.matcher.variety())
 
-    def run(self, way: MlxArguments) -> PortRun:
-        """Run the model once and settle what the values tell."""
+    def run(self, arguments: MlxArguments) -> PortRun:
+        """Run the model once and infer the axis orders from the values."""
         by_module: dict[int, list[str]] = {}
         targets: dict[int, str] = {}
         for path, target in self.pairing.pairs.items():
             key = id(self.modules[target])
             by_module.setdefault(key, []).append(path)
             targets.setdefault(key, target)
-        settling = CallMatcher(by_module, targets, self.reference)
+        matcher = CallMatcher(by_module, targets, self.reference)
         watched = list(self.modules)
-        result = trace(self.model, way.args, watched, settling.observe, named=way.kwargs)
-        return PortRun(way, settling, self.results(settling, [to_numpy(a) for a in arrays(result)]))
+        args, kwargs = arguments.args, arguments.kwargs
+        result = trace(self.model, args, watched, matcher.observe, named=kwargs)
+        values = [to_numpy(array) for array in arrays(result)]
+        return PortRun(arguments, matcher, self.results(matcher, values))
 
-    def results(self, settling: CallMatcher, values: Sequence[Any]) -> list[OrderMatch]:
-        """Settle the order of the model's own outputs, in which not any order will do.
+    def results(self, matcher: CallMatcher, values: Sequence[Any]) -> list[OrderMatch]:
+        """Infer the order of the model's outputs, where not every order is right.
 
         A model that gives its result with height and width exchanged is wrong, however well the
         values agree.
@@ -205,17 +207,19 @@ class HandPort:
                 found.append(unfit)
                 continue
             array = values[place]
-            if self.said is not None:
-                orders = [o for o in [self.said[place]] if _stored(value.shape, o) == array.shape]
+            if self.outputs_order is not None:
+                orders = [
+                    o for o in [self.outputs_order[place]] if _stored(value.shape, o) == array.shape
+                ]
             else:
-                orders = customary_orders(settling.orders(value.shape, array), value.shape)
-            settled = infer_order(array, value.reference, value.shape, value.dtype, orders)
-            found.append(settled or unfit)
+                orders = customary_orders(matcher.orders(value.shape, array), value.shape)
+            match = infer_order(array, value.reference, value.shape, value.dtype, orders)
+            found.append(match or unfit)
         return found
 
     def conversion(self, run: PortRun) -> Conversion:
-        """Return the record a conversion would have left."""
-        records = [found.record for found in run.settling.found]
+        """Return the record that a conversion of the torch model would have left."""
+        records = [found.record for found in run.matcher.found]
         seen = {record.path for record in records}
         aliases = self.reference.aliases
         records += [
@@ -224,32 +228,32 @@ class HandPort:
             if aliases.get(path, path) not in seen
         ]
         outputs = tuple(
-            Layout(value.shape, value.dtype, settled.order)
-            for value, settled in zip(self.reference.outputs, run.outputs, strict=True)
+            Layout(value.shape, value.dtype, match.order)
+            for value, match in zip(self.reference.outputs, run.outputs, strict=True)
         )
         root = ModuleRecord("", "", (), outputs)
         return Conversion(WeightPlan(), (*records, root), ())
 
     def annotated(self, report: ParityReport, run: PortRun) -> ParityReport:
-        """Return the report with MLX's paths, the orders found, and what stands alone."""
-        found = {(one.call.path, one.call.number): one for one in run.settling.found}
+        """Return the report with MLX's paths, the orders found, and the modules not paired."""
+        found = {(one.call.path, one.call.number): one for one in run.matcher.found}
         entries = [
             self.described(entry, found.get((entry.path, entry.call))) for entry in report.entries
         ]
         outputs = [
-            replace(entry, order=settled.order)
-            for entry, settled in zip(report.outputs, run.outputs, strict=True)
+            replace(entry, order=match.order)
+            for entry, match in zip(report.outputs, run.outputs, strict=True)
         ]
-        notes = [*_inputs_note(run.arrangement), *_rival_notes(run.outputs)]
+        notes = [*_inputs_note(run.arguments), *_ambiguity_notes(run.outputs)]
         return replace(
             report,
-            entries=(*entries, *self.alone_in_torch(), *self.alone_in_mlx()),
+            entries=(*entries, *self.only_in_torch(), *self.only_in_mlx()),
             outputs=tuple(outputs),
             notes=(*report.notes, *notes),
         )
 
     def described(self, entry: ParityEntry, found: MatchedCall | None) -> ParityEntry:
-        """Return an entry with what was found about its call."""
+        """Return an entry with the MLX module and the axis order of its call."""
         target = self.pairing.pairs.get(entry.path, "")
         if found is None:
             return replace(entry, target=target)
@@ -262,14 +266,14 @@ class HandPort:
         order = None if found.problem or entry.output not in orders else orders[entry.output].order
         return replace(entry, target=found.record.target, order=order, skipped=skipped)
 
-    def alone_in_torch(self) -> list[ParityEntry]:
+    def only_in_torch(self) -> list[ParityEntry]:
         """Return an entry for every module of PyTorch that has no counterpart."""
         return [
             ParityEntry(path, skipped=dict.fromkeys((IN_PLACE, ALONE), reason))
             for path, reason in self.pairing.in_torch.items()
         ]
 
-    def alone_in_mlx(self) -> list[ParityEntry]:
+    def only_in_mlx(self) -> list[ParityEntry]:
         """Return an entry for every module of the MLX model that has no counterpart."""
         modules = modules_at(self.model, self.pairing.in_mlx)
         reason = "in the MLX model alone: no module of PyTorch has its name"
@@ -296,15 +300,16 @@ def _stored(shape: tuple[int, ...], order: AxisOrder) -> tuple[int, ...]:
     return tuple(shape[axis] for axis in order)
 
 
-def _inputs_note(way: MlxArguments) -> list[str]:
-    spoken = ", ".join(str(order) for order in way.orders)
-    return [f"inputs given to MLX with PyTorch's axes {spoken}"] if way.orders else []
+def _inputs_note(arguments: MlxArguments) -> list[str]:
+    orders = ", ".join(str(order) for order in arguments.orders)
+    return [f"inputs given to MLX with PyTorch's axes {orders}"] if arguments.orders else []
 
 
-def _rival_notes(outputs: Sequence[OrderMatch]) -> list[str]:
+def _ambiguity_notes(outputs: Sequence[OrderMatch]) -> list[str]:
     return [
-        f"output {k} agrees in the orders {', '.join(map(str, (one.order, *one.rivals)))} alike: "
+        f"output {k} agrees in the orders "
+        f"{', '.join(map(str, (one.order, *one.alternatives)))} alike: "
         "verify with inputs that tell them apart (random, of sizes that all differ)"
         for k, one in enumerate(outputs)
-        if one.recognised and one.rivals
+        if one.recognised and one.alternatives
     ]

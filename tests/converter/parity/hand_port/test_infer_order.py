@@ -76,7 +76,7 @@ def test_the_order_is_found_by_the_values(placement):
     )
     assert found.recognised
     assert found.agrees
-    assert not found.rivals
+    assert not found.alternatives
     # axes of size 1 may be others; the values are the same
     assert np.array_equal(as_torch(array, Layout(shape, "float32", found.order)), values)
 
@@ -91,7 +91,7 @@ def test_integers_and_flags(dtype):
         dtype,
         possible_orders((4,) * 3, (4,) * 3),
     )
-    assert (found.order, found.error, found.rivals) == ((2, 0, 1), 0, ())
+    assert (found.order, found.error, found.alternatives) == ((2, 0, 1), 0, ())
 
 
 def test_of_sampled_values():
@@ -122,7 +122,7 @@ def test_where_values_say_nothing_the_likeliest_is_taken(first, fill):
     array = values if fill == "equal" else -values
     orders = [first, first[::-1]]
     found = infer_order(array, values.reshape(-1), (3, 3), "float32", orders)
-    assert (found.order, found.rivals) == (first, (first[::-1],))
+    assert (found.order, found.alternatives) == (first, (first[::-1],))
     assert found.recognised == found.agrees == (fill == "equal")
 
 
@@ -132,7 +132,7 @@ def test_what_differs_by_roundings_alone_is_equal(first):
     array += array.T
     array[0, 1] = np.nextafter(array[0, 1], np.float32(9))
     found = infer_order(array, array.reshape(-1), (5, 5), "float32", [first, first[::-1]])
-    assert (found.order, found.rivals) == (first, (first[::-1],))
+    assert (found.order, found.alternatives) == (first, (first[::-1],))
 
 
 def test_a_small_fault_does_not_hide_the_order():
@@ -146,7 +146,7 @@ def test_a_small_fault_does_not_hide_the_order():
     assert not found.agrees
 
 
-class TestHabits:
+class TestOrderStatistics:
     @pytest.mark.parametrize(
         ("shape", "likeliest"),
         [((6, 6, 6, 6), (0, 2, 3, 1)), ((6, 6, 6), (0, 1, 2)), ((6, 6), (0, 1))],
@@ -156,17 +156,17 @@ class TestHabits:
         assert OrderStatistics().sorted(possible_orders(shape, shape), shape)[0] == likeliest
 
     def test_with_neighbours(self):
-        habits = OrderStatistics()
-        habits.note(OrderMatch((0, 2, 1), 1e-7), 3)
-        assert habits.sorted(possible_orders((6,) * 3, (6,) * 3), (6, 6, 6))[0] == (0, 2, 1)
+        statistics = OrderStatistics()
+        statistics.note(OrderMatch((0, 2, 1), 1e-7), 3)
+        assert statistics.sorted(possible_orders((6,) * 3, (6,) * 3), (6, 6, 6))[0] == (0, 2, 1)
 
     @pytest.mark.parametrize(
-        "settled", [OrderMatch((0, 2, 1), 0.5), OrderMatch((0, 2, 1), 0, ((0, 1, 2),))], ids=str
+        "match", [OrderMatch((0, 2, 1), 0.5), OrderMatch((0, 2, 1), 0, ((0, 1, 2),))], ids=str
     )
-    def test_what_is_not_certain_makes_no_habit(self, settled):
-        habits = OrderStatistics()
-        habits.note(settled, 3)
-        assert habits.sorted(possible_orders((6,) * 3, (6,) * 3), (6, 6, 6))[0] == (0, 1, 2)
+    def test_what_is_not_certain_is_not_counted(self, match):
+        statistics = OrderStatistics()
+        statistics.note(match, 3)
+        assert statistics.sorted(possible_orders((6,) * 3, (6,) * 3), (6, 6, 6))[0] == (0, 1, 2)
 
 
 @pytest.mark.parametrize(
