@@ -20,7 +20,7 @@ from mlxport.converter.graph.ir.naming import Names
 from mlxport.converter.graph.ir.sizes import spelled
 from mlxport.converter.graph.lowering.lower import lower
 from mlxport.converter.graph.lowering.weight_plan import constants, weight_plan
-from mlxport.converter.graph.source.model_py import ModelPy, emit
+from mlxport.converter.graph.source.model_py import ModelPy, write_model
 from mlxport.converter.plan.record import Conversion
 from mlxport.converter.plan.tensor import Tensor
 from mlxport.converter.timings import stage
@@ -84,7 +84,7 @@ def translate(
     if lowered.size_names:
         with stage("sizes"):
             lowered.conditions = _conditions(captured, lowered, model, *call)
-    model_py = emit(lowered, names, stem)
+    model_py = write_model(lowered, names, stem)
     conversion = Conversion(
         stem=stem,
         plan=weight_plan(lowered, names),

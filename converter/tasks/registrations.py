@@ -93,7 +93,9 @@ def register_op(
 
     def register(handler: H) -> H:
         for name in names:
-            ops.registry.enter(ops.registry.Op(name, handler, restrictions), override=override)
+            ops.registry.register_handler(
+                ops.registry.Op(name, handler, restrictions), override=override
+            )
         return handler
 
     return register

@@ -55,7 +55,7 @@ def op_support() -> list[Support]:
     return sorted(
         (
             Support(op.name, "", op.restrictions, "")
-            if op.name in ops.refusals.REFUSED
+            if op.name in ops.refusals.REFUSED_OPS
             else Support(op.name, "expression", op.restrictions, _test_of(op.handler.__module__))
             for op in ops.registry.OPS.values()
         ),

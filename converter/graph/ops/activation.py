@@ -1,4 +1,4 @@
-"""Activations: ``mlx.nn``'s functions, ours where those differ from PyTorch's."""
+"""Handlers of activations: ``mlx.nn``'s functions, or mlxport's where those are not PyTorch's."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def relu(cx: Context, x: Value) -> Value:
 
 @op("aten.hardtanh.default")
 def hardtanh(cx: Context, x: Value, low: Number = -1, high: Number = 1) -> Value:
-    """Values held between two numbers."""
+    """Values clipped to the range between two numbers."""
     known: dict[tuple[Number, Number], str] = {(0, 6): "nn.relu6", (-1, 1): "nn.hard_tanh"}
     if (low, high) in known and is_inexact(x.dtype):
         return cx.call(known[low, high], x, order=x.order)
@@ -75,13 +75,13 @@ def hardtanh(cx: Context, x: Value, low: Number = -1, high: Number = 1) -> Value
 
 @op("aten.relu6.default")
 def relu6(cx: Context, x: Value) -> Value:
-    """Values held between 0 and 6."""
+    """Values clipped to the range from 0 to 6."""
     return hardtanh(cx, x, 0, 6)
 
 
 @op("aten.leaky_relu.default", restrictions=FLOATING_ONLY)
 def leaky_relu(cx: Context, x: Value, slope: Number = 0.01) -> Value:
-    """``slope * x`` below zero; MLX's own is right for slopes up to 1 other than 0."""
+    """``slope * x`` below zero; MLX's function is right for slopes up to 1 other than 0."""
     require_floating(cx, "leaky_relu", x)
     if slope > 1 or slope == 0:
         return cx.function(functions.leaky_relu, x, slope, order=x.order)

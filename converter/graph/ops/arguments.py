@@ -1,16 +1,19 @@
-"""What handlers of several families ask of their arguments, and how they write them."""
+"""Check and write arguments as handlers of several families do."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from mlxport.converter.graph.ir.code import OMIT
 from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.value import Value, identity
 
 FLOATING_ONLY = "floating-point dtypes only"
+
+# A setting of all spatial axes, or one for each.
+PerAxis: TypeAlias = "int | Sequence[int]"
 
 
 def require_floating(cx: Context, doing: str, *values: Value | None) -> None:
@@ -30,7 +33,7 @@ def require_floating(cx: Context, doing: str, *values: Value | None) -> None:
         raise cx.refuse(f"{doing} of {listed}: only floating-point dtypes are supported")
 
 
-def per_axis(value: int | Sequence[int], default: int | None = None) -> Any:
+def per_axis(value: PerAxis, default: int | None = None) -> Any:
     """Write a setting as one integer where all axes agree; leave the default out."""
     if isinstance(value, int):
         return OMIT if value == default else value
@@ -40,11 +43,11 @@ def per_axis(value: int | Sequence[int], default: int | None = None) -> Any:
 
 
 def unread(cx: Context, first: int, doing: str) -> tuple[Value, ...]:
-    """Return stand-ins for results that PyTorch keeps for the gradient and nobody may read.
+    """Return placeholders for results that PyTorch keeps for the gradient and nothing may read.
 
     Args:
         cx: the lowering.
-        first: the number of the first of them.
+        first: index of the first of them.
         doing: the op, for the message (``"a determinant"``).
 
     Raises:

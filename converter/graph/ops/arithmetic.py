@@ -1,4 +1,4 @@
-"""Elementwise arithmetic that MLX has no function for: ``layers/arrays/arithmetic.py``."""
+"""Handlers of elementwise arithmetic that MLX lacks: by ``layers/arrays/arithmetic.py``."""
 
 from __future__ import annotations
 

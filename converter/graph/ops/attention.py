@@ -1,4 +1,4 @@
-"""Scaled dot-product attention."""
+"""Handler of scaled dot-product attention."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Value:
-    """MLX's fused attention where it does what PyTorch's does, our own around it elsewhere."""
+    """MLX's fused attention where it does what PyTorch's does, else ``layers/attention``'s."""
     if dropout_p > 0:
         raise cx.refuse(
             f"attention with dropout_p={dropout_p} is random; pass dropout_p=0.0 at inference"

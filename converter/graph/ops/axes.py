@@ -1,4 +1,4 @@
-"""Axis arguments: logical axes as the emitted source names the stored ones."""
+"""Translate logical axes into stored ones: ``axis`` arguments, new axes, subscripts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlxport.converter.graph.ir.value import Order, Value, without_axes
 
 def stored_axis(value: Value, dim: int) -> int:
     """Return where a logical axis is stored; -1 where that is the last of several."""
-    return spelled(value.axis(dim), value.ndim)
+    return written_axis(value.axis(dim), value.ndim)
 
 
 def stored_axes(value: Value, dims: Iterable[int]) -> int | tuple[int, ...] | Omit:
@@ -21,16 +21,16 @@ def stored_axes(value: Value, dims: Iterable[int]) -> int | tuple[int, ...] | Om
     axes = sorted(value.axis(dim) for dim in dims)
     if len(axes) == value.ndim:
         return OMIT
-    return spelled(axes[0], value.ndim) if len(axes) == 1 else tuple(axes)
+    return written_axis(axes[0], value.ndim) if len(axes) == 1 else tuple(axes)
 
 
-def spelled(axis: int, ndim: int) -> int:
-    """Return an axis as people write it: the last of several is -1."""
+def written_axis(axis: int, ndim: int) -> int:
+    """Return a stored axis as an argument: -1 for the last of several."""
     return -1 if axis == ndim - 1 > 0 else axis
 
 
 def insert_axis(order: Order, axis: int) -> Order:
-    """Return an order with one more logical axis (the others are numbered as if it were there).
+    """Return an order with one more logical axis (the others are numbered with it counted).
 
     It is stored before the axis that follows it logically, at the end behind the one before it.
     """
@@ -49,7 +49,7 @@ def with_new_axis(order: Order, axis: int) -> Order:
 def expand_dims(
     cx: Context, value: Value, positions: Sequence[int], shape: Sequence[Any], order: Order
 ) -> Value:
-    """Emit an array with new axes of length one, together with those it has just been given.
+    """Emit an array with new axes of length one, together with those it was given just before.
 
     Args:
         cx: the lowering context.
@@ -61,14 +61,14 @@ def expand_dims(
     base, before = cx.expanded.get(value.variable, (value, ()))
     kept = [p for p in range(len(shape)) if p not in positions]
     axes = tuple(sorted([*positions, *(kept[axis] for axis in before)]))
-    axis = spelled(axes[0], len(shape)) if len(axes) == 1 else axes
+    axis = written_axis(axes[0], len(shape)) if len(axes) == 1 else axes
     result = cx.compute(call("mx.expand_dims", base, axis), shape, value.dtype, order)
     cx.expanded[result.variable] = base, axes
     return result
 
 
 def squeezed(cx: Context, value: Value, dims: Sequence[int], shape: Sequence[Any]) -> Value:
-    """Emit an array without some logical axes of length one; those just put in go unsaid.
+    """Emit an array without some logical axes of length one; cancels adding them just before.
 
     Args:
         cx: the lowering context.

@@ -1,4 +1,4 @@
-"""Operands of one op brought to one axis order, with PyTorch's broadcasting meaning."""
+"""Bring the operands of one op to one axis order, and broadcast them as PyTorch does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def align(cx: Context, *operands: Any) -> tuple[list[Any], Order]:
 
     Args:
         cx: where transposes are emitted.
-        *operands: values; anything else is handed back as it is.
+        *operands: values; anything else is returned unchanged.
 
     Returns:
         The operands, ready to be combined, and the order of the result (of the highest rank).
@@ -35,9 +35,9 @@ def align(cx: Context, *operands: Any) -> tuple[list[Any], Order]:
     largest = max((_weight(v) for v in computed), default=0)
     order = order_for(cx, [v for v in computed if _weight(v) == largest], rank)
     fitted = [_fit(cx, v, order) if isinstance(v, Value) else v for v in operands]
-    whole = next((v for v in full if v.variable not in cx.expanded), full[0] if full else None)
+    unchanged = next((v for v in full if v.variable not in cx.expanded), full[0] if full else None)
     return [
-        _without_leading_ones(cx, new) if isinstance(old, Value) and old is not whole else new
+        _without_leading_ones(cx, new) if isinstance(old, Value) and old is not unchanged else new
         for old, new in zip(operands, fitted, strict=True)
     ], order
 
@@ -49,21 +49,22 @@ def common_order(cx: Context, values: Sequence[Value]) -> tuple[list[Value], Ord
 
 
 def order_for(cx: Context, values: Sequence[Value], rank: int) -> Order:
-    """Return the order to combine values in: one in which all are there, or else that of most."""
+    """Return the order to combine values in: one that all are available in, or that of most."""
     chosen = choose_order(values, rank)
     orders = (chosen, *(value.order for value in values))
-    there = (order for order in orders if all(_lies(cx, value, order) for value in values))
-    return next(there, chosen)
+    available = (o for o in orders if all(_is_available(cx, value, o) for value in values))
+    return next(available, chosen)
 
 
-def _lies(cx: Context, value: Value, order: Order) -> bool:
+def _is_available(cx: Context, value: Value, order: Order) -> bool:
+    """Whether a value is stored in the order already, or a transpose to it was emitted."""
     return _same_layout(value, order) or cx.lies(value, order)
 
 
 def choose_order(values: Iterable[Value], rank: int) -> Order:
-    """Return the order that most elements are stored in, PyTorch's own only if all have it.
+    """Return the order that most elements are stored in, PyTorch's only if all have it.
 
-    A network works in channels-last; what has come out in PyTorch's order is the exception.
+    A network works in channels-last; what is in PyTorch's order is the exception.
     """
     weights: dict[Order, int] = {}
     for value in values:
@@ -108,8 +109,8 @@ def _fit(cx: Context, value: Value, order: Order) -> Value:
     missing = len(order) - value.ndim
     if missing and all(isinstance(size, int) and size == 1 for size in value.shape):
         return value
-    own = tuple(axis - missing for axis in order if axis >= missing)
-    value = rearrange(cx, value, own)
+    present = tuple(axis - missing for axis in order if axis >= missing)
+    value = rearrange(cx, value, present)
     first = next((p for p, axis in enumerate(order) if axis >= missing), len(order))
     inner = [p for p in range(first, len(order)) if order[p] < missing]
     if not inner:

@@ -1,4 +1,4 @@
-"""Comparisons, logic and bits."""
+"""Handlers of comparisons, logic, bits and ``where``."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def logical_not(cx: Context, x: Value) -> Value:
 
 @op("aten.bitwise_not.default")
 def bitwise_not(cx: Context, x: Value) -> Value:
-    """All bits turned over."""
+    """All bits inverted."""
     return emit(cx, "~x", x.dtype, x.order, x=x)
 
 
@@ -100,19 +100,19 @@ for _names, _template in {
 
 @op("aten.where.self", "aten.where.ScalarOther", "aten.where.ScalarSelf", "aten.where.Scalar")
 def where(cx: Context, condition: Value, x: Value | Number, y: Value | Number) -> Value:
-    """``x`` where the condition holds, ``y`` elsewhere."""
+    """``x`` where the condition is true, ``y`` elsewhere."""
     x, y = (v if isinstance(v, Value) else literal(v, cx.dtype) for v in (x, y))
-    return select(cx, condition, x, y)
+    return emit_where(cx, condition, x, y)
 
 
 @op("aten.masked_fill.Scalar", "aten.masked_fill.Tensor")
 def masked_fill(cx: Context, x: Value, mask: Value, value: Value | Number) -> Value:
-    """``value`` where the mask holds, ``x`` elsewhere."""
+    """``value`` where the mask is true, ``x`` elsewhere."""
     filled = value if isinstance(value, Value) else literal(value, cx.dtype)
-    return select(cx, mask, filled, x)
+    return emit_where(cx, mask, filled, x)
 
 
-def select(cx: Context, condition: Value, x: Value | Number, y: Value | Number) -> Value:
+def emit_where(cx: Context, condition: Value, x: Value | Number, y: Value | Number) -> Value:
     """Emit ``mx.where`` in the node's dtype."""
     aligned, order = align(cx, condition, x, y)
     chosen = [cast(v, cx.dtype) if isinstance(v, Value) else v for v in aligned[1:]]

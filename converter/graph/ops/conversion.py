@@ -1,4 +1,4 @@
-"""Casts and copies."""
+"""Handlers of casts, copies and assertions."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def in_dtype(cx: Context, x: Value) -> Value:
     "aten.lift_fresh_copy.default",
 )
 def alias(cx: Context, x: Value, **_: Any) -> Value:
-    """The same values: MLX arrays are never written to, so nothing needs a copy."""
+    """The same values: MLX arrays are immutable, so nothing needs a copy."""
     return x
 
 
@@ -63,7 +63,7 @@ def copy(cx: Context, target: Value, source: Value, non_blocking: bool = False) 
     restrictions="the assertion itself is left out",
 )
 def assertion(cx: Context, *_: Any, **__: Any) -> None:
-    """Nothing: these say what holds already, and give no value."""
+    """Nothing: assertions give no value, and those of the capture are satisfied."""
 
 
 @op("aten.scalar_tensor.default")

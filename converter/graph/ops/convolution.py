@@ -1,4 +1,4 @@
-"""Convolutions and transposed convolutions whose weights are no layer's own."""
+"""Handlers of convolutions called as functions: ``torch.nn.functional.conv*``."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from typing import Any
 
 from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.value import Value
-from mlxport.converter.graph.ops.arguments import FLOATING_ONLY, per_axis, require_floating
+from mlxport.converter.graph.ops.arguments import FLOATING_ONLY, PerAxis, per_axis, require_floating
 from mlxport.converter.graph.ops.registry import op
 from mlxport.converter.plan.steps import axes_to_last
 from mlxport.layers.conv import functions, transpose, transpose_weight
-
-Size = int | Sequence[int]
 
 
 @op("aten.conv1d.default", "aten.conv1d.padding", restrictions=FLOATING_ONLY)
@@ -23,9 +21,9 @@ def conv(
     x: Value,
     weight: Value,
     bias: Value | None = None,
-    stride: Size = 1,
-    padding: str | Size = 0,
-    dilation: Size = 1,
+    stride: PerAxis = 1,
+    padding: str | PerAxis = 0,
+    dilation: PerAxis = 1,
     groups: int = 1,
 ) -> Value:
     """``torch.nn.functional.conv{1,2,3}d``: weight ``(out, in/groups, *k)``."""
@@ -60,11 +58,11 @@ def conv_transpose(
     x: Value,
     weight: Value,
     bias: Value | None = None,
-    stride: Size = 1,
-    padding: Size = 0,
-    output_padding: Size = 0,
+    stride: PerAxis = 1,
+    padding: PerAxis = 0,
+    output_padding: PerAxis = 0,
     groups: int = 1,
-    dilation: Size = 1,
+    dilation: PerAxis = 1,
 ) -> Value:
     """``torch.nn.functional.conv_transpose{1,2,3}d``: weight ``(in, out/groups, *k)``."""
     require_floating(cx, "transposed convolution", x)

@@ -1,4 +1,4 @@
-"""Arrays made of numbers alone."""
+"""Handlers of ops that create arrays from numbers: fills, ranges, the identity."""
 
 from __future__ import annotations
 

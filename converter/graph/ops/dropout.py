@@ -1,4 +1,4 @@
-"""Dropout that is active: what PyTorch leaves of it at inference is no op at all."""
+"""Handler of dropout that is active; in evaluation mode PyTorch leaves no op of it."""
 
 from __future__ import annotations
 

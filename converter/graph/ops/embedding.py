@@ -1,4 +1,4 @@
-"""Rows of a table by their numbers."""
+"""Handlers of embeddings: rows of a table by their indices, and bags of rows reduced."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def embedding(
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
 ) -> Value:
-    """``torch.nn.functional.embedding``; the other arguments concern its gradient only."""
+    """``torch.nn.functional.embedding``; the other arguments concern the gradient only."""
     order = (*indices.order, indices.ndim)
     return cx.emit("weight[indices]", weight=cx.logical(weight), indices=indices, order=order)
 
 
-MODES = ("sum", "mean", "max")
+_BAG_MODES = ("sum", "mean", "max")
 
 
 @op(
@@ -56,7 +56,7 @@ def embedding_bag(
         cx.logical(indices),
         offsets,
         shape=cx.shape,
-        mode=OMIT if MODES[mode] == "mean" else MODES[mode],
+        mode=OMIT if _BAG_MODES[mode] == "mean" else _BAG_MODES[mode],
         per_sample_weights=OMIT if per_sample_weights is None else per_sample_weights,
         include_last_offset=include_last_offset or OMIT,
         padding_idx=OMIT if padding_idx < 0 else padding_idx,

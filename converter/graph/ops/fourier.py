@@ -1,4 +1,4 @@
-"""Fourier transforms, and complex numbers as pairs of real ones."""
+"""Handlers of Fourier transforms, and of complex numbers as pairs of real ones."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.broadcast import align
 from mlxport.converter.graph.ops.registry import op
 
-Dims = Sequence[int]
-
 # PyTorch's number -> the name of mx.fft that scales a forward transform so; inverses swap two.
 _NORMS = {0: "backward", 1: "ortho", 2: "forward"}
 _INVERSE = {"backward": "forward", "forward": "backward", "ortho": "ortho"}
@@ -27,12 +25,14 @@ def _norm(normalization: int, forward: bool) -> str | Omit:
     return OMIT if name == "backward" else name
 
 
-def _axes(x: Value, dim: Dims) -> list[int]:
+def _axes(x: Value, dim: Sequence[int]) -> list[int]:
     return [x.axis(d) for d in dim]
 
 
 @op("aten._fft_c2c.default")
-def complex_transform(cx: Context, x: Value, dim: Dims, normalization: int, forward: bool) -> Value:
+def complex_transform(
+    cx: Context, x: Value, dim: Sequence[int], normalization: int, forward: bool
+) -> Value:
     """``torch.fft.fftn`` or ``ifftn`` of complex values."""
     if not dim:
         return x
@@ -42,7 +42,9 @@ def complex_transform(cx: Context, x: Value, dim: Dims, normalization: int, forw
 
 
 @op("aten._fft_r2c.default")
-def real_transform(cx: Context, x: Value, dim: Dims, normalization: int, onesided: bool) -> Value:
+def real_transform(
+    cx: Context, x: Value, dim: Sequence[int], normalization: int, onesided: bool
+) -> Value:
     """``torch.fft.rfftn``, or ``fftn`` of real values."""
     function = "mx.fft.rfftn" if onesided else "mx.fft.fftn"
     norm = _norm(normalization, forward=True)
@@ -51,7 +53,7 @@ def real_transform(cx: Context, x: Value, dim: Dims, normalization: int, oneside
 
 @op("aten._fft_c2r.default")
 def transform_to_real(
-    cx: Context, x: Value, dim: Dims, normalization: int, last_dim_size: int
+    cx: Context, x: Value, dim: Sequence[int], normalization: int, last_dim_size: int
 ) -> Value:
     """``torch.fft.irfftn``."""
     sizes = [*(x.shape[d] for d in dim[:-1]), last_dim_size]
@@ -106,7 +108,7 @@ def conj(cx: Context, x: Value) -> Value:
 
 @op("aten.resolve_conj.default", "aten.resolve_neg.default")
 def resolve(cx: Context, x: Value) -> Value:
-    """The same values: in MLX nothing is put off so."""
+    """The same values: MLX has no lazy conjugation or negation."""
     return x
 
 

@@ -1,4 +1,4 @@
-"""Elements picked, replaced and added by arrays of indices and by masks."""
+"""Handlers that read, replace and add elements by arrays of indices and by masks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlxport.converter.graph.ir.dtypes import Number, emit, literal, mlx_promote
 from mlxport.converter.graph.ir.value import Value, inherit
 from mlxport.converter.graph.ops.axes import stored_axis, subscript
 from mlxport.converter.graph.ops.broadcast import align, common_order
-from mlxport.converter.graph.ops.comparison import select
+from mlxport.converter.graph.ops.comparison import emit_where
 from mlxport.converter.graph.ops.creation import filled
 from mlxport.converter.graph.ops.registry import op
 from mlxport.converter.graph.ops.view import reshaped
@@ -176,8 +176,8 @@ def _masked_put(cx: Context, x: Value, indices: Indices, values: Value, accumula
         gives = mlx_promoted(*aligned)
         code = "x + values"
         total = cx.step(code, x, dtype=gives, order=order, x=aligned[0], values=aligned[1])
-        return select(cx, mask, total, x)
-    return select(cx, mask, values, x)
+        return emit_where(cx, mask, total, x)
+    return emit_where(cx, mask, values, x)
 
 
 @op("aten.one_hot.default")

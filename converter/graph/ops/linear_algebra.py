@@ -1,4 +1,4 @@
-"""Decompositions, inverses and determinants of matrices; MLX computes them on the CPU."""
+"""Handlers of matrix decompositions, inverses and determinants; MLX computes them on the CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Products of matrices and vectors, and what is built on them.
+"""Handlers of products of matrices and vectors, and of what is built on them.
 
 MLX multiplies floating-point matrices only: products of integers are refused.
 """

@@ -1,4 +1,4 @@
-"""Normalisation by statistics of the input or by running ones."""
+"""Handlers of normalisation, by statistics of the input or by running ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of a given rank, commonest values, running extremes, and places in sorted sequences."""
+"""Handlers of order statistics: k-th values, medians, modes, running extremes, sorted search."""
 
 from __future__ import annotations
 
@@ -126,8 +126,8 @@ def searchsorted(
     if isinstance(values, Value):
         sought = cast(cx.logical(values), dtype)
     else:
-        made = {"v": number(values, dtype), "dtype": mlx_dtype(dtype)}
-        sought = typed("mx.array(v, dtype=dtype)", dtype, **made)
+        operands = {"v": number(values, dtype), "dtype": mlx_dtype(dtype)}
+        sought = typed("mx.array(v, dtype=dtype)", dtype, **operands)
     return emit_function(
         cx,
         searching.searchsorted,

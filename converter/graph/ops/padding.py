@@ -1,4 +1,4 @@
-"""Padding and cropping of any axes."""
+"""Handlers of padding and cropping."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Arrays taken apart along an axis: queries, keys and values of one projection, most of all.
+"""Choose the axis order of an array that is split along an axis: queries, keys and values, say.
 
-Where the parts are wanted in another order, one transpose of the whole serves all of them.
+Where consumers want the parts in another order, one transpose of the whole array serves all.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.value import Provenance, ProvenanceKind, Value, inherit
 
 
-def to_take_apart(cx: Context, x: Value, dim: int) -> Value:
-    """Return an array as it is to be taken apart: in the order most of its parts are wanted in.
+def to_split(cx: Context, x: Value, dim: int) -> Value:
+    """Return an array in the axis order that most of the parts it is split into are wanted in.
 
     Args:
         cx: the lowering context; ``x`` is the first operand of its node.
         x: the array.
-        dim: the logical axis along which it is taken apart.
+        dim: the logical axis along which it is split.
     """
     if not x.has_fixed_order or cx.source is None:
         return x

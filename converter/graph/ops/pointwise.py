@@ -1,4 +1,4 @@
-"""Elementwise arithmetic of several operands, broadcast together."""
+"""Handlers of elementwise arithmetic of several operands, broadcast together."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def logaddexp(cx: Context, x: Value, y: Value) -> Value:
 def clamp(
     cx: Context, x: Value, lower: Value | Number | None = None, upper: Value | Number | None = None
 ) -> Value:
-    """Values held between two bounds, the upper one winning; NaN stays."""
+    """Values clipped to two bounds, of which the upper one takes precedence; NaN stays."""
     if upper is None:
         return pointwise(cx, "mx.maximum(x, y)", x=x, y=lower)
     if lower is None:
@@ -206,13 +206,13 @@ def clamp(
 
 @op("aten.clamp_min.default", "aten.clamp_min.Tensor")
 def clamp_min(cx: Context, x: Value, lower: Value | Number) -> Value:
-    """Values held above a bound."""
+    """Values below a bound replaced by it."""
     return clamp(cx, x, lower)
 
 
 @op("aten.clamp_max.default", "aten.clamp_max.Tensor")
 def clamp_max(cx: Context, x: Value, upper: Value | Number) -> Value:
-    """Values held below a bound."""
+    """Values above a bound replaced by it."""
     return clamp(cx, x, None, upper)
 
 

@@ -1,4 +1,4 @@
-"""Pooling whose window is no layer's own."""
+"""Handlers of pooling called as a function: ``torch.nn.functional.*_pool*``."""
 
 from __future__ import annotations
 
@@ -8,21 +8,19 @@ from typing import Any
 from mlxport.converter.graph.ir.code import OMIT, expression
 from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.value import Value
-from mlxport.converter.graph.ops.arguments import FLOATING_ONLY, per_axis, require_floating
+from mlxport.converter.graph.ops.arguments import FLOATING_ONLY, PerAxis, per_axis, require_floating
 from mlxport.converter.graph.ops.registry import op
 from mlxport.layers.pooling import adaptive, fractional, functions, indexed
-
-Sizes = Sequence[int]
 
 
 @op("aten.max_pool1d.default", "aten.max_pool2d.default", "aten.max_pool3d.default")
 def max_pool(
     cx: Context,
     x: Value,
-    kernel_size: Sizes,
-    stride: Sizes = (),
-    padding: Sizes | int = 0,
-    dilation: Sizes | int = 1,
+    kernel_size: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: PerAxis = 0,
+    dilation: PerAxis = 1,
     ceil_mode: bool = False,
 ) -> Value:
     """``torch.nn.functional.max_pool{1,2,3}d``."""
@@ -42,10 +40,10 @@ def max_pool(
 def max_pool_with_indices(
     cx: Context,
     x: Value,
-    kernel_size: Sizes,
-    stride: Sizes = (),
-    padding: Sizes | int = 0,
-    dilation: Sizes | int = 1,
+    kernel_size: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: PerAxis = 0,
+    dilation: PerAxis = 1,
     ceil_mode: bool = False,
 ) -> tuple[Value, ...]:
     """``max_pool{1,2,3}d`` with ``return_indices=True``: the maxima and where they were."""
@@ -67,9 +65,9 @@ def max_pool_with_indices(
 def avg_pool(
     cx: Context,
     x: Value,
-    kernel_size: Sizes,
-    stride: Sizes = (),
-    padding: Sizes | int = 0,
+    kernel_size: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: PerAxis = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor_override: int | None = None,
@@ -92,7 +90,7 @@ def avg_pool(
 @op("aten.adaptive_avg_pool3d.default", restrictions=FLOATING_ONLY)
 @op("aten._adaptive_avg_pool2d.default", restrictions=FLOATING_ONLY)
 @op("aten._adaptive_avg_pool3d.default", restrictions=FLOATING_ONLY)
-def adaptive_avg_pool(cx: Context, x: Value, output_size: Sizes) -> Value:
+def adaptive_avg_pool(cx: Context, x: Value, output_size: Sequence[int]) -> Value:
     """``torch.nn.functional.adaptive_avg_pool{1,2,3}d``."""
     require_floating(cx, "pooling", x)
     x = _channels_last(cx, x, output_size)
@@ -103,11 +101,11 @@ def adaptive_avg_pool(cx: Context, x: Value, output_size: Sizes) -> Value:
 @op("aten.adaptive_max_pool1d.default", restrictions=FLOATING_ONLY)
 @op("aten.adaptive_max_pool2d.default", restrictions=FLOATING_ONLY)
 @op("aten.adaptive_max_pool3d.default", restrictions=FLOATING_ONLY)
-def adaptive_max_pool(cx: Context, x: Value, output_size: Sizes) -> tuple[Value, ...]:
+def adaptive_max_pool(cx: Context, x: Value, output_size: Sequence[int]) -> tuple[Value, ...]:
     """``torch.nn.functional.adaptive_max_pool{1,2,3}d`` and where the maxima were.
 
-    PyTorch always computes the indices and hardly anybody reads them: a statement of their own,
-    which goes where it is not read.
+    PyTorch always computes the indices, which are rarely read: a separate statement gives them,
+    dead code elimination removes it.
     """
     require_floating(cx, "pooling", x)
     x = _channels_last(cx, x, output_size)
@@ -121,7 +119,11 @@ def adaptive_max_pool(cx: Context, x: Value, output_size: Sizes) -> tuple[Value,
 @op("aten.fractional_max_pool2d.default", restrictions=FLOATING_ONLY)
 @op("aten.fractional_max_pool3d.default", restrictions=FLOATING_ONLY)
 def fractional_max_pool(
-    cx: Context, x: Value, kernel_size: Sizes, output_size: Sizes, random_samples: Value
+    cx: Context,
+    x: Value,
+    kernel_size: Sequence[int],
+    output_size: Sequence[int],
+    random_samples: Value,
 ) -> tuple[Value, ...]:
     """``torch.nn.functional.fractional_max_pool{2,3}d`` by random samples that are given."""
     require_floating(cx, "pooling", x)
@@ -136,14 +138,14 @@ def fractional_max_pool(
     )
 
 
-def _channels_last(cx: Context, x: Value, per_axis: Sizes) -> Value:
+def _channels_last(cx: Context, x: Value, per_axis: Sequence[int]) -> Value:
     rank = len(per_axis)
     if x.ndim - rank not in (1, 2):
         raise cx.refuse(f"{rank} sizes for an input of shape {x.shape}: give one per spatial axis")
     return cx.channels_last(x, rank)
 
 
-def _windows(kernel_size: Sizes, stride: Sizes, padding: Sizes | int) -> dict[str, Any]:
-    """What all windows have; PyTorch's empty stride stands for the kernel's size."""
+def _windows(kernel_size: Sequence[int], stride: Sequence[int], padding: PerAxis) -> dict[str, Any]:
+    """Settings of all windows; PyTorch's empty stride means the kernel's size."""
     same = not stride or tuple(stride) == tuple(kernel_size)
     return {"stride": OMIT if same else per_axis(stride), "padding": per_axis(padding, 0)}

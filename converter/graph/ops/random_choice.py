@@ -1,4 +1,4 @@
-"""Random integers, permutations and choices by probability, from MLX's own generator."""
+"""Handlers of random integers, permutations and choices by probability: MLX's generator."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mlxport.converter.graph.ops.broadcast import align
 from mlxport.converter.graph.ops.dropout import active
 from mlxport.converter.graph.ops.random import (
     DRAWN,
-    Place,
+    DrawLayout,
     draw,
-    fill,
-    fill_like,
-    place_of,
+    draw_like,
+    draw_of_size,
+    layout_like,
     require_global,
 )
 from mlxport.converter.graph.ops.registry import op
@@ -32,7 +32,7 @@ _WIDEST = 2**24
 
 
 def _randint(
-    cx: Context, place: Place, low: int | Scalar, high: int | Scalar, generator: Any = None
+    cx: Context, layout: DrawLayout, low: int | Scalar, high: int | Scalar, generator: Any = None
 ) -> Value:
     require_global(cx, generator)
     for bound in (low, high):
@@ -43,8 +43,8 @@ def _randint(
             )
     drawn = torch.int32 if cx.dtype.is_floating_point or cx.dtype == torch.bool else cx.dtype
     dtype = OMIT if drawn == torch.int32 else mlx_dtype(drawn)
-    code = call("mx.random.randint", low, high, place.stored, dtype=dtype)
-    value = draw(cx, "randint", code, place, drawn)
+    code = call("mx.random.randint", low, high, layout.stored, dtype=dtype)
+    value = draw(cx, "randint", code, layout, drawn)
     return value if drawn == cx.dtype else emit(cx, "i", drawn, value.order, i=value)
 
 
@@ -53,7 +53,7 @@ def randint(
     cx: Context, high: int | Scalar, size: Sequence[Any], *, generator: Any = None, **_: Any
 ) -> Value:
     """Integers from 0 up to but without ``high``."""
-    return fill(cx, size, lambda place: _randint(cx, place, 0, high, generator))
+    return draw_of_size(cx, size, lambda layout: _randint(cx, layout, 0, high, generator))
 
 
 @op("aten.randint.low", "aten.randint.low_generator", restrictions=BOUNDED)
@@ -67,7 +67,7 @@ def randint_low(
     **_: Any,
 ) -> Value:
     """Integers from ``low`` up to but without ``high``."""
-    return fill(cx, size, lambda place: _randint(cx, place, low, high, generator))
+    return draw_of_size(cx, size, lambda layout: _randint(cx, layout, low, high, generator))
 
 
 @op("aten.randint_like.default", "aten.random.to", restrictions=BOUNDED)
@@ -75,7 +75,7 @@ def randint_like(
     cx: Context, x: Value, high: int | Scalar, *, generator: Any = None, **_: Any
 ) -> Value:
     """Integers from 0 up to but without ``high``, in the shape of another array."""
-    return fill_like(cx, x, lambda place: _randint(cx, place, 0, high, generator))
+    return draw_like(cx, x, lambda layout: _randint(cx, layout, 0, high, generator))
 
 
 @op("aten.randint_like.low_dtype", restrictions=BOUNDED)
@@ -83,23 +83,23 @@ def randint_like_low(
     cx: Context, x: Value, low: int | Scalar, high: int | Scalar, **_: Any
 ) -> Value:
     """Integers from ``low`` up to but without ``high``, in the shape of another array."""
-    return fill_like(cx, x, lambda place: _randint(cx, place, low, high))
+    return draw_like(cx, x, lambda layout: _randint(cx, layout, low, high))
 
 
 @op("aten.randperm.default", restrictions=DRAWN)
 def randperm(cx: Context, n: int | Scalar, **_: Any) -> Value:
     """The integers from 0 up to but without ``n``, shuffled."""
-    place = Place(cx.shape, (n,), (0,))
-    drawn = draw(cx, "permutation", call("mx.random.permutation", n), place, torch.uint32)
+    layout = DrawLayout(cx.shape, (n,), (0,))
+    drawn = draw(cx, "permutation", call("mx.random.permutation", n), layout, torch.uint32)
     return emit(cx, "p", torch.uint32, None, p=drawn)
 
 
 # -- by probabilities ----------------------------------------------------------------------------
 
 
-def _bernoulli(cx: Context, code: ast.expr, place: Place, generator: Any) -> Value:
+def _bernoulli(cx: Context, code: ast.expr, layout: DrawLayout, generator: Any) -> Value:
     require_global(cx, generator)
-    drawn = draw(cx, "bernoulli", code, place, torch.bool)
+    drawn = draw(cx, "bernoulli", code, layout, torch.bool)
     return drawn if cx.dtype == torch.bool else emit(cx, "b", torch.bool, drawn.order, b=drawn)
 
 
@@ -112,7 +112,7 @@ def _from_dropout(cx: Context) -> bool:
 @op("aten.bernoulli.default", restrictions=DRAWN)
 def bernoulli(cx: Context, p: Value, *, generator: Any = None) -> Value:
     """1 with the probability given for each element, else 0."""
-    return _bernoulli(cx, call("mx.random.bernoulli", p), place_of(p), generator)
+    return _bernoulli(cx, call("mx.random.bernoulli", p), layout_like(p), generator)
 
 
 @op("aten.bernoulli.p", restrictions=DRAWN)
@@ -121,20 +121,20 @@ def bernoulli_number(cx: Context, x: Value, p: Number = 0.5, *, generator: Any =
     if _from_dropout(cx):
         raise active(cx, 1 - p)
 
-    def made(place: Place) -> Value:
-        return _bernoulli(cx, call("mx.random.bernoulli", p, place.stored), place, generator)
+    def drawn(layout: DrawLayout) -> Value:
+        return _bernoulli(cx, call("mx.random.bernoulli", p, layout.stored), layout, generator)
 
-    return fill_like(cx, x, made)
+    return draw_like(cx, x, drawn)
 
 
 @op("aten.bernoulli.Tensor", restrictions=DRAWN)
 def bernoulli_tensor(cx: Context, x: Value, p: Value, *, generator: Any = None) -> Value:
     """``x.bernoulli_(p)``."""
     (fitted, probability), _ = align(cx, x, p)
-    place = place_of(fitted)
-    shape = () if probability.shape == x.shape else (place.stored,)
+    layout = layout_like(fitted)
+    shape = () if probability.shape == x.shape else (layout.stored,)
     code = call("mx.random.bernoulli", probability, *shape)
-    return _bernoulli(cx, code, place, generator)
+    return _bernoulli(cx, code, layout, generator)
 
 
 @op("aten.multinomial.default", restrictions=DRAWN)
@@ -152,12 +152,12 @@ def multinomial(
     p = cx.logical(weights)
     logits = expression("mx.log(p)", {"p": widened(p)})
     if replacement or num_samples == 1:
-        place = Place(cx.shape, cx.shape, identity(p.ndim))
+        layout = DrawLayout(cx.shape, cx.shape, identity(p.ndim))
         code = call("mx.random.categorical", logits, num_samples=num_samples)
         return emit(
-            cx, "i", torch.uint32, None, i=draw(cx, "categorical", code, place, torch.uint32)
+            cx, "i", torch.uint32, None, i=draw(cx, "categorical", code, layout, torch.uint32)
         )
-    place = place_of(p)
-    noise = draw(cx, "gumbel", call("mx.random.gumbel", place.stored), place, torch.float32)
+    layout = layout_like(p)
+    noise = draw(cx, "gumbel", call("mx.random.gumbel", layout.stored), layout, torch.float32)
     template = "mx.argsort(-(logits + noise), axis=-1)[..., :n]"
     return emit(cx, template, torch.uint32, None, logits=logits, noise=noise, n=num_samples)

@@ -1,4 +1,4 @@
-"""Recurrent networks and cells, where they are no module of their own that a rule serves."""
+"""Handlers of recurrent networks and cells called as functions."""
 
 from __future__ import annotations
 

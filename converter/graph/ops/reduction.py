@@ -1,4 +1,4 @@
-"""Reductions: sums, extremes, their places, norms, running sums.
+"""Handlers of reductions: sums, extremes and their indices, norms, running sums.
 
 MLX adds half precision in half precision, and on the CPU the values of a long sum one after
 another; such sums go to ``layers/arrays/reduction.py``.

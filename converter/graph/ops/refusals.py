@@ -1,6 +1,6 @@
-"""Ops that are refused on purpose, and why: the one place where that stands.
+"""Refuse the ops that mlxport deliberately does not serve, each with its reason.
 
-An op named here is never decomposed further, so that the refusal names what the model calls.
+An op listed here is never decomposed further, so that the refusal names the op that is called.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.registry import op
 
-DATA_DEPENDENT = (
+_DATA_DEPENDENT = (
     "the result's size depends on the data, so nothing after it could have a static size. Use "
     "torch.where or a mask of fixed size"
 )
-GRADIENT = "it computes a gradient; MLX differentiates the converted forward pass by itself"
-TRAINING = (
+_GRADIENT = "it computes a gradient; MLX differentiates the converted forward pass by itself"
+_TRAINING = (
     "batch norm at training updates its running statistics; pass training=self.training to "
     "torch.nn.functional.batch_norm, or use torch.nn.BatchNorm, which eval() stops"
 )
-NO_COUNTERPART = "MLX has no such function, and neither have the layers of mlxport"
-NOT_UNIQUE = (
+_NO_COUNTERPART = "MLX has no such function, and neither have the layers of mlxport"
+_NOT_UNIQUE = (
     "the result is not unique, and MLX gives another one than PyTorch, if any. Use what is unique "
     "(linalg.solve, linalg.qr, linalg.eigh)"
 )
-SPARSE = "MLX has no sparse arrays"
-IN_PLACE = "it changes its argument's memory, which MLX arrays do not allow"
-HOST = "a value leaves the graph for Python, which a static model cannot follow"
-STRIDES = "how an array is stored is no property of an MLX array"
-UNREPLAYED = "MLX cannot draw these numbers, nor replay PyTorch's"
+_SPARSE = "MLX has no sparse arrays"
+_IN_PLACE = "it changes its argument's memory, which MLX arrays do not allow"
+_HOST = "a value leaves the graph for Python, which a static model cannot follow"
+_STRIDES = "how an array is stored is no property of an MLX array"
+_UNREPLAYED = "MLX cannot draw these numbers, nor replay PyTorch's"
 
 _BY_REASON: dict[str, tuple[str, ...]] = {
-    DATA_DEPENDENT: (
+    _DATA_DEPENDENT: (
         "_unique2.default",
         "bincount.default",
         "masked_select.default",
@@ -43,7 +43,7 @@ _BY_REASON: dict[str, tuple[str, ...]] = {
         "unique_dim.default",
         "unique_dim_consecutive.default",
     ),
-    GRADIENT: (
+    _GRADIENT: (
         "_adaptive_avg_pool2d_backward.default",
         "avg_pool2d_backward.default",
         "convolution_backward.default",
@@ -52,12 +52,12 @@ _BY_REASON: dict[str, tuple[str, ...]] = {
         "native_group_norm_backward.default",
         "native_layer_norm_backward.default",
     ),
-    TRAINING: (
+    _TRAINING: (
         "_batch_norm_with_update_functional.default",
         "_native_batch_norm_legit.default",
         "native_batch_norm.default",
     ),
-    NO_COUNTERPART: (
+    _NO_COUNTERPART: (
         "frexp.Tensor",
         "_histogramdd_bin_edges.default",
         "_histogramdd_from_bin_cts.default",
@@ -100,32 +100,32 @@ _BY_REASON: dict[str, tuple[str, ...]] = {
         "ormqr.default",
         "triangular_solve.default",
     ),
-    NOT_UNIQUE: (
+    _NOT_UNIQUE: (
         "_linalg_eigvals.default",
         "geqrf.default",
         "linalg_eig.default",
         "linalg_eigvals.default",
         "linalg_lstsq.default",
     ),
-    SPARSE: (
+    _SPARSE: (
         "_to_dense.default",
         "_to_sparse.default",
         "_to_sparse.sparse_dim",
         "sparse_sampled_addmm.default",
     ),
-    IN_PLACE: (
+    _IN_PLACE: (
         "as_strided_scatter.default",
         "embedding_renorm.default",
         "atan2.out",
         "resize.default",
         "resize_.default",
     ),
-    HOST: ("_local_scalar_dense.default", "equal.default"),
-    STRIDES: ("sym_storage_offset.default", "sym_stride.int", "sym_is_contiguous.default"),
-    UNREPLAYED: ("cauchy.default", "geometric.default", "log_normal.default"),
+    _HOST: ("_local_scalar_dense.default", "equal.default"),
+    _STRIDES: ("sym_storage_offset.default", "sym_stride.int", "sym_is_contiguous.default"),
+    _UNREPLAYED: ("cauchy.default", "geometric.default", "log_normal.default"),
 }
 
-REFUSED: dict[str, str] = {
+REFUSED_OPS: dict[str, str] = {
     f"aten.{name}": reason for reason, names in _BY_REASON.items() for name in names
 }
 
@@ -137,5 +137,5 @@ def _refuse(reason: str) -> Any:
     return refused
 
 
-for _name, _reason in REFUSED.items():
+for _name, _reason in REFUSED_OPS.items():
     op(_name, restrictions=_reason)(_refuse(_reason))

@@ -1,4 +1,4 @@
-"""The registry of handlers: what stands in MLX for an ATen op.
+"""The registry of op handlers: ATen op -> the function that lowers it.
 
 A handler is called with the lowering context and the node's arguments, values in place of nodes,
 and returns the value(s) the node gives. The same registry answers "is this op supported?".
@@ -12,12 +12,12 @@ from typing import TypeVar
 
 from mlxport.converter.graph.ir.context import Handler
 
-H = TypeVar("H", bound=Handler)
+_H = TypeVar("_H", bound=Handler)
 
 
 @dataclass(frozen=True)
 class Op:
-    """A handler as it stands in the registry and in the support table.
+    """A handler with the op it lowers, for the registry and the support table.
 
     Attributes:
         name: the op's qualified overload (``"aten.cat.default"``).
@@ -33,23 +33,23 @@ class Op:
 OPS: dict[str, Op] = {}
 
 
-def op(*names: str, restrictions: str = "") -> Callable[[H], H]:
+def op(*names: str, restrictions: str = "") -> Callable[[_H], _H]:
     """Register a function as the handler of one or more ATen op overloads.
 
     Raises:
         ValueError: an op has a handler already.
     """
 
-    def register(handler: H) -> H:
+    def register(handler: _H) -> _H:
         for name in names:
-            enter(Op(name, handler, restrictions))
+            register_handler(Op(name, handler, restrictions))
         return handler
 
     return register
 
 
-def enter(new: Op, *, override: bool = False) -> None:
-    """Enter a handler in the registry.
+def register_handler(new: Op, *, override: bool = False) -> None:
+    """Add a handler to the registry.
 
     Raises:
         ValueError: its op has a handler already, and ``override`` is not set.

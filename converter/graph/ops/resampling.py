@@ -1,4 +1,4 @@
-"""Resizing of spatial axes, and sampling at arbitrary points."""
+"""Handlers that resize spatial axes, and sample at arbitrary points."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from mlxport.converter.graph.ops.arguments import FLOATING_ONLY, require_floatin
 from mlxport.converter.graph.ops.registry import op
 from mlxport.layers.spatial import grid_sample, resampling
 
-Sizes = Sequence[int]
 Scales = Sequence[float]
 
 # ATen op -> the mode torch.nn.functional.interpolate knows it by.
@@ -37,10 +36,12 @@ GRID_PADDING_MODES = ("zeros", "border", "reflection")
 def _nearest(mode: str) -> tuple[Handler, Handler]:
     """Both overloads: with either size or factors, and with the size and perhaps factors."""
 
-    def vec(cx: Context, x: Value, size: Sizes | None, scales: Scales | None) -> Value:
+    def vec(cx: Context, x: Value, size: Sequence[int] | None, scales: Scales | None) -> Value:
         return _interpolate(cx, x, size, scales, mode)
 
-    def default(cx: Context, x: Value, size: Sizes, *scales: float | None, **named: float) -> Value:
+    def default(
+        cx: Context, x: Value, size: Sequence[int], *scales: float | None, **named: float
+    ) -> Value:
         return _resample(cx, x, size, [*scales, *named.values()], mode)
 
     return vec, default
@@ -48,14 +49,18 @@ def _nearest(mode: str) -> tuple[Handler, Handler]:
 
 def _smooth(mode: str, antialias: bool) -> tuple[Handler, Handler]:
     def vec(
-        cx: Context, x: Value, size: Sizes | None, align_corners: bool, scales: Scales | None
+        cx: Context,
+        x: Value,
+        size: Sequence[int] | None,
+        align_corners: bool,
+        scales: Scales | None,
     ) -> Value:
         return _interpolate(cx, x, size, scales, mode, align_corners, antialias)
 
     def default(
         cx: Context,
         x: Value,
-        size: Sizes,
+        size: Sequence[int],
         align_corners: bool,
         *scales: float | None,
         **named: float,
@@ -81,7 +86,7 @@ for _name, _mode in ANTIALIASED.items():
 def _interpolate(
     cx: Context,
     x: Value,
-    size: Sizes | None,
+    size: Sequence[int] | None,
     scales: Scales | None,
     mode: str,
     align_corners: bool = False,
@@ -105,7 +110,7 @@ def _interpolate(
 def _resample(
     cx: Context,
     x: Value,
-    size: Sizes,
+    size: Sequence[int],
     scales: Sequence[float | None],
     mode: str,
     align_corners: bool = False,
@@ -157,7 +162,7 @@ def grid_sampler(
 
 
 @op("aten.affine_grid_generator.default")
-def affine_grid(cx: Context, theta: Value, size: Sizes, align_corners: bool) -> Value:
+def affine_grid(cx: Context, theta: Value, size: Sequence[int], align_corners: bool) -> Value:
     """``torch.nn.functional.affine_grid``."""
     return cx.function(
         grid_sample.affine_grid,

@@ -1,4 +1,4 @@
-"""Elements reduced with others put in at given places; elements put in by a mask."""
+"""Handlers of scatters: elements reduced with others at given places, or put in by a mask."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ def index_reduce(
 
 
 @op("aten.scatter.reduce", restrictions=IN_RANGE)
-def scatter(cx: Context, x: Value, dim: int, places: Value, source: Value, *, reduce: str) -> Value:
+def scatter_with_reduce(
+    cx: Context, x: Value, dim: int, places: Value, source: Value, *, reduce: str
+) -> Value:
     """The array with elements along an axis added to or multiplied."""
     name = {"add": "sum", "multiply": "prod"}[reduce]
     return scatter_reduce(cx, x, dim, places, source, name)
@@ -86,7 +88,7 @@ def scatter(cx: Context, x: Value, dim: int, places: Value, source: Value, *, re
 
 @op("aten.masked_scatter.default", restrictions="the source must have an element for each place")
 def masked_scatter(cx: Context, x: Value, mask: Value, source: Value) -> Value:
-    """The array with the elements where a mask holds replaced one by one."""
+    """The array with the elements where a mask is true replaced one by one."""
     x, mask, source = cx.logical(x), cx.logical(mask), cx.logical(source)
     x, mask = _broadcast(cx, x), _broadcast(cx, mask)
     return cx.function(scattering.masked_scatter, x, mask, source)

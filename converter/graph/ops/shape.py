@@ -1,4 +1,4 @@
-"""Axes moved, added, removed, repeated; arrays joined and taken apart."""
+"""Handlers that move, add, remove and repeat axes, and that join and split arrays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlxport.converter.graph.ir.value import Value, inherit, without_axes
 from mlxport.converter.graph.ops.axes import expand_dims, squeezed, stored_axis, with_new_axis
 from mlxport.converter.graph.ops.broadcast import common_order
 from mlxport.converter.graph.ops.conversion import in_dtype
-from mlxport.converter.graph.ops.parts import part_of, to_take_apart
+from mlxport.converter.graph.ops.parts import part_of, to_split
 from mlxport.converter.graph.ops.registry import op
 
 # -- axes moved: the order changes, nothing is emitted -------------------------------------------
@@ -80,7 +80,7 @@ def expand(cx: Context, x: Value, size: Sequence[Any], implicit: bool = False) -
 
 
 def broadcast_to(cx: Context, x: Value, size: Sequence[Any]) -> Value:
-    """Return the value broadcast to the node's shape, new axes in front, in its own dtype."""
+    """Return the value broadcast to the node's shape, new axes in front, in the value's dtype."""
     if cx.shape == x.shape:
         return x
     new = len(cx.shape) - x.ndim
@@ -91,7 +91,7 @@ def broadcast_to(cx: Context, x: Value, size: Sequence[Any]) -> Value:
 
 @op("aten.repeat.default")
 def repeat(cx: Context, x: Value, repeats: Sequence[Any]) -> Value:
-    """The whole array repeated along each axis; new axes come first."""
+    """The array repeated along each axis; new axes come first."""
     new = len(cx.shape) - x.ndim
     order = (*range(new), *(axis + new for axis in x.order))
     counts = tuple(repeats[axis] for axis in order)
@@ -145,7 +145,7 @@ def stack(cx: Context, tensors: Sequence[Value], dim: int = 0) -> Value:
     return emit(cx, "mx.stack(parts, axis=axis)", gives, order, parts=arranged, axis=axis)
 
 
-# -- arrays taken apart --------------------------------------------------------------------------
+# -- arrays split --------------------------------------------------------------------------------
 
 
 @op(
@@ -156,7 +156,7 @@ def stack(cx: Context, tensors: Sequence[Value], dim: int = 0) -> Value:
     "aten.unsafe_split.Tensor",
     "aten.unsafe_split_with_sizes.default",
 )
-def split(cx: Context, x: Value, size: Any, dim: int = 0) -> tuple[Value, ...]:
+def split_tensor(cx: Context, x: Value, size: Any, dim: int = 0) -> tuple[Value, ...]:
     """Pieces of the given size or sizes along an axis."""
     sizes = [shape[dim] for shape, _ in cx.results]
     if len(sizes) == 1:
@@ -174,7 +174,7 @@ def unbind(cx: Context, x: Value, dim: int = 0) -> tuple[Value, ...]:
     dim %= x.ndim
     if len(cx.results) == 1:
         return (squeezed(cx, x, [dim], cx.shape),)
-    x = to_take_apart(cx, x, dim)
+    x = to_split(cx, x, dim)
     axis = stored_axis(x, dim) or OMIT
     orders = [without_axes(x.order, [dim])] * len(cx.results)
     parts = cx.emit_many("mx.unstack(x, axis=axis)", orders=orders, x=x, axis=axis)

@@ -1,4 +1,4 @@
-"""Moving elements between channels and space."""
+"""Handlers that move elements between channels and space."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from mlxport.converter.graph.ir.value import Value, channels_last
 from mlxport.converter.graph.ops.arguments import per_axis
 from mlxport.converter.graph.ops.registry import op
 from mlxport.layers.spatial import folding, shuffle
-
-Sizes = Sequence[int]
 
 
 @op("aten.pixel_shuffle.default")
@@ -36,8 +34,13 @@ def channel_shuffle(cx: Context, x: Value, groups: int) -> Value:
 
 
 @op("aten.im2col.default")
-def unfold(
-    cx: Context, x: Value, kernel_size: Sizes, dilation: Sizes, padding: Sizes, stride: Sizes
+def im2col(
+    cx: Context,
+    x: Value,
+    kernel_size: Sequence[int],
+    dilation: Sequence[int],
+    padding: Sequence[int],
+    stride: Sequence[int],
 ) -> Value:
     """``torch.nn.functional.unfold``: ``(N, C, H, W)`` to ``(N, C·kH·kW, L)``."""
     settings = _blocks(dilation, padding, stride)
@@ -47,14 +50,14 @@ def unfold(
 
 
 @op("aten.col2im.default")
-def fold(
+def col2im(
     cx: Context,
     x: Value,
-    output_size: Sizes,
-    kernel_size: Sizes,
-    dilation: Sizes,
-    padding: Sizes,
-    stride: Sizes,
+    output_size: Sequence[int],
+    kernel_size: Sequence[int],
+    dilation: Sequence[int],
+    padding: Sequence[int],
+    stride: Sequence[int],
 ) -> Value:
     """``torch.nn.functional.fold``: ``(N, C·kH·kW, L)`` to ``(N, C, H, W)``."""
     settings = _blocks(dilation, padding, stride)
@@ -64,7 +67,9 @@ def fold(
     return cx.function(folding.fold, x, *sizes, order=order, **settings)
 
 
-def _blocks(dilation: Sizes, padding: Sizes, stride: Sizes) -> dict[str, Any]:
+def _blocks(
+    dilation: Sequence[int], padding: Sequence[int], stride: Sequence[int]
+) -> dict[str, Any]:
     return {
         "dilation": per_axis(dilation, 1),
         "padding": per_axis(padding, 0),

@@ -1,4 +1,4 @@
-"""Slices along one axis; arrays turned round and shifted; windows."""
+"""Handlers of slices along an axis, flips, shifts, diagonals and windows."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.value import Scalar, Value, inherit, normalise_dims, without_axes
 from mlxport.converter.graph.ops.axes import (
-    spelled,
     stored_axis,
     subscript,
+    written_axis,
 )
-from mlxport.converter.graph.ops.parts import part_of, to_take_apart
+from mlxport.converter.graph.ops.parts import part_of, to_split
 from mlxport.converter.graph.ops.registry import op
 
 
@@ -32,7 +32,7 @@ def slice_(
 
 
 def _indexed(cx: Context, x: Value, dim: int, index: Any) -> Value:
-    """Emit the array indexed along one logical axis, in one go with slices just taken of it."""
+    """Emit the array indexed along one logical axis, together with slices just taken of it."""
     order = x.order if isinstance(index, slice) else without_axes(x.order, [dim % x.ndim])
     base, places = cx.sliced.get(x.variable, (x, (slice(None),) * x.ndim))
     position = [i for i, place in enumerate(places) if isinstance(place, slice)][x.axis(dim)]
@@ -50,7 +50,7 @@ def _indexed(cx: Context, x: Value, dim: int, index: Any) -> Value:
 
 
 def _slice(size: Any, start: Any, end: Any, step: Any) -> slice:
-    """Return a slice as people write it: ends that change nothing are left out."""
+    """Return a slice without the ends that change nothing."""
     first: Any = None if start in (None, 0) else start
     last: Any = end
     if isinstance(size, int):
@@ -65,32 +65,32 @@ def _slice(size: Any, start: Any, end: Any, step: Any) -> slice:
 
 @op("aten.select.int", "aten.select_copy.int")
 def select(cx: Context, x: Value, dim: int, index: Any) -> Value:
-    """``x[index]`` along an axis, which goes."""
+    """``x[index]`` along an axis, which is removed."""
     if isinstance(index, int) and x.ndim > 2:
-        x = to_take_apart(cx, x, dim % x.ndim)
+        x = to_split(cx, x, dim % x.ndim)
         return part_of(_indexed(cx, x, dim, index), x, dim % x.ndim)
     return _indexed(cx, x, dim, index)
 
 
 @op("aten.flip.default")
 def flip(cx: Context, x: Value, dims: Sequence[int]) -> Value:
-    """The array turned round along some axes."""
+    """The array reversed along some axes."""
     if not dims or x.ndim == 0:
         return x
     axes = sorted(x.axis(dim) for dim in dims)
-    axis = spelled(axes[0], x.ndim) if len(axes) == 1 else tuple(axes)
+    axis = written_axis(axes[0], x.ndim) if len(axes) == 1 else tuple(axes)
     return cx.emit("mx.flip(x, axis=axis)", order=x.order, x=x, axis=axis)
 
 
 @op("aten.roll.default")
 def roll(cx: Context, x: Value, shifts: Any, dims: Any = ()) -> Value:
-    """The array shifted along some axes, what falls off coming in at the other end."""
+    """The array shifted along some axes, elements beyond one end re-entering at the other."""
     moves = [shifts] if isinstance(shifts, (int, Scalar)) else list(shifts)
     if not dims:
         return cx.emit("mx.roll(x, shift)", x=cx.logical(x), shift=moves[0])
     axes = [x.axis(dim) for dim in ([dims] if isinstance(dims, int) else dims)]
     if len(axes) == 1:
-        axis = spelled(axes[0], x.ndim)
+        axis = written_axis(axes[0], x.ndim)
         return cx.emit("mx.roll(x, shift, axis)", order=x.order, x=x, shift=moves[0], axis=axis)
     shift, axis_ = tuple(moves), tuple(axes)
     return cx.emit("mx.roll(x, shift, axis)", order=x.order, x=x, shift=shift, axis=axis_)
@@ -98,7 +98,7 @@ def roll(cx: Context, x: Value, shifts: Any, dims: Any = ()) -> Value:
 
 @op("aten.diagonal.default", "aten.diagonal_copy.default")
 def diagonal(cx: Context, x: Value, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Value:
-    """The diagonal of two axes, which go; it becomes the last axis."""
+    """The diagonal of two axes, which it replaces as the last axis."""
     rest = without_axes(x.order, normalise_dims((dim1, dim2), x.ndim))
     order = (*rest, x.ndim - 2)
     axes = x.axis(dim1), x.axis(dim2)

@@ -1,4 +1,4 @@
-"""Values in order, and their places."""
+"""Handlers of sorting: values in order, and their indices."""
 
 from __future__ import annotations
 
@@ -84,6 +84,6 @@ def _axis(x: Value, dim: int) -> object:
 
 
 def of_scalar(cx: Context, x: Value) -> tuple[Value, Value]:
-    """Return a 0-d array as its own only value, and its place, 0."""
+    """Return the results for a 0-d array: the array itself, and its index, 0."""
     place = expression("mx.zeros_like(x).astype(mx.int64)", {"x": x})
     return x, cx.compute(place, *cx.results[1])

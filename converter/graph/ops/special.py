@@ -1,4 +1,4 @@
-"""Special functions: ``layers/arrays/special.py``."""
+"""Handlers of special functions: by ``layers/arrays/special.py``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What reaches under a value to how PyTorch stores it: strides, bits, copies of views."""
+"""Handlers of ops that depend on how PyTorch stores an array: strides, bits, copies of views."""
 
 from __future__ import annotations
 
@@ -14,16 +14,14 @@ from mlxport.converter.graph.ops.creation import filled
 from mlxport.converter.graph.ops.registry import OPS, op
 from mlxport.converter.graph.ops.slicing import slice_
 
-Sizes = Sequence[Any]
-
 CONTIGUOUS = "of contiguous arrays that are no views of others, with static sizes"
 
 
 @op("aten.as_strided.default", "aten.as_strided_copy.default", restrictions=CONTIGUOUS)
 def as_strided(
-    cx: Context, x: Value, size: Sizes, stride: Sizes, storage_offset: Any = None
+    cx: Context, x: Value, size: Sequence[Any], stride: Sequence[Any], storage_offset: Any = None
 ) -> Value:
-    """The elements of an array's memory read by strides of one's own."""
+    """The elements of an array's memory, read by given strides."""
     offset = storage_offset or 0
     if any(isinstance(n, Scalar) for n in (*size, *stride, offset)):
         raise cx.refuse("as_strided by sizes that are not known at capture")
@@ -48,7 +46,7 @@ def as_strided(
 
 
 def _is_part(stored: torch.Tensor) -> bool:
-    """Whether an array is less than the memory it lies in."""
+    """Whether an array is only a part of its storage."""
     return bool(stored.untyped_storage().nbytes() != stored.numel() * stored.element_size())
 
 
@@ -79,7 +77,7 @@ def narrow_copy(cx: Context, x: Value, dim: int, start: Any, length: Any) -> Val
     return slice_(cx, x, dim, start, start + length)
 
 
-# A copy of a view is the view: MLX arrays are never written to.
+# A copy of a view is the view: MLX arrays are immutable.
 for _name, _copy in {
     "aten.view.default": "aten.view_copy.default",
     "aten.permute.default": "aten.permute_copy.default",

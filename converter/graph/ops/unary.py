@@ -1,4 +1,4 @@
-"""Elementwise functions of one array, which keep its axis order."""
+"""Handlers of elementwise functions of one array, which keep its axis order."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Views: the same elements in another shape.
+"""Handlers of views: the same elements in another shape.
 
 A view of a value stored in another order than PyTorch's needs a transpose only where it merges or
-splits across axes that do not lie side by side.
+splits axes that are not adjacent as stored.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mlxport.converter.graph.ir.value import Order, Value, identity, inherit
 from mlxport.converter.graph.ops.axes import expand_dims, insert_axis
 from mlxport.converter.graph.ops.registry import op
 
-Sizes = Sequence[Any]  # of int and Size
+Shape = Sequence[Any]  # of int and of Size
 Group = tuple[list[int], list[int]]
 
 
@@ -28,16 +28,16 @@ def view(cx: Context, x: Value, size: Any) -> Value:
     return reshaped(cx, x, cx.shape)
 
 
-def reshaped(cx: Context, x: Value, shape: Sizes) -> Value:
+def reshaped(cx: Context, x: Value, shape: Shape) -> Value:
     """Return the elements in another logical shape, transposed first only where it must be."""
     order = order_after_view(x, shape)
-    lying = x
+    before = x
     if order is None:
         x = cx.logical(x)
         order = order_after_view(x, shape) or identity(len(shape))
     result = inherit(_stored_as(cx, x, shape, order), x, _made_of(x.shape, shape))
-    if lying is not x:
-        _note_flattened(cx, result, lying)
+    if before is not x:
+        _note_flattened(cx, result, before)
     return result
 
 
@@ -56,7 +56,7 @@ def _note_flattened(cx: Context, flat: Value, x: Value) -> None:
         cx.flattened[flat.variable] = flat, x
 
 
-def _stored_as(cx: Context, x: Value, shape: Sizes, order: Order) -> Value:
+def _stored_as(cx: Context, x: Value, shape: Shape, order: Order) -> Value:
     """Emit the array in another stored shape; of views in a row, the last one only."""
     base = _unviewed(cx, x)
     stored = tuple(shape[axis] for axis in order)
@@ -73,7 +73,7 @@ def _stored_as(cx: Context, x: Value, shape: Sizes, order: Order) -> Value:
 
 
 def _unviewed(cx: Context, x: Value) -> Value:
-    """Return the array that others are but in another shape."""
+    """Return the array that a value is a view of, itself if of none."""
     while True:
         base, _ = cx.expanded.get(x.variable, (None, ()))
         base = base or cx.viewed.get(x.variable)
@@ -82,8 +82,8 @@ def _unviewed(cx: Context, x: Value) -> Value:
         x = base
 
 
-def _made_of(source: Sizes, target: Sizes) -> tuple[Order, ...]:
-    """Return of each axis of a view the axes it is made of."""
+def _made_of(source: Shape, target: Shape) -> tuple[Order, ...]:
+    """Return for each axis of a view the source axes it is made of."""
     made_of: dict[int, tuple[int, ...]] = {}
     if 0 not in source:
         for sources, targets in view_groups(source, target):
@@ -91,7 +91,7 @@ def _made_of(source: Sizes, target: Sizes) -> tuple[Order, ...]:
     return tuple(made_of.get(axis, ()) for axis in range(len(target)))
 
 
-def order_after_view(x: Value, target: Sizes) -> Order | None:
+def order_after_view(x: Value, target: Shape) -> Order | None:
     """Return the order in which a view's axes are stored if the array stays as it is.
 
     Args:
@@ -117,7 +117,7 @@ def _is_unit(x: Value, group: Group) -> bool:
 
 
 def _order_of_groups(x: Value, groups: Sequence[Group]) -> Order | None:
-    """Return the order of what groups of axes become; None where they do not lie side by side."""
+    """Return the order of what groups of axes become; None where they are not adjacent."""
     kept = {axis for sources, _ in groups for axis in sources}
     physical = [axis for axis in x.order if axis in kept]
     starting = {sources[0]: (sources, targets) for sources, targets in groups if sources}
@@ -143,7 +143,7 @@ def _with_units(order: Order, ndim: int) -> Order:
     return order
 
 
-def view_groups(source: Sizes, target: Sizes) -> list[Group]:
+def view_groups(source: Shape, target: Shape) -> list[Group]:
     """Return which source axes become which target axes, in sequence, in the smallest groups.
 
     Axes of length one are in no group unless they are matched from either end of the shapes, or
@@ -159,11 +159,11 @@ def view_groups(source: Sizes, target: Sizes) -> list[Group]:
     return groups
 
 
-def _next_group(source: Sizes, sources: list[int], target: Sizes, targets: list[int]) -> Group:
+def _next_group(source: Shape, sources: list[int], target: Shape, targets: list[int]) -> Group:
     """Take axes off both lists, in sequence, until their products agree.
 
-    Where sizes are dynamic and it cannot be told which product lacks an axis, all axes are one
-    group: the view then keeps no more than PyTorch's order of the elements, which is always right.
+    Where sizes are dynamic and it is unknown which product lacks an axis, all axes are one group:
+    the view then keeps only PyTorch's order of the elements, which is always right.
     """
     group: Group = ([], [])
     left = right = 1
@@ -186,7 +186,7 @@ def _next_group(source: Sizes, sources: list[int], target: Sizes, targets: list[
 
 
 def _lacking(left: Any, right: Any) -> str | None:
-    """Say which of two products has to grow to become the other; None where nobody can tell."""
+    """Say which of two products has to grow to become the other; None where that is unknown."""
     if isinstance(left, int) and isinstance(right, int):
         return "left" if left < right else "right"
     ratio = ratio_of(right, left)
@@ -198,13 +198,13 @@ def _lacking(left: Any, right: Any) -> str | None:
     return "right" if above == 1 else None
 
 
-def _take(shape: Sizes, waiting: list[int], taken: list[int]) -> Any:
+def _take(shape: Shape, waiting: list[int], taken: list[int]) -> Any:
     taken.append(waiting.pop(0))
     size: int = shape[taken[-1]]
     return size
 
 
-def matching_ends(before: Sizes, after: Sizes) -> tuple[int, int]:
+def matching_ends(before: Shape, after: Shape) -> tuple[int, int]:
     """Return how many sizes two shapes share from the front, and then from the back."""
     shorter = min(len(before), len(after))
     front = next((i for i in range(shorter) if before[i] != after[i]), shorter)
@@ -213,10 +213,10 @@ def matching_ends(before: Sizes, after: Sizes) -> tuple[int, int]:
     return front, back
 
 
-def reshape_source(x: Value, stored: Sizes) -> ast.expr:
-    """Return the expression that reshapes an array as stored, by the name of what it does.
+def reshape_source(x: Value, stored: Shape) -> ast.expr:
+    """Return the expression that reshapes an array as stored: ``squeeze``, ``flatten`` or the like.
 
-    Sizes that stay are not written where MLX lets them be left out, the batch above all.
+    Sizes that stay are left out where MLX allows it, most of all the batch.
     """
     before = x.stored_shape
     front, back = matching_ends(before, stored)
@@ -240,13 +240,13 @@ def reshape_source(x: Value, stored: Sizes) -> ast.expr:
     return method(x, "reshape", -1, *stored[1:])
 
 
-def is_dynamic(sizes: Sizes) -> bool:
+def is_dynamic(sizes: Shape) -> bool:
     """Whether some size is known only at run time."""
     return any(isinstance(size, Size) for size in sizes)
 
 
-def _inferred(sizes: Sizes) -> tuple[Any, ...]:
-    """Return sizes with the dynamic one that is longest to write left to MLX: ``-1``."""
+def _inferred(sizes: Shape) -> tuple[Any, ...]:
+    """Return sizes with the dynamic one that is longest in source left to MLX: ``-1``."""
     dynamic = [i for i, size in enumerate(sizes) if isinstance(size, Size)]
     gap = max(dynamic, key=lambda i: (length_of(sizes[i]), -i))
     return (*sizes[:gap], -1, *sizes[gap + 1 :])

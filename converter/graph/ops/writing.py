@@ -1,4 +1,4 @@
-"""Slices written to, as torch.export leaves them: ``x[:, 1:, 0] = y`` arrives as a nest.
+"""Handlers of writes to slices: torch.export leaves ``x[:, 1:, 0] = y`` as a nest of ops.
 
 Each level of the nest reads a slice of the array and writes it back; what MLX is given is one
 update of the array itself, which it can do in place where nothing else needs the array.
@@ -146,7 +146,7 @@ def _update_of_slice(
 
 
 def _is_slice(cx: Context, part: Value, whole: Value, dim: int, index: int | slice) -> bool:
-    """Whether a value is ``whole[index]`` along a logical axis, by how both were sliced."""
+    """Whether a value is ``whole[index]`` along a logical axis, by the slices that gave both."""
     if part.variable not in cx.sliced:
         return False
     everything: tuple[Any, ...] = (slice(None),) * whole.ndim

@@ -94,7 +94,7 @@ def structure(attribute: Attribute) -> Hashable:
     return (attribute.target, len(attribute.args), id(attribute.group))
 
 
-def layer(spec: LayerSpec) -> Built:
+def layer_call(spec: LayerSpec) -> Built:
     """Return the constructor call of a layer."""
     parameters = list(inspect.signature(spec.target).parameters.values())
     name = getattr(spec.target, "__name__", str(spec.target))
@@ -107,7 +107,7 @@ def layer(spec: LayerSpec) -> Built:
     )
 
 
-def zeros(array: Array) -> Built:
+def zeros_call(array: Array) -> Built:
     """Return the call that makes room for an array until its weights are loaded."""
     dtype = str(array.tensor.dtype).removeprefix("torch.")
     kwargs = {} if dtype == "float32" else {"dtype": "bool_" if dtype == "bool" else dtype}

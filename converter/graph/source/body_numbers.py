@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from mlxport.converter.graph.source.format import statement as lay_out
 
-LARGEST = 4  # settings of a class; bodies that differ in more numbers are told apart
+MOST_SETTINGS = 4  # settings of a class; bodies that differ in more numbers are told apart
 _AXES = {"axis", "axes", "start_axis", "end_axis", "axis1", "axis2", "dtype"}
 _MARGIN = 8
 
@@ -36,7 +36,7 @@ def differences(texts: Sequence[Text]) -> dict[int, tuple[float, ...]] | None:
     """
     columns = zip(*([n.value for n in _numbers(_parsed(text))] for text in texts), strict=True)
     found = {i: column for i, column in enumerate(columns) if len(set(map(repr, column))) > 1}
-    return found if len(set(map(repr, found.values()))) <= LARGEST else None
+    return found if len(set(map(repr, found.values()))) <= MOST_SETTINGS else None
 
 
 def with_settings(text: Text, names: Mapping[int, str]) -> Text:

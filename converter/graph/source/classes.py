@@ -25,9 +25,9 @@ from mlxport.converter.graph.source.attributes import (
     ClassGroup,
     Container,
     Instance,
-    layer,
+    layer_call,
     structure,
-    zeros,
+    zeros_call,
 )
 from mlxport.converter.graph.source.body_numbers import differences, skeleton
 from mlxport.converter.graph.source.parameters import parametrise
@@ -104,9 +104,9 @@ class _Finder:
 
     def _attribute(self, path: str) -> Attribute:
         if path in self.lowered.leaves:
-            return layer(self.lowered.leaves[path].spec)
+            return layer_call(self.lowered.leaves[path].spec)
         if path in self.lowered.arrays:
-            return zeros(self.lowered.arrays[path])
+            return zeros_call(self.lowered.arrays[path])
         if self._kind(path) is Kind.CLASS:
             group, instance = self.group_of[path]
             return Built(group.name, [], {}, group=group, hints=[instance.path])

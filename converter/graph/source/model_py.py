@@ -60,7 +60,7 @@ class ModelPy:
 
 
 @stage("emit")
-def emit(lowered: Lowered, names: Names, stem: str = "weights") -> ModelPy:
+def write_model(lowered: Lowered, names: Names, stem: str = "weights") -> ModelPy:
     """Return the source of the MLX model.
 
     Deterministic: the same lowered model gives the same text.

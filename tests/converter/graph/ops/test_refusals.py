@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mlxport.converter.graph.ir.context import Context, Unsupported
-from mlxport.converter.graph.ops.refusals import REFUSED
+from mlxport.converter.graph.ops.refusals import REFUSED_OPS
 from mlxport.converter.graph.ops.registry import OPS
 
 # Numbers of the graph, not arrays: with static sizes they do not occur.
@@ -34,15 +34,15 @@ def test_a_core_op_is_served_or_refused(name):
     assert name in OPS or name in SIZES, f"{name} has no handler and stands in no refusal"
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", REFUSED_OPS)
 def test_a_refusal_says_why(name):
-    assert OPS[name].restrictions == REFUSED[name]
+    assert OPS[name].restrictions == REFUSED_OPS[name]
     with pytest.raises(Unsupported) as refused:
         OPS[name].handler(Context())
-    assert str(refused.value) == REFUSED[name]
+    assert str(refused.value) == REFUSED_OPS[name]
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", REFUSED_OPS)
 def test_a_refused_op_is_one(name):
     _, packet, overload = name.split(".")
     assert hasattr(getattr(torch.ops.aten, packet), overload), "PyTorch has no such op"
