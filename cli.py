@@ -88,6 +88,8 @@ def _flag(name: str, value: tuple[Any, ...]) -> str:
     option = _options().get(name)
     if option is None:
         return as_keyword(name, value)
+    if value == (False,) and option.secondary_opts:
+        return option.secondary_opts[0]
     flag = max(option.opts, key=len)
     texts = [text for one in value for text in _texts(one, option.multiple)]
     return " ".join(f"{flag} {shlex.quote(text)}" for text in texts) or flag
@@ -129,6 +131,13 @@ def _numbers(expected: str) -> Callable[..., Any]:
             raise click.BadParameter(f"{text!r}: expected {expected}") from error
 
     return read
+
+
+def _renamed_flag(context: click.Context, option: click.Parameter, given: bool) -> bool:
+    """Warn of a flag that has another name by now."""
+    if given:
+        _warn(["--weights-only is now called --no-carry-along; it goes with the next release"])
+    return given
 
 
 def _selection(command: Callable[..., None]) -> Callable[..., None]:
@@ -258,10 +267,11 @@ def main() -> None:
     help="Quantize Linear and Embedding layers as mlx.nn.quantize does; tells what it costs.",
 )
 @click.option(
-    "--weights-only",
-    is_flag=True,
-    help="Of a folder, do not carry config.json, tokenizer, README and licence along.",
+    "--carry-along/--no-carry-along",
+    default=True,
+    help="Of a folder, carry config.json, tokenizer, README and licence along.  [default: yes]",
 )
+@click.option("--weights-only", is_flag=True, hidden=True, callback=_renamed_flag)
 @click.option("--max-shard-size", metavar="SIZE", help="Write weights in files of 5GB, say.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output folder.")
 @click.option(
@@ -333,6 +343,8 @@ def convert(
       mlxport convert bert.pt --model my.models:bert --input int64:1,16:0..29999 \\
                       --input attention_mask=int64:1,16:1..1 -o out/
     """
+    if options.pop("weights_only"):
+        options["carry_along"] = False
     options["model_args"] = _json_object(options["model_args"], "--model-args")
     options["kwargs"] = _json_object(options["kwargs"], "--kwargs")
     given = (*inputs, *input_files)
@@ -554,7 +566,7 @@ def _analyze(source: Path, as_json: bool, **options: Any) -> None:
             f"--dry-run analyzes a model: give --model and --input, not {', '.join(given)}"
         )
     unused = {"overwrite", "noise_multiple", "gradients", "fold_batchnorm"}
-    unused |= {"quantize", "weights_only", "input_kinds", "batch_sizes"}
+    unused |= {"quantize", "carry_along", "input_kinds", "batch_sizes"}
     analysis = api.analyze_checkpoint(
         source, **{name: value for name, value in options.items() if name not in unused}
     )

@@ -40,9 +40,11 @@ PARTS: list[tuple[float, tuple[Step, ...], list[tuple[int, ...]]]] = [
 # imports come before.
 CONVERT = """
 import json, sys, time
+from mlxport.converter.options.output import OutputOptions
+from mlxport.converter.options.source import SourceOptions
 from mlxport.converter.tasks import convert_by_plan as transfer
 begun = time.perf_counter(), time.process_time()
-transfer.convert_by_plan(*sys.argv[1:])
+transfer.convert_by_plan(*sys.argv[1:], SourceOptions(), OutputOptions())
 took = time.perf_counter() - begun[0], time.process_time() - begun[1]
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(json.dumps([*took, int(status["VmHWM"].split()[0]) * 1024]))

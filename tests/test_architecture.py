@@ -27,6 +27,7 @@ LEVELS: list[set[str]] = [
     {"converter.api"},
     {"converter.tasks"},
     {"converter.output"},
+    {"converter.options"},
     {"converter.graph.fold_batchnorm", "converter.parity.hand_port"},
     {"converter.graph.translate", "converter.parity.verify_gradients"},
     {"converter.graph.lowering", "converter.parity.run"},
@@ -65,6 +66,8 @@ KEPT_TO: dict[str, str] = {"click": "cli", "huggingface_hub": "converter.torch_m
 # Verifying on a Mac needs no torch: neither these nor anything they load on import.
 TORCH_FREE: set[str] = {
     "converter.checkpoint.writing.safetensors",
+    "converter.options.output",
+    "converter.options.source",
     "converter.output",
     "converter.parity.report",
     "converter.parity.run",

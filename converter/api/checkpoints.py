@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,12 +20,6 @@ if TYPE_CHECKING:
     from mlxport.converter.checkpoint.keys.rename import Patterns
     from mlxport.converter.tasks.coverage import Analysis
     from mlxport.converter.tasks.result import Converted
-
-# what speaks of a model that runs
-_OF_A_MODEL = (
-    *("inputs", "kwargs", "model_args", "channels_last", "dynamic", "dynamic_shapes"),
-    *("gradients", "fold_batchnorm", "input_kinds", "batch_sizes", "noise_multiple"),
-)
 
 
 @timed
@@ -53,9 +48,10 @@ def convert_checkpoint(
     dynamic: Sequence[int] | int | None = None,
     dynamic_shapes: Any = None,
     quantize: str | Mapping[str, Any] | None = None,
-    weights_only: bool = False,
+    carry_along: bool = True,
     input_kinds: Sequence[str] = (),
     batch_sizes: Sequence[int] | None = None,
+    weights_only: bool | None = None,
 ) -> Converted:
     """Convert a PyTorch checkpoint into an output folder with a verified MLX model.
 
@@ -105,10 +101,11 @@ def convert_checkpoint(
         quantize: quantise ``Linear`` and ``Embedding`` layers as ``mlx.nn.quantize`` does:
             ``"bits=4,group_size=64,mode=affine"``, or these in a dict. Parity is judged before, and
             again with the quantised weights in both MLX and PyTorch; what they cost is measured.
-        weights_only: of a folder with a ``config.json``, do not carry along this, the tokenizer,
-            README and licence.
+        carry_along: of a folder with a ``config.json``, copy this, the tokenizer, README and
+            licence into the output folder.
         input_kinds: as for ``convert``; the references of these runs are stored too.
         batch_sizes: as for ``convert``; stored too.
+        weights_only: the old name of ``carry_along=False``; goes with the next release.
 
     Returns:
         The live model, its record, the parity report, which may say that parity failed, and how
@@ -118,77 +115,125 @@ def convert_checkpoint(
         ConversionError: anything that keeps the model from being converted; nothing is written.
     """
     prepare()
-    common: dict[str, Any] = {"key": key, "prefix": prefix, "rename": rename}
-    common |= {"overwrite": overwrite, "max_shard_size": max_shard_size}
-    common |= {"weights_only": weights_only}
-    of_model = inputs or kwargs or channels_last or noise_multiple is not None or gradients
-    of_model = of_model or fold_batchnorm
-    of_model = of_model or bool(model_args and target is None)
-    of_model = of_model or bool(input_kinds) or batch_sizes is not None
-    if model is None and (of_model or dynamic is not None or dynamic_shapes is not None):
-        raise OptionsError(
-            f"without {argument('model')} there is no model to run: leave out "
-            f"{', '.join(map(argument, _OF_A_MODEL))}, or name the model"
+    carry_along = _carries_along(carry_along, weights_only)
+    _check_ways(model=model, plan=plan, target=target, layers=layers)
+    if model is None:
+        _check_without_model(
+            quantize=quantize,
+            inputs=inputs,
+            kwargs=kwargs,
+            model_args=None if target is not None else model_args,
+            channels_last=channels_last,
+            dynamic=dynamic,
+            dynamic_shapes=dynamic_shapes,
+            gradients=gradients,
+            fold_batchnorm=fold_batchnorm,
+            input_kinds=input_kinds,
+            batch_sizes=batch_sizes,
+            noise_multiple=noise_multiple,
         )
-    if quantize is not None and model is None:
+    elif not (inputs or kwargs):
+        example = argument("inputs", ["1,1,32,48,40"])
+        raise OptionsError(f"{argument('model')} needs an example input: {example}")
+    if plan is not None and dtype is not None:
         raise OptionsError(
-            f"{argument('quantize')} needs {argument('model')} and {argument('inputs')}: what it "
-            "costs is measured by running the model. A plan quantizes as its own model was."
+            f"{argument('plan')} keeps the dtypes of its model: for others convert with "
+            f"{argument('model')} and {argument('dtype')}"
         )
-    if sum(said is not None for said in (model, plan, target)) + bool(layers) > 1:
-        ways = ", ".join(map(argument, ("model", "plan", "target")))
-        raise OptionsError(
-            f"{ways} and {argument('layers')} each say what the weights are: give one"
-        )
+    with stage("imports"):
+        from mlxport.converter.options.output import OutputOptions
+        from mlxport.converter.options.source import SourceOptions
+
+    reading = SourceOptions(
+        model_args or {}, key, prefix, rename or {}, dtype, allow_lossy_cast=allow_lossy_cast
+    )
+    writing = OutputOptions.of(
+        overwrite=overwrite, max_shard_size=max_shard_size, carry_along=carry_along
+    )
     source = resolved(source)
     if plan is not None:
-        if dtype is not None:
-            raise OptionsError(
-                f"{argument('plan')} keeps the dtypes of its model: for others convert with "
-                f"{argument('model')} and {argument('dtype')}"
-            )
         with stage("imports"):
             from mlxport.converter.tasks.convert_by_plan import convert_by_plan
 
-        return convert_by_plan(source, output, plan, allow_lossy_cast=allow_lossy_cast, **common)
+        return convert_by_plan(source, output, plan, reading, writing)
     if target is not None:
-        from mlxport.converter.tasks.convert_for_target import convert_for_target
+        with stage("imports"):
+            from mlxport.converter.tasks.convert_for_target import convert_for_target
 
-        return convert_for_target(
-            source, output, target, model_args=model_args, dtype=dtype, **common
-        )
+        return convert_for_target(source, output, target, reading, writing)
     if model is None:
         with stage("imports"):
             from mlxport.converter.tasks.convert_weights import convert_weights
 
-        return convert_weights(source, output, layers=layers, dtype=dtype, **common)
-    if not (inputs or kwargs):
-        example = argument("inputs", ["1,1,32,48,40"])
-        raise OptionsError(f"{argument('model')} needs an example input: {example}")
+        return convert_weights(source, output, layers, reading, writing)
     with stage("imports"):
+        from mlxport.converter.options.capture import CaptureOptions
+        from mlxport.converter.options.judgement import JudgementOptions
         from mlxport.converter.tasks.convert import convert_checkpoint
     from mlxport.converter.plan.quantize_step import parse_settings
 
-    return convert_checkpoint(
-        source,
-        output,
-        model=model,
-        inputs=inputs,
-        kwargs=kwargs,
-        model_args=model_args,
-        dtype=dtype,
-        allow_lossy_cast=allow_lossy_cast,
+    capturing = CaptureOptions.of(
         channels_last=channels_last,
-        noise_multiple=noise_multiple,
-        gradients=gradients,
         fold_batchnorm=fold_batchnorm,
         dynamic=dynamic,
         dynamic_shapes=dynamic_shapes,
-        quantize=None if quantize is None else parse_settings(quantize),
+    )
+    judging = JudgementOptions.of(
+        noise_multiple=noise_multiple,
+        gradients=gradients,
         input_kinds=input_kinds,
         batch_sizes=batch_sizes,
-        **common,
     )
+    return convert_checkpoint(
+        source,
+        output,
+        model,
+        inputs,
+        kwargs,
+        reading=reading,
+        capturing=capturing,
+        judging=judging,
+        writing=writing,
+        quantize=None if quantize is None else parse_settings(quantize),
+    )
+
+
+def _carries_along(carry_along: bool, weights_only: bool | None) -> bool:
+    """Return what the keyword says, or its old name."""
+    if weights_only is None:
+        return carry_along
+    warnings.warn(
+        f"weights_only is now called carry_along: say {argument('carry_along', not weights_only)}",
+        DeprecationWarning,
+        stacklevel=4,  # the caller of convert_checkpoint, which is wrapped
+    )
+    return not weights_only
+
+
+def _check_ways(**ways: Any) -> None:
+    """Refuse more than one statement of what the weights are."""
+    if sum(said is not None and said != () for said in ways.values()) > 1:
+        *first, last = map(argument, ways)
+        raise OptionsError(f"{', '.join(first)} and {last} each say what the weights are: give one")
+
+
+def _check_without_model(*, quantize: Any, **options: Any) -> None:
+    """Refuse what speaks of a model that runs."""
+    if quantize is not None:
+        raise OptionsError(
+            f"{argument('quantize')} needs {argument('model')} and {argument('inputs')}: what it "
+            "costs is measured by running the model. A plan quantizes as its own model was."
+        )
+    if given := [name for name, value in options.items() if _is_given(value)]:
+        raise OptionsError(
+            f"without {argument('model')} there is no model to run: leave out "
+            f"{', '.join(map(argument, given))}, or name the model"
+        )
+
+
+def _is_given(value: Any) -> bool:
+    is_empty = isinstance(value, Sized) and len(value) == 0
+    return value is not None and value is not False and not is_empty
 
 
 def analyze_checkpoint(
@@ -218,20 +263,16 @@ def analyze_checkpoint(
             f"an analysis needs the model and its inputs: {argument('model')} and "
             f"{argument('inputs')}"
         )
+    from mlxport.converter.options.capture import CaptureOptions
+    from mlxport.converter.options.source import SourceOptions
     from mlxport.converter.tasks.analyze import analyze_checkpoint
 
+    reading = SourceOptions(
+        model_args or {}, key, prefix, rename or {}, dtype, allow_lossy_cast=allow_lossy_cast
+    )
+    capturing = CaptureOptions.of(
+        channels_last=channels_last, dynamic=dynamic, dynamic_shapes=dynamic_shapes
+    )
     return analyze_checkpoint(
-        resolved(source),
-        model=model,
-        inputs=inputs,
-        kwargs=kwargs,
-        model_args=model_args,
-        key=key,
-        prefix=prefix,
-        rename=rename,
-        dtype=dtype,
-        allow_lossy_cast=allow_lossy_cast,
-        channels_last=channels_last,
-        dynamic=dynamic,
-        dynamic_shapes=dynamic_shapes,
+        resolved(source), model, inputs, kwargs, reading=reading, capturing=capturing
     )

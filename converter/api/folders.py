@@ -62,10 +62,12 @@ def verify_folder(
     prepare()
     from mlxport.converter.output.contents import verify_folder
     from mlxport.converter.parity.report.files import check_page, write_page
+    from mlxport.converter.parity.verdict.judgement import Judgement
 
+    judgement = Judgement.of(noise_multiple)
     if output is not None:
         check_page(Path(output), overwrite=overwrite)
-    found = verify_folder(folder, device=device, noise_multiple=noise_multiple)
+    found = verify_folder(folder, device=device, judgement=judgement)
     if output is not None:
         write_page(Path(output), {Path(output).stem: found}, overwrite=overwrite)
     return found
@@ -173,6 +175,7 @@ def export_function(
         DeviceError: the device is not on this machine.
     """
     prepare()
+    from mlxport.converter.parity.verdict.judgement import Judgement
     from mlxport.converter.tasks.export import export_folder
 
     return export_folder(
@@ -181,5 +184,5 @@ def export_function(
         shapeless=shapeless,
         overwrite=overwrite,
         device=device,
-        noise_multiple=noise_multiple,
+        judgement=Judgement.of(noise_multiple),
     )

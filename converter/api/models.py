@@ -80,22 +80,24 @@ def convert(
     """
     with stage("imports"):
         prepare()
+        from mlxport.converter.options.capture import CaptureOptions
+        from mlxport.converter.options.judgement import JudgementOptions
         from mlxport.converter.tasks.convert import convert_model
 
-    return convert_model(
-        module,
-        _positional(example_inputs),
-        kwargs,
+    capturing = CaptureOptions.of(
         channels_last=channels_last,
-        verify=verify,
-        noise_multiple=noise_multiple,
-        gradients=gradients,
         fold_batchnorm=fold_batchnorm,
         dynamic=dynamic,
         dynamic_shapes=dynamic_shapes,
+    )
+    judging = JudgementOptions.of(
+        noise_multiple=noise_multiple,
+        gradients=gradients,
         input_kinds=input_kinds,
         batch_sizes=batch_sizes,
     )
+    positional = _positional(example_inputs)
+    return convert_model(module, positional, kwargs, capturing, judging if verify else None)
 
 
 def analyze(
@@ -128,16 +130,13 @@ def analyze(
         CaptureError: torch.export cannot capture the model.
     """
     prepare()
+    from mlxport.converter.options.capture import CaptureOptions
     from mlxport.converter.tasks.analyze import analyze_model
 
-    return analyze_model(
-        module,
-        _positional(example_inputs),
-        kwargs,
-        channels_last=channels_last,
-        dynamic=dynamic,
-        dynamic_shapes=dynamic_shapes,
+    capturing = CaptureOptions.of(
+        channels_last=channels_last, dynamic=dynamic, dynamic_shapes=dynamic_shapes
     )
+    return analyze_model(module, _positional(example_inputs), kwargs, capturing)
 
 
 def convert_layer(module: torch.nn.Module) -> Any:
@@ -205,21 +204,25 @@ def verify(
             model: no submodule has a counterpart.
     """
     prepare()
+    from mlxport.converter.options.judgement import JudgementOptions
     from mlxport.converter.tasks.convert import verify_model
 
+    judging = JudgementOptions.of(
+        noise_multiple=noise_multiple,
+        gradients=gradients,
+        input_kinds=input_kinds,
+        batch_sizes=batch_sizes,
+    )
     return verify_model(
         model,
         module,
         _positional(example_inputs),
         kwargs,
+        judging,
         names=names,
         mlx_inputs=mlx_inputs,
         inputs_order=inputs_order,
         outputs_order=outputs_order,
-        noise_multiple=noise_multiple,
-        gradients=gradients,
-        input_kinds=input_kinds,
-        batch_sizes=batch_sizes,
     )
 
 

@@ -47,12 +47,12 @@ def convert_state_dict(
         StateDictError: keys, shapes or dtypes do not fit the plan; all problems are listed.
     """
     prepare()
+    from mlxport.converter.options.source import SourceOptions
     from mlxport.converter.tasks.convert_by_plan import convert_state_dict
 
     source = source if isinstance(source, Mapping) else resolved(source)
-    return convert_state_dict(
-        source, plan, key=key, prefix=prefix, allow_lossy_cast=allow_lossy_cast
-    )
+    reading = SourceOptions(key=key, prefix=prefix, allow_lossy_cast=allow_lossy_cast)
+    return convert_state_dict(source, plan, reading)
 
 
 def inspect(
@@ -94,19 +94,20 @@ def inspect(
     if (target is not None) + (plan is not None) + bool(layers) > 1:
         ways = f"{argument('plan')}, {argument('target')} and {argument('layers')}"
         raise OptionsError(f"{ways} each say what the weights are: give one")
+    from mlxport.converter.options.source import SourceOptions
+
+    reading = SourceOptions(model_args or {}, key, prefix, rename or {})
     if plan is not None:
         from mlxport.converter.tasks.convert_by_plan import inspect_by_plan
 
-        return inspect_by_plan(source, plan, key=key, prefix=prefix, rename=rename)
+        return inspect_by_plan(source, plan, reading)
     if target is not None:
         from mlxport.converter.tasks.convert_for_target import inspect_for_target
 
-        return inspect_for_target(
-            source, target, model_args=model_args, key=key, prefix=prefix, rename=rename
-        )
+        return inspect_for_target(source, target, reading)
     from mlxport.converter.tasks.convert_weights import inspect
 
-    return inspect(source, key=key, prefix=prefix, rename=rename, layers=layers)
+    return inspect(source, layers, reading)
 
 
 def load_weights(
@@ -145,10 +146,12 @@ def load_weights(
         UserWarning: float64 became float32, as MLX computes in that.
     """
     prepare()
+    from mlxport.converter.options.source import SourceOptions
     from mlxport.converter.tasks.load_weights import load_weights
 
     source = source if isinstance(source, Mapping) else resolved(source)
-    return load_weights(model, source, rename=rename, key=key, prefix=prefix, strict=strict)
+    reading = SourceOptions(key=key, prefix=prefix, rename=rename or {})
+    return load_weights(model, source, reading, strict=strict)
 
 
 def parse_renames(options: Sequence[str]) -> dict[str | re.Pattern[str], str]:

@@ -24,7 +24,7 @@ from mlxport.converter.output.live_model import live_model
 from mlxport.converter.parity.report.files import REPORT, write_page
 from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.run.verify import verify_at_sizes
-from mlxport.converter.parity.verdict.judgement import NOISE_MULTIPLE, Judgement
+from mlxport.converter.parity.verdict.judgement import DEFAULT_JUDGEMENT, Judgement
 from mlxport.converter.parity.verdict.reference_data import Reference
 from mlxport.converter.parity.verdict.reference_file import load_reference, save_reference
 from mlxport.converter.plan.quantize_step import config_text
@@ -119,7 +119,7 @@ def write_weights(
     *,
     state: Mapping[str, Tensor] | None = None,
     constants: Mapping[str, Tensor] | None = None,
-    max_shard_size: int | str | None = None,
+    max_shard_size: int | None = None,
     stem: str | None = None,
 ) -> WrittenWeights:
     """Write what a plan makes of a checkpoint and, for ``mlxport restore``, what it leaves out.
@@ -176,14 +176,14 @@ def write_report(folder: Path, report: ParityReport) -> None:
 
 
 def verify_folder(
-    folder: str | Path, *, device: str = "auto", noise_multiple: float | None = None
+    folder: str | Path, *, device: str = "auto", judgement: Judgement = DEFAULT_JUDGEMENT
 ) -> ParityReport:
     """Run the model of an output folder and hold it to the references stored beside it.
 
     Args:
         folder: what ``mlxport convert`` wrote.
         device: ``auto``, ``cpu``, ``metal`` or ``cuda``.
-        noise_multiple: how many times PyTorch's own noise passes.
+        judgement: what passes.
 
     Raises:
         ConversionError: the folder is not such an output.
@@ -197,7 +197,7 @@ def verify_folder(
         live_model(path),
         conversion,
         [load_reference(file) for file in stored],
-        judgement=Judgement(noise_multiple or NOISE_MULTIPLE),
+        judgement=judgement,
         alone=False,
     )
 

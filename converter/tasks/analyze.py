@@ -12,10 +12,8 @@ from typing import Any
 
 import torch
 
-from mlxport.converter.checkpoint.keys.rename import Patterns
 from mlxport.converter.graph import ops
 from mlxport.converter.graph.capture.capture import capture, eval_mode
-from mlxport.converter.graph.capture.dynamic import DynamicSizes
 from mlxport.converter.graph.ir.body import Lowered
 from mlxport.converter.graph.ir.naming import Kind, is_inlined, kind_of
 from mlxport.converter.graph.ir.sizes import spelled
@@ -23,6 +21,8 @@ from mlxport.converter.graph.ir.user_files import is_mlx, is_ours
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.lowering.lower import attempt
 from mlxport.converter.graph.lowering.problems import THE_MODEL, Tally
+from mlxport.converter.options.capture import CaptureOptions
+from mlxport.converter.options.source import SourceOptions
 from mlxport.converter.tasks.coverage import Analysis, Modules, Ops, Share, Tensor
 from mlxport.converter.tasks.load_source_model import load_model
 from mlxport.converter.torch_model.example_inputs import example_call
@@ -34,17 +34,13 @@ UNSUPPORTED = "unsupported"
 def analyze_model(
     model: torch.nn.Module,
     args: Sequence[Any],
-    kwargs: Mapping[str, Any] | None = None,
-    *,
-    channels_last: bool = False,
-    dynamic: Sequence[int] | int | None = None,
-    dynamic_shapes: Any = None,
+    kwargs: Mapping[str, Any] | None,
+    capturing: CaptureOptions,
 ) -> Analysis:
     """Analyze a torch model; see ``mlxport.analyze``."""
-    sizes = DynamicSizes.of(dynamic, dynamic_shapes)
     with eval_mode(model):
-        captured = capture(model, args, kwargs, handled=ops.registry.OPS, dynamic=sizes)
-        lowered, tally = attempt(captured, channels_last_ends=channels_last)
+        captured = capture(model, args, kwargs, handled=ops.registry.OPS, dynamic=capturing.dynamic)
+        lowered, tally = attempt(captured, channels_last_ends=capturing.channels_last)
     body = lowered.bodies[""]
     ways = _Ways(model, lowered, tally)
     modules = ways.modules()
@@ -68,44 +64,20 @@ def analyze_model(
 
 def analyze_checkpoint(
     source: str | Path,
-    *,
     model: str | torch.nn.Module,
     inputs: Sequence[Any],
-    kwargs: Mapping[str, Any] | None = None,
-    model_args: Mapping[str, Any] | None = None,
-    key: str | None = None,
-    prefix: str | None = None,
-    rename: Patterns | None = None,
-    dtype: str | None = None,
-    allow_lossy_cast: bool = False,
-    channels_last: bool = False,
-    dynamic: Sequence[int] | int | None = None,
-    dynamic_shapes: Any = None,
+    kwargs: Mapping[str, Any] | None,
+    *,
+    reading: SourceOptions,
+    capturing: CaptureOptions,
 ) -> Analysis:
     """Analyze what ``convert_checkpoint`` would do with the same arguments.
 
     Raises:
         ConversionError: the checkpoint does not fit the model, or the model cannot be captured.
     """
-    torch_model = load_model(
-        source,
-        model,
-        model_args=model_args,
-        key=key,
-        prefix=prefix,
-        rename=rename,
-        dtype=dtype,
-        allow_lossy_cast=allow_lossy_cast,
-    ).model
-    args, named = example_call(torch_model, inputs, kwargs)
-    return analyze_model(
-        torch_model,
-        args,
-        named,
-        channels_last=channels_last,
-        dynamic=dynamic,
-        dynamic_shapes=dynamic_shapes,
-    )
+    torch_model = load_model(source, model, reading).model
+    return analyze_model(torch_model, *example_call(torch_model, inputs, kwargs), capturing)
 
 
 class _Ways:

@@ -12,12 +12,14 @@ import mlx.nn as nn
 import torch
 
 from mlxport.converter.checkpoint.keys.bind import bind
-from mlxport.converter.checkpoint.keys.rename import Patterns
 from mlxport.converter.errors import OptionsError
-from mlxport.converter.graph.capture.dynamic import DynamicSizes
 from mlxport.converter.graph.fold_batchnorm import translate_folded
 from mlxport.converter.graph.lowering.weight_plan import state_tensors
 from mlxport.converter.graph.translate import Translation, translate
+from mlxport.converter.options.capture import CaptureOptions
+from mlxport.converter.options.judgement import JudgementOptions
+from mlxport.converter.options.output import OutputOptions
+from mlxport.converter.options.source import SourceOptions
 from mlxport.converter.output.carry_along import carry_along
 from mlxport.converter.output.contents import (
     source_of,
@@ -34,7 +36,7 @@ from mlxport.converter.parity.reference.record_reference import record_reference
 from mlxport.converter.parity.reference.trials import Trials
 from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.run.verify import verify_at_sizes
-from mlxport.converter.parity.verdict.judgement import NOISE_MULTIPLE, Judgement
+from mlxport.converter.parity.verdict.judgement import Judgement
 from mlxport.converter.parity.verdict.reference_data import Reference
 from mlxport.converter.parity.verify_gradients import TorchModel, verify_gradients
 from mlxport.converter.plan.quantize_step import Settings
@@ -57,21 +59,20 @@ from mlxport.converter.torch_model.example_inputs import example_call
 def convert_model(
     model: torch.nn.Module,
     args: Sequence[Any],
-    kwargs: Mapping[str, Any] | None = None,
-    *,
-    channels_last: bool = False,
-    verify: bool = True,
-    noise_multiple: float | None = None,
-    gradients: bool = False,
-    fold_batchnorm: bool = False,
-    dynamic: Sequence[int] | int | None = None,
-    dynamic_shapes: Any = None,
-    input_kinds: Sequence[str] = (),
-    batch_sizes: Sequence[int] | None = None,
+    kwargs: Mapping[str, Any] | None,
+    capturing: CaptureOptions,
+    judging: JudgementOptions | None,
 ) -> Converted:
-    """Convert a torch model in memory; see ``mlxport.convert``."""
-    trials, sizes = Trials.of(input_kinds, batch_sizes), DynamicSizes.of(dynamic, dynamic_shapes)
-    translation, notes = _translated(fold_batchnorm, model, args, kwargs, channels_last, sizes)
+    """Convert a torch model in memory; see ``mlxport.convert``.
+
+    Args:
+        model: the torch model.
+        args: positional example inputs.
+        kwargs: keyword example inputs.
+        capturing: how it is captured.
+        judging: how the MLX model is held to it; None where it is not.
+    """
+    translation, notes = _translated(model, args, kwargs, capturing)
     with stage("weights"):
         weights = _weights(translation, translation.conversion, state_tensors(model))
         module = load_source(translation.source, translation.conversion.layers, translation.own)
@@ -80,61 +81,38 @@ def convert_model(
         built.eval()
     lineage = record_lineage(built, translation.conversion)
     report = None
-    if verify:
+    if judging is not None:
         with stage("verify"):
+            trials = judging.trials
             origin = _origin(model, args, kwargs, translation, translation.conversion, trials)
-            report = _verified(built, origin, origin.references(), noise_multiple)
-            if gradients:
-                report = _with_gradients(report, built, lineage, model, args, kwargs)
+            report = _verified(built, origin, origin.references(), judging.judgement)
+            if judging.gradients:
+                report = _with_gradients(report, built, lineage, origin)
     return Converted(built, translation.source, translation.conversion, report, notes)
 
 
 def convert_checkpoint(
     source: str | Path,
     output: str | Path,
-    *,
     model: str | torch.nn.Module,
     inputs: Sequence[Any],
-    kwargs: Mapping[str, Any] | None = None,
-    model_args: Mapping[str, Any] | None = None,
-    key: str | None = None,
-    prefix: str | None = None,
-    rename: Patterns | None = None,
-    dtype: str | None = None,
-    allow_lossy_cast: bool = False,
-    max_shard_size: int | str | None = None,
-    overwrite: bool = False,
-    channels_last: bool = False,
-    noise_multiple: float | None = None,
-    gradients: bool = False,
-    fold_batchnorm: bool = False,
-    dynamic: Sequence[int] | int | None = None,
-    dynamic_shapes: Any = None,
+    kwargs: Mapping[str, Any] | None,
+    *,
+    reading: SourceOptions,
+    capturing: CaptureOptions,
+    judging: JudgementOptions,
+    writing: OutputOptions,
     quantize: Settings | None = None,
-    weights_only: bool = False,
-    input_kinds: Sequence[str] = (),
-    batch_sizes: Sequence[int] | None = None,
 ) -> Converted:
-    """Convert a checkpoint into an output folder; see ``mlxport.api.convert_checkpoint``."""
+    """Convert a checkpoint into an output folder; see ``mlxport.convert_checkpoint``."""
     sources = (Path(source),)
-    trials, sizes = Trials.of(input_kinds, batch_sizes), DynamicSizes.of(dynamic, dynamic_shapes)
-    with OutputFolder(Path(output), overwrite=overwrite, sources=sources) as folder:
-        loaded = load_model(
-            source,
-            model,
-            model_args=model_args,
-            key=key,
-            prefix=prefix,
-            rename=rename,
-            dtype=dtype,
-            allow_lossy_cast=allow_lossy_cast,
-        )
+    with OutputFolder(Path(output), overwrite=writing.overwrite, sources=sources) as folder:
+        loaded = load_model(source, model, reading)
         torch_model, checkpoint, keys = loaded.model, loaded.checkpoint, loaded.keys
         args, named = example_call(torch_model, inputs, kwargs)
-        translation, notes = _translated(
-            fold_batchnorm, torch_model, args, named, channels_last, sizes, stem_of(checkpoint)
-        )
-        plan = bind(translation.conversion.plan, keys, checkpoint, prefix=prefix)
+        stem = stem_of(checkpoint)
+        translation, notes = _translated(torch_model, args, named, capturing, stem)
+        plan = bind(translation.conversion.plan, keys, checkpoint, prefix=reading.prefix)
         # what the plan uses and the checkpoint lacks (a counter) the model has
         state = ChainMap(dict(checkpoint.tensors), _renamed(state_tensors(torch_model), keys))
         written = write_weights(
@@ -144,7 +122,7 @@ def convert_checkpoint(
             loaded.own,
             state=state,
             constants=translation.constants,
-            max_shard_size=max_shard_size,
+            max_shard_size=writing.max_shard_size,
         )
         factory = model if isinstance(model, str) else type(model).__qualname__
         conversion = replace(
@@ -154,23 +132,23 @@ def convert_checkpoint(
             digests=written.digests,
         )
         with stage("verify"):
-            origin = _origin(torch_model, args, named, translation, conversion, trials)
+            origin = _origin(torch_model, args, named, translation, conversion, judging.trials)
             references = tuple(origin.references())
-        if not weights_only:
+        if writing.carry_along:
             carry_along(folder, Path(source))
         write_folder(folder, translation.source, conversion, references, translation.own)
         built = live_model(folder)
         lineage = record_lineage(built, conversion, translation.conversion.plan)
         with stage("verify"):
-            report = _verified(built, origin, references, noise_multiple)
-            if gradients:
-                report = _with_gradients(report, built, lineage, torch_model, args, named)
+            report = _verified(built, origin, references, judging.judgement)
+            if judging.gradients:
+                report = _with_gradients(report, built, lineage, origin)
         warnings = loaded.warnings
         if quantize is not None and report.passed:
             made = (torch_model, translation, conversion, plan, checkpoint, state)
             whole = Whole(folder, *made, references, built, report, loaded.own)
             built, conversion, report = quantize_folder(
-                whole, quantize, origin.references, max_shard_size=max_shard_size
+                whole, quantize, origin.references, max_shard_size=writing.max_shard_size
             )
             report = replace(report, notes=(*report.notes, *origin.notes))
         elif quantize is not None:
@@ -185,12 +163,8 @@ def verify_model(
     model: nn.Module,
     module: torch.nn.Module,
     args: Sequence[Any],
-    kwargs: Mapping[str, Any] | None = None,
-    *,
-    noise_multiple: float | None = None,
-    gradients: bool = False,
-    input_kinds: Sequence[str] = (),
-    batch_sizes: Sequence[int] | None = None,
+    kwargs: Mapping[str, Any] | None,
+    judging: JudgementOptions,
     **by_hand: Any,
 ) -> ParityReport:
     """Hold a converted model to its torch model; see ``mlxport.verify``.
@@ -200,20 +174,16 @@ def verify_model(
         module: the torch model.
         args: positional inputs.
         kwargs: keyword inputs.
-        noise_multiple: how many times PyTorch's own noise passes.
-        gradients: judge those of inputs and parameters too.
-        input_kinds: kinds of inputs to judge besides.
-        batch_sizes: sizes of the batch to judge besides.
+        judging: how it is judged.
         by_hand: what a model written by hand has to say (``names``, …); None says nothing.
 
     Raises:
         OptionsError: ``by_hand`` speaks of a model that was converted.
     """
-    trials = Trials.of(input_kinds, batch_sizes)
     lineage = lineage_of(model)
     if lineage is None:
-        judgement = Judgement(noise_multiple or NOISE_MULTIPLE)
-        options = {"judgement": judgement, "trials": trials, **by_hand}
+        options = {"judgement": judging.judgement, "trials": judging.trials, **by_hand}
+        gradients = judging.gradients
         return verify_hand_port(model, module, args, kwargs, gradients=gradients, **options)
     if said := [option for option, value in by_hand.items() if value is not None]:
         raise OptionsError(
@@ -222,28 +192,22 @@ def verify_model(
         )
     conversion, values = lineage.conversion, {}
     if conversion.quantized is not None:
-        if gradients:
+        if judging.gradients:
             raise OptionsError("gradients: MLX gives none of quantized weights")
         values = dequantized(lineage.plan, live_weights(model))
-    origin = Origin(module, args, kwargs, conversion, trials)
+    origin = Origin(module, args, kwargs, conversion, judging.trials)
     with carrying(module, values):
         references = origin.references() if not values else tuple(origin.references())
-        report = _verified(model, origin, references, noise_multiple)
-    if gradients:
-        report = _with_gradients(report, model, lineage, module, args, kwargs)
-    return report
+        report = _verified(model, origin, references, judging.judgement)
+    return _with_gradients(report, model, lineage, origin) if judging.gradients else report
 
 
 @stage("gradients")
 def _with_gradients(
-    report: ParityReport,
-    built: nn.Module,
-    lineage: Lineage,
-    model: torch.nn.Module,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any] | None,
+    report: ParityReport, built: nn.Module, lineage: Lineage, origin: Origin
 ) -> ParityReport:
     """Return the report of a converted model with its gradients judged, on the same arguments."""
+    model, args, kwargs = origin.model, origin.args, origin.kwargs
     entries = verify_gradients(
         built,
         lineage.conversion,
@@ -268,29 +232,27 @@ def _origin(
 
 
 def _verified(
-    built: nn.Module,
-    origin: Origin,
-    references: Iterable[Reference],
-    noise_multiple: float | None,
+    built: nn.Module, origin: Origin, references: Iterable[Reference], judgement: Judgement
 ) -> ParityReport:
     """Judge a converted model by all its references, and note what could not be tried."""
-    judgement = Judgement(noise_multiple or NOISE_MULTIPLE)
     report = verify_at_sizes(built, origin.conversion, references, judgement=judgement)
     return replace(report, notes=(*report.notes, *origin.notes))
 
 
 def _translated(
-    fold_batchnorm: bool,
     model: torch.nn.Module,
     args: Sequence[Any],
     kwargs: Mapping[str, Any] | None,
-    channels_last: bool,
-    sizes: DynamicSizes | None,
+    capturing: CaptureOptions,
     stem: str = "weights",
 ) -> tuple[Translation, tuple[str, ...]]:
     """Return the translation, and what there is to say of it."""
-    options: dict[str, Any] = {"channels_last": channels_last, "dynamic": sizes, "stem": stem}
-    if not fold_batchnorm:
+    options: dict[str, Any] = {
+        "channels_last": capturing.channels_last,
+        "dynamic": capturing.dynamic,
+        "stem": stem,
+    }
+    if not capturing.fold_batchnorm:
         return translate(model, args, kwargs, **options), ()
     translation, note = translate_folded(model, args, kwargs, **options)
     return translation, (note,)

@@ -14,11 +14,11 @@ from typing import Any
 from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.formats.in_memory import checkpoint_of
-from mlxport.converter.checkpoint.formats.open_checkpoint import open_checkpoint
 from mlxport.converter.checkpoint.keys.bind import bind
 from mlxport.converter.checkpoint.keys.match import match_keys
-from mlxport.converter.checkpoint.keys.rename import Patterns, renamed
 from mlxport.converter.errors import ConversionError, StateDictError
+from mlxport.converter.options.output import OutputOptions
+from mlxport.converter.options.source import SourceOptions
 from mlxport.converter.output.carry_along import carry_along
 from mlxport.converter.output.contents import (
     WEIGHTS,
@@ -45,29 +45,23 @@ def convert_by_plan(
     source: str | Path,
     output: str | Path,
     plan: str | Path,
-    *,
-    key: str | None = None,
-    prefix: str | None = None,
-    rename: Patterns | None = None,
-    allow_lossy_cast: bool = False,
-    max_shard_size: int | str | None = None,
-    overwrite: bool = False,
-    weights_only: bool = False,
+    reading: SourceOptions,
+    writing: OutputOptions,
 ) -> Converted:
     """Convert a checkpoint by another's plan; see ``mlxport.convert_checkpoint``."""
     other = Path(plan).parent if Path(plan).name == RECORD_FILE else Path(plan)
     sources = (Path(source), other)
-    with OutputFolder(Path(output), overwrite=overwrite, sources=sources) as folder:
+    with OutputFolder(Path(output), overwrite=writing.overwrite, sources=sources) as folder:
         old = read_conversion(other)
-        checkpoint, own = renamed(open_checkpoint(source, key), rename or {})
-        fitted = fit(old.plan, checkpoint, prefix, allow_lossy_cast)
+        checkpoint, own = reading.open(source)
+        fitted = fit(old.plan, checkpoint, reading.prefix, reading.allow_lossy_cast)
         written = write_weights(
             folder,
             fitted,
             checkpoint,
             own,
             constants=_constants(old.plan, other),
-            max_shard_size=max_shard_size,
+            max_shard_size=writing.max_shard_size,
             stem=old.stem,
         )
         model_of = {"model": old.source["model"]} if "model" in old.source else {}
@@ -77,7 +71,7 @@ def convert_by_plan(
             source=source_of(checkpoint, written.sha256, **model_of),
             digests=written.digests,
         )
-        if not weights_only:
+        if writing.carry_along:
             carry_along(folder, Path(source))
         if old.quantized is not None:  # as those were; the costs are theirs
             unmeasured = Quantized(old.quantized.settings, old.quantized.layers, old.quantized.left)
@@ -95,15 +89,12 @@ def convert_by_plan(
 def inspect_by_plan(
     source: str | Path,
     plan: str | Path,
-    *,
-    key: str | None = None,
-    prefix: str | None = None,
-    rename: Patterns | None = None,
+    reading: SourceOptions,
 ) -> Inspection:
     """Tell what another checkpoint's plan makes of each tensor; see ``mlxport.inspect``."""
     other = Path(plan).parent if Path(plan).name == RECORD_FILE else Path(plan)
-    checkpoint, _ = renamed(open_checkpoint(source, key), rename or {})
-    fitted = fit(read_conversion(other).plan, checkpoint, prefix, allow_lossy_cast=True)
+    checkpoint, _ = reading.open(source)
+    fitted = fit(read_conversion(other).plan, checkpoint, reading.prefix, allow_lossy_cast=True)
     rows = {row.name: row for entry in fitted.entries for row in _rows(entry, fitted)}
     for name, reason in {**fitted.ignored, **fitted.aliases}.items():
         spec = fitted.specs.get(name)
@@ -131,13 +122,10 @@ def _rows(entry: Entry, plan: WeightPlan) -> Iterator[Row]:
 def convert_state_dict(
     source: str | Path | Mapping[str, Any],
     plan: str | Path | Conversion | WeightPlan,
-    *,
-    key: str | None = None,
-    prefix: str | None = None,
-    allow_lossy_cast: bool = False,
+    reading: SourceOptions,
 ) -> dict[str, Any]:
     """Return MLX parameter -> array; see ``mlxport.convert_state_dict``."""
-    checkpoint = checkpoint_of(source, key)
+    checkpoint = checkpoint_of(source, reading.key)
     constants: Mapping[str, Tensor] = {}
     if isinstance(plan, (str, Path)):
         folder = Path(plan).parent if Path(plan).name == RECORD_FILE else Path(plan)
@@ -151,7 +139,7 @@ def convert_state_dict(
             missing,
             "Give the output folder the plan lies in.",
         )
-    fitted = fit(plan, checkpoint, prefix, allow_lossy_cast)
+    fitted = fit(plan, checkpoint, reading.prefix, reading.allow_lossy_cast)
     converted = {name: to_mlx(tensor) for name, tensor in fitted.apply(checkpoint.tensors)}
     return {**converted, **{name: to_mlx(tensor) for name, tensor in constants.items()}}
 

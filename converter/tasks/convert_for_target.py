@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import mlx.nn as nn
 
@@ -15,7 +14,8 @@ from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.formats.open_checkpoint import open_checkpoint
 from mlxport.converter.checkpoint.keys.bind import OUTSIDE
 from mlxport.converter.checkpoint.keys.infer_layout import COUNTERS
-from mlxport.converter.checkpoint.keys.rename import Patterns
+from mlxport.converter.options.output import OutputOptions
+from mlxport.converter.options.source import SourceOptions
 from mlxport.converter.output.carry_along import carry_along
 from mlxport.converter.output.contents import open_weights
 from mlxport.converter.output.whole_folder import OutputFolder
@@ -32,15 +32,8 @@ def convert_for_target(
     source: str | Path,
     output: str | Path,
     target: str | nn.Module,
-    *,
-    model_args: Mapping[str, Any] | None = None,
-    key: str | None = None,
-    prefix: str | None = None,
-    rename: Patterns | None = None,
-    dtype: str | None = None,
-    max_shard_size: int | str | None = None,
-    overwrite: bool = False,
-    weights_only: bool = False,
+    reading: SourceOptions,
+    writing: OutputOptions,
 ) -> Converted:
     """Convert weights for an MLX model; see ``mlxport.convert_checkpoint``.
 
@@ -48,12 +41,11 @@ def convert_for_target(
         StateDictError: not every tensor has its parameter and every parameter its tensor; all
             that does not fit is listed and nothing is written.
     """
-    with OutputFolder(Path(output), overwrite=overwrite, sources=(Path(source),)) as folder:
-        checkpoint = open_checkpoint(source, key)
-        model = make_target(target, model_args) if isinstance(target, str) else target
-        fit = fit_target(model, checkpoint, rename or {}, prefix)
+    sources = (Path(source),)
+    with OutputFolder(Path(output), overwrite=writing.overwrite, sources=sources) as folder:
+        checkpoint, model, fit = _fitted(source, target, reading)
         fit.require("Nothing was written.")
-        if not weights_only:
+        if writing.carry_along:
             carry_along(folder, Path(source))
         name = target if isinstance(target, str) else type(target).__qualname__
         plan = _plan(checkpoint, fit)
@@ -61,8 +53,8 @@ def convert_for_target(
             folder,
             plan,
             checkpoint,
-            dtype=dtype,
-            max_shard_size=max_shard_size,
+            dtype=reading.dtype,
+            max_shard_size=writing.max_shard_size,
             source={"target": name},
         )
         written = open_weights(folder).tensors
@@ -78,16 +70,10 @@ _VERIFY = "mlxport.verify(model, torch_model, inputs) holds it to PyTorch."
 def inspect_for_target(
     source: str | Path,
     target: str | nn.Module,
-    *,
-    model_args: Mapping[str, Any] | None = None,
-    key: str | None = None,
-    prefix: str | None = None,
-    rename: Patterns | None = None,
+    reading: SourceOptions,
 ) -> Inspection:
     """Tell what of a checkpoint goes where in an MLX model; see ``mlxport.inspect``."""
-    checkpoint = open_checkpoint(source, key)
-    model = make_target(target, model_args) if isinstance(target, str) else target
-    fit = fit_target(model, checkpoint, rename or {}, prefix)
+    checkpoint, model, fit = _fitted(source, target, reading)
     layers = {path: type(module).__name__ for path, module in model.named_modules()}
     goes = {name: parameter for parameter, name in fit.matched.items()}
     rows = [_row(name, fit, goes.get(name), layers) for name in fit.named]
@@ -100,6 +86,15 @@ def inspect_for_target(
         ties_of(checkpoint),
         problems=problems,
     )
+
+
+def _fitted(
+    source: str | Path, target: str | nn.Module, reading: SourceOptions
+) -> tuple[Checkpoint, nn.Module, Fit]:
+    """Return the checkpoint, the MLX model, and how they fit."""
+    checkpoint = open_checkpoint(source, reading.key)
+    model = make_target(target, reading.model_args) if isinstance(target, str) else target
+    return checkpoint, model, fit_target(model, checkpoint, reading.rename, reading.prefix)
 
 
 def _row(name: str, fit: Fit, parameter: str | None, layers: Mapping[str, str]) -> Row:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint, printable
-from mlxport.converter.checkpoint.formats.open_checkpoint import open_checkpoint
 from mlxport.converter.checkpoint.keys.bind import OUTSIDE, cast_floats, decode_float8
 from mlxport.converter.checkpoint.keys.folds import Source, plain_sources
 from mlxport.converter.checkpoint.keys.infer_layout import Reading, parse_layers, read_tensors
-from mlxport.converter.checkpoint.keys.rename import Patterns, renamed
 from mlxport.converter.errors import SeveralStateDictsError, StateDictError
+from mlxport.converter.options.output import OutputOptions
+from mlxport.converter.options.source import SourceOptions
 from mlxport.converter.output.carry_along import carry_along
 from mlxport.converter.output.contents import source_of, stem_of, write_json, write_weights
 from mlxport.converter.output.whole_folder import OutputFolder
@@ -29,19 +29,15 @@ from mlxport.converter.tasks.result import Converted
 
 def inspect(
     source: str | Path,
-    *,
-    key: str | None = None,
-    prefix: str | None = None,
-    rename: Patterns | None = None,
-    layers: Sequence[str] = (),
+    layers: Sequence[str],
+    reading: SourceOptions,
 ) -> Inspection:
     """Tell what is in a checkpoint; see ``mlxport.inspect``."""
     try:
-        opened = open_checkpoint(source, key)
+        checkpoint, _ = reading.open(source)
     except SeveralStateDictsError as several:
         return Inspection(str(source), None, (), (), choices=several.choices)
-    checkpoint, _ = renamed(opened, rename or {})
-    sources = _sources(checkpoint, prefix)
+    sources = _sources(checkpoint, reading.prefix)
     readings = read_tensors(sources, parse_layers(layers))
     rows = [_row(name, sources[name], reading) for name, reading in readings.items()]
     return Inspection(
@@ -52,15 +48,9 @@ def inspect(
 def convert_weights(
     source: str | Path,
     output: str | Path,
-    *,
-    layers: Sequence[str] = (),
-    key: str | None = None,
-    prefix: str | None = None,
-    rename: Patterns | None = None,
-    dtype: str | None = None,
-    max_shard_size: int | str | None = None,
-    overwrite: bool = False,
-    weights_only: bool = False,
+    layers: Sequence[str],
+    reading: SourceOptions,
+    writing: OutputOptions,
 ) -> Converted:
     """Convert weights alone, by evidence and ``layers``; see ``mlxport.convert_checkpoint``.
 
@@ -68,14 +58,20 @@ def convert_weights(
         StateDictError: what some tensors are is open; all are listed with what would settle them.
     """
     choices = parse_layers(layers)
-    with OutputFolder(Path(output), overwrite=overwrite, sources=(Path(source),)) as folder:
-        checkpoint, own = renamed(open_checkpoint(source, key), rename or {})
-        sources = _sources(checkpoint, prefix)
+    files = (Path(source),)
+    with OutputFolder(Path(output), overwrite=writing.overwrite, sources=files) as folder:
+        checkpoint, own = reading.open(source)
+        sources = _sources(checkpoint, reading.prefix)
         plan = _plan(checkpoint, sources, read_tensors(sources, choices))
-        if not weights_only:
+        if writing.carry_along:
             carry_along(folder, Path(source))
         found = convert_by(
-            folder, plan, checkpoint, own, dtype=dtype, max_shard_size=max_shard_size
+            folder,
+            plan,
+            checkpoint,
+            own,
+            dtype=reading.dtype,
+            max_shard_size=writing.max_shard_size,
         )
     return replace(found, notes=(*checkpoint.notes, _no_model()))
 
@@ -87,7 +83,7 @@ def convert_by(
     own: Mapping[str, str] | None = None,
     *,
     dtype: str | None = None,
-    max_shard_size: int | str | None = None,
+    max_shard_size: int | None = None,
     source: Mapping[str, str] | None = None,
 ) -> Converted:
     """Write what a plan makes of a checkpoint, and the record of it: a folder without a model.

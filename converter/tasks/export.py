@@ -21,7 +21,7 @@ from mlxport.converter.output.live_model import live_model
 from mlxport.converter.parity.run.interface import model_inputs, output_names
 from mlxport.converter.parity.run.judge_arrays import judge_array
 from mlxport.converter.parity.run.trace import arrays, mapped, mlx_dtype_name
-from mlxport.converter.parity.verdict.judgement import NOISE_MULTIPLE, Judgement
+from mlxport.converter.parity.verdict.judgement import DEFAULT_JUDGEMENT, Judgement
 from mlxport.converter.parity.verdict.reference_data import Reference
 from mlxport.converter.parity.verdict.reference_file import load_reference
 from mlxport.converter.plan.record import Conversion, ModuleRecord
@@ -30,7 +30,7 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Array:
+class ExportedArray:
     """One array an exported function takes or gives.
 
     Attributes:
@@ -63,8 +63,8 @@ class Exported:
     """
 
     path: Path
-    inputs: tuple[Array, ...]
-    outputs: tuple[Array, ...]
+    inputs: tuple[ExportedArray, ...]
+    outputs: tuple[ExportedArray, ...]
     identical: bool
     shapeless: bool
     device: str
@@ -89,7 +89,7 @@ def export_folder(
     shapeless: bool = False,
     overwrite: bool = False,
     device: str = "auto",
-    noise_multiple: float | None = None,
+    judgement: Judgement = DEFAULT_JUDGEMENT,
 ) -> Exported:
     """Export the model of an output folder; see ``mlxport.export_function``."""
     destination = Path(path)
@@ -105,9 +105,7 @@ def export_folder(
     function = _Function(live_model(folder), conversion, reference)
     temporary = sibling(destination, "partial")
     try:
-        identical = function.write(
-            temporary, shapeless, Judgement(noise_multiple or NOISE_MULTIPLE)
-        )
+        identical = function.write(temporary, shapeless, judgement)
         os.replace(temporary, destination)
     except OSError as error:
         raise CheckpointError(
@@ -287,9 +285,9 @@ def _near(output: mx.array, value: mx.array) -> bool:
     return bool(mx.linalg.norm(ours - theirs) <= 1e-3 * mx.linalg.norm(theirs))
 
 
-def _described(names: Sequence[str], values: Sequence[mx.array]) -> tuple[Array, ...]:
+def _described(names: Sequence[str], values: Sequence[mx.array]) -> tuple[ExportedArray, ...]:
     pairs = zip(names, values, strict=True)
-    return tuple(Array(name, mlx_dtype_name(v), tuple(v.shape)) for name, v in pairs)
+    return tuple(ExportedArray(name, mlx_dtype_name(v), tuple(v.shape)) for name, v in pairs)
 
 
 def _check(destination: Path, overwrite: bool) -> None:

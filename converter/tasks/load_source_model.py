@@ -6,14 +6,12 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
-from mlxport.converter.checkpoint.formats.open_checkpoint import open_checkpoint
 from mlxport.converter.checkpoint.keys.bind import FLOATS
-from mlxport.converter.checkpoint.keys.rename import Patterns, renamed
+from mlxport.converter.options.source import SourceOptions
 from mlxport.converter.plan.torch_tensor import TORCH_DTYPE
 from mlxport.converter.tasks.load_into_model import load_into_model
 from mlxport.converter.torch_model.factory import make_model
@@ -41,25 +39,24 @@ class LoadedModel:
 def load_model(
     source: str | Path,
     model: str | torch.nn.Module,
-    *,
-    model_args: Mapping[str, Any] | None = None,
-    key: str | None = None,
-    prefix: str | None = None,
-    rename: Patterns | None = None,
-    dtype: str | None = None,
-    allow_lossy_cast: bool = False,
+    reading: SourceOptions,
 ) -> LoadedModel:
-    """Return the model with the checkpoint's weights; arguments as ``mlxport.convert_checkpoint``.
+    """Return the model with the checkpoint's weights.
+
+    Args:
+        source: the checkpoint.
+        model: the torch model, changed in place, or ``pkg.mod:factory`` that gives it.
+        reading: how the checkpoint is read.
 
     Raises:
         ConversionError: the checkpoint cannot be read, the model not be made, or they do not fit.
     """
-    checkpoint, own = renamed(open_checkpoint(Path(source), key), rename or {})
-    made = make_model(model, dict(model_args or {})) if isinstance(model, str) else model
+    checkpoint, own = reading.open(Path(source))
+    made = make_model(model, dict(reading.model_args)) if isinstance(model, str) else model
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        lossy = allow_lossy_cast or dtype is not None
-        keys = load_into_model(made, checkpoint, prefix=prefix, allow_lossy_cast=lossy)
-    if dtype is not None:
-        made.to(TORCH_DTYPE[FLOATS[dtype]])
+        lossy = reading.allow_lossy_cast or reading.dtype is not None
+        keys = load_into_model(made, checkpoint, prefix=reading.prefix, allow_lossy_cast=lossy)
+    if reading.dtype is not None:
+        made.to(TORCH_DTYPE[FLOATS[reading.dtype]])
     return LoadedModel(made, checkpoint, keys, own, tuple(str(w.message) for w in caught))

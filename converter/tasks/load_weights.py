@@ -13,7 +13,7 @@ from typing import Any
 import mlx.nn as nn
 
 from mlxport.converter.checkpoint.formats.in_memory import checkpoint_of
-from mlxport.converter.checkpoint.keys.rename import Patterns
+from mlxport.converter.options.source import SourceOptions
 from mlxport.converter.plan.tensor import cast, to_mlx
 from mlxport.converter.tasks.fit_target import Loaded, fit_target
 
@@ -21,15 +21,13 @@ from mlxport.converter.tasks.fit_target import Loaded, fit_target
 def load_weights(
     model: nn.Module,
     source: str | Path | Mapping[str, Any],
+    reading: SourceOptions,
     *,
-    rename: Patterns | None = None,
-    key: str | None = None,
-    prefix: str | None = None,
-    strict: bool = True,
+    strict: bool,
 ) -> Loaded:
     """Load PyTorch's weights into an MLX model; see ``mlxport.load_weights``."""
-    checkpoint = checkpoint_of(source, key)
-    fit = fit_target(model, checkpoint, rename or {}, prefix)
+    checkpoint = checkpoint_of(source, reading.key)
+    fit = fit_target(model, checkpoint, reading.rename, reading.prefix)
     if strict:
         fit.require("Nothing was loaded. strict=False loads what fits and returns the rest.")
     arrays, rounded = [], []

@@ -83,7 +83,7 @@ def quantize_folder(
     settings: Settings,
     record: Callable[[], Iterable[Reference]],
     *,
-    max_shard_size: int | str | None = None,
+    max_shard_size: int | None = None,
 ) -> tuple[nn.Module, Conversion, ParityReport]:
     """Put quantised weights in the place of a folder's, with what loads and verifies them.
 
@@ -142,7 +142,7 @@ def _measured(
     )
 
 
-def _rewrite(whole: Whole, plan: WeightPlan, max_shard_size: int | str | None) -> Digests:
+def _rewrite(whole: Whole, plan: WeightPlan, max_shard_size: int | None) -> Digests:
     """Write the weights of a folder anew, by another plan; return what they are."""
     for file in [*weight_files(whole.folder), *whole.folder.glob("*.safetensors.index.json")]:
         file.unlink()

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 NAMED = {
     "a switch": (("overwrite", True), "overwrite=True", "--overwrite"),
+    "a switch that is off": (("carry_along", False), "carry_along=False", "--no-carry-along"),
     "any value": (("model",), "model=", "--model"),
     "a text": (("dtype", "float32"), "dtype='float32'", "--dtype float32"),
     "a text a shell takes apart": (("key", "a b"), "key='a b'", "--key 'a b'"),
@@ -61,7 +62,7 @@ FLAGS = {
     for command in main.commands.values()
     for option in command.params
     if isinstance(option, click.Option)
-    for flag in option.opts
+    for flag in (*option.opts, *option.secondary_opts)
     if flag.startswith("--")
 }
 # a command to be run elsewhere is given whole, with its flags

@@ -69,7 +69,7 @@ def stream_weights(
     checkpoint: Checkpoint,
     constants: Mapping[str, Tensor] | None = None,
     *,
-    max_shard_size: int | str | None = None,
+    max_shard_size: int | None = None,
     stem: str = STEM,
 ) -> Streamed:
     """Write what a plan makes of a checkpoint; no more than one entry is in memory at a time.
@@ -80,8 +80,8 @@ def stream_weights(
         plan: its sources are keys of the checkpoint.
         checkpoint: the weights.
         constants: further tensors, by target name.
-        max_shard_size: of the data in a file, in bytes or as ``"5GB"``; a file holds more only
-            where a single tensor does. 2 GB if not given.
+        max_shard_size: of the data in a file, in bytes; a file holds more only where a
+            single tensor does. 2 GB if not given.
         stem: of the files' names, in place of ``weights``.
 
     Raises:
@@ -93,7 +93,7 @@ def stream_weights(
     specs = plan.target_specs(given)
     specs |= {name: TensorSpec.of(tensor) for name, tensor in (constants or {}).items()}
     _check_dtypes(specs)
-    shards = split(specs, parse_size(SHARD if max_shard_size is None else max_shard_size))
+    shards = split(specs, SHARD if max_shard_size is None else max_shard_size)
     streamed = Streamed()
     made = _converted(plan, checkpoint, constants or {}, streamed)
     sized = counted(made, {name: spec.nbytes for name, spec in specs.items()})

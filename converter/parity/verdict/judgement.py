@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mlxport.converter.arguments import argument
+from mlxport.converter.errors import OptionsError
+
 # Right layers lose up to 13 times what torch loses, faulty ones 3,000 times: `make calibrate`.
 NOISE_MULTIPLE = 32.0
 
@@ -14,9 +17,22 @@ class Judgement:
 
     Attributes:
         noise_multiple: the largest ratio of MLX's error to PyTorch's rounding noise that passes.
+
+    Raises:
+        OptionsError: the ratio is not positive.
     """
 
     noise_multiple: float = NOISE_MULTIPLE
+
+    def __post_init__(self) -> None:
+        if not self.noise_multiple > 0:
+            said = argument("noise_multiple", self.noise_multiple)
+            raise OptionsError(f"{said}: expected a number above 0")
+
+    @classmethod
+    def of(cls, noise_multiple: float | None) -> Judgement:
+        """Return the judgement at a multiple, the usual one where none is given."""
+        return cls(NOISE_MULTIPLE if noise_multiple is None else noise_multiple)
 
 
 DEFAULT_JUDGEMENT = Judgement()

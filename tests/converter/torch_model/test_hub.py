@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +102,40 @@ def test_it_is_whatever_says_the_layout(
     assert {*BESIDE} <= {path.name for path in (tmp_path / "two").iterdir()}
 
 
-def test_weights_only_leaves_it_behind(source: Path, tmp_path: Path) -> None:
-    convert(source, tmp_path / "out", weights_only=True)
+def test_it_is_left_behind_where_that_is_asked(source: Path, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        convert(source, tmp_path / "out", carry_along=False)
     assert not {*BESIDE} & {path.name for path in (tmp_path / "out").iterdir()}
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_the_old_name_of_the_keyword_warns(source: Path, tmp_path: Path, left: bool) -> None:
+    with pytest.warns(DeprecationWarning, match=f"say carry_along={not left}") as caught:
+        api.convert_checkpoint(source, tmp_path / "out", weights_only=left)
+    assert caught[0].filename == __file__
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert ({*BESIDE} & names == set()) is left
+
+
+FLAGS = {
+    "by default": ((), True, ""),
+    "said": (("--carry-along",), True, ""),
+    "left": (("--no-carry-along",), False, ""),
+    "left, by the old name": (("--weights-only",), False, "now called --no-carry-along"),
+}
+
+
+@pytest.mark.parametrize(("flags", "carried", "warning"), FLAGS.values(), ids=FLAGS)
+def test_the_command_line_carries_it_along_or_not(
+    source: Path, tmp_path: Path, flags: tuple[str, ...], carried: bool, warning: str
+) -> None:
+    arguments = ["convert", str(source), "-o", str(tmp_path / "out"), *flags]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.stderr
+    assert ("Warning" in result.stderr) is bool(warning)
+    assert warning in result.stderr
+    assert ({*BESIDE} <= {path.name for path in (tmp_path / "out").iterdir()}) is carried
 
 
 def test_a_folder_without_config_gives_its_weights_alone(source: Path, tmp_path: Path) -> None:

@@ -1,0 +1,59 @@
+"""Options of the source: how a checkpoint is read, and what its model is made with.
+
+Needs torch only to read what ``torch.save`` wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlxport.converter.arguments import argument
+from mlxport.converter.checkpoint.checkpoint import Checkpoint
+from mlxport.converter.checkpoint.formats.open_checkpoint import open_checkpoint
+from mlxport.converter.checkpoint.keys.bind import FLOATS
+from mlxport.converter.checkpoint.keys.rename import Patterns, renamed
+from mlxport.converter.errors import OptionsError
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """How a checkpoint is read, and the arguments of the model it is for.
+
+    Attributes:
+        model_args: keyword arguments for the factory of the model or the target.
+        key: where in a nested checkpoint the state dict lies; None where there is one only.
+        prefix: the keys under this prefix alone are taken; None for all.
+        rename: old key -> new key.
+        dtype: all floating-point weights are cast to this; None leaves them as they are.
+        allow_lossy_cast: whether values may be rounded where a dtype cannot hold them.
+
+    Raises:
+        OptionsError: there is no such dtype.
+    """
+
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    key: str | None = None
+    prefix: str | None = None
+    rename: Patterns = field(default_factory=dict)
+    dtype: str | None = None
+    allow_lossy_cast: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dtype is not None and self.dtype not in FLOATS:
+            raise OptionsError(
+                f"{argument('dtype', self.dtype)}: expected one of {', '.join(FLOATS)}"
+            )
+
+    def open(self, path: str | Path) -> tuple[Checkpoint, dict[str, str]]:
+        """Open a checkpoint with its keys renamed.
+
+        Returns:
+            The checkpoint, and of each key that was renamed the name it has in the file.
+
+        Raises:
+            ConversionError: it cannot be read, or a pattern fits no key.
+        """
+        return renamed(open_checkpoint(path, self.key), self.rename)
