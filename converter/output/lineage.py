@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Lineage:
+class ModelLineage:
     """Where a live model comes from.
 
     Attributes:
@@ -32,12 +32,12 @@ class Lineage:
     plan: WeightPlan
 
 
-_LINEAGES: WeakKeyDictionary[type[nn.Module], Lineage] = WeakKeyDictionary()
+_LINEAGES: WeakKeyDictionary[type[nn.Module], ModelLineage] = WeakKeyDictionary()
 
 
 def record_lineage(
     model: nn.Module, conversion: Conversion, plan: WeightPlan | None = None
-) -> Lineage:
+) -> ModelLineage:
     """Note which conversion a live model, and with it every copy of it, comes from.
 
     Args:
@@ -48,12 +48,12 @@ def record_lineage(
     Returns:
         What `lineage_of` gives from now on.
     """
-    lineage = Lineage(conversion, conversion.plan if plan is None else plan)
+    lineage = ModelLineage(conversion, conversion.plan if plan is None else plan)
     _LINEAGES[type(model)] = lineage
     return lineage
 
 
-def lineage_of(model: nn.Module) -> Lineage | None:
+def lineage_of(model: nn.Module) -> ModelLineage | None:
     """Return where a live model comes from; None where no conversion in this process made it.
 
     A subclass of a converted model comes from the same conversion.

@@ -1,6 +1,6 @@
-"""Tell what a conversion would make of a model, before anything is built in MLX.
+"""Analyze a model: what a conversion would make of it, before anything is built in MLX.
 
-The answers are the lowering's own: it runs, and its result is dropped.
+The model is captured and lowered as for a conversion; the result is counted and dropped.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from mlxport.converter.graph.lowering.lower import attempt
 from mlxport.converter.graph.lowering.problems import THE_MODEL, Tally
 from mlxport.converter.options.capture import CaptureOptions
 from mlxport.converter.options.source import SourceOptions
-from mlxport.converter.tasks.coverage import Analysis, Modules, Ops, Share, Tensor
+from mlxport.converter.tasks.coverage import Analysis, AnalyzedTensor, Modules, Ops, Share
 from mlxport.converter.tasks.load_source_model import load_model
 from mlxport.converter.torch_model.example_inputs import example_call
 
-UNUSED = "not used in eval mode"
-UNSUPPORTED = "unsupported"
+_UNUSED = "not used in eval mode"
+_UNSUPPORTED = "unsupported"
 
 
 def analyze_model(
@@ -101,7 +101,7 @@ class _Ways:
             reason = self.tally.refusals.get(path, "")
             counts[type(module).__qualname__, self.ways[path], reason] += 1
         return tuple(
-            Modules(name, count, way, way != UNSUPPORTED, reason)
+            Modules(name, count, way, way != _UNSUPPORTED, reason)
             for (name, way, reason), count in counts.items()
         )
 
@@ -111,15 +111,15 @@ class _Ways:
         for path, tensor in self.model.named_parameters(remove_duplicate=False):
             found = ways.setdefault(id(tensor), (tensor.numel(), set()))[1]
             found.add(self._parameter(path))
-        covered = sum(size for size, found in ways.values() if found - {UNUSED, UNSUPPORTED})
-        unused = sum(size for size, found in ways.values() if found == {UNUSED})
+        covered = sum(size for size, found in ways.values() if found - {_UNUSED, _UNSUPPORTED})
+        unused = sum(size for size, found in ways.values() if found == {_UNUSED})
         return covered, sum(size for size, _ in ways.values()) - unused, unused
 
     def _parameter(self, path: str) -> str:
         owner = path.rpartition(".")[0]
         if path in self.lowered.arrays or self._leaf_above(owner) is not None:
             return self.ways[owner]
-        return UNSUPPORTED if self.ways[owner] == UNSUPPORTED else UNUSED
+        return _UNSUPPORTED if self.ways[owner] == _UNSUPPORTED else _UNUSED
 
     def _leaf_above(self, path: str) -> str | None:
         return next((leaf for leaf in _above(path) if leaf in self.lowered.leaves), None)
@@ -128,12 +128,12 @@ class _Ways:
         module = self.model.get_submodule(path)
         leaf = self._leaf_above(path)
         if path in self.failing:
-            return UNSUPPORTED
+            return _UNSUPPORTED
         if leaf is not None:
             name = _spelled(self.lowered.leaves[leaf].spec.target)
             return name if leaf == path else f"part of {name}"
         if path not in self.used:
-            return UNUSED
+            return _UNUSED
         kind = kind_of(module)
         if kind is not Kind.CLASS:
             return f"a {kind.value}"
@@ -161,15 +161,15 @@ def _ops(tally: Tally) -> tuple[Ops, ...]:
 
 
 def _share(modules: Sequence[Modules]) -> Share:
-    used = [row for row in modules if row.becomes != UNUSED]
+    used = [row for row in modules if row.becomes != _UNUSED]
     return Share(sum(r.count for r in used if r.covered), sum(r.count for r in used))
 
 
 def _tensors(
     names: Sequence[str], values: Iterable[Value], sizes: Mapping[str, str]
-) -> tuple[Tensor, ...]:
+) -> tuple[AnalyzedTensor, ...]:
     return tuple(
-        Tensor(
+        AnalyzedTensor(
             name,
             str(v.dtype).removeprefix("torch."),
             tuple(n if isinstance(n, int) else spelled(n, sizes) for n in v.shape),

@@ -28,7 +28,7 @@ from mlxport.converter.output.contents import (
     write_report,
     write_weights,
 )
-from mlxport.converter.output.lineage import Lineage, lineage_of, record_lineage
+from mlxport.converter.output.lineage import ModelLineage, lineage_of, record_lineage
 from mlxport.converter.output.live_model import live_model, load_source
 from mlxport.converter.output.whole_folder import OutputFolder
 from mlxport.converter.parity.hand_port.verify import verify_hand_port
@@ -88,7 +88,8 @@ def convert_model(
             report = _verified(built, origin, origin.references(), judging.judgement)
             if judging.gradients:
                 report = _with_gradients(report, built, lineage, origin)
-    return Converted(built, translation.source, translation.conversion, report, notes)
+    name = type(model).__name__
+    return Converted(built, translation.source, translation.conversion, report, notes, name=name)
 
 
 def convert_checkpoint(
@@ -156,7 +157,8 @@ def convert_checkpoint(
         write_report(folder, report)
         text = (folder / "model.py").read_text(encoding="utf-8")
     notes = (*checkpoint.notes, *notes)
-    return Converted(built, text, conversion, report, notes, warnings)
+    name = type(torch_model).__name__
+    return Converted(built, text, conversion, report, notes, warnings, name=name)
 
 
 def verify_model(
@@ -204,7 +206,7 @@ def verify_model(
 
 @stage("gradients")
 def _with_gradients(
-    report: ParityReport, built: nn.Module, lineage: Lineage, origin: Origin
+    report: ParityReport, built: nn.Module, lineage: ModelLineage, origin: Origin
 ) -> ParityReport:
     """Return the report of a converted model with its gradients judged, on the same arguments."""
     model, args, kwargs = origin.model, origin.args, origin.kwargs

@@ -37,7 +37,7 @@ from mlxport.converter.plan.record import RECORD_FILE, Conversion
 from mlxport.converter.plan.steps import Cast
 from mlxport.converter.plan.tensor import Tensor, is_float, same_bits, to_mlx
 from mlxport.converter.plan.weight_plan import Entry, WeightPlan
-from mlxport.converter.tasks.inspection import Inspection, Row, ties_of
+from mlxport.converter.tasks.inspection import InspectedTensor, Inspection, ties_of
 from mlxport.converter.tasks.result import Converted
 
 
@@ -83,7 +83,8 @@ def convert_by_plan(
         if model is not None:
             record_lineage(model, conversion)
     notes = (*checkpoint.notes, _unverified(other, bool(text)))
-    return Converted(model, text, conversion, None, notes, written.warnings)
+    name = conversion.source.get("model", checkpoint.path.name)
+    return Converted(model, text, conversion, None, notes, written.warnings, name=name)
 
 
 def inspect_by_plan(
@@ -101,13 +102,15 @@ def inspect_by_plan(
         if spec is not None:
             alias = name in fitted.aliases
             kind, why = ("tied", f"it is {reason}") if alias else ("left out", reason)
-            rows[name] = Row(name, (name,), spec.dtype, spec.shape, spec.nbytes, kind, None, why)
+            rows[name] = InspectedTensor(
+                name, (name,), spec.dtype, spec.shape, spec.nbytes, kind, None, why
+            )
     ordered = tuple(rows[name] for name in fitted.specs if name in rows)
     path, ties = str(checkpoint.path), ties_of(checkpoint)
     return Inspection(path, checkpoint.key, checkpoint.notes, ordered, ties)
 
 
-def _rows(entry: Entry, plan: WeightPlan) -> Iterator[Row]:
+def _rows(entry: Entry, plan: WeightPlan) -> Iterator[InspectedTensor]:
     """Yield what becomes of the sources of an entry."""
     made = entry.apply(tuple(plan.specs[key].outline() for key in entry.sources))
     becomes = made[0].shape if len(made) == 1 else None
@@ -116,7 +119,7 @@ def _rows(entry: Entry, plan: WeightPlan) -> Iterator[Row]:
     for key in entry.sources:
         spec, why = plan.specs[key], steps or "the bits are kept"
         given = (key, (key,), spec.dtype, spec.shape, spec.nbytes)
-        yield Row(*given, "by the plan", becomes, why, (), target)
+        yield InspectedTensor(*given, "by the plan", becomes, why, (), target)
 
 
 def convert_state_dict(

@@ -23,7 +23,7 @@ from mlxport.converter.plan.tensor import TensorSpec, to_mlx
 from mlxport.converter.plan.weight_plan import WeightPlan
 from mlxport.converter.tasks.convert_weights import convert_by
 from mlxport.converter.tasks.fit_target import Fit, fit_target
-from mlxport.converter.tasks.inspection import Inspection, Row, ties_of
+from mlxport.converter.tasks.inspection import InspectedTensor, Inspection, ties_of
 from mlxport.converter.tasks.result import Converted
 from mlxport.converter.torch_model.factory import make_target
 
@@ -61,7 +61,7 @@ def convert_for_target(
         model.load_weights([(name, to_mlx(tensor)) for name, tensor in written.items()])
     model.eval()
     notes = (*fit.result.notes, f"parity was not judged: {name} is your own. {_VERIFY}")
-    return Converted(model, "", found.conversion, None, notes, found.warnings)
+    return Converted(model, "", found.conversion, None, notes, found.warnings, name=name)
 
 
 _VERIFY = "mlxport.verify(model, torch_model, inputs) holds it to PyTorch."
@@ -97,7 +97,7 @@ def _fitted(
     return checkpoint, model, fit_target(model, checkpoint, reading.rename, reading.prefix)
 
 
-def _row(name: str, fit: Fit, parameter: str | None, layers: Mapping[str, str]) -> Row:
+def _row(name: str, fit: Fit, parameter: str | None, layers: Mapping[str, str]) -> InspectedTensor:
     source = fit.named[name]
     spec, becomes, target = source.spec, None, ""
     counted = COUNTERS.get(name.rpartition(".")[2])
@@ -113,7 +113,9 @@ def _row(name: str, fit: Fit, parameter: str | None, layers: Mapping[str, str]) 
         evidence = f"meant for {parameter}"
     evidence += "; its norm is folded" if source.steps else ""
     shape, size = spec.shape, spec.nbytes
-    return Row(name, source.keys, spec.dtype, shape, size, kind, becomes, evidence, (), target)
+    return InspectedTensor(
+        name, source.keys, spec.dtype, shape, size, kind, becomes, evidence, (), target
+    )
 
 
 def _plan(checkpoint: Checkpoint, fit: Fit) -> WeightPlan:

@@ -23,7 +23,7 @@ from mlxport.converter.output.whole_folder import OutputFolder
 from mlxport.converter.plan.record import RECORD_FILE, Conversion
 from mlxport.converter.plan.tensor import TensorSpec
 from mlxport.converter.plan.weight_plan import Entry, WeightPlan
-from mlxport.converter.tasks.inspection import Inspection, Row, settled_by, ties_of
+from mlxport.converter.tasks.inspection import InspectedTensor, Inspection, settled_by, ties_of
 from mlxport.converter.tasks.result import Converted
 
 
@@ -113,7 +113,8 @@ def convert_by(
     if decoded:
         named = ", ".join(map(printable, decoded))
         warnings.append(f"MLX has no float8: decoded to bfloat16, which holds every value: {named}")
-    return Converted(None, "", conversion, None, (), tuple(warnings))
+    name = checkpoint.path.name
+    return Converted(None, "", conversion, None, (), tuple(warnings), name=name)
 
 
 def _no_model() -> str:
@@ -133,14 +134,14 @@ def _sources(checkpoint: Checkpoint, prefix: str | None) -> dict[str, Source]:
     return {name.removeprefix(dotted): src for name, src in plain_sources(specs).items()}
 
 
-def _row(name: str, source: Source, reading: Reading) -> Row:
+def _row(name: str, source: Source, reading: Reading) -> InspectedTensor:
     becomes = None
     if reading.steps is not None:
         entry = Entry((name,), (name,), reading.steps)
         becomes = entry.apply((source.spec.outline(),))[0].shape
     spec = source.spec
     folded = "; its norm is folded" if source.steps else ""
-    return Row(
+    return InspectedTensor(
         name,
         source.keys,
         spec.dtype,

@@ -1,4 +1,4 @@
-"""What a conversion would make of a model, as data: what is covered, how, and what is not."""
+"""The coverage of a model, as data: what has an MLX counterpart, which, and what has none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlxport.converter.graph.lowering.problems import Gap
 
 
 @dataclass(frozen=True)
-class Tensor:
+class AnalyzedTensor:
     """One tensor the model takes or gives.
 
     Attributes:
@@ -88,8 +88,8 @@ class Analysis:
     """
 
     model: str
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: tuple[AnalyzedTensor, ...]
+    outputs: tuple[AnalyzedTensor, ...]
     modules: tuple[Modules, ...]
     ops: tuple[Ops, ...]
     unsupported: tuple[Gap, ...]
@@ -107,16 +107,24 @@ class Analysis:
         """Return the analysis as JSON data."""
         return {"covered": self.covered, **asdict(self)}
 
-    def __str__(self) -> str:
+    @property
+    def summary(self) -> str:
+        """The verdict, and how much is covered, in two lines."""
         verdict = "everything has an MLX counterpart"
         if self.unsupported:
             verdict = f"{len(self.unsupported)} kinds of operation have no MLX counterpart yet"
         unused = f" ({self.parameters_unused:,} unused)" if self.parameters_unused else ""
-        lines = [
-            f"{self.model}: {verdict}",
+        return (
+            f"{self.model}: {verdict}\n"
             f"covered: modules {self.modules_covered} · ops {self.ops_covered} · "
-            f"parameters {self.parameters_covered}{unused}",
-        ]
+            f"parameters {self.parameters_covered}{unused}"
+        )
+
+    def __repr__(self) -> str:
+        return f"<Analysis: {self.summary}>"
+
+    def __str__(self) -> str:
+        lines = self.summary.splitlines()
         if self.unsupported:
             width = max(len(gap.op) for gap in self.unsupported)
             lines += ["", "unsupported", *(f"  {g.to_text(width)}" for g in self.unsupported)]
@@ -129,7 +137,7 @@ class Analysis:
         return "\n".join(lines)
 
 
-def _tensor(tensor: Tensor) -> tuple[str, str, str]:
+def _tensor(tensor: AnalyzedTensor) -> tuple[str, str, str]:
     sizes = ", ".join(map(str, tensor.shape))
     return tensor.name, tensor.dtype, f"({sizes}{',' if len(tensor.shape) == 1 else ''})"
 

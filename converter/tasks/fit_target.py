@@ -20,6 +20,7 @@ from mlxport.converter.errors import StateDictError
 from mlxport.converter.plan.mlx_layouts import Slot, slots_of
 from mlxport.converter.plan.tensor import MLX_DTYPE, TensorSpec
 from mlxport.converter.plan.weight_plan import Entry
+from mlxport.converter.tasks.result import count_of
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,14 @@ class Loaded:
     misshapen: Mapping[str, str] = field(default_factory=dict)
     unsettled: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        matched = f", {len(self.by_structure)} of them by structure" * bool(self.by_structure)
+        loaded = count_of(len(self.sources), "parameter")
+        return f"{loaded} loaded{matched}; {count_of(len(self.problems), 'problem')}"
+
+    def __repr__(self) -> str:
+        return f"<Loaded: {self}>"
 
     @property
     def problems(self) -> list[str]:

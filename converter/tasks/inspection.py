@@ -1,4 +1,4 @@
-"""What is in a checkpoint and what would become of it, as data and as a table. Needs no torch."""
+"""The tensors of a checkpoint and what would become of each, as data. Needs no torch."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 
 from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint, first_names, printable
+from mlxport.converter.tasks.result import count_of
 
 
 @dataclass(frozen=True)
-class Row:
+class InspectedTensor:
     """One tensor of a checkpoint, as the plain module would hold it.
 
     Attributes:
@@ -56,10 +57,27 @@ class Inspection:
     path: str
     key: str | None
     notes: tuple[str, ...]
-    tensors: tuple[Row, ...]
+    tensors: tuple[InspectedTensor, ...]
     ties: tuple[tuple[str, ...], ...] = ()
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if self.choices:
+            return (
+                f"{printable(self.path)}: {count_of(len(self.choices), 'state dict')}, none chosen"
+            )
+        size = _size(sum(row.nbytes for row in self.tensors))
+        counts = [f"{count_of(len(self.tensors), 'tensor')} ({size})"]
+        still_open = sum(row.kind == "open" for row in self.tensors)
+        counts += [f"{still_open} open"] * bool(still_open)
+        counts += [count_of(len(self.ties), "tie")] * bool(self.ties)
+        counts += [f"{len(self.problems)} do not fit"] * bool(self.problems)
+        counts += [count_of(len(self.notes), "note")] * bool(self.notes)
+        return f"{printable(self.path)}: {', '.join(counts)}"
+
+    def __repr__(self) -> str:
+        return f"<Inspection: {self}>"
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it as JSON data."""
@@ -105,7 +123,7 @@ def _choice(key: str, names: Sequence[str]) -> str:
     return f"{argument('key', printable(key))}: {first_names(names)}"
 
 
-def _becomes(row: Row) -> str:
+def _becomes(row: InspectedTensor) -> str:
     """Return where a tensor goes and in which shape, as far as these are others."""
     name = row.target if row.target not in ("", row.name) else ""
     shape = "" if row.becomes in (None, row.shape) else str(row.becomes)

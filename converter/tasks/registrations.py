@@ -18,8 +18,8 @@ from mlxport.converter.graph.ir.context import Handler
 from mlxport.converter.rules import registry
 from mlxport.converter.rules.registry import Build, LayerSpec, Rule
 
-B = TypeVar("B", bound=Build)
-H = TypeVar("H", bound=Handler)
+_Rule = TypeVar("_Rule", bound=Build)
+_Handler = TypeVar("_Handler", bound=Handler)
 
 
 def register_rule(
@@ -27,7 +27,7 @@ def register_rule(
     target: str = "",
     restrictions: str = "",
     override: bool = False,
-) -> Callable[[B], B]:
+) -> Callable[[_Rule], _Rule]:
     """Register a function as the rule of torch classes: what stands for them in MLX.
 
     The function takes a module and returns a ``LayerSpec``, or raises ``Refusal`` where it does
@@ -55,7 +55,7 @@ def register_rule(
     if not classes:
         raise OptionsError("register_rule needs a class: write @mlxport.register_rule(MyLayer)")
 
-    def register(build: B) -> B:
+    def register(build: _Rule) -> _Rule:
         for cls in classes:
             named = target or f"{build.__module__}.{build.__name__}"
             rule = Rule(cls, _checked(build), frozenset(), True, named, restrictions, trusted=True)
@@ -67,7 +67,7 @@ def register_rule(
 
 def register_op(
     *operators: Any, restrictions: str = "", override: bool = False
-) -> Callable[[H], H]:
+) -> Callable[[_Handler], _Handler]:
     """Register a function as the handler of ops: the MLX expression that computes them.
 
     The function is called with the lowering context and the arguments of the call, values in place
@@ -91,7 +91,7 @@ def register_op(
     if not names:
         raise OptionsError("register_op needs an op: write @mlxport.register_op(torch.ops.a.b)")
 
-    def register(handler: H) -> H:
+    def register(handler: _Handler) -> _Handler:
         for name in names:
             ops.registry.register_handler(
                 ops.registry.Op(name, handler, restrictions), override=override

@@ -24,6 +24,7 @@ from mlxport.converter.plan.steps import Cast, Step
 from mlxport.converter.plan.tensor import Tensor, TensorSpec, same_bits
 from mlxport.converter.plan.weight_plan import WeightPlan
 from mlxport.converter.progress import counted
+from mlxport.converter.tasks.result import count_of
 
 _TORCH_ENDINGS = (".pt", ".pth", ".bin", ".ckpt")
 
@@ -45,6 +46,14 @@ class Restored:
     lost: Mapping[str, str] = field(default_factory=dict)
     rounded: tuple[str, ...] = ()
     quantized: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        counts = {"lost": self.lost, "rounded": self.rounded, "quantized": self.quantized}
+        found = [f"{len(keys)} {name}" for name, keys in counts.items() if keys]
+        return f"{self.path}: {', '.join([count_of(len(self.keys), 'tensor'), *found])}"
+
+    def __repr__(self) -> str:
+        return f"<Restored: {self}>"
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What a conversion gives back. Needs no torch."""
+"""What a conversion gives back: the model, its record and the evidence. Needs no torch."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class Converted:
         notes: what was done with the checkpoint, one sentence each.
         warnings: what the user should look into.
         timings: how long it took, by stage.
+        name: of what was converted: the torch class, the factory or the checkpoint's file.
     """
 
     model: nn.Module | None
@@ -36,3 +37,24 @@ class Converted:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     timings: Timings | None = None
+    name: str = ""
+
+    def __str__(self) -> str:
+        plan = self.conversion.plan
+        tensors = sum(len(entry.targets) for entry in plan.entries) + len(plan.constants)
+        counts = [count_of(tensors, "tensor")]
+        if self.model is not None:
+            counts.append(f"{count_of(self.conversion.transposes, 'transpose')} in a call")
+        lines = [f"{self.name or 'a model'} in MLX: {', '.join(counts)}"]
+        lines.append("parity was not judged" if self.report is None else self.report.verdict)
+        said = [count_of(len(self.notes), "note")] * bool(self.notes)
+        said += [count_of(len(self.warnings), "warning")] * bool(self.warnings)
+        return "\n".join([*lines, ", ".join(said)] if said else lines)
+
+    def __repr__(self) -> str:
+        return f"<Converted: {self}>"
+
+
+def count_of(number: int, noun: str) -> str:
+    """Return ``1 tensor`` or ``2 tensors``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

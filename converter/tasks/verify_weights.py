@@ -37,6 +37,9 @@ class WeightsReport:
     problems: tuple[str, ...]
     source: Mapping[str, str]
 
+    def __repr__(self) -> str:
+        return f"<WeightsReport: {self.verdict.splitlines()[0]}>"
+
     @property
     def passed(self) -> bool:
         """Whether every tensor is the one that was written."""

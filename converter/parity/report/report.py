@@ -80,6 +80,9 @@ class ParityReport:
     notes: tuple[str, ...] = ()
     quantized: str = ""
 
+    def __repr__(self) -> str:
+        return f"<ParityReport: {self.verdict}>"
+
     @property
     def passed(self) -> bool:
         """Whether parity was shown: outputs compared in every way, and no verdict failed.
