@@ -94,7 +94,7 @@ class _BeforeMlx:
 
 
 def _prepare() -> None:
-    """Settle what has to be settled before mlx is imported; say so where that is too late."""
+    """Prepare the process for mlx, as long as it is not imported; log where it is."""
     import_module("mlxport.converter.environment").prepare()
 
 

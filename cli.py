@@ -157,7 +157,7 @@ def _selection(command: Callable[..., None]) -> Callable[..., None]:
             help="Rename keys: 'encoder.*.conv=enc.*', * for one name, ** for any, re: for regex.",
         ),
         click.option("--prefix", help="Take the checkpoint's keys under this prefix alone."),
-        click.option("--key", help="Where in a nested checkpoint the state dict lies."),
+        click.option("--key", help="Where in a nested checkpoint the state dict is."),
     ):
         command = option(command)
     return command
@@ -291,7 +291,7 @@ def main() -> None:
 @click.option(
     "--gradients",
     is_flag=True,
-    help="Hold the gradients of inputs and parameters to PyTorch's too.",
+    help="Compare the gradients of inputs and parameters with PyTorch's too.",
 )
 @click.option(
     "--fold-batchnorm",
@@ -463,7 +463,7 @@ def report(sources: tuple[Path, ...], output: Path | None, overwrite: bool) -> N
 def inspect(source: Path, as_json: bool, rename: tuple[str, ...], **options: Any) -> None:
     """Show what is in the checkpoint SOURCE and what would become of each tensor.
 
-    What cannot be told without the model is listed as open, with the --layer that would settle it.
+    What depends on the model is listed as open, with the --layer that would decide on it.
     Of several state dicts in one file, each is listed with the --key that shows it.
 
     \b

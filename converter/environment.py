@@ -1,4 +1,4 @@
-"""What must be settled before mlx is imported: settings it reads once, and the BLAS it binds to."""
+"""Prepare the process before mlx is imported: settings it reads once, the BLAS it binds to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one exception tree of mlxport, with the exit code each branch gives the command line."""
+"""The exceptions of mlxport, and the exit code that each gives the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far weights have come, told to whoever wants to know.
+"""Report how far the writing of weights has come, to whoever listens.
 
 Needs the standard library alone.
 """

@@ -81,7 +81,7 @@ def convert_checkpoint(
             ``"decoder.*.up.weight=ConvTranspose3d:2"``, the last that fits; ``"*=Conv"`` for most.
             What stays open is an error. ``mlxport inspect`` shows it.
         model_args: keyword arguments for the factory of the model or the target.
-        key: where in a nested checkpoint the state dict lies.
+        key: where in a nested checkpoint the state dict is.
         prefix: take the checkpoint's keys under this prefix alone.
         rename: old key -> new key, as for ``load_weights``; the record keeps the old ones.
         dtype: cast all floating-point weights, and the model, to this.

@@ -1,4 +1,4 @@
-"""What is supported."""
+"""The tables of supported layers and ops: as text, as JSON, as documentation."""
 
 from __future__ import annotations
 

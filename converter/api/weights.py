@@ -36,7 +36,7 @@ def convert_state_dict(
     Args:
         source: a mapping from keys to torch tensors or numpy arrays, or a checkpoint's path.
         plan: an output folder, its ``conversion.json``, or a ``convert`` result's ``.conversion``.
-        key: where in a nested checkpoint the state dict lies.
+        key: where in a nested checkpoint the state dict is.
         prefix: take the keys under this prefix alone.
         allow_lossy_cast: round where the plan's dtypes cannot hold the values.
 
@@ -70,7 +70,7 @@ def inspect(
 
     Args:
         source: as for ``convert_checkpoint``.
-        key: where in a nested checkpoint the state dict lies.
+        key: where in a nested checkpoint the state dict is.
         prefix: look at the keys under this prefix alone.
         rename: old key -> new key, as for ``load_weights``.
         layers: as for ``convert_checkpoint``.
@@ -131,7 +131,7 @@ def load_weights(
         source: a checkpoint's path, or a mapping from keys to torch tensors or numpy arrays.
         rename: old name -> new name: ``*`` stands for text without a dot, ``**`` for any; a
             compiled regular expression, or text after ``re:``, fits the whole key.
-        key: where in a nested checkpoint the state dict lies.
+        key: where in a nested checkpoint the state dict is.
         prefix: take the keys under this prefix alone, without it.
         strict: load nothing unless everything fits; otherwise what fits.
 

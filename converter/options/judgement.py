@@ -11,7 +11,7 @@ from mlxport.converter.parity.verdict.judgement import Judgement
 
 @dataclass(frozen=True)
 class JudgementOptions:
-    """How a model is held to PyTorch.
+    """How a model is compared with PyTorch.
 
     Attributes:
         judgement: what passes.

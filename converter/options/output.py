@@ -14,7 +14,7 @@ class OutputOptions:
     Attributes:
         overwrite: whether a folder that is there is replaced.
         max_shard_size: bytes of data in a file of weights; None for the usual size.
-        carry_along: whether what lies beside the source's weights (``config.json``, the
+        carry_along: whether what accompanies the source's weights (``config.json``, the
             tokenizer, README and licence) is copied too.
     """
 

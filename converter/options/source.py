@@ -1,4 +1,4 @@
-"""Options of the source: how a checkpoint is read, and what its model is made with.
+"""Options of the source: how a checkpoint is read, and the arguments of its model.
 
 Needs torch only to read what ``torch.save`` wrote.
 """
@@ -24,7 +24,7 @@ class SourceOptions:
 
     Attributes:
         model_args: keyword arguments for the factory of the model or the target.
-        key: where in a nested checkpoint the state dict lies; None where there is one only.
+        key: where in a nested checkpoint the state dict is; None where there is one only.
         prefix: the keys under this prefix alone are taken; None for all.
         rename: old key -> new key.
         dtype: all floating-point weights are cast to this; None leaves them as they are.

@@ -1,4 +1,4 @@
-"""What lies beside the weights in a Hub-style folder, carried along to the output.
+"""Copy what accompanies the weights in a Hub-style folder: configuration, tokenizer, licence.
 
 Needs no torch.
 """

@@ -1,4 +1,4 @@
-"""The output folder: what is written into it, and verifying it where torch need not be.
+"""The files of an output folder: write them, read them, verify the model in them.
 
 Never imports torch: this is what runs on the Mac.
 """
@@ -47,7 +47,7 @@ def write_folder(
     source: str,
     conversion: Conversion,
     references: Sequence[Reference],
-    own: Mapping[str, str] | None = None,
+    user_files: Mapping[str, str] | None = None,
 ) -> None:
     """Write everything of an output folder but the weights and the parity report.
 
@@ -56,10 +56,10 @@ def write_folder(
         source: the text of ``model.py``.
         conversion: the record.
         references: what PyTorch computed, at the example's sizes first.
-        own: name -> text of files of the user's own that model.py imports from ``layers``.
+        user_files: name -> text of the user's files that model.py imports from ``layers``.
     """
     (folder / "model.py").write_text(source, encoding="utf-8")
-    layers = layer_files(conversion.layers, own)
+    layers = layer_files(conversion.layers, user_files)
     if layers:
         (folder / "layers").mkdir()
         (folder / "layers" / "__init__.py").write_text(
@@ -115,7 +115,7 @@ def write_weights(
     folder: Path,
     plan: WeightPlan,
     checkpoint: Checkpoint,
-    own: Mapping[str, str] | None = None,
+    original_keys: Mapping[str, str] | None = None,
     *,
     state: Mapping[str, Tensor] | None = None,
     constants: Mapping[str, Tensor] | None = None,
@@ -128,7 +128,7 @@ def write_weights(
         folder: where.
         plan: its keys are the checkpoint's.
         checkpoint: the weights.
-        own: key of ``checkpoint`` -> the file's own, where keys were renamed.
+        original_keys: key of ``checkpoint`` -> that in the file, where keys were renamed.
         state: the tensors to take, if those of the checkpoint are not all.
         constants: further tensors, by the name of their parameter.
         max_shard_size: of the data in a file.
@@ -144,9 +144,11 @@ def write_weights(
             max_shard_size=max_shard_size,
             stem=stem or stem_of(checkpoint),
         )
-        rest = left_out(plan, checkpoint, own)
+        rest = left_out(plan, checkpoint, original_keys)
         kept = stream_left_out(folder / LEFT_OUT, rest, checkpoint.mapped) if rest else {}
-        return WrittenWeights(digest(), streamed.digests(own or {}, kept), tuple(streamed.warnings))
+        return WrittenWeights(
+            digest(), streamed.digests(original_keys or {}, kept), tuple(streamed.warnings)
+        )
 
 
 def stem_of(checkpoint: Checkpoint) -> str:

@@ -38,7 +38,7 @@ class OutputFolder:
         destination: where the folder is to stand; parents are made.
         overwrite: replace an output folder that stands there. The old one is exchanged for the new
             in one step where the system can do that, then removed.
-        sources: what is being read meanwhile; it must not lie in the folder to be replaced.
+        sources: what is being read meanwhile; it must not be in the folder to be replaced.
 
     Raises:
         OptionsError: something stands at the destination and may not be replaced. Raised at once,
@@ -114,7 +114,7 @@ class OutputFolder:
             )
         if inside := [s for s in self.sources if s.is_relative_to(self.destination)]:
             raise OptionsError(
-                f"{', '.join(map(str, inside))} lies in {self.destination}, which is to be "
+                f"{', '.join(map(str, inside))} is in {self.destination}, which is to be "
                 "replaced. Move it out, or name another folder."
             )
 

@@ -1,4 +1,4 @@
-"""Convert a torch model: translate it, move its weights, run it in MLX and hold it to PyTorch."""
+"""Convert a torch model: translate it, move its weights, and compare MLX with PyTorch."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def convert_model(
         args: positional example inputs.
         kwargs: keyword example inputs.
         capturing: how it is captured.
-        judging: how the MLX model is held to it; None where it is not.
+        judging: how the MLX model is compared with it; None to leave that out.
     """
     translation, notes = _translated(model, args, kwargs, capturing)
     with stage("weights"):
@@ -120,7 +120,7 @@ def convert_checkpoint(
             folder,
             plan,
             checkpoint,
-            loaded.own,
+            loaded.original_keys,
             state=state,
             constants=translation.constants,
             max_shard_size=writing.max_shard_size,
@@ -128,7 +128,7 @@ def convert_checkpoint(
         factory = model if isinstance(model, str) else type(model).__qualname__
         conversion = replace(
             translation.conversion,
-            plan=plan.renamed(loaded.own),
+            plan=plan.renamed(loaded.original_keys),
             source=source_of(checkpoint, written.sha256, model=factory),
             digests=written.digests,
         )
@@ -146,8 +146,19 @@ def convert_checkpoint(
                 report = _with_gradients(report, built, lineage, origin)
         warnings = loaded.warnings
         if quantize is not None and report.passed:
-            made = (torch_model, translation, conversion, plan, checkpoint, state)
-            whole = Whole(folder, *made, references, built, report, loaded.own)
+            whole = Whole(
+                folder=folder,
+                model=torch_model,
+                translation=translation,
+                conversion=conversion,
+                plan=plan,
+                checkpoint=checkpoint,
+                state=state,
+                references=references,
+                live=built,
+                report=report,
+                original_keys=loaded.original_keys,
+            )
             built, conversion, report = quantize_folder(
                 whole, quantize, origin.references, max_shard_size=writing.max_shard_size
             )

@@ -1,4 +1,4 @@
-"""Other weights through a plan that is there already: no model code, no capture.
+"""Convert a checkpoint by the plan of another conversion: no model code, no capture.
 
 Needs torch only to read what ``torch.save`` wrote.
 """
@@ -53,13 +53,13 @@ def convert_by_plan(
     sources = (Path(source), other)
     with OutputFolder(Path(output), overwrite=writing.overwrite, sources=sources) as folder:
         old = read_conversion(other)
-        checkpoint, own = reading.open(source)
+        checkpoint, original_keys = reading.open(source)
         fitted = fit(old.plan, checkpoint, reading.prefix, reading.allow_lossy_cast)
         written = write_weights(
             folder,
             fitted,
             checkpoint,
-            own,
+            original_keys,
             constants=_constants(old.plan, other),
             max_shard_size=writing.max_shard_size,
             stem=old.stem,
@@ -67,7 +67,7 @@ def convert_by_plan(
         model_of = {"model": old.source["model"]} if "model" in old.source else {}
         conversion = replace(
             old,
-            plan=fitted.renamed(own),
+            plan=fitted.renamed(original_keys),
             source=source_of(checkpoint, written.sha256, **model_of),
             digests=written.digests,
         )
@@ -112,8 +112,8 @@ def inspect_by_plan(
 
 def _rows(entry: Entry, plan: WeightPlan) -> Iterator[InspectedTensor]:
     """Yield what becomes of the sources of an entry."""
-    made = entry.apply(tuple(plan.specs[key].outline() for key in entry.sources))
-    becomes = made[0].shape if len(made) == 1 else None
+    targets = entry.apply(tuple(plan.specs[key].outline() for key in entry.sources))
+    becomes = targets[0].shape if len(targets) == 1 else None
     steps = ", ".join(step.kind.replace("_", " ") for step in entry.steps)
     target = ", ".join(entry.targets)
     for key in entry.sources:
@@ -140,7 +140,7 @@ def convert_state_dict(
         raise ConversionError.listing(
             "the plan leaves these to the model, and a plan alone does not hold them:",
             missing,
-            "Give the output folder the plan lies in.",
+            "Give the output folder that holds the plan.",
         )
     fitted = fit(plan, checkpoint, reading.prefix, reading.allow_lossy_cast)
     converted = {name: to_mlx(tensor) for name, tensor in fitted.apply(checkpoint.tensors)}

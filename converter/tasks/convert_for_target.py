@@ -1,4 +1,4 @@
-"""Convert or inspect a checkpoint for an MLX model written by hand, on the command line.
+"""Convert or inspect a checkpoint for an MLX model that its user wrote: the target.
 
 Needs torch only to read what ``torch.save`` wrote.
 """

@@ -1,4 +1,4 @@
-"""Inspect a checkpoint, and convert its weights, without the model they belong to.
+"""Inspect a checkpoint, and convert its weights, where no model says what they are.
 
 Needs torch only to read what ``torch.save`` wrote.
 """
@@ -55,12 +55,13 @@ def convert_weights(
     """Convert weights alone, by evidence and ``layers``; see ``mlxport.convert_checkpoint``.
 
     Raises:
-        StateDictError: what some tensors are is open; all are listed with what would settle them.
+        StateDictError: what some tensors are is open; all are listed with what would
+            decide on them.
     """
     choices = parse_layers(layers)
     files = (Path(source),)
     with OutputFolder(Path(output), overwrite=writing.overwrite, sources=files) as folder:
-        checkpoint, own = reading.open(source)
+        checkpoint, original_keys = reading.open(source)
         sources = _sources(checkpoint, reading.prefix)
         plan = _plan(checkpoint, sources, read_tensors(sources, choices))
         if writing.carry_along:
@@ -69,7 +70,7 @@ def convert_weights(
             folder,
             plan,
             checkpoint,
-            own,
+            original_keys,
             dtype=reading.dtype,
             max_shard_size=writing.max_shard_size,
         )
@@ -80,7 +81,7 @@ def convert_by(
     folder: Path,
     plan: WeightPlan,
     checkpoint: Checkpoint,
-    own: Mapping[str, str] | None = None,
+    original_keys: Mapping[str, str] | None = None,
     *,
     dtype: str | None = None,
     max_shard_size: int | None = None,
@@ -92,16 +93,16 @@ def convert_by(
         folder: where.
         plan: what to write; its keys are the checkpoint's.
         checkpoint: the weights.
-        own: key of ``checkpoint`` -> the file's own, where keys were renamed.
+        original_keys: key of ``checkpoint`` -> that in the file, where keys were renamed.
         dtype: cast all floating-point weights to this.
         max_shard_size: of the data in a file.
         source: what else the record says of where the weights came from.
     """
     plan = plan if dtype is None else cast_floats(plan, dtype)
     plan, decoded = decode_float8(plan)
-    written = write_weights(folder, plan, checkpoint, own, max_shard_size=max_shard_size)
+    written = write_weights(folder, plan, checkpoint, original_keys, max_shard_size=max_shard_size)
     conversion = Conversion(
-        plan.renamed(own or {}),
+        plan.renamed(original_keys or {}),
         (),
         (),
         source=source_of(checkpoint, written.sha256, **(source or {})),

@@ -127,7 +127,7 @@ def export_folder(
 
 
 FIXED_SIZES = (
-    "for other shapes the function computes what model.py computes, which was itself held to "
+    "for other shapes the function computes what model.py computes, which was itself compared with "
     "PyTorch on the shapes it was converted for only"
 )
 

@@ -1,4 +1,4 @@
-"""Which tensor of a checkpoint goes to which parameter of an MLX model written by hand.
+"""Match the tensors of a checkpoint to the parameters of an MLX model written by hand.
 
 The model's layers say the layout. Needs torch only to read what ``torch.save`` wrote.
 """

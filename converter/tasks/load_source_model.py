@@ -1,4 +1,4 @@
-"""The beginning of every conversion of a model: open the checkpoint, make the model, load it."""
+"""Load the torch model to convert: open the checkpoint, build the model, load its weights."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class LoadedModel:
         model: in the dtype that was asked for.
         checkpoint: under its new names.
         keys: model key -> key of ``checkpoint``.
-        own: key of ``checkpoint`` -> the file's own, where keys were renamed.
+        original_keys: key of ``checkpoint`` -> that in the file, where keys were renamed.
         warnings: what the user should look into.
     """
 
     model: torch.nn.Module
     checkpoint: Checkpoint
     keys: Mapping[str, str]
-    own: Mapping[str, str]
+    original_keys: Mapping[str, str]
     warnings: tuple[str, ...]
 
 
@@ -49,14 +49,17 @@ def load_model(
         reading: how the checkpoint is read.
 
     Raises:
-        ConversionError: the checkpoint cannot be read, the model not be made, or they do not fit.
+        ConversionError: the checkpoint cannot be read, the model not be built, or they do not fit.
     """
-    checkpoint, own = reading.open(Path(source))
-    made = make_model(model, dict(reading.model_args)) if isinstance(model, str) else model
+    checkpoint, original_keys = reading.open(Path(source))
+    torch_model = make_model(model, dict(reading.model_args)) if isinstance(model, str) else model
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         lossy = reading.allow_lossy_cast or reading.dtype is not None
-        keys = load_into_model(made, checkpoint, prefix=reading.prefix, allow_lossy_cast=lossy)
+        keys = load_into_model(
+            torch_model, checkpoint, prefix=reading.prefix, allow_lossy_cast=lossy
+        )
     if reading.dtype is not None:
-        made.to(TORCH_DTYPE[FLOATS[reading.dtype]])
-    return LoadedModel(made, checkpoint, keys, own, tuple(str(w.message) for w in caught))
+        torch_model.to(TORCH_DTYPE[FLOATS[reading.dtype]])
+    found = tuple(str(warning.message) for warning in caught)
+    return LoadedModel(torch_model, checkpoint, keys, original_keys, found)

@@ -62,7 +62,7 @@ class Whole:
         references: what PyTorch computed, at the example's sizes first.
         live: the MLX model.
         report: what parity said.
-        own: key of ``checkpoint`` -> the file's own, where keys were renamed.
+        original_keys: key of ``checkpoint`` -> that in the file, where keys were renamed.
     """
 
     folder: Path
@@ -75,7 +75,7 @@ class Whole:
     references: tuple[Reference, ...]
     live: nn.Module
     report: ParityReport
-    own: Mapping[str, str]
+    original_keys: Mapping[str, str]
 
 
 def quantize_folder(
@@ -87,13 +87,13 @@ def quantize_folder(
 ) -> tuple[nn.Module, Conversion, ParityReport]:
     """Put quantised weights in the place of a folder's, with what loads and verifies them.
 
-    The references become those of the torch model with the dequantised weights: MLX is held to
-    them, and how far they moved is what quantisation costs.
+    The references become those of the torch model with the dequantised weights: MLX is
+    compared with them, and how far they moved is what quantisation costs.
 
     Args:
         whole: the conversion.
         settings: how to quantise.
-        record: runs the torch model as the references of ``whole`` were made.
+        record: runs the torch model as it ran for the references of ``whole``.
         max_shard_size: of the data in a file.
 
     Returns:
@@ -111,7 +111,7 @@ def quantize_folder(
         references = tuple(record())
     done = _measured(whole, references, settings, (layers, left), before)
     conversion = replace(
-        whole.conversion, plan=plan.renamed(whole.own), quantized=done, digests=digests
+        whole.conversion, plan=plan.renamed(whole.original_keys), quantized=done, digests=digests
     )
     source = whole.translation.model_py.text(quantized=True)
     write_quantized(whole.folder, source, conversion, references)
@@ -150,7 +150,7 @@ def _rewrite(whole: Whole, plan: WeightPlan, max_shard_size: int | None) -> Dige
         whole.folder,
         plan,
         whole.checkpoint,
-        whole.own,
+        whole.original_keys,
         state=whole.state,
         constants=whole.translation.constants,
         max_shard_size=max_shard_size,
@@ -171,8 +171,8 @@ def quantized_plan(plan: WeightPlan, layers: Iterable[str], settings: Settings) 
         at = tuple(i for i, name in enumerate(entry.targets) if name in weights)
         if not at:
             return entry
-        made = entry.apply(tuple(plan.specs[key].outline() for key in entry.sources))
-        dtypes = tuple(made[i].dtype for i in at)
+        targets_before = entry.apply(tuple(plan.specs[key].outline() for key in entry.sources))
+        dtypes = tuple(targets_before[i].dtype for i in at)
         step = Quantize(settings.bits, settings.group_size, settings.mode, at, dtypes)
         targets: list[str] = []
         for name in entry.targets:
@@ -202,15 +202,15 @@ def live_weights(model: nn.Module) -> dict[str, Tensor]:
 @contextmanager
 def carrying(model: torch.nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
     """Let a torch model have other values, by the keys of its state dict, for a while."""
-    held = model.state_dict(keep_vars=True)
-    before = {key: held[key].data for key in values}
+    tensors = model.state_dict(keep_vars=True)
+    before = {key: tensors[key].data for key in values}
     try:
         for key, value in values.items():
-            held[key].data = tensor_to_torch(value).to(held[key].device, held[key].dtype)
+            tensors[key].data = tensor_to_torch(value).to(tensors[key].device, tensors[key].dtype)
         yield
     finally:
         for key, tensor in before.items():
-            held[key].data = tensor
+            tensors[key].data = tensor
 
 
 def _choose(whole: Whole, settings: Settings) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -284,8 +284,8 @@ def _read_elsewhere(whole: Whole, modules: Mapping[str, nn.Module]) -> set[str]:
             return cls.__getattr__(self, key)
 
         calls = [name for name in ("__call__", "as_linear") if hasattr(cls, name)]
-        own = {name: calling(getattr(cls, name)) for name in calls}
-        return type(cls.__name__, (cls,), {**own, "__getattr__": read})
+        watching = {name: calling(getattr(cls, name)) for name in calls}
+        return type(cls.__name__, (cls,), {**watching, "__getattr__": read})
 
     classes = {cls: watched(cls) for cls in set(map(type, modules.values()))}
     reference, conversion = whole.references[0], whole.conversion

@@ -1,4 +1,4 @@
-"""Run a torch model and record what its converted counterpart is held to, in every run."""
+"""Record the references of a converted model: what PyTorch computes, in every run to judge."""
 
 from __future__ import annotations
 

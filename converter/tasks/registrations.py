@@ -1,4 +1,4 @@
-"""Rules and handlers of the user's own: thin over the registries that hold mlxport's.
+"""Register rules and handlers of users, in the registries that hold those of mlxport.
 
 ``docs/extending.md`` shows how. mlx is imported with this module: ``prepare`` comes first.
 """
@@ -32,7 +32,8 @@ def register_rule(
 
     The function takes a module and returns a ``LayerSpec``, or raises ``Refusal`` where it does
     not serve this configuration (a whole model is then lowered op by op there). A registered class
-    stands as one layer whatever its ``forward`` does: you vouch for it, and parity judges it.
+    stands as one layer whatever its ``forward`` does: its author answers for that, and parity
+    judges it.
 
     Args:
         *classes: the torch classes; subclasses that override nothing that computes are served too.

@@ -1,4 +1,4 @@
-"""Back to PyTorch: the weight plan of an output folder run backwards.
+"""Restore the PyTorch checkpoint of an output folder: its weight plan, applied backwards.
 
 Needs no torch to write ``.safetensors``.
 """
@@ -31,7 +31,7 @@ _TORCH_ENDINGS = (".pt", ".pth", ".bin", ".ckpt")
 
 @dataclass(frozen=True)
 class Restored:
-    """A PyTorch checkpoint made of an MLX model's weights.
+    """A PyTorch checkpoint written from an MLX model's weights.
 
     Attributes:
         path: the file that was written.

@@ -1,4 +1,4 @@
-"""What is supported, read off the registries: the one source of every statement about it."""
+"""The tables of supported layers and ops, read off the registries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check the weights of an output folder against the digests of what they were made from.
+"""Check the weights of an output folder against the digests in its record.
 
 Needs no torch.
 """
@@ -109,7 +109,7 @@ def _results(conversion: Conversion, weights: Checkpoint) -> Iterator[str]:
 
 
 def _moved(entry: Entry, tensors: tuple[Tensor, ...], conversion: Conversion) -> Iterator[str]:
-    """Judge tensors whose values are PyTorch's in another order: by PyTorch's own."""
+    """Judge tensors whose values are PyTorch's in another order, by the digests of those."""
     names = ", ".join(entry.targets)
     try:
         found = entry.invert(tensors)

@@ -1,4 +1,4 @@
-"""Calls of torch modules: their arguments by name, and all of them made."""
+"""Calls of torch modules: bind their arguments to the names in ``forward``."""
 
 from __future__ import annotations
 

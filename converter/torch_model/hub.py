@@ -18,7 +18,7 @@ _logger = logging.getLogger(__name__)
 _ADDRESS = re.compile(r"hf:/{1,2}(?P<repo>[^/@]+/[^/@]+?)(?:@(?P<revision>.+))?")
 _CACHED = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)")
 
-# What lies beside the weights of a model on the Hub and belongs with them wherever they go.
+# What accompanies the weights of a model on the Hub and belongs with them wherever they go.
 CARRIED = (
     "config.json",
     "generation_config.json",
@@ -41,7 +41,7 @@ _TORCH = ("*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt")
 
 
 def resolved(source: str | Path) -> Path:
-    """Return where a source lies on this machine; what is on the Hub is fetched into its cache.
+    """Return where a source is on this machine; what is on the Hub is fetched into its cache.
 
     Of a repository the files at its top are taken: the weights, as safetensors where there are
     any, and what belongs with them. Offline (``HF_HUB_OFFLINE=1``, or no network) the cache alone

@@ -1,4 +1,4 @@
-"""Read off how PyTorch values are nested."""
+"""Read how the arguments and results of a torch model nest: tuples, lists, dicts, dataclasses."""
 
 from __future__ import annotations
 
