@@ -93,12 +93,12 @@ def translate(
         signature=lowered.signature,
         layers=lowered.layer_files(),
         transposes=lowered.transposes,
-        draws=tuple(lowered.draws),
+        draws=tuple(lowered.scope.draws),
         versions={name: version(name) for name in ("mlxport", "torch", "mlx")},
         dynamic=named_ranges(captured.exported, lowered.size_names),
         conditions=tuple(lowered.conditions),
     )
-    own = {name: file.text for name, file in lowered.own.items()}
+    own = {name: file.text for name, file in lowered.scope.user_files.items()}
     translation = Translation(model_py, conversion, constants(lowered, names), own)
     if not lowered.size_names:
         return translation
@@ -122,4 +122,6 @@ def _conditions(
     example = example_sizes(captured.exported, args, kwargs)
     found = conditions(guards, example, captured.exported)
     found += table_conditions(captured.exported, names)
-    return list(dict.fromkeys([*found, *(f"{spelled(s, names)} > 1" for s in lowered.above_one)]))
+    return list(
+        dict.fromkeys([*found, *(f"{spelled(s, names)} > 1" for s in lowered.scope.above_one)])
+    )

@@ -14,7 +14,7 @@ from torch._library.custom_ops import CustomOpDef
 
 from mlxport.converter.errors import OptionsError
 from mlxport.converter.graph import ops
-from mlxport.converter.graph.ir.context import Handler
+from mlxport.converter.graph.ir.handler_context import Handler
 from mlxport.converter.rules import registry
 from mlxport.converter.rules.registry import Build, LayerSpec, Rule
 

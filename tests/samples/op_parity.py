@@ -11,7 +11,7 @@ import operator
 import string
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -22,17 +22,12 @@ import torch
 from torch.export._remove_effect_tokens_pass import _remove_effect_tokens
 from torch.utils._pytree import tree_leaves, tree_map
 
-from mlxport.converter.graph.ir.context import Context, Statement
+from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.printing import code_text, numbered
-from mlxport.converter.graph.ir.value import (
-    Order,
-    Provenance,
-    ProvenanceKind,
-    Value,
-    Variable,
-    channels_last,
-    identity,
-)
+from mlxport.converter.graph.ir.provenance import Provenance, ProvenanceKind
+from mlxport.converter.graph.ir.scopes import NodeScope
+from mlxport.converter.graph.ir.statement import Statement
+from mlxport.converter.graph.ir.value import Order, Value, Variable, channels_last, identity
 from mlxport.converter.graph.ops.registry import OPS
 
 NOISE_MULTIPLE = 32
@@ -78,7 +73,9 @@ class Lowered:
     @property
     def demands(self) -> dict[str, list[Order]]:
         """Parameter -> the axis orders its consumers asked for."""
-        return {str(provenance.name): orders for provenance, orders in self.cx.demands.items()}
+        return {
+            str(provenance.name): orders for provenance, orders in self.cx.model.demands.items()
+        }
 
     @property
     def orders(self) -> list[Order]:
@@ -178,8 +175,8 @@ def _call(cx: Context, node: Any, env: dict[Any, Any]) -> Any:
         return args[0][args[1]]
     assert str(node.target) in OPS, f"{node.target} has no handler"
     metas = [m for m in tree_leaves(node.meta.get("val")) if isinstance(m, torch.Tensor)]
-    cx.results, cx.node = tuple((tuple(m.shape), m.dtype) for m in metas), node
-    result = OPS[str(node.target)].handler(cx, *args, **kwargs)
+    scope = NodeScope(tuple((tuple(m.shape), m.dtype) for m in metas), fx=node)
+    result = OPS[str(node.target)].handler(replace(cx, node=scope), *args, **kwargs)
     values = [v for v in tree_leaves(result) if isinstance(v, Value)]
     assert len(values) == len(metas), f"{node.target}: {len(values)} results, not {len(metas)}"
     for value, meta in zip(values, metas, strict=True):
@@ -192,7 +189,7 @@ def run(lowered: Lowered, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Run the emitted text; check every value against what the handlers said of it."""
     names = lowered.names()
     space: dict[str, Any] = {"mx": mx, "nn": nn}
-    for function, file in lowered.cx.imports.items():
+    for function, file in lowered.cx.model.imports.items():
         exec(f"from mlxport.layers.{file} import {function}", space)
     given = [*zip(lowered.inputs, inputs, strict=True), *lowered.constants]
     for value, tensor in given:

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from mlxport.converter.graph.ir.context import Statement
 from mlxport.converter.graph.ir.inputs import Formal
 from mlxport.converter.graph.ir.printing import code_text, numbered, statement_text, value_text
+from mlxport.converter.graph.ir.scopes import ModelScope
 from mlxport.converter.graph.ir.size_reads import SizeReads
-from mlxport.converter.graph.ir.sizes import Size, SizeUse, size_tree, spelled
-from mlxport.converter.graph.ir.user_files import OwnFile
-from mlxport.converter.graph.ir.value import Order, Provenance, Value, structure_of
-from mlxport.converter.plan.record import DrawRecord, ModuleRecord
+from mlxport.converter.graph.ir.sizes import SizeUse, size_tree, spelled
+from mlxport.converter.graph.ir.statement import Statement
+from mlxport.converter.graph.ir.value import Order, Value, structure_of
+from mlxport.converter.plan.record import ModuleRecord
 from mlxport.converter.plan.structure import Signature
 from mlxport.converter.plan.weight_plan import Entry
 from mlxport.converter.rules.registry import LayerSpec
@@ -149,13 +149,9 @@ class Lowered:
         leaves: path -> the layer of every leaf.
         arrays: path -> every parameter, buffer or constant read by a body.
         records: the modules and the layouts at their boundaries, in call order, the model last.
-        imports: name of a function or class -> the file of ``layers/`` it comes from.
-        own: file of the user's own in ``layers/`` -> what it holds.
-        demands: provenance of an input or array -> the orders its consumers asked for.
+        scope: what all of its bodies share: imports, random draws, demands.
         transposes: transposes executed in one call of the model.
-        draws: random draws made in one call of the model, in order.
         size_names: torch's symbol for a dynamic size -> what to call it.
-        above_one: dynamic sizes that were taken for more than one.
         conditions: what must be true of the sizes, in their names.
     """
 
@@ -164,19 +160,21 @@ class Lowered:
     leaves: dict[str, Leaf] = field(default_factory=dict)
     arrays: dict[str, Array] = field(default_factory=dict)
     records: list[ModuleRecord] = field(default_factory=list)
-    imports: dict[str, str] = field(default_factory=dict)
-    demands: dict[Provenance, list[Order]] = field(default_factory=dict)
+    scope: ModelScope = field(default_factory=ModelScope)
     transposes: int = 0
-    draws: list[DrawRecord] = field(default_factory=list)
-    own: dict[str, OwnFile] = field(default_factory=dict)
     size_names: dict[str, str] = field(default_factory=dict)
-    above_one: list[Size] = field(default_factory=list)
     conditions: list[str] = field(default_factory=list)
 
     def layer_files(self) -> tuple[str, ...]:
         """Return the files of ``mlxport.layers`` that the source and the user's own files need."""
-        needed = {layer for file in self.own.values() for layer in file.layers}
-        return tuple(sorted({*self.imports.values(), *needed} - {*self.own}))
+        users = self.scope.user_files
+        needed = {layer for file in users.values() for layer in file.layers}
+        return tuple(sorted({*self.scope.imports.values(), *needed} - {*users}))
+
+    def keep(self, body: Body) -> None:
+        """Keep the body of a class; each call of it counts its transposes."""
+        self.bodies.setdefault(body.path, body)
+        self.transposes += body.transposes
 
     def own_arrays(self) -> dict[str, Array]:
         """Return the arrays that no layer holds."""

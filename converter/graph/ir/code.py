@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Hashable, Mapping
 from functools import cache
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 
 @runtime_checkable
@@ -32,8 +32,11 @@ class Hole(ast.expr):
         key: what it stands for, hashable; `substitute` finds what to put here by it.
     """
 
-    _fields = ("key",)
+    _fields: ClassVar[tuple[str, ...]] = ("key",)
     key: Hashable
+
+    def __init__(self, key: Hashable) -> None:
+        self.key = key
 
 
 class Omit:

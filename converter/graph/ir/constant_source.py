@@ -15,7 +15,7 @@ from mlxport.converter.graph.ir.dtypes import mlx_dtype
 _EXACT = 2**24
 
 
-def spelled(constant: torch.Tensor) -> ast.expr | None:
+def short_expression(constant: torch.Tensor) -> ast.expr | None:
     """Return a short expression that makes a constant; None where there is none.
 
     One number everywhere, numbers in even steps, a triangle of one number, or a few integers; along

@@ -1,116 +1,64 @@
-"""What an op handler sees of the lowering: emit expressions, choose axis orders, refuse."""
+"""The lowering context: how handlers emit expressions, ask for axis orders and refuse."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 
 from mlxport.converter.errors import ConversionError
 from mlxport.converter.graph.ir.code import call, expression
-from mlxport.converter.graph.ir.printing import alone, statement_text
-from mlxport.converter.graph.ir.user_files import NotPortable, OwnFile, is_ours, own_file
-from mlxport.converter.graph.ir.value import (
-    NodeName,
-    Order,
-    Provenance,
-    ProvenanceKind,
-    Scalar,
-    Value,
-    Variable,
-    channels_last,
-    identity,
-    order_of_provenance,
-    permutation,
-    uses_in,
-)
-from mlxport.converter.plan.record import DrawRecord
-
-Nesting: TypeAlias = "str | tuple[Nesting, ...]"
+from mlxport.converter.graph.ir.provenance import Provenance, ProvenanceKind
+from mlxport.converter.graph.ir.scopes import BodyScope, ModelScope, NodeResults, NodeScope
+from mlxport.converter.graph.ir.statement import Statement
+from mlxport.converter.graph.ir.transposes import transposed
+from mlxport.converter.graph.ir.user_files import NotPortable, is_ours, user_file_of
+from mlxport.converter.graph.ir.value import Order, Value, channels_last, identity
 
 
 class Unsupported(ConversionError):
     """A handler cannot serve these arguments; the message says why, in one line."""
 
 
-@dataclass
-class Statement:
-    """``targets = code``: one or more values computed by one expression.
-
-    Attributes:
-        targets: the values it gives; several where the expression gives a tuple.
-        code: the expression.
-        module: qualified name of the module it calls, None if it calls none.
-        nesting: how the tuple is nested, with a string for every value; None where it is flat.
-        draws: whether it draws random numbers; such statements stay, in their order.
-    """
-
-    targets: tuple[Value, ...]
-    code: ast.expr
-    module: str | None = None
-    nesting: Nesting | None = None
-    draws: bool = False
-
-    def __str__(self) -> str:
-        return statement_text(self, alone(self.targets, uses_in(self.code)))
-
-
-@dataclass
+@dataclass(frozen=True)
 class Context:
-    """The body being written and the node being lowered.
+    """The node being lowered, with the body and the model it is in.
+
+    Handlers of the user's see the part of it that is `HandlerContext`.
 
     Attributes:
-        statements: the body so far.
-        imports: name of a function or class -> the file of ``layers/`` it comes from.
-        own: file of the user's own in ``layers/`` -> what it holds.
-        demands: provenance of an input or parameter -> the orders that consumers asked it in.
-        preferences: provenance of an input, parameter or draw -> the order it should be stored in.
-        draws: the random draws of the whole model so far.
-        above_one: dynamic sizes that were taken for more than one: PyTorch drops axes of one.
-        results: what PyTorch says the node gives, as ``(shape, dtype)`` of every tensor.
-        name: what to call the node's result where it needs a name of its own.
-        node: the node itself, for what its values do not tell: strides, and which results are read.
-        place: what tells the node from all others of the model.
-        source: the same of its first operand.
-        arranged: transposes already made in this body, by value and axes.
-        moved: transposed array -> the one it was made of, and the axes of that.
-        sliced: slice of another value -> that value and the index of each of its stored axes.
-        updated: array with a slice replaced -> how it came about (see ``ops/writing.py``).
-        viewed: array in another shape -> the one it was made of.
-        flattened: array flattened behind a transpose -> itself and what lay so (``flattened.py``).
-        expanded: value with new axes of length one -> the one without, and where they are stored.
-        inputs: what the body is given.
-        made: values that come of no float (see ``made_floats.py``) among the first ``scanned``
-            statements.
+        model: what the pass over the model gathers.
+        body: the body that gains statements.
+        node: the node.
     """
 
-    statements: list[Statement] = field(default_factory=list)
-    imports: dict[str, str] = field(default_factory=dict)
-    demands: dict[Provenance, list[Order]] = field(default_factory=dict)
-    preferences: Mapping[Provenance, Order] = field(default_factory=dict)
-    draws: list[DrawRecord] = field(default_factory=list)
-    above_one: list[Any] = field(default_factory=list)
-    results: tuple[tuple[tuple[Any, ...], torch.dtype], ...] = ()
-    name: str = "x"
-    node: Any = None
-    place: NodeName | None = None
-    source: NodeName | None = None
-    arranged: dict[tuple[Variable, Order], Value] = field(default_factory=dict)
-    moved: dict[Variable, tuple[Value, Order]] = field(default_factory=dict)
-    sliced: dict[Variable, tuple[Value, tuple[Any, ...]]] = field(default_factory=dict)
-    updated: dict[Variable, Any] = field(default_factory=dict)
-    viewed: dict[Variable, Value] = field(default_factory=dict)
-    flattened: dict[Variable, tuple[Value, Value]] = field(default_factory=dict)
-    expanded: dict[Variable, tuple[Value, tuple[int, ...]]] = field(default_factory=dict)
-    own: dict[str, OwnFile] = field(default_factory=dict)
-    inputs: Sequence[Value] = ()
-    made: set[Variable] = field(default_factory=set)
-    scanned: int = 0
+    model: ModelScope = field(default_factory=ModelScope)
+    body: BodyScope = field(default_factory=BodyScope)
+    node: NodeScope = field(default_factory=NodeScope)
+
+    @property
+    def statements(self) -> list[Statement]:
+        """The body so far."""
+        return self.body.statements
 
     # -- results ---------------------------------------------------------------------------------
+
+    @property
+    def results(self) -> NodeResults:
+        """What PyTorch says the node gives, as ``(shape, dtype)`` of every tensor."""
+        return self.node.results
+
+    @property
+    def name(self) -> str:
+        """What to call the node's result where it needs a name of its own."""
+        return self.node.name
+
+    def giving(self, results: NodeResults) -> Context:
+        """Return the context of the same node as if it gave these results alone."""
+        return replace(self, node=replace(self.node, results=results))
 
     @property
     def shape(self) -> tuple[Any, ...]:
@@ -226,16 +174,16 @@ class Context:
         name, file = target.__name__, target.__module__.removeprefix("mlxport.layers.")
         if not is_ours(target):
             try:
-                found = own_file(target)
+                found = user_file_of(target)
             except NotPortable as reason:
                 raise Unsupported(str(reason)) from reason
             file = found.name
-            if self.own.setdefault(file, found) != found:
+            if self.model.user_files.setdefault(file, found) != found:
                 raise Unsupported(f"two files called {file}.py would travel: rename one")
-        if self.imports.setdefault(name, file) != file:
+        known = self.model.imports.setdefault(name, file)
+        if known != file:
             raise Unsupported(
-                f"{name} would come from layers/{self.imports[name]}.py and layers/{file}.py: "
-                "rename one"
+                f"{name} would come from layers/{known}.py and layers/{file}.py: rename one"
             )
 
     def emit_many(
@@ -255,15 +203,9 @@ class Context:
         shape: Sequence[Any],
         dtype: torch.dtype,
         order: Order | None = None,
-        provenance: Provenance | None = None,
     ) -> Value:
         """Append a statement and return the value it gives (for intermediate results)."""
-        shape = tuple(shape)
-        value = Value(
-            shape, dtype, identity(len(shape)) if order is None else order, self.name, provenance
-        )
-        self.statements.append(Statement((value,), code))
-        return value
+        return self.body.compute(code, shape, dtype, order, self.name)
 
     def step(
         self,
@@ -276,7 +218,7 @@ class Context:
         order: Order | None = None,
         **operands: Any,
     ) -> Value:
-        """Emit an intermediate result that resembles ``like`` except where told otherwise."""
+        """Emit an intermediate result that resembles ``like`` except where something is given."""
         return self.compute(
             expression(template, operands),
             like.shape if shape is None else shape,
@@ -288,67 +230,22 @@ class Context:
 
     def arrange(self, value: Value, order: Order) -> Value:
         """Return the value stored in the given order, transposing only where that is needed."""
-        if value.order == order:
-            return value
-        key = (value.variable, permutation(value.order, order))
-        if key not in self.arranged:
-            name, self.name = self.name, value.name
-            self.arranged[key] = self._expanded_elsewhere(value, order) or self._moved(value, order)
-            self.name = name
-        return replace(self.arranged[key], shape=value.shape, order=order)
+        return transposed(self.model, self.body, value, order)
 
-    def lies(self, value: Value, order: Order) -> bool:
-        """Whether the value is there in the given order already, transposed for another."""
-        axes = permutation(value.order, order)
-        _, before = self.moved.get(value.variable, (value, identity(value.ndim)))
-        there = identity(value.ndim) in (axes, tuple(before[axis] for axis in axes))
-        return there or (value.variable, axes) in self.arranged
-
-    def _moved(self, value: Value, order: Order) -> Value:
-        """Emit a transpose; where the value comes of one itself, both in one or neither."""
-        wanted = order_of_provenance(value, order)
-        if value.provenance is not None and wanted is not None:
-            self.demands.setdefault(value.provenance, []).append(wanted)
-        axes = permutation(value.order, order)
-        base, before = self.moved.get(value.variable, (value, identity(value.ndim)))
-        axes = tuple(before[axis] for axis in axes)
-        if axes == identity(value.ndim):
-            return replace(base, shape=value.shape, order=order, provenance=None, lineage=None)
-        code = ast.Call(
-            ast.Attribute(base.to_ast(), "transpose"), [ast.Constant(a) for a in axes], []
-        )
-        result = self.compute(code, value.shape, value.dtype, order)
-        self.moved[result.variable] = base, axes
-        return result
-
-    def _expanded_elsewhere(self, value: Value, order: Order) -> Value | None:
-        """Emit the array without its new axes of length one again, with them where they are wanted.
-
-        None where others than those would move.
-        """
-        base, positions = self.expanded.get(value.variable, (value, ()))
-        new = {value.order[position] for position in positions}
-        if [a for a in value.order if a not in new] != [a for a in order if a not in new]:
-            return None
-        places = tuple(order.index(axis) for axis in sorted(new, key=order.index))
-        axis = places if len(places) > 1 else -1 if places[0] == value.ndim - 1 else places[0]
-        result = self.compute(call("mx.expand_dims", base, axis), value.shape, value.dtype, order)
-        self.expanded[result.variable] = base, places
-        return result
-
-    def chosen(self, value_of: Callable[[Order], Value]) -> Value:
-        """Return the node's result in the order its consumers want, which any would do for.
+    def in_any_order(self, value_of: Callable[[Order], Value]) -> Value:
+        """Return the node's result in the order its consumers prefer; it costs the same in any.
 
         Args:
             value_of: emits it in a given order.
         """
-        provenance = Provenance(ProvenanceKind.RESULT, self.place) if self.place else None
-        value = value_of(self.preferred(provenance, identity(len(self.shape))))
+        key, order = self.node.key, identity(len(self.shape))
+        provenance = None if key is None else Provenance(ProvenanceKind.RESULT, key)
+        value = value_of(self.preferred(provenance, order))
         return replace(value, provenance=provenance, lineage=None)
 
     def preferred(self, provenance: Provenance | None, order: Order) -> Order:
         """Return the order in which the consumers of a provenance want it; the given one if any."""
-        return order if provenance is None else self.preferences.get(provenance, order)
+        return order if provenance is None else self.model.preferences.get(provenance, order)
 
     def logical(self, value: Value) -> Value:
         """Return the value stored in PyTorch's own order."""
@@ -377,7 +274,3 @@ class Context:
     def refuse(self, reason: str) -> Unsupported:
         """Return the exception that says why this node cannot be lowered (raise it)."""
         return Unsupported(reason)
-
-
-Result = Value | Scalar | tuple[Any, ...] | list[Any] | int | float | bool | None
-Handler = Callable[..., Result]

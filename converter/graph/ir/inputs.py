@@ -12,15 +12,9 @@ from torch.fx import Node
 
 from mlxport.converter.errors import CaptureError
 from mlxport.converter.graph.ir.naming import argument_name
+from mlxport.converter.graph.ir.provenance import Provenance, ProvenanceKind
 from mlxport.converter.graph.ir.sizes import shape_of
-from mlxport.converter.graph.ir.value import (
-    Provenance,
-    ProvenanceKind,
-    Use,
-    Value,
-    Variable,
-    identity,
-)
+from mlxport.converter.graph.ir.value import Use, Value, Variable, identity
 from mlxport.converter.plan.structure import Signature, Structure
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mlxport.converter.graph.ir.code import substitute, to_source
 
 if TYPE_CHECKING:
-    from mlxport.converter.graph.ir.context import Nesting, Statement
+    from mlxport.converter.graph.ir.statement import Nesting, Statement
     from mlxport.converter.graph.ir.value import Order, Value, Variable
 
 Spell = Callable[[Any], str]  # of one size of a shape

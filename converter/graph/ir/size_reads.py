@@ -16,8 +16,8 @@ import torch
 from torch.utils._sympy.functions import FloorDiv
 
 from mlxport.converter.graph.ir.code import substitute
-from mlxport.converter.graph.ir.context import Statement
 from mlxport.converter.graph.ir.sizes import Size, SizeUse, written
+from mlxport.converter.graph.ir.statement import Statement
 from mlxport.converter.graph.ir.value import Value, Variable
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import sympy
 import torch
@@ -31,9 +31,13 @@ class SizeUse(Hole):
         size: the size.
     """
 
-    _fields = ("key", "size")
+    _fields: ClassVar[tuple[str, ...]] = ("key", "size")
     key: sympy.Basic
     size: Size
+
+    def __init__(self, key: sympy.Basic, size: Size) -> None:
+        super().__init__(key)
+        self.size = size
 
 
 class NotStatic(Unsupported):

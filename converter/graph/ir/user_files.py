@@ -29,7 +29,7 @@ class NotPortable(ConversionError):
 
 
 @dataclass(frozen=True)
-class OwnFile:
+class UserFile:
     """A file of the user's own, fit to lie in ``layers/``.
 
     Attributes:
@@ -53,7 +53,7 @@ def is_ours(target: Any) -> bool:
     return str(getattr(target, "__module__", "")).startswith(f"{LAYERS}.")
 
 
-def own_file(target: Any) -> OwnFile:
+def user_file_of(target: Any) -> UserFile:
     """Return the file of a class or function of the user's own, fit to travel.
 
     Raises:
@@ -81,7 +81,7 @@ def own_file(target: Any) -> OwnFile:
         )
     text = _from_files(text, tree)
     layers = tuple(sorted({*needed_by(text)}))
-    return OwnFile(_file_name(module, path), beside(text), layers)
+    return UserFile(_file_name(module, path), beside(text), layers)
 
 
 def _problems(tree: ast.Module) -> Iterator[str]:

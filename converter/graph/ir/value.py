@@ -3,63 +3,37 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import Enum
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
 from mlxport.converter.graph.ir.code import Hole
 from mlxport.converter.graph.ir.printing import value_text
+from mlxport.converter.graph.ir.provenance import Lineage, Provenance, ProvenanceKind
 from mlxport.converter.plan.record import Merged
 
 Order = tuple[int, ...]
-
-
-class ProvenanceKind(Enum):
-    """What kind of array it is whose axis order the lowering may choose."""
-
-    INPUT = "input"  # of the model
-    ARRAY = "array"  # a parameter, buffer or constant
-    RESULT = "result"  # of a node that gives it in any order at no cost: zeros, a random draw
-    SPLIT = "split"  # split into parts; another order costs one transpose, for all of its parts
-    COLUMNS = "columns"  # of the weight of a linear layer, which follow a flattened array
-
-
-@dataclass(frozen=True)
-class NodeName:
-    """What tells a node from all others of a model; the same for every call of a module.
-
-    Attributes:
-        module: path of the torch module whose graph it is in.
-        node: its name in that graph.
-    """
-
-    module: str
-    node: str
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """An array whose axis order the lowering may choose, as its consumers demand it.
-
-    Attributes:
-        kind: what kind of array it is.
-        name: an input's label, the path of a parameter or of a linear layer, or a node.
-        axis: the logical axis an array is split along.
-    """
-
-    kind: ProvenanceKind
-    name: str | NodeName
-    axis: int | None = None
 
 
 class Variable:
     """What one expression of a body gives, assigned once; several values may be views of it.
 
     It has no name of its own: `Variables` names it when the body is written.
+
+    Attributes:
+        producer: how it came about, where a consumer may look through that.
+        transposes: axes -> the value that is it transposed so: a common subexpression.
+        flattened: what it is the flattened form of, where only a transpose stands between.
+        number: its value, where it is a constant without axes.
     """
+
+    def __init__(self) -> None:
+        self.producer: Producer | None = None
+        self.transposes: dict[Order, Value] = {}
+        self.flattened: Flattened | None = None
+        self.number: torch.Tensor | None = None
 
     def __str__(self) -> str:
         return "%"
@@ -91,24 +65,6 @@ def structure_of(tree: Any, numbers: dict[Variable, int]) -> Hashable:
     if isinstance(tree, list):
         return tuple(structure_of(item, numbers) for item in tree)
     return type(tree), repr(tree)
-
-
-@dataclass(frozen=True)
-class Lineage:
-    """How the axes of a value come of those of its provenance.
-
-    Attributes:
-        axes: of each logical axis, the axes of the provenance it is made of, in sequence.
-        ndim: number of axes of the provenance.
-    """
-
-    axes: tuple[Order, ...]
-    ndim: int
-
-    @classmethod
-    def unchanged(cls, ndim: int) -> Lineage:
-        """Return the lineage of the provenance itself."""
-        return cls(tuple((axis,) for axis in range(ndim)), ndim)
 
 
 @dataclass(eq=False)
@@ -148,6 +104,11 @@ class Value:
         return Use(self.variable) if self.code is None else self.code
 
     @property
+    def producer(self) -> Producer | None:
+        """How its array came about, where a consumer may look through that."""
+        return self.variable.producer
+
+    @property
     def ndim(self) -> int:
         """Number of axes."""
         return len(self.shape)
@@ -179,6 +140,87 @@ class Value:
         """
         moved = [a for a in self.order if a == 0 or self.shape[a] != 1]
         return moved == sorted(moved)
+
+
+@dataclass(frozen=True, eq=False)
+class Transposed:
+    """The producer of ``base.transpose(axes)``; ``base`` is no transpose itself."""
+
+    base: Value
+    axes: Order
+
+
+@dataclass(frozen=True, eq=False)
+class Reshaped:
+    """The producer of a view: the elements of ``base`` in another stored shape."""
+
+    base: Value
+
+
+@dataclass(frozen=True, eq=False)
+class Expanded:
+    """The producer of ``base`` with new axes of length one.
+
+    Attributes:
+        base: the array without them.
+        positions: where they are stored.
+    """
+
+    base: Value
+    positions: tuple[int, ...]
+
+    @staticmethod
+    def base_of(value: Value) -> tuple[Value, tuple[int, ...]]:
+        """Return a value without the axes it was just given, and where those are stored."""
+        made = value.producer
+        return (made.base, made.positions) if isinstance(made, Expanded) else (value, ())
+
+
+@dataclass(frozen=True, eq=False)
+class Sliced:
+    """The producer of ``base[index]``.
+
+    Attributes:
+        base: an array that is no slice itself, or one sliced along the same axis.
+        index: the index of each of its stored axes.
+    """
+
+    base: Value
+    index: tuple[Any, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Updated:
+    """The producer of ``target`` with ``source`` put in.
+
+    Attributes:
+        result: the updated array.
+        target: the array as it was.
+        source: what was put in.
+        starts: logical axis -> where on it the source starts; at 0 on all others. A number or a
+            dynamic size.
+    """
+
+    result: Value
+    target: Value
+    source: Value
+    starts: Mapping[int, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Flattened:
+    """An array flattened in PyTorch's order, which took a transpose.
+
+    Attributes:
+        result: the flattened array, ``(*B, n)``.
+        base: the array in the order it was in, ``(*B, n1, n2, ...)``.
+    """
+
+    result: Value
+    base: Value
+
+
+Producer: TypeAlias = Transposed | Reshaped | Expanded | Sliced | Updated
 
 
 class Scalar:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import logging
 import operator
-from collections.abc import Mapping
 from typing import Any
 
 import mlx.nn
@@ -14,26 +13,22 @@ import torch
 from mlxport.converter.graph.capture.capture import Captured
 from mlxport.converter.graph.capture.leaves import plain_path, stored_as
 from mlxport.converter.graph.ir.body import Array, Leaf, Lowered
-from mlxport.converter.graph.ir.constant_source import spelled
+from mlxport.converter.graph.ir.constant_source import short_expression
 from mlxport.converter.graph.ir.constants import array_of, is_short, number_of
-from mlxport.converter.graph.ir.context import Context, Statement, Unsupported
+from mlxport.converter.graph.ir.context import Context, Unsupported
 from mlxport.converter.graph.ir.naming import Names
-from mlxport.converter.graph.ir.value import (
-    Order,
-    Provenance,
-    ProvenanceKind,
-    Value,
-    Variable,
-    identity,
-)
-from mlxport.converter.graph.lowering.constant_folding import Fixed
+from mlxport.converter.graph.ir.provenance import Provenance, ProvenanceKind
+from mlxport.converter.graph.ir.statement import Statement
+from mlxport.converter.graph.ir.value import Order, Value, identity
+from mlxport.converter.graph.lowering.constant_folding import Constant
+from mlxport.converter.graph.lowering.frame import Frame
 from mlxport.converter.rules.parametrization import build_spec
 from mlxport.converter.rules.registry import LayerSpec, Refusal
 
 _logger = logging.getLogger(__name__)
 
-# What constants that ``forward`` computes are called in the class that keeps them.
-KEPT = "constant_"
+# Names of the arrays of a class that hold constants which ``forward`` computes.
+_CONSTANT = "constant_"
 
 
 class Arrays:
@@ -43,98 +38,92 @@ class Arrays:
         captured: the captured model.
         names: where its modules stand in the MLX model.
         lowered: gains what is read.
-        preferences: provenance of an array -> the axis order to store it in.
     """
 
-    def __init__(
-        self,
-        captured: Captured,
-        names: Names,
-        lowered: Lowered,
-        preferences: Mapping[Provenance, Order],
-    ) -> None:
+    def __init__(self, captured: Captured, names: Names, lowered: Lowered) -> None:
         self.captured, self.names, self.lowered = captured, names, lowered
-        self.preferences = preferences
         self.parameters = dict(captured.model.named_parameters(remove_duplicate=False))
         self.specs: dict[str, LayerSpec | None] = {}
-        self.numbers: dict[Variable, torch.Tensor] = {}
 
-    def read(
-        self, cx: Context, target: str, module: torch.nn.Module, path: str, owner: str
-    ) -> Value:
-        """Return the tensor ``target`` of the captured module at ``path``.
+    def read(self, frame: Frame, name: str) -> Value:
+        """Return a tensor of a frame's module, as its body reads it.
 
         Args:
-            cx: the body that reads it.
-            target: its name in the captured module.
-            module: the captured module.
-            path: where that stands in the torch model.
-            owner: path of the class whose body reads it.
+            frame: the module and the body.
+            name: what the tensor is called in the captured module.
 
         Raises:
-            Unsupported: it stands in a layer that keeps it in a form of its own.
+            Unsupported: it is in a layer that stores something else than the tensor itself.
         """
-        full = plain_path(f"{path}.{target}" if path else target)
-        full = self.captured.sharing.tensor(full)
+        full = self._path(frame, name)
         found = self._tensor(full)
         provenance = Provenance(ProvenanceKind.ARRAY, full)
         if found is None:
-            constant = operator.attrgetter(target)(module).detach()
+            constant = operator.attrgetter(name)(frame.module).detach()
             if is_short(constant):
-                return self._written(cx, constant, provenance)
+                return self._literal(frame.cx, constant, provenance)
             found = constant, False
         tensor, trainable = found
-        held = self._held(full, tensor.ndim)
-        if held is None:
-            order = self.preferences.get(provenance, identity(tensor.ndim))
-            code = self.names.reference(owner, full)
+        stored = self._in_layer(full, tensor.ndim)
+        if stored is None:
+            order = frame.cx.preferred(provenance, identity(tensor.ndim))
+            code = self.names.reference(frame.owner, full)
         else:
-            parameter, order = held
-            code = self.names.reference(owner, full.rpartition(".")[0])
+            parameter, order = stored
+            code = self.names.reference(frame.owner, full.rpartition(".")[0])
             for segment in parameter.split("."):
                 code = ast.Attribute(code, segment)
         self.lowered.arrays[full] = Array(full, tensor, order, trainable)
-        name = target.split(".")[-1]
-        return Value(tuple(tensor.shape), tensor.dtype, order, name, provenance, code=code)
+        short = name.split(".")[-1]
+        return Value(tuple(tensor.shape), tensor.dtype, order, short, provenance, code=code)
 
-    def constant(self, target: str, module: torch.nn.Module, path: str) -> torch.Tensor | None:
-        """Return the tensor ``target`` of a captured module; None if it is one of the model's."""
-        full = self.captured.sharing.tensor(plain_path(f"{path}.{target}" if path else target))
-        if self._tensor(full) is not None:
+    def constant(self, frame: Frame, name: str) -> torch.Tensor | None:
+        """Return a tensor of a frame's module; None if it is one of the model's."""
+        if self._tensor(self._path(frame, name)) is not None:
             return None
-        found: torch.Tensor = operator.attrgetter(target)(module).detach()
+        found: torch.Tensor = operator.attrgetter(name)(frame.module).detach()
         return found
 
-    def folded(self, cx: Context, fixed: Fixed, owner: str) -> Value | None:
-        """Return an array that is the same at every call as it is best written.
+    def folded(self, frame: Frame, constant: Constant) -> Value | None:
+        """Return the value of a node that is constant, by its shortest expression or as an array.
 
-        None where that is how PyTorch computes it.
+        None where it is to be computed as PyTorch does.
+
+        Args:
+            frame: the body, at the node.
+            constant: what the node gives.
         """
-        tensor = fixed.tensor
+        tensor, cx = constant.tensor, frame.cx
         shape, dtype = cx.results[0]
-        if fixed.made or (tuple(tensor.shape), tensor.dtype) != (shape, dtype):
+        if constant.created or (tuple(tensor.shape), tensor.dtype) != (shape, dtype):
             return None
-        if spelled(tensor) is not None:
-            value = cx.chosen(lambda order: _spelled_in(cx, tensor, order))
+        if short_expression(tensor) is not None:
+            value = cx.in_any_order(lambda order: _short_in(cx, tensor, order))
             if tensor.ndim == 0:
-                self.numbers[value.variable] = tensor
+                value.variable.number = tensor
             return value
-        return self._kept(tensor, owner) if fixed.rounded else None
+        return self._as_array(frame, tensor) if constant.rounded else None
 
-    def _kept(self, tensor: torch.Tensor, owner: str) -> Value:
-        """Keep a constant of ``forward`` among the frozen arrays of its class, one of a kind."""
-        prefix = f"{owner}.{KEPT}" if owner else KEPT
-        kept = [path for path in self.lowered.arrays if path.startswith(prefix)]
-        same = (p for p in kept if _equal(self.lowered.arrays[p].tensor, tensor))
-        path = next(same, f"{prefix}{len(kept)}")
+    def _path(self, frame: Frame, name: str) -> str:
+        """Return where a tensor of a captured module is in the torch model."""
+        path = f"{frame.path}.{name}" if frame.path else name
+        return self.captured.sharing.tensor(plain_path(path))
+
+    def _as_array(self, frame: Frame, tensor: torch.Tensor) -> Value:
+        """Make a constant a frozen array of the class, the same one for equal constants."""
+        owner = frame.owner
+        prefix = f"{owner}.{_CONSTANT}" if owner else _CONSTANT
+        known = [path for path in self.lowered.arrays if path.startswith(prefix)]
+        same = (p for p in known if _equal(self.lowered.arrays[p].tensor, tensor))
+        path = next(same, f"{prefix}{len(known)}")
         provenance = Provenance(ProvenanceKind.ARRAY, path)
-        order = self.preferences.get(provenance, identity(tensor.ndim))
+        order = frame.cx.preferred(provenance, identity(tensor.ndim))
         self.lowered.arrays[path] = Array(path, tensor, order, False)
         code, name = self.names.reference(owner, path), path.rpartition(".")[2]
         return Value(tuple(tensor.shape), tensor.dtype, order, name, provenance, code=code)
 
     def table(self, value: Any, owner: str) -> ast.expr | None:
-        """Return the embedding whose table a value is, as the class of ``owner`` speaks of it."""
+        """Return the expression of the embedding whose table a value is; None if it is none."""
         if not isinstance(value, Value) or value.code is None or not value.is_logical:
             return None
         if value.provenance is None or value.provenance.kind is not ProvenanceKind.ARRAY:
@@ -154,7 +143,7 @@ class Arrays:
         """
         if len(args) < 2 or not isinstance(args[0], Value) or not isinstance(args[1], Value):
             return args
-        constant = self.numbers.get(args[1].variable)
+        constant = args[1].variable.number
         if constant is None or op._overloadname != "Tensor":
             return args
         if "Scalar" not in op.overloadpacket.overloads():
@@ -174,27 +163,27 @@ class Arrays:
                     _logger.debug("%s: its rule refuses: %s", path, reason)
         return self.specs[path]
 
-    def _held(self, path: str, ndim: int) -> tuple[str, Order] | None:
+    def _in_layer(self, path: str, ndim: int) -> tuple[str, Order] | None:
         """Return the name and axis order of a tensor in the layer that has it."""
         parent, _, name = path.rpartition(".")
         spec = self.layer_spec(parent)
         if spec is None or not any(name in entry.sources for entry in spec.entries):
             return None
-        held = stored_as(spec, name, ndim)
-        if held is None and parent in self.lowered.leaves:
+        stored = stored_as(spec, name, ndim)
+        if stored is None and parent in self.lowered.leaves:
             raise Unsupported(
                 f"{spec.target.__name__} does not keep {path} as PyTorch does, and it is read"
             )
-        return held
+        return stored
 
-    def _written(self, cx: Context, constant: torch.Tensor, provenance: Provenance) -> Value:
-        """Write a constant where it is read."""
-        order = self.preferences.get(provenance, identity(constant.ndim))
+    def _literal(self, cx: Context, constant: torch.Tensor, provenance: Provenance) -> Value:
+        """Write a constant where it is read: it is short."""
+        order = cx.preferred(provenance, identity(constant.ndim))
         shape, dtype = tuple(constant.shape), constant.dtype
         value = Value(shape, dtype, order, "constant", provenance)
         cx.statements.append(Statement((value,), array_of(constant.permute(order))))
         if constant.ndim == 0:
-            self.numbers[value.variable] = constant
+            value.variable.number = constant
         return value
 
     def _tensor(self, path: str) -> tuple[torch.Tensor, bool] | None:
@@ -209,8 +198,8 @@ class Arrays:
         return found.detach(), False
 
 
-def _spelled_in(cx: Context, tensor: torch.Tensor, order: Order) -> Value:
-    code = spelled(tensor.permute(order))
+def _short_in(cx: Context, tensor: torch.Tensor, order: Order) -> Value:
+    code = short_expression(tensor.permute(order))
     if code is None:
         raise AssertionError("what can be written can be written in any order of its axes")
     return cx.compute(code, *cx.results[0], order)

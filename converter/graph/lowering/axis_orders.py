@@ -1,32 +1,20 @@
-"""In which order to store what can be stored in any: as its consumers ask for it."""
+"""Choose the axis orders of inputs, parameters and other free arrays, as their consumers demand."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from torch.fx import Node
-
-from mlxport.converter.graph.capture.leaves import plain_path
-from mlxport.converter.graph.ir.value import NodeName, Order, Provenance, ProvenanceKind
+from mlxport.converter.graph.ir.provenance import Provenance, ProvenanceKind
+from mlxport.converter.graph.ir.value import Order
 
 Demands = Mapping[Provenance, Sequence[Order]]
-Preferences = Mapping[Provenance, Order]
+AxisPreferences = Mapping[Provenance, Order]
 
 _FREE = (ProvenanceKind.INPUT, ProvenanceKind.ARRAY, ProvenanceKind.RESULT)  # any order at no cost
 
 
-def name_of_node(node: Node, path: str) -> NodeName:
-    """Return what tells a node from all others of a model; the same for every call of a module.
-
-    Args:
-        node: a node of a captured graph.
-        path: captured path of the module whose graph it is.
-    """
-    return NodeName(plain_path(path), node.name)
-
-
-def unanimous(demands: Demands, known: Preferences) -> Iterator[dict[Provenance, Order]]:
+def unanimous(demands: Demands, known: AxisPreferences) -> Iterator[dict[Provenance, Order]]:
     """Yield what to try: the orders on which all consumers agree, at once and kind by kind.
 
     Args:
@@ -44,7 +32,7 @@ def unanimous(demands: Demands, known: Preferences) -> Iterator[dict[Provenance,
         yield from filter(None, kinds)
 
 
-def of_parts(demands: Demands, known: Preferences) -> Iterator[dict[Provenance, Order]]:
+def of_parts(demands: Demands, known: AxisPreferences) -> Iterator[dict[Provenance, Order]]:
     """Yield what to try: arrays transposed before they are taken apart, not each part after.
 
     Args:

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Collection, Sequence
 
 from mlxport.converter.graph.ir.body import Body
-from mlxport.converter.graph.ir.context import Statement
+from mlxport.converter.graph.ir.statement import Statement
 from mlxport.converter.graph.ir.value import uses_in
 
 

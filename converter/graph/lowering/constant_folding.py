@@ -1,9 +1,9 @@
-"""What a model's code computes of nothing: neither of its inputs nor of its tensors.
+"""Constant folding: what a model computes neither from its inputs nor from its tensors.
 
-Such an array is the same at every call. Where it can be written shortly, it stands as that; where
-it is of integers or truth values that come of floats, it is kept, as rounding could decide them
-otherwise (the buckets of relative positions, which a logarithm tells apart). Any other is computed
-as PyTorch does: its computation says what it is, and no array comes to the weights that no
+Such an array is the same at every call. Where it has a short expression, that is written; where it
+holds integers or booleans computed from floats, it becomes an array of the model, as rounding could
+decide them otherwise (the buckets of relative positions, which a logarithm tells apart). Any other
+is computed as PyTorch does: its computation says what it is, and the weights gain no array that no
 checkpoint holds.
 """
 
@@ -20,10 +20,10 @@ from torch.fx import Graph, Node
 
 _logger = logging.getLogger(__name__)
 
-LARGEST = 2**20  # elements
+LARGEST_FOLDED = 2**20  # elements
 
-# What only hands on an array.
-_SAME = {
+# Ops that give the array they are given.
+_IDENTITIES = {
     torch.ops.aten.clone.default,
     torch.ops.aten.alias.default,
     torch.ops.aten.detach.default,
@@ -32,29 +32,34 @@ _SAME = {
 
 
 @dataclass(frozen=True)
-class Fixed:
-    """An array that is the same at every call.
+class Constant:
+    """The result of a node that is the same at every call.
 
     Attributes:
         tensor: its values.
-        made: whether it is not computed: an op makes it of numbers alone, or hands it on.
-        rounded: whether it is of integers or truth values that come of floats, and is used.
+        created: whether nothing is computed: an op creates it from numbers, or passes it on.
+        rounded: whether it holds integers or booleans computed from floats, and is not folded
+            away into another constant.
     """
 
     tensor: torch.Tensor
-    made: bool
+    created: bool
     rounded: bool = False
 
 
 @dataclass
-class Folding:
-    """The arrays that are the same at every call, graph by graph."""
+class ConstantFolding:
+    """The constants of a model's graphs; the same in every pass.
 
-    known: dict[Graph, dict[Node, Fixed]] = field(default_factory=dict)
+    Attributes:
+        known: graph -> its nodes that are constant.
+    """
+
+    known: dict[Graph, dict[Node, Constant]] = field(default_factory=dict)
 
     def of(
         self, graph: Graph, constant: Callable[[Node], torch.Tensor | None]
-    ) -> dict[Node, Fixed]:
+    ) -> dict[Node, Constant]:
         """Return the nodes of a graph whose results are the same at every call.
 
         Args:
@@ -63,22 +68,24 @@ class Folding:
                 training may change it.
         """
         if graph not in self.known:
-            self.known[graph] = _fixed(graph, constant)
+            self.known[graph] = _constants(graph, constant)
         return self.known[graph]
 
 
-def _fixed(graph: Graph, constant: Callable[[Node], torch.Tensor | None]) -> dict[Node, Fixed]:
+def _constants(
+    graph: Graph, constant: Callable[[Node], torch.Tensor | None]
+) -> dict[Node, Constant]:
     values = _values(graph, constant)
     arrays = {node: x for node, x in values.items() if isinstance(x, torch.Tensor)}
-    floats: set[Node] = set()  # and what comes of them
-    found: dict[Node, Fixed] = {}
+    floats: set[Node] = set()  # and what is computed from them
+    found: dict[Node, Constant] = {}
     for node, tensor in arrays.items():
         inputs = node.all_input_nodes
         if tensor.is_floating_point() or any(n in floats for n in inputs):
             floats.add(node)
         used = any(user not in arrays for user in node.users)
         rounded = used and node in floats and not tensor.is_floating_point()
-        found[node] = Fixed(tensor, not inputs or node.target in _SAME, rounded)
+        found[node] = Constant(tensor, not inputs or node.target in _IDENTITIES, rounded)
     return found
 
 
@@ -111,7 +118,7 @@ def _is_pure(node: Node) -> bool:
     return (
         isinstance(value, torch.Tensor)
         and all(isinstance(size, int) for size in value.shape)
-        and value.numel() <= LARGEST
+        and value.numel() <= LARGEST_FOLDED
         and not target._schema.is_mutable
         and torch.Tag.nondeterministic_seeded not in target.tags
         and not target._schema.name.startswith(("aten::empty", "aten::new_empty"))

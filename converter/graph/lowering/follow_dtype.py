@@ -1,6 +1,6 @@
-"""Floats that come of no other float follow the dtype of those they meet.
+"""Floats computed from no float of the model's follow the dtype of those they meet.
 
-A mask or a table of positions that ``forward`` makes of nothing, or of integers, is in the dtype
+A mask or a table of positions that ``forward`` creates, or computes from integers, is in the dtype
 the torch model had when it was captured. Written with that dtype it would promote everything after
 it once the MLX model is cast to half precision. So where it meets a float of the model's, of the
 same dtype in PyTorch, it is cast to that one's: nothing changes until the model is cast.
@@ -14,63 +14,74 @@ from typing import Any
 
 from torch.utils._pytree import tree_map
 
-from mlxport.converter.graph.ir.context import Context, Statement
+from mlxport.converter.graph.ir.code import expression
 from mlxport.converter.graph.ir.nodes import flat
+from mlxport.converter.graph.ir.scopes import BodyScope
+from mlxport.converter.graph.ir.statement import Statement
 from mlxport.converter.graph.ir.value import Use, Value, Variable
 
 # What is read of an array without its values.
 _FORM = frozenset({"shape", "ndim", "size"})
 
 
-def following(cx: Context, arguments: Any, *, called: bool = False) -> Any:
-    """Return the arguments of a node with made floats cast to the dtype of the others.
+class DtypeFlow:
+    """Which values of a body no float of the model's flows into: no float input, no weight.
 
     Args:
-        cx: the body being written.
-        arguments: nested values.
-        called: whether a module is called: its weights count as floats that are met, and for their
-            dtype stands that of the body's first float argument.
+        body: the body, which gains the casts.
+        inputs: what it is given.
     """
-    _scan(cx)
-    floats = [value for value in flat(arguments) if value.dtype.is_floating_point]
-    made = [value for value in floats if value.variable in cx.made]
-    if not made:
-        return arguments
-    others = [value for value in floats if value.variable not in cx.made]
-    if called:
-        others += [value for value in cx.inputs if value.dtype.is_floating_point]
-    cast = {value.variable: _cast(cx, value, others) for value in made}
-    return tree_map(lambda x: cast.get(x.variable, x) if isinstance(x, Value) else x, arguments)
 
+    def __init__(self, body: BodyScope, inputs: Sequence[Value]) -> None:
+        self._body = body
+        self._inputs = [value for value in inputs if value.dtype.is_floating_point]
+        self._independent = {v.variable for v in inputs if not v.dtype.is_floating_point}
+        self._analysed = 0  # statements
 
-def _cast(cx: Context, value: Value, others: Sequence[Value]) -> Value:
-    other = next((one for one in others if one.dtype == value.dtype), None)
-    if other is None:
-        return value
-    name, cx.name = cx.name, value.name
-    result = cx.step("a.astype(b.dtype)", value, a=value, b=other)
-    cx.name = name
-    result.provenance, result.lineage = value.provenance, value.lineage
-    return result
+    def followed(self, arguments: Any, *, called: bool = False) -> Any:
+        """Return the arguments of a node, independent floats cast to the dtype of the others.
 
+        Args:
+            arguments: nested values.
+            called: whether a module is called: its weights count as floats that are met, and for
+                their dtype stands that of the body's first float argument.
+        """
+        self._analyse()
+        floats = [value for value in flat(arguments) if value.dtype.is_floating_point]
+        independent = [value for value in floats if value.variable in self._independent]
+        if not independent:
+            return arguments
+        others = [value for value in floats if value.variable not in self._independent]
+        others += self._inputs if called else []
+        casts = {value.variable: self._cast(value, others) for value in independent}
+        return tree_map(
+            lambda x: casts.get(x.variable, x) if isinstance(x, Value) else x, arguments
+        )
 
-def _scan(cx: Context) -> None:
-    """Note which of the values computed since the last scan are made floats, or no floats."""
-    for statement in cx.statements[cx.scanned :]:
-        met = _meets(cx, statement)
-        cx.made |= {
-            v.variable for v in statement.targets if not (met and v.dtype.is_floating_point)
-        }
-    cx.scanned = len(cx.statements)
+    def _cast(self, value: Value, others: Sequence[Value]) -> Value:
+        other = next((one for one in others if one.dtype == value.dtype), None)
+        if other is None:
+            return value
+        code = expression("a.astype(b.dtype)", {"a": value, "b": other})
+        result = self._body.compute(code, value.shape, value.dtype, value.order, value.name)
+        result.provenance, result.lineage = value.provenance, value.lineage
+        return result
 
+    def _analyse(self) -> None:
+        """Note the values of the statements that are new; those that are no floats count too."""
+        for statement in self._body.statements[self._analysed :]:
+            depends = self._depends(statement)
+            self._independent |= {
+                value.variable
+                for value in statement.targets
+                if not (depends and value.dtype.is_floating_point)
+            }
+        self._analysed = len(self._body.statements)
 
-def _meets(cx: Context, statement: Statement) -> bool:
-    """Whether an expression reads a float of the model's: an argument, a weight, what comes of one.
-
-    Values that are no floats count as made, for so is what comes of them.
-    """
-    solid = {value.variable for value in cx.inputs if not value.dtype.is_floating_point} | cx.made
-    return any(variable is None or variable not in solid for variable in _read(statement.code))
+    def _depends(self, statement: Statement) -> bool:
+        """Whether an expression reads a float of the model's, or what was computed from one."""
+        read = _read(statement.code)
+        return any(v is None or v not in self._independent for v in read)
 
 
 def _read(tree: ast.AST) -> Iterator[Variable | None]:

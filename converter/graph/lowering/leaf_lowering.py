@@ -5,101 +5,117 @@ from __future__ import annotations
 import ast
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.fx import Graph
 from torch.utils._pytree import tree_leaves, tree_map
 
-from mlxport.converter.graph.capture.capture import Captured
 from mlxport.converter.graph.ir.body import Leaf, Lowered
 from mlxport.converter.graph.ir.code import to_ast
-from mlxport.converter.graph.ir.context import Context, Statement
+from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.naming import Names, variable_name
 from mlxport.converter.graph.ir.nodes import flat, layouts, results_of, with_sizes, without_sizes
+from mlxport.converter.graph.ir.statement import Statement
 from mlxport.converter.graph.ir.user_files import is_mlx
 from mlxport.converter.graph.ir.value import Value, identity
+from mlxport.converter.graph.lowering.frame import Frame
 from mlxport.converter.graph.lowering.layer_axes import arrange_for, check_batched, order_after
-from mlxport.converter.graph.lowering.leaf_call import read_call
+from mlxport.converter.graph.lowering.leaf_call import LeafCall, read_call
+from mlxport.converter.graph.lowering.lowering_pass import LoweringPass
 from mlxport.converter.graph.lowering.move_columns import behind_flattened, is_movable
-from mlxport.converter.graph.lowering.vouched_leaf import vouched_call
+from mlxport.converter.graph.lowering.trusted_leaf import trusted_call
 from mlxport.converter.plan.record import ModuleRecord
 from mlxport.converter.rules.parametrization import build_spec
+from mlxport.converter.rules.registry import LayerSpec
 
 _logger = logging.getLogger(__name__)
 
 
-def lower_leaf(
-    captured: Captured,
-    names: Names,
-    lowered: Lowered,
-    cx: Context,
-    graph: Graph,
-    path: str,
-    owner: str,
-    inputs: Sequence[Any],
-) -> Any:
-    """Write the call of a leaf into the body of the class ``owner``; return what it gives.
+@dataclass(frozen=True)
+class _LayerCall:
+    """The call of a layer, before it is written.
+
+    Attributes:
+        spec: what to build.
+        arguments: what it is called with.
+        results: all it gives.
+        gives: which of its results the captured module gives; a number where it gives just one.
+    """
+
+    spec: LayerSpec
+    arguments: tuple[Any, ...]
+    results: Sequence[Value]
+    gives: int | tuple[int, ...] = 0
+
+
+def lower_leaf(state: LoweringPass, frame: Frame, inputs: Sequence[Any]) -> Any:
+    """Write the call of a leaf's layer into the body of its caller; return what it gives.
 
     Args:
-        captured: the captured model.
-        names: where its modules stand in the MLX model.
-        lowered: gains the layer and the record of the call.
-        cx: the body and the node being lowered.
-        graph: the captured graph of the leaf.
-        path: its captured path.
-        owner: path of the class whose body calls it.
+        state: the pass over the model, which gains the layer and the record of the call.
+        frame: the leaf, and the body of its caller at the call.
         inputs: what stands for the placeholders of its graph.
 
     Raises:
         Refusal: the rule does not serve it; nothing was written.
         Unsupported: the layer cannot stand in a converted model, or its call not for the module's.
     """
-    plain = captured.place(path)
-    rule = captured.leaves[plain]
-    module = captured.torch_module(path)
-    earlier = lowered.leaves.get(plain)
+    path = state.captured.place(frame.path)
+    call = _layer_call(state, frame, path, inputs)
+    target = call.spec.target
+    state.lowered.leaves.setdefault(path, Leaf(path, call.spec))
+    _logger.debug("%s becomes %s", frame.path, target.__name__)
+    if not is_mlx(target):
+        frame.cx.bring(target)
+    code = call_of(state.names, frame.owner, path, call.arguments)
+    frame.cx.statements.append(Statement(tuple(call.results), code, path, call.spec.results))
+    record_call(state.lowered, state.names, path, flat(call.arguments), call.results)
+    if isinstance(call.gives, int):
+        return with_sizes(frame.graph, call.results[call.gives])
+    return with_sizes(frame.graph, tuple(call.results[i] for i in call.gives))
+
+
+def _layer_call(state: LoweringPass, frame: Frame, path: str, inputs: Sequence[Any]) -> _LayerCall:
+    captured, earlier = state.captured, state.lowered.leaves.get(path)
+    rule, module = captured.leaves[path], captured.torch_module(frame.path)
     spec = earlier.spec if earlier else build_spec(rule, module)
     tensors = without_sizes(inputs)
     check_batched(spec, tensors)
-    gives: int | tuple[int, ...] = 0
     if rule.trusted:
-        known, given = captured.arguments.get(plain, ()), captured.results.get(path)
-        arguments, results, gives = vouched_call(spec, cx, module, tensors, known, given)
-    elif rule.auxiliary_ops:
-        read = read_call(graph, rule, module, inputs)
-        shapes = results_of(read.op)
-        arguments = tree_map(lambda value: arrange_for(spec, cx, value), read.arguments)
-        labels = [str(name) for name in tree_leaves(spec.results)]
-        results = [
-            Value(shape, dtype, identity(len(shape)), name)
-            for (shape, dtype), name in zip(shapes, labels, strict=True)
-        ]
-        gives = read.gives
-    else:
-        if rule.source is torch.nn.Linear:
-            spec, taken = behind_flattened(
-                cx,
-                spec,
-                plain,
-                tensors[0],
-                lambda: earlier is None and is_movable(captured.model, module),
-            )
-            tensors = [taken]
-        arguments = tuple(arrange_for(spec, cx, value) for value in tensors)
-        shape, dtype = cx.results[0]
-        order = order_after(spec, arguments[0], len(shape))
-        results = [Value(shape, dtype, order, variable_name(plain, cx.name))]
-    lowered.leaves.setdefault(plain, Leaf(plain, spec))
-    _logger.debug("%s becomes %s", path, spec.target.__name__)
-    if not is_mlx(spec.target):
-        cx.bring(spec.target)
-    code = call_of(names, owner, plain, arguments)
-    cx.statements.append(Statement(tuple(results), code, plain, spec.results))
-    record_call(lowered, names, plain, flat(arguments), results)
-    if isinstance(gives, int):
-        return with_sizes(graph, results[gives])
-    return with_sizes(graph, tuple(results[i] for i in gives))
+        known, given = captured.arguments.get(path, ()), captured.results.get(frame.path)
+        return _LayerCall(spec, *trusted_call(spec, frame.cx, module, tensors, known, given))
+    if rule.auxiliary_ops:
+        return _call_of_op(frame, spec, read_call(frame.graph, rule, module, inputs))
+    if rule.source is torch.nn.Linear:
+
+        def is_free() -> bool:
+            return earlier is None and is_movable(captured.model, module)
+
+        spec, taken = behind_flattened(frame.cx, spec, path, tensors[0], is_free)
+        tensors = [taken]
+    return _plain_call(frame, spec, path, tensors)
+
+
+def _call_of_op(frame: Frame, spec: LayerSpec, read: LeafCall) -> _LayerCall:
+    """Return the call of a layer whose graph holds more than its op: a state of zeros, say."""
+    names = [str(name) for name in tree_leaves(spec.results)]
+    results = [
+        Value(shape, dtype, identity(len(shape)), name)
+        for (shape, dtype), name in zip(results_of(read.op), names, strict=True)
+    ]
+    arguments = tree_map(lambda value: arrange_for(spec, frame.cx, value), read.arguments)
+    return _LayerCall(spec, arguments, results, read.gives)
+
+
+def _plain_call(frame: Frame, spec: LayerSpec, path: str, tensors: Sequence[Value]) -> _LayerCall:
+    """Return the call of a layer that takes tensors and gives one."""
+    arguments = tuple(arrange_for(spec, frame.cx, value) for value in tensors)
+    shape, dtype = frame.cx.results[0]
+    order = order_after(spec, arguments[0], len(shape))
+    return _LayerCall(
+        spec, arguments, [Value(shape, dtype, order, variable_name(path, frame.cx.name))]
+    )
 
 
 def as_linear(

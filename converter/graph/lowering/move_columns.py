@@ -1,7 +1,7 @@
-"""A linear layer behind a flattened array: its weight's columns are moved, and the array is not.
+"""Linear layers that take a flattened channels-last array: the columns of the weight move instead.
 
-It is flattened in PyTorch's order for whoever needs it, and as it lies for linear layers; what
-nobody reads is not written.
+The array is flattened in PyTorch's order for consumers that need that, which takes a transpose, and
+as it is stored for linear layers. Dead code elimination leaves the one that is read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import torch
 from mlxport.converter.graph.ir.body import Lowered
 from mlxport.converter.graph.ir.code import expression
 from mlxport.converter.graph.ir.context import Context
-from mlxport.converter.graph.ir.value import Order, Provenance, ProvenanceKind, Value
+from mlxport.converter.graph.ir.provenance import Provenance, ProvenanceKind
+from mlxport.converter.graph.ir.value import Order, Value
 from mlxport.converter.plan.record import Merged
 from mlxport.converter.plan.steps import flattened_columns
 from mlxport.converter.rules.registry import LayerSpec
@@ -37,14 +38,16 @@ def behind_flattened(
         movable: tells whether its weight is its own, and this its first call.
     """
     key = Provenance(ProvenanceKind.COLUMNS, path)
-    flat, x = cx.flattened.get(value.variable, (value, value))
-    if flat is x or not _is_same(value, flat) or not movable():
-        cx.demands.setdefault(key, []).append(_ELSEWHERE)
+    demands = cx.model.demands.setdefault
+    known = value.variable.flattened
+    if known is None or not _is_same(value, known.result) or not movable():
+        demands(key, []).append(_ELSEWHERE)
         return spec, value
+    flat, x = known.result, known.base
     kept = flat.ndim - 1
     order = tuple(axis - kept for axis in x.order[kept:])
-    if cx.preferences.get(key) != order:
-        cx.demands.setdefault(key, []).append(order)
+    if cx.model.preferences.get(key) != order:
+        demands(key, []).append(order)
         return spec, value
     merged = Merged(x.shape[kept:], order)
     lying = cx.compute(expression("x.flatten(axis)", {"x": x, "axis": kept}), flat.shape, x.dtype)
@@ -71,11 +74,14 @@ def of_columns(
     return [agreed] if agreed.keys() - known.keys() else []
 
 
-def holds(lowered: Lowered, preferences: Mapping[Provenance, Order]) -> bool:
-    """Whether every layer whose columns were moved was called so, and its weight not read else."""
+def served_columns(lowered: Lowered, preferences: Mapping[Provenance, Order]) -> bool:
+    """Whether all calls of layers with moved columns agree, and nothing else reads the weights."""
     moved = [provenance for provenance in preferences if provenance.kind is ProvenanceKind.COLUMNS]
     weights = {f"{provenance.name}.weight" for provenance in moved}
-    return not any(key in lowered.demands for key in moved) and not weights & lowered.arrays.keys()
+    return (
+        not any(key in lowered.scope.demands for key in moved)
+        and not weights & lowered.arrays.keys()
+    )
 
 
 def _is_same(value: Value, flat: Value) -> bool:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from mlxport.converter.graph.ir.code import OMIT
-from mlxport.converter.graph.ir.context import Context, Handler
+from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.dtypes import HALF, Number, cast, emit, is_inexact, literal
+from mlxport.converter.graph.ir.handler_context import Handler
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.arguments import FLOATING_ONLY, require_floating
 from mlxport.converter.graph.ops.axes import stored_axis

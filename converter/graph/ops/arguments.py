@@ -6,6 +6,8 @@ import operator
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+from torch.fx import Node
+
 from mlxport.converter.graph.ir.code import OMIT
 from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.value import Value, identity
@@ -42,6 +44,13 @@ def per_axis(value: PerAxis, default: int | None = None) -> Any:
     return tuple(value)
 
 
+def node_of(cx: Context) -> Node:
+    """Return the node being lowered, for what its values do not tell."""
+    if cx.node.fx is None:
+        raise AssertionError("this handler lowers nodes of captured graphs only")
+    return cx.node.fx
+
+
 def unread(cx: Context, first: int, doing: str) -> tuple[Value, ...]:
     """Return placeholders for results that PyTorch keeps for the gradient and nothing may read.
 
@@ -53,7 +62,7 @@ def unread(cx: Context, first: int, doing: str) -> tuple[Value, ...]:
     Raises:
         Unsupported: one of them is read.
     """
-    if any(_reads(user, first) for user in cx.node.users):
+    if any(_reads(user, first) for user in node_of(cx).users):
         raise cx.refuse(f"{doing} of which more than the first {first} results are read")
     return tuple(Value(s, d, identity(len(s)), cx.name) for s, d in cx.results[first:])
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from mlxport.converter.graph.ir.context import Context, Handler
+from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.dtypes import Number, cast, emit, emit_function, is_inexact, number
+from mlxport.converter.graph.ir.handler_context import Handler
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.broadcast import align
 from mlxport.converter.graph.ops.pointwise import maximum, minimum

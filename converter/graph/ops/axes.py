@@ -8,7 +8,7 @@ from typing import Any
 
 from mlxport.converter.graph.ir.code import OMIT, Omit, call
 from mlxport.converter.graph.ir.context import Context
-from mlxport.converter.graph.ir.value import Order, Value, without_axes
+from mlxport.converter.graph.ir.value import Expanded, Order, Reshaped, Value, without_axes
 
 
 def stored_axis(value: Value, dim: int) -> int:
@@ -58,12 +58,12 @@ def expand_dims(
         shape: the result's logical shape.
         order: the result's order.
     """
-    base, before = cx.expanded.get(value.variable, (value, ()))
+    base, before = Expanded.base_of(value)
     kept = [p for p in range(len(shape)) if p not in positions]
     axes = tuple(sorted([*positions, *(kept[axis] for axis in before)]))
     axis = written_axis(axes[0], len(shape)) if len(axes) == 1 else axes
     result = cx.compute(call("mx.expand_dims", base, axis), shape, value.dtype, order)
-    cx.expanded[result.variable] = base, axes
+    result.variable.producer = Expanded(base, axes)
     return result
 
 
@@ -78,11 +78,11 @@ def squeezed(cx: Context, value: Value, dims: Sequence[int], shape: Sequence[Any
     """
     order = without_axes(value.order, dims)
     axes = sorted(value.axis(dim) for dim in dims)
-    base, added = cx.expanded.get(value.variable, (value, ()))
+    base, added = Expanded.base_of(value)
     if not set(axes) <= set(added):
         axis = axes[0] if len(axes) == 1 else axes
         result = cx.compute(call("mx.squeeze", value, axis), shape, value.dtype, order)
-        cx.viewed[result.variable] = value
+        result.variable.producer = Reshaped(value)
         return result
     if len(axes) == len(added):
         return replace(base, shape=tuple(shape), order=order)

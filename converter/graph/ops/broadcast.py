@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from mlxport.converter.graph.ir.context import Context
-from mlxport.converter.graph.ir.value import Order, Value, identity
+from mlxport.converter.graph.ir.transposes import is_available_in
+from mlxport.converter.graph.ir.value import Expanded, Order, Value, identity
 from mlxport.converter.graph.ops.axes import expand_dims, squeezed
 
 # A symbolic size weighs more than a parameter's and less than a volume's.
@@ -35,7 +36,8 @@ def align(cx: Context, *operands: Any) -> tuple[list[Any], Order]:
     largest = max((_weight(v) for v in computed), default=0)
     order = order_for(cx, [v for v in computed if _weight(v) == largest], rank)
     fitted = [_fit(cx, v, order) if isinstance(v, Value) else v for v in operands]
-    unchanged = next((v for v in full if v.variable not in cx.expanded), full[0] if full else None)
+    unexpanded = (v for v in full if not isinstance(v.producer, Expanded))
+    unchanged = next(unexpanded, full[0] if full else None)
     return [
         _without_leading_ones(cx, new) if isinstance(old, Value) and old is not unchanged else new
         for old, new in zip(operands, fitted, strict=True)
@@ -52,13 +54,13 @@ def order_for(cx: Context, values: Sequence[Value], rank: int) -> Order:
     """Return the order to combine values in: one that all are available in, or that of most."""
     chosen = choose_order(values, rank)
     orders = (chosen, *(value.order for value in values))
-    available = (o for o in orders if all(_is_available(cx, value, o) for value in values))
+    available = (o for o in orders if all(_is_available(value, o) for value in values))
     return next(available, chosen)
 
 
-def _is_available(cx: Context, value: Value, order: Order) -> bool:
+def _is_available(value: Value, order: Order) -> bool:
     """Whether a value is stored in the order already, or a transpose to it was emitted."""
-    return _same_layout(value, order) or cx.lies(value, order)
+    return _same_layout(value, order) or is_available_in(value, order)
 
 
 def choose_order(values: Iterable[Value], rank: int) -> Order:
@@ -95,7 +97,7 @@ def _same_layout(value: Value, order: Order) -> bool:
 
 def _without_leading_ones(cx: Context, value: Value) -> Value:
     """Leave out axes just put in front of all others: broadcasting puts them there by itself."""
-    _, added = cx.expanded.get(value.variable, (value, ()))
+    _, added = Expanded.base_of(value)
     leading = next((i for i, position in enumerate(added) if i != position), len(added))
     if not leading:
         return value

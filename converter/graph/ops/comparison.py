@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from mlxport.converter.graph.ir.context import Context, Handler
+from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.dtypes import (
     Number,
     cast,
@@ -16,6 +16,7 @@ from mlxport.converter.graph.ir.dtypes import (
     require_fitting,
     torch_promoted,
 )
+from mlxport.converter.graph.ir.handler_context import Handler
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.broadcast import align
 from mlxport.converter.graph.ops.pointwise import pointwise

@@ -17,7 +17,7 @@ from mlxport.converter.graph.ops.registry import op
 
 def filled(cx: Context, value: Number | Scalar, size: Sequence[Any]) -> Value:
     """Emit an array of one number of a logical shape, stored as its consumers want it."""
-    return cx.chosen(lambda order: _filled(cx, value, [size[axis] for axis in order], order))
+    return cx.in_any_order(lambda order: _filled(cx, value, [size[axis] for axis in order], order))
 
 
 def _filled(cx: Context, value: Number | Scalar, shape: Sequence[Any], order: Order) -> Value:

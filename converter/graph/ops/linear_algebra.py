@@ -11,7 +11,7 @@ from mlxport.converter.graph.ir.code import OMIT, call
 from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.dtypes import cast, mlx_dtype
 from mlxport.converter.graph.ir.value import Value, identity
-from mlxport.converter.graph.ops.arguments import require_floating, unread
+from mlxport.converter.graph.ops.arguments import node_of, require_floating, unread
 from mlxport.converter.graph.ops.registry import op
 from mlxport.layers.arrays import linear_algebra
 
@@ -82,11 +82,8 @@ def det(cx: Context, x: Value) -> tuple[Value, ...]:
 def slogdet(cx: Context, x: Value) -> tuple[Value, ...]:
     """``torch.linalg.slogdet``."""
     (x,) = _real(cx, "a determinant", x)
-    results, rest = cx.results, unread(cx, 2, "linalg.slogdet")
-    cx.results = results[:2]
-    pair = _all(cx, linear_algebra.log_determinant, x)
-    cx.results = results
-    return *pair, *rest
+    rest = unread(cx, 2, "linalg.slogdet")
+    return *_all(cx.giving(cx.results[:2]), linear_algebra.log_determinant, x), *rest
 
 
 @op("aten.linalg_cholesky_ex.default", restrictions=f"{ON_CPU}; NaN where PyTorch raises")
@@ -160,7 +157,7 @@ def svd(
     (x,) = _real(cx, "linalg.svd", x)
     if compute_uv:
         return _all(cx, linear_algebra.svd, x, full_matrices=OMIT if full_matrices else False)
-    users = {user.args[1] for user in cx.node.users}
+    users = {user.args[1] for user in node_of(cx).users}
     if users - {1}:
         raise cx.refuse("linalg.svd without its vectors, of which the vectors are read")
     first, _, last = (Value(s, d, identity(len(s)), cx.name) for s, d in cx.results)
@@ -213,11 +210,8 @@ def lu_factor_ex(
     if not pivot or 0 in x.shape:
         raise cx.refuse("an LU decomposition without pivots, or of a matrix without elements")
     (x,) = _real(cx, "an LU decomposition", x)
-    results, rest = cx.results, unread(cx, 2, "linalg.lu_factor_ex")
-    cx.results = results[:2]
-    factors = _all(cx, linear_algebra.lu_factor, x)
-    cx.results = results
-    return *factors, *rest
+    rest = unread(cx, 2, "linalg.lu_factor_ex")
+    return *_all(cx.giving(cx.results[:2]), linear_algebra.lu_factor, x), *rest
 
 
 @op("aten.linalg_matrix_exp.default", restrictions="norms up to 2048: NaN beyond; float32")

@@ -12,6 +12,7 @@ from typing import Any
 from mlxport.converter.graph.ir.code import OMIT, expression
 from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.dtypes import emit_function, mlx_promoted
+from mlxport.converter.graph.ir.transposes import is_available_in
 from mlxport.converter.graph.ir.value import Order, Value, identity, without_axes
 from mlxport.converter.graph.ops.arguments import FLOATING_ONLY, require_floating
 from mlxport.converter.graph.ops.broadcast import align
@@ -127,7 +128,7 @@ def einsum(cx: Context, equation: str, operands: Sequence[Value], *, path: Any =
         text = f"{','.join(stored)}->{''.join(output[axis] for axis in order)}"
         return cx.emit(call, equation=text, order=order, **names)
 
-    return cx.chosen(ordered)
+    return cx.in_any_order(ordered)
 
 
 @op("aten.bilinear.default", restrictions=FLOATING_ONLY)
@@ -174,7 +175,8 @@ def _batched(cx: Context, a: Value, b: Value) -> Order:
     orders = [identity(a.ndim)]
     orders += [(*(axis for axis in x.order if axis not in matrix), *matrix) for x in (a, b)]
     return min(
-        orders, key=lambda order: sum(not cx.lies(x, order) for x in (a, b) if x.has_fixed_order)
+        orders,
+        key=lambda order: sum(not is_available_in(x, order) for x in (a, b) if x.has_fixed_order),
     )
 
 

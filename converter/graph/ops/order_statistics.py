@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mlxport.converter.graph.ir.code import OMIT, expression
-from mlxport.converter.graph.ir.context import Context, Handler
+from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.dtypes import (
     Number,
     cast,
@@ -18,6 +18,7 @@ from mlxport.converter.graph.ir.dtypes import (
     torch_promoted,
     typed,
 )
+from mlxport.converter.graph.ir.handler_context import Handler
 from mlxport.converter.graph.ir.value import Value, without_axes
 from mlxport.converter.graph.ops.axes import stored_axis
 from mlxport.converter.graph.ops.registry import op

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mlxport.converter.graph.ir.context import Context
-from mlxport.converter.graph.ir.value import Provenance, ProvenanceKind, Value, inherit
+from mlxport.converter.graph.ir.provenance import Provenance, ProvenanceKind
+from mlxport.converter.graph.ir.value import Value, inherit
 
 
 def to_split(cx: Context, x: Value, dim: int) -> Value:
@@ -19,11 +20,12 @@ def to_split(cx: Context, x: Value, dim: int) -> Value:
         x: the array.
         dim: the logical axis along which it is split.
     """
-    if not x.has_fixed_order or cx.source is None:
+    if not x.has_fixed_order or cx.node.operand is None:
         return x
-    provenance = Provenance(ProvenanceKind.SPLIT, cx.source, dim)
-    if provenance in cx.preferences:
-        x = cx.arrange(x, (dim, *(axis for axis in cx.preferences[provenance] if axis != dim)))
+    provenance = Provenance(ProvenanceKind.SPLIT, cx.node.operand, dim)
+    preferred = cx.model.preferences.get(provenance)
+    if preferred is not None:
+        x = cx.arrange(x, (dim, *(axis for axis in preferred if axis != dim)))
     return replace(x, provenance=provenance, lineage=None)
 
 

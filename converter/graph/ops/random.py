@@ -60,7 +60,7 @@ def draw_of_size(
     def stored(order: Order) -> Value:
         return draw_into(DrawLayout(tuple(size), tuple(size[axis] for axis in order), order))
 
-    return cx.chosen(stored)
+    return cx.in_any_order(stored)
 
 
 def draw_like(cx: Context, x: Value, draw_into: Callable[[DrawLayout], Value]) -> Value:
@@ -83,8 +83,7 @@ def draw_like(cx: Context, x: Value, draw_into: Callable[[DrawLayout], Value]) -
 
 def _constructor(cx: Context, x: Value) -> tuple[str, Sequence[ast.expr]]:
     """Return the function of MLX whose call gives an array, casts aside, and its arguments."""
-    producers = (s.code for s in reversed(cx.statements) if s.targets[0].variable == x.variable)
-    code = next(producers, None) if x.code is None else None
+    code = cx.body.expression_of(x) if x.code is None else None
     while isinstance(code, ast.Call) and isinstance(code.func, ast.Attribute):
         of, name = code.func.value, code.func.attr
         if isinstance(of, ast.Name) and of.id == "mx":
@@ -105,7 +104,7 @@ def draw(cx: Context, kind: str, code: ast.expr, layout: DrawLayout, dtype: torc
     """
     value = cx.compute(code, layout.shape, dtype, layout.order)
     cx.statements[-1].draws = True
-    cx.draws.append(DrawRecord(kind, layouts([value])[0]))
+    cx.model.draws.append(DrawRecord(kind, layouts([value])[0]))
     return value
 
 

@@ -105,7 +105,7 @@ def _bernoulli(cx: Context, code: ast.expr, layout: DrawLayout, generator: Any) 
 
 def _from_dropout(cx: Context) -> bool:
     """Whether the node is what torch decomposes an active dropout of whole channels into."""
-    sources = cx.node.meta.get("from_node", ()) if cx.node is not None else ()
+    sources = cx.node.fx.meta.get("from_node", ()) if cx.node.fx is not None else ()
     return any("dropout" in str(source.target) for source in sources)
 
 

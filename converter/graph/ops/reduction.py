@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from mlxport.converter.graph.ir.code import OMIT
-from mlxport.converter.graph.ir.context import Context, Handler
+from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.dtypes import (
     HALF,
     Number,
@@ -23,6 +23,7 @@ from mlxport.converter.graph.ir.dtypes import (
     emit_function,
     widened,
 )
+from mlxport.converter.graph.ir.handler_context import Handler
 from mlxport.converter.graph.ir.value import Value, normalise_dims, without_axes
 from mlxport.converter.graph.ops.axes import stored_axes, stored_axis
 from mlxport.converter.graph.ops.conversion import in_dtype
@@ -283,12 +284,8 @@ op("aten.argmin.default")(_ARGMIN)
 
 def _extreme_and_place(extreme: Handler, place: Handler) -> Handler:
     def both(cx: Context, x: Value, dim: int, keepdim: bool = False) -> tuple[Value, Value]:
-        results = cx.results
         value = extreme(cx, x, dim, keepdim)
-        cx.results = results[1:]
-        where = place(cx, x, dim, keepdim)
-        cx.results = results
-        return value, where  # type: ignore[return-value]
+        return value, place(cx.giving(cx.results[1:]), x, dim, keepdim)  # type: ignore[return-value]
 
     return both
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from mlxport.converter.graph.ir.context import Handler
+from mlxport.converter.graph.ir.handler_context import Handler
 
 _H = TypeVar("_H", bound=Handler)
 

@@ -53,7 +53,7 @@ def squeeze(cx: Context, x: Value, dims: int | Sequence[int] | None = None) -> V
     gone = [
         d % x.ndim for d in wanted if x.ndim and isinstance(x.shape[d], int) and x.shape[d] == 1
     ]
-    cx.above_one += [x.shape[d] for d in wanted if x.ndim and not isinstance(x.shape[d], int)]
+    cx.model.above_one += [x.shape[d] for d in wanted if x.ndim and not isinstance(x.shape[d], int)]
     if not gone:
         return x
     y = squeezed(cx, x, gone, cx.shape)

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlxport.converter.graph.ir.context import Context
-from mlxport.converter.graph.ir.value import Scalar, Value, inherit, normalise_dims, without_axes
+from mlxport.converter.graph.ir.value import (
+    Scalar,
+    Sliced,
+    Value,
+    inherit,
+    normalise_dims,
+    without_axes,
+)
 from mlxport.converter.graph.ops.axes import (
     stored_axis,
     subscript,
@@ -34,19 +41,26 @@ def slice_(
 def _indexed(cx: Context, x: Value, dim: int, index: Any) -> Value:
     """Emit the array indexed along one logical axis, together with slices just taken of it."""
     order = x.order if isinstance(index, slice) else without_axes(x.order, [dim % x.ndim])
-    base, places = cx.sliced.get(x.variable, (x, (slice(None),) * x.ndim))
+    base, places = index_of(x)
     position = [i for i, place in enumerate(places) if isinstance(place, slice)][x.axis(dim)]
     if places[position] != slice(None):
         base, places, position = x, (slice(None),) * x.ndim, x.axis(dim)
     places = (*places[:position], index, *places[position + 1 :])
     result = cx.emit("x[index]", order=order, x=base, index=subscript(places))
-    cx.sliced[result.variable] = base, places
+    result.variable.producer = Sliced(base, places)
     kept = (
         range(x.ndim)
         if isinstance(index, slice)
         else [a for a in range(x.ndim) if a != dim % x.ndim]
     )
     return inherit(result, x, tuple((a,) for a in kept))
+
+
+def index_of(x: Value) -> tuple[Value, tuple[Any, ...]]:
+    """Return what a value is a slice of, or itself, and the index of each stored axis."""
+    made = x.producer
+    everything = (slice(None),) * x.ndim
+    return (made.base, made.index) if isinstance(made, Sliced) else (x, everything)
 
 
 def _slice(size: Any, start: Any, end: Any, step: Any) -> slice:

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from mlxport.converter.graph.ir.context import Context, Handler
+from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.dtypes import cast, emit_function
+from mlxport.converter.graph.ir.handler_context import Handler
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.registry import op
 from mlxport.layers.arrays import special

@@ -10,6 +10,7 @@ import torch
 from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.dtypes import mlx_dtype
 from mlxport.converter.graph.ir.value import Scalar, Value
+from mlxport.converter.graph.ops.arguments import node_of
 from mlxport.converter.graph.ops.creation import filled
 from mlxport.converter.graph.ops.registry import OPS, op
 from mlxport.converter.graph.ops.slicing import slice_
@@ -25,7 +26,8 @@ def as_strided(
     offset = storage_offset or 0
     if any(isinstance(n, Scalar) for n in (*size, *stride, offset)):
         raise cx.refuse("as_strided by sizes that are not known at capture")
-    stored = cx.node.args[0].meta["val"]
+    source: Any = node_of(cx).args[0]
+    stored = source.meta["val"]
     if not stored.is_contiguous() or stored.storage_offset() or _is_part(stored):
         raise cx.refuse(
             "as_strided of an array that is a view of another or not contiguous: what it reads "

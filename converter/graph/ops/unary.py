@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from mlxport.converter.graph.ir.context import Context, Handler
+from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.dtypes import emit, is_inexact, to_floating
+from mlxport.converter.graph.ir.handler_context import Handler
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.registry import op
 

@@ -14,7 +14,15 @@ from typing import Any
 from mlxport.converter.graph.ir.code import call, to_ast
 from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.sizes import Size, length_of, ratio_of
-from mlxport.converter.graph.ir.value import Order, Value, identity, inherit
+from mlxport.converter.graph.ir.value import (
+    Expanded,
+    Flattened,
+    Order,
+    Reshaped,
+    Value,
+    identity,
+    inherit,
+)
 from mlxport.converter.graph.ops.axes import expand_dims, insert_axis
 from mlxport.converter.graph.ops.registry import op
 
@@ -37,15 +45,14 @@ def reshaped(cx: Context, x: Value, shape: Shape) -> Value:
         order = order_after_view(x, shape) or identity(len(shape))
     result = inherit(_stored_as(cx, x, shape, order), x, _made_of(x.shape, shape))
     if before is not x:
-        _note_flattened(cx, result, before)
+        _note_flattened(result, before)
     return result
 
 
-def _note_flattened(cx: Context, flat: Value, x: Value) -> None:
+def _note_flattened(flat: Value, x: Value) -> None:
     """Note what was flattened, where only the flattened axes had to be moved.
 
     Args:
-        cx: the lowering context.
         flat: the array flattened in PyTorch's order: ``(*B, n)`` of ``(*B, n1, n2, ...)``.
         x: the array, in another order.
     """
@@ -53,12 +60,12 @@ def _note_flattened(cx: Context, flat: Value, x: Value) -> None:
     is_static = all(isinstance(size, int) for size in x.shape[kept:])
     stays = x.shape[:kept] == flat.shape[:kept] and x.order[:kept] == identity(kept)
     if kept > 0 and is_static and stays:
-        cx.flattened[flat.variable] = flat, x
+        flat.variable.flattened = Flattened(flat, x)
 
 
 def _stored_as(cx: Context, x: Value, shape: Shape, order: Order) -> Value:
     """Emit the array in another stored shape; of views in a row, the last one only."""
-    base = _unviewed(cx, x)
+    base = _unviewed(x)
     stored = tuple(shape[axis] for axis in order)
     before = base.stored_shape
     if stored == before:
@@ -68,18 +75,15 @@ def _stored_as(cx: Context, x: Value, shape: Shape, order: Order) -> Value:
         positions = range(front, len(stored) - back)
         return expand_dims(cx, base, positions, shape, order)
     result = cx.compute(reshape_source(base, stored), shape, x.dtype, order)
-    cx.viewed[result.variable] = base
+    result.variable.producer = Reshaped(base)
     return result
 
 
-def _unviewed(cx: Context, x: Value) -> Value:
+def _unviewed(x: Value) -> Value:
     """Return the array that a value is a view of, itself if of none."""
-    while True:
-        base, _ = cx.expanded.get(x.variable, (None, ()))
-        base = base or cx.viewed.get(x.variable)
-        if base is None:
-            return x
-        x = base
+    while isinstance(x.producer, Expanded | Reshaped):
+        x = x.producer.base
+    return x
 
 
 def _made_of(source: Shape, target: Shape) -> tuple[Order, ...]:

@@ -6,33 +6,17 @@ update of the array itself, which it can do in place where nothing else needs th
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.sizes import Size, is_never_negative
-from mlxport.converter.graph.ir.value import Value, without_axes
+from mlxport.converter.graph.ir.value import Sliced, Updated, Value, without_axes
 from mlxport.converter.graph.ops.axes import expand_dims, stored_axis, with_new_axis
 from mlxport.converter.graph.ops.broadcast import order_for, rearrange
 from mlxport.converter.graph.ops.conversion import in_dtype
 from mlxport.converter.graph.ops.registry import op
+from mlxport.converter.graph.ops.slicing import index_of
 from mlxport.layers.arrays import indexing
-
-
-class Update(NamedTuple):
-    """``result`` is ``target`` with ``source`` put in.
-
-    Attributes:
-        result: the updated array.
-        target: the array as it was.
-        source: what was put in.
-        starts: logical axis -> where on it the source starts; at 0 on all others. A number or a
-            dynamic size.
-    """
-
-    result: Value
-    target: Value
-    source: Value
-    starts: dict[int, Any]
 
 
 @op(
@@ -58,7 +42,7 @@ def slice_scatter(
     if step != 1:
         return _written_in_steps(cx, x, source, dim, slice(first, last, step))
     starts = {dim: first}
-    inner = _update_of_slice(cx, source, x, dim, slice(first, last))
+    inner = _update_of_slice(source, x, dim, slice(first, last))
     if inner is not None:
         source, starts = inner.source, dict(inner.starts)
         starts[dim] = first + starts.get(dim, 0)
@@ -77,7 +61,7 @@ def select_scatter(cx: Context, x: Value, source: Value, dim: int, index: Any) -
     else:
         index %= x.shape[dim]
     starts: dict[int, Any] = {}
-    inner = _update_of_slice(cx, source, x, dim, index)
+    inner = _update_of_slice(source, x, dim, index)
     if inner is not None:
         source = inner.source
         starts = {axis + (axis >= dim): first for axis, first in inner.starts.items()}
@@ -120,7 +104,7 @@ def _updated(cx: Context, x: Value, source: Value, starts: dict[int, Any]) -> Va
         firsts=[first for _, first in placed],
         axes=[axis for axis, _ in placed],
     )
-    cx.updated[result.variable] = Update(result, x, source, starts)
+    result.variable.producer = Updated(result, x, source, starts)
     return result
 
 
@@ -132,30 +116,26 @@ def _written_in_steps(cx: Context, x: Value, source: Value, dim: int, taken: sli
     return cx.function(indexing.slice_scatter, target, put, axis=axis, order=order, **ends)
 
 
-def _update_of_slice(
-    cx: Context, source: Value, x: Value, dim: int, index: int | slice
-) -> Update | None:
+def _update_of_slice(source: Value, x: Value, dim: int, index: int | slice) -> Updated | None:
     """Return the update that gave ``source``, if what it updated is ``x[index]`` along the axis."""
-    update = cx.updated.get(source.variable)
-    if update is None or (source.order, source.shape) != (
+    update = source.producer
+    if not isinstance(update, Updated) or (source.order, source.shape) != (
         update.result.order,
         update.result.shape,
     ):
         return None
-    return update if _is_slice(cx, update.target, x, dim, index) else None
+    return update if _is_slice(update.target, x, dim, index) else None
 
 
-def _is_slice(cx: Context, part: Value, whole: Value, dim: int, index: int | slice) -> bool:
+def _is_slice(part: Value, whole: Value, dim: int, index: int | slice) -> bool:
     """Whether a value is ``whole[index]`` along a logical axis, by the slices that gave both."""
-    if part.variable not in cx.sliced:
+    if not isinstance(part.producer, Sliced):
         return False
-    everything: tuple[Any, ...] = (slice(None),) * whole.ndim
-    base, places = cx.sliced[part.variable]
-    if base.variable == whole.variable:
-        known = everything
-    else:
-        origin, known = cx.sliced.get(whole.variable, (whole, everything))
-        if origin.variable != base.variable or len(places) != len(known):
+    base, places = part.producer.base, part.producer.index
+    known: tuple[Any, ...] = (slice(None),) * whole.ndim
+    if base.variable is not whole.variable:
+        other, known = index_of(whole)
+        if other.variable is not base.variable or len(places) != len(known):
             return False
     position = [i for i, p in enumerate(known) if isinstance(p, slice)][whole.axis(dim)]
     order = whole.order if isinstance(index, slice) else without_axes(whole.order, [dim])

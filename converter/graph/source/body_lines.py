@@ -16,9 +16,9 @@ import torch
 
 from mlxport.converter.graph.ir.body import Body
 from mlxport.converter.graph.ir.code import substitute, to_source
-from mlxport.converter.graph.ir.context import Nesting, Statement
 from mlxport.converter.graph.ir.inputs import Formal
 from mlxport.converter.graph.ir.naming import Kind, Names, children_of, kind_of, variable_name
+from mlxport.converter.graph.ir.statement import Nesting, Statement
 from mlxport.converter.graph.ir.value import Use, Value, Variable, structure_of, uses_in
 from mlxport.converter.graph.source.format import statement as lay_out
 from mlxport.converter.graph.source.variables import Variables

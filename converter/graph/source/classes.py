@@ -43,7 +43,7 @@ class _Finder:
         self.lowered = lowered
         self.names = names
         self.groups: dict[Hashable, ClassGroup] = {}
-        self.taken = {*lowered.imports, "Path", "Model", "load"}
+        self.taken = {*lowered.scope.imports, "Path", "Model", "load"}
         self.used = _ancestors([*lowered.bodies, *lowered.leaves, *lowered.own_arrays()])
 
     def run(self) -> list[ClassGroup]:

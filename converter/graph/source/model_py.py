@@ -77,7 +77,7 @@ def write_model(lowered: Lowered, names: Names, stem: str = "weights") -> ModelP
     buffers = {i.path for group in groups for i in group.instances if i.frozen}
     limits = {root.name: lowered.conditions}
     classes = tuple(_class(group, names, buffers, limits.get(group.name, ())) for group in groups)
-    layers = _layer_imports(classes, lowered.imports)
+    layers = _layer_imports(classes, lowered.scope.imports)
     return ModelPy(_module_docstring(root, lowered, names), layers, classes, root.name, stem)
 
 

@@ -1,4 +1,4 @@
-"""Render parity reports as a page in Markdown."""
+"""Parity reports as a page in Markdown."""
 
 from __future__ import annotations
 

@@ -149,8 +149,8 @@ def _report(
     outputs: tuple[ParityEntry, ...],
 ) -> ParityReport:
     return ParityReport(
-        entries=entries,
-        outputs=outputs,
+        entries,
+        outputs,
         dtype=reference.dtype,
         reference_dtype=reference.reference_dtype,
         fallback=reference.fallback,

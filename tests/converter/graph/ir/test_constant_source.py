@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlxport.converter.graph.ir.code import to_source
-from mlxport.converter.graph.ir.constant_source import spelled
+from mlxport.converter.graph.ir.constant_source import short_expression
 
 CASES = {
     "zeros": (torch.zeros(2, 3), "mx.zeros((2, 3))"),
@@ -53,7 +53,7 @@ def made(source: str) -> np.ndarray:
 
 @pytest.mark.parametrize(("constant", "source"), CASES.values(), ids=CASES)
 def test_written(constant: torch.Tensor, source: str) -> None:
-    code = spelled(constant)
+    code = short_expression(constant)
     assert code is not None
     assert to_source(code) == source
     assert made(source).dtype == constant.numpy().dtype
@@ -62,7 +62,7 @@ def test_written(constant: torch.Tensor, source: str) -> None:
 
 @pytest.mark.parametrize("constant", NONE.values(), ids=NONE)
 def test_left_as_they_are_computed(constant: torch.Tensor) -> None:
-    assert spelled(constant) is None
+    assert short_expression(constant) is None
 
 
 @given(st.data())
@@ -78,7 +78,7 @@ def test_whatever_is_written_makes_the_constant(data: st.DataObject) -> None:
         x = torch.full_like(x, x.flatten()[0].item()).tril(data.draw(st.integers(-3, 3)))
     x = x.expand((*data.draw(st.lists(st.integers(1, 3), max_size=2)), *x.shape))
     x = x.permute(data.draw(st.permutations(range(x.ndim))))
-    code = spelled(x)
+    code = short_expression(x)
     if code is not None:
         ast.fix_missing_locations(code)
         array = made(to_source(code))

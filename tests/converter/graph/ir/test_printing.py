@@ -8,8 +8,8 @@ from torch import nn
 
 from mlxport.converter.graph.capture.dynamic import DynamicSizes
 from mlxport.converter.graph.ir.code import call, expression
-from mlxport.converter.graph.ir.context import Nesting, Statement
 from mlxport.converter.graph.ir.printing import code_text, numbered, order_text, statement_text
+from mlxport.converter.graph.ir.statement import Nesting, Statement
 from mlxport.converter.graph.ir.value import Order, Value, channels_last, identity
 
 ORDERS: dict[str, tuple[Order, str]] = {

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from mlxport.converter.graph.ir.code import substitute, to_source
 from mlxport.converter.graph.ir.context import Context
-from mlxport.converter.graph.ir.value import Order, Provenance, ProvenanceKind, Value, Variable
+from mlxport.converter.graph.ir.provenance import Provenance, ProvenanceKind
+from mlxport.converter.graph.ir.value import Order, Value, Variable
 from mlxport.converter.graph.ops.broadcast import align, choose_order, common_order, rearrange
 
 FLOAT = torch.float32
@@ -103,4 +104,4 @@ def test_what_is_aligned_twice_is_transposed_once() -> None:
     align(cx, big, small)
     align(cx, big, small)
     assert len(cx.statements) == 1
-    assert cx.demands[PARAMETER] == [(0, 2, 3, 1)]
+    assert cx.model.demands[PARAMETER] == [(0, 2, 3, 1)]

@@ -79,7 +79,7 @@ def test_emitted_call(lower_op):
     module = torch.nn.GRU(5, 4, batch_first=True)
     lowered = lower_op(run(torch.gru, module), *given(module, 1))
     assert lowered.source == "gru(a, b, [c, d, e, f], batch_first=True)"
-    assert lowered.cx.imports == {"gru": "recurrent.functions"}
+    assert lowered.cx.model.imports == {"gru": "recurrent.functions"}
 
 
 def test_dropout_in_training_is_refused(lower_op):

@@ -62,7 +62,7 @@ def test_a_cost_volume(assert_op_parity: Fn, lower_op: Fn) -> None:
     lowered = lower_op(volume, left, right, orders=[LAST, LAST])
     updates = [line for line in lowered.body if "slice_update" in line]
     assert updates[-1].endswith("mx.array([2, 2, 2]), axes=[1, 3, 4])")
-    assert lowered.cx.imports == {}
+    assert lowered.cx.model.imports == {}
 
 
 def through(change: Callable[[torch.Tensor, torch.Tensor], Any]) -> Fn:

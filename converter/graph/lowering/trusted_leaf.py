@@ -1,4 +1,4 @@
-"""The call of a module whose class the user registered: it stands for whatever the graph holds.
+"""The call of a layer by a rule that the user registered: it stands for the whole module.
 
 Nothing inside says what is an argument and what a result, as an op does for torch.nn's layers: the
 module's own call says it for the arguments, the rule for the results.
@@ -21,7 +21,7 @@ from mlxport.converter.graph.lowering.layer_axes import arrange_for, order_after
 from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal
 
 
-def vouched_call(
+def trusted_call(
     spec: LayerSpec,
     cx: Context,
     module: torch.nn.Module,
