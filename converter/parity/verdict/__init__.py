@@ -1,1 +1,1 @@
-"""What is compared, by which measure, and the verdict."""
+"""Compare MLX's values with PyTorch's and reach a verdict."""

@@ -1,4 +1,4 @@
-"""The floating-point formats values are judged in: how much one rounding may lose."""
+"""Precision of floating-point formats: how much one rounding may lose."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What PyTorch computed, as data: the reference MLX is judged against, whoever recorded it.
+"""The reference MLX is judged by: what PyTorch computed, as plain data.
 
-Needs neither torch nor mlx. Values are flat, in PyTorch's axis order.
+Values are flat, in PyTorch's axis order. Needs neither torch nor mlx.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ import numpy as np
 import numpy.typing as npt
 
 from mlxport.converter.plan.structure import Signature
-from mlxport.converter.plan.tensor import Tensor
+from mlxport.converter.plan.tensor import Tensor, TensorSpec
 
 NumpyArray = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
 class ReferenceValue:
-    """One tensor PyTorch computed, whole or sampled.
+    """One tensor that PyTorch computed, whole or sampled.
 
     Attributes:
         shape: its shape.
         dtype: name of its dtype in the model's own run (``"bfloat16"``).
-        reference: flat values from the float64 run (integers and booleans as they are).
-        own: flat values from the model's own run, widened to float64; read from a file, to float32
-            at least.
-        indices: flat indices of the samples, ascending; None where all values are kept.
+        reference: flat values from the run in float64 (integers and booleans as they are).
+        native: flat values from the run in the model's own dtype, widened to float64; read from a
+            file, to float32 at least.
+        indices: flat indices of the samples, ascending; None where all values are there.
         reference_dtype: dtype the reference was computed in; where float64 was impossible it is
-            the tensor's own, and ``reference`` is ``native``.
+            ``dtype``, and ``reference`` is ``native``.
     """
 
     shape: tuple[int, ...]
@@ -40,6 +40,13 @@ class ReferenceValue:
     native: NumpyArray
     indices: NumpyArray | None = None
     reference_dtype: str = "float64"
+
+    def __repr__(self) -> str:
+        sampled = "" if self.indices is None else f", {self.indices.size:,} values"
+        return f"<ReferenceValue {self}{sampled}>"
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {self.shape}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +68,9 @@ class Draw:
     dtype: str
     values: NumpyArray
 
+    def __repr__(self) -> str:
+        return f"<Draw {self.kind} {self.dtype} {self.shape}>"
+
 
 @dataclass(frozen=True, eq=False)
 class Call:
@@ -70,12 +80,12 @@ class Call:
         path: the module's qualified name; of several, the one first asked for.
         number: how many calls of that module came before.
         outputs: tensors of its result, flattened, as they arose in the model.
-        inputs: tensors of its arguments, flattened, in the model's own dtype; None if not kept.
-        alone: ``outputs`` again, but with a reference that is this one module in float64 on just
-            these ``inputs``, so the noise is that of the module alone; empty if inputs are not
-            kept.
-        draws: which of the model's random draws were made inside it, from the first to before
-            the second.
+        inputs: tensors of its arguments, flattened, in the model's own dtype; None if not recorded.
+        alone: ``outputs`` again, with the reference computed by this module alone in float64 from
+            just these ``inputs``, so that the noise is the module's alone; empty if inputs are not
+            recorded.
+        draws: which of the model's random draws happened inside it, from the first to before the
+            second.
     """
 
     path: str
@@ -85,27 +95,32 @@ class Call:
     alone: tuple[ReferenceValue, ...] = ()
     draws: tuple[int, int] = (0, 0)
 
+    def __repr__(self) -> str:
+        return f"<Call {self.number} of {self.path}: {', '.join(map(str, self.outputs))}>"
+
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """One run of a PyTorch model, in its own dtype and in float64.
+    """What a torch model computed from some inputs, in its own dtype and in float64.
 
     Attributes:
-        inputs: the model's tensor arguments, flattened, as given.
+        inputs: the model's tensor arguments, flattened.
         outputs: tensors of its result, flattened, whole.
-        calls: calls of the modules asked for, in the order in which they returned.
-        aliases: qualified name asked for -> the name under which the same module's calls stand.
+        calls: calls of the recorded modules, in the order in which they returned.
+        aliases: qualified name of a recorded module -> the name its ``calls`` have, as one module
+            may have several names.
         dtype: the model's own dtype.
         reference_dtype: ``"float64"``, or ``dtype`` where the model cannot run in float64 (single
             values may still have been computed in it; each says so itself).
         fallback: why it cannot; empty where it can.
         seed: of the random numbers drawn during the run, and of the sampling.
-        sample: how many values are kept of one call of a submodule; the model's outputs are whole.
+        sample: how many values are recorded of one call of a submodule at most; the model's outputs
+            are whole.
         versions: package name -> version.
         draws: the random draws of the run, in the order of execution; the same in both dtypes.
         signature: how its arguments and its result are nested; None if not known.
         sizes: name of each dynamic size -> what it was; empty where all are static.
-        case: what was put in, where it was not the example (``"impulse inputs"``).
+        case: which inputs these are, where not the example (``"impulse inputs"``).
     """
 
     inputs: tuple[Tensor, ...]
@@ -123,18 +138,35 @@ class Reference:
     sizes: Mapping[str, int] = field(default_factory=dict)
     case: str = ""
 
+    def __repr__(self) -> str:
+        return f"<Reference {self.dtype}, {len(self.calls)} calls, {len(self.outputs)} outputs>"
+
+    def __str__(self) -> str:
+        modules = len({call.path for call in self.calls})
+        inputs = ", ".join(map(str, map(TensorSpec.of, self.inputs)))
+        outputs = ", ".join(map(str, self.outputs))
+        lines = [
+            f"reference of a {self.dtype} model in {self.reference_dtype}"
+            + (f" ({self.fallback})" if self.fallback else ""),
+            f"inputs: {inputs}" + (f" ({self.case})" if self.case else ""),
+            f"outputs: {outputs}",
+            f"{len(self.calls)} calls of {modules} modules, {len(self.draws)} random draws, "
+            f"seed {self.seed}",
+        ]
+        return "\n".join(lines)
+
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """What PyTorch's autograd gives for one number made of the model's outputs.
+    """What PyTorch's autograd gives for one scalar computed from the model's outputs.
 
-    That number is the sum of each real floating output times a fixed random tensor of its shape.
+    That scalar is the sum of each real floating output times a fixed random tensor of its shape.
     All values are whole.
 
     Attributes:
-        factors: those random tensors, in the outputs' dtypes; None for an output that has none.
-        inputs: gradients of the model's tensor arguments, flattened; None for what is no real
-            floating number.
+        factors: those random tensors, in the outputs' dtypes; None for an output without one.
+        inputs: gradients of the model's tensor arguments, flattened; None for those that are not
+            real floating numbers.
         parameters: gradients of the parameters, under each of their names.
         obstacle: why PyTorch gives no gradients; empty where it does.
     """
@@ -143,6 +175,10 @@ class Gradients:
     inputs: tuple[ReferenceValue | None, ...] = ()
     parameters: Mapping[str, ReferenceValue] = field(default_factory=dict)
     obstacle: str = ""
+
+    def __repr__(self) -> str:
+        found = f" of {len(self.inputs)} inputs, {len(self.parameters)} parameters"
+        return f"<Gradients{f': {self.obstacle}' if self.obstacle else found}>"
 
 
 @lru_cache(maxsize=64)  # a model has many tensors of few sizes, in two runs
