@@ -1,4 +1,4 @@
-"""Hold the gradients of an MLX model to those of the torch model it was made from."""
+"""Verify the gradients of an MLX model against those of the torch model it was converted from."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from mlxport.converter.parity.verdict.reference_data import Gradients, Reference
 from mlxport.converter.plan.record import Conversion
 from mlxport.converter.plan.weight_plan import WeightPlan
 
-# of how far PyTorch's gradients move in perturbed runs: a jump is there or it is not
+# Times how far PyTorch's gradients move in perturbed runs. Less than the usual multiple, as a jump
+# is either there or not.
 MOVE_MULTIPLE = 4.0
 
 
 @dataclass(frozen=True, eq=False)
 class TorchModel:
-    """The torch model, what it is called with, and what was recorded of that call."""
+    """The torch model, the arguments it is called with, and the reference of that call."""
 
     module: torch.nn.Module
     args: Sequence[Any]
@@ -43,8 +44,8 @@ def verify_gradients(
     """Judge the gradients of a model's inputs and parameters; see `judge_gradients`.
 
     What fails is judged once more, by how far PyTorch's gradients move where inputs and parameters
-    are a few roundings off: with millions of activations some lie so near to the kink of a ReLU
-    that rounding decides, and one of them is seen in every gradient before it.
+    are moved by a few roundings: of millions of activations some are so near to the kink of a ReLU
+    that rounding decides, and one of them shows in every gradient before it.
 
     Args:
         model: the MLX model, in eval mode.
@@ -80,5 +81,5 @@ def verify_gradients(
 
 
 def _better(first: ParityEntry, second: ParityEntry) -> ParityEntry:
-    """Return the second verdict where it passes, the first, whose noise is the plain one, else."""
+    """Return the second verdict where it passes; else the first, whose noise is the usual one."""
     return first if second.failing else replace(first, verdicts=second.verdicts)

@@ -1,4 +1,4 @@
-"""A chart of parity reports: error against noise of every layer, in the order computed."""
+"""Draw a chart of parity reports: error and noise of every layer, in the order computed."""
 
 from __future__ import annotations
 
@@ -142,16 +142,16 @@ def legend(names: Sequence[str]) -> str:
     """
     items = []
     for number, name in enumerate(names):
-        told = f"error of MLX, {name}" if len(names) > 1 else "error of MLX"
+        meaning = f"error of MLX, {name}" if len(names) > 1 else "error of MLX"
         dot = f'<circle cx="15" cy="7" r="5" fill="var(--series-{number % _SERIES})"/>'
-        items.append((dot, told))
+        items.append((dot, meaning))
     items += [
         ('<polygon points="15,0 22,7 15,14 8,7" fill="var(--bad)"/>', "fails"),
         ('<line x1="0" x2="30" y1="7" y2="7" class="noise"/>', "PyTorch's own noise"),
         ('<line x1="0" x2="30" y1="7" y2="7" class="limit"/>', "the most that passes"),
     ]
     marks = "".join(
-        f'<li><svg viewBox="0 0 30 14" aria-hidden="true">{mark}</svg>{escape(told)}</li>'
-        for mark, told in items
+        f'<li><svg viewBox="0 0 30 14" aria-hidden="true">{mark}</svg>{escape(meaning)}</li>'
+        for mark, meaning in items
     )
     return f'<ul class="legend">{marks}</ul>'

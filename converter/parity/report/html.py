@@ -1,4 +1,4 @@
-"""Parity reports as one self-contained page in HTML, for people."""
+"""Render parity reports as one self-contained page in HTML."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from mlxport.converter.parity.report.report import ParityReport
 
 
-# of the environment, what stands beside the verdict
+# of the environment, what is shown beside the verdict
 _WHERE = ("backend", "device", "mlx", "reference torch", "MLX_ENABLE_TF32")
 
 
 def html(reports: Mapping[str, ParityReport]) -> str:
     """Return a page with verdicts, chart, tables, problems, pictures and environment.
 
-    It loads nothing from elsewhere: style and pictures are in it, and a script that sorts the
-    tables, without which all is there to read. Where a report holds several runs, what is shown is
-    the first that failed, or the example's.
+    It loads nothing from elsewhere: style, pictures and a script that sorts the tables are in it.
+    Without the script the page is complete, only not sortable. Of a report with several runs the
+    first that failed is shown, or the example's.
 
     Args:
         reports: by what to call them; one, or several of the same model side by side.

@@ -1,4 +1,4 @@
-"""Parity reports as a page in Markdown."""
+"""Render parity reports as a page in Markdown."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How the page of a parity report looks, and the script that sorts its tables.
+"""Style sheet of a parity report's page, and the script that sorts its tables.
 
-Colours are told apart by colour-blind eyes (blue and orange, after Okabe and Ito), and nothing is
-said by colour alone. Without the script everything is there, failing first.
+Colours can be distinguished by colour-blind eyes (blue and orange, after Okabe and Ito), and no
+information is in colour alone. Without the script the page is complete, failing rows first.
 """
 
 STYLE = """

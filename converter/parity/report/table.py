@@ -1,4 +1,4 @@
-"""Parity reports as rows of text: what the pages in Markdown and HTML have in common."""
+"""Lay parity reports out as tables of text, for the pages in Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def _worst(entry: ParityEntry) -> Verdict | None:
 
 
 def _cell(entry: ParityEntry, modes: Sequence[str]) -> Cell:
-    """Say how an entry fared in some modes, the worst of them speaking for all."""
+    """Return the cell of an entry for some modes: the worst of their verdicts."""
     verdicts = {mode: entry.verdicts[mode] for mode in modes if mode in entry.verdicts}
     if not verdicts:
         reasons = [entry.skipped[mode] for mode in modes if mode in entry.skipped]

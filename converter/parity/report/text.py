@@ -1,4 +1,4 @@
-"""Parity entries as a table for a terminal."""
+"""Render a parity report as text for a terminal: verdict, tables, problems."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def render(
 
 
 def label(entry: ParityEntry) -> str:
-    """Return how to speak of an entry: ``up2.conv``, ``act call 1``, ``output.logits``."""
+    """Return an entry's name in a report: ``up2.conv``, ``act call 1``, ``output.logits``."""
     if entry.name not in ("", "output"):
         return entry.name if entry.name.isprintable() else repr(entry.name)
     name = entry.path or ("the model" if not entry.output else "the model's")
@@ -64,7 +64,7 @@ def label(entry: ParityEntry) -> str:
 
 
 def _table(rows: Sequence[ParityEntry]) -> Table:
-    # a mode in which nothing at all was judged has no column; the reason stands below the table
+    # a mode in which nothing was judged has no column; the reason is printed below the table
     modes = [mode for mode in JUDGED_MODES if any(mode in row.verdicts for row in rows)]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("layer", overflow="fold", ratio=1)
@@ -100,7 +100,7 @@ def _cell(row: ParityEntry, mode: str) -> Text:
 
 
 def _problems(rows: Sequence[ParityEntry]) -> list[str]:
-    """Say what is wrong; where one fault runs through all that follows, its beginning will do."""
+    """List the problems; only the first few, as one fault shows in all layers after it."""
     found = [
         f"{label(row)}, {_TITLES[mode]}: {problem}"
         for row in rows

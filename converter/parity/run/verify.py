@@ -149,8 +149,8 @@ def _report(
     outputs: tuple[ParityEntry, ...],
 ) -> ParityReport:
     return ParityReport(
-        entries,
-        outputs,
+        entries=entries,
+        outputs=outputs,
         dtype=reference.dtype,
         reference_dtype=reference.reference_dtype,
         fallback=reference.fallback,
