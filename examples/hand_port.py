@@ -29,7 +29,7 @@ class Port(nn.Module):
     def __init__(self, pytorch_compatible: bool) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 16, 3, padding=1)
-        # MLX's own way to group channels is another one, and no name or shape tells
+        # by default MLX groups channels differently, which no name or shape shows
         self.group_norm = nn.GroupNorm(4, 16, pytorch_compatible=pytorch_compatible)
         self.head = nn.Linear(16, 10)
 

@@ -31,7 +31,7 @@ class Panel:
         title: what stands above it.
         volume: ``(D, H, W)``.
         colours: from low to high, as ``#rrggbb``.
-        limits: values of the first and the last colour; what lies outside takes these.
+        limits: values of the first and the last colour; values outside are clipped.
     """
 
     title: str

@@ -1,6 +1,7 @@
-"""MLX layers that MLX lacks or computes differently from PyTorch.
+"""Layers for MLX that match PyTorch's where ``mlx.nn`` has none or one that computes differently.
 
-Spatial layers and functions take channels last, ``(N, *S, C)``. The functions live in the modules.
+The classes here have the names of ``torch.nn`` or ``mlx.nn``. The functions they call are in the
+folders, one per family. Spatial layers and functions take channels last, ``(N, *S, C)``.
 """
 
 from mlxport.layers.activation.dropout import (

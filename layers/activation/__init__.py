@@ -1,1 +1,1 @@
-"""Activations and dropout."""
+"""Activation functions and dropout, as functions and as layers."""

@@ -1,6 +1,6 @@
-"""Dropout layers with PyTorch's range of arguments. In evaluation they give back their input.
+"""Dropout layers for every ``p`` from 0 to 1, as PyTorch's; in evaluation they return their input.
 
-``mlx.nn`` has no one-dimensional and no alpha dropout, and its others take no ``p`` of 1.
+``mlx.nn`` has no ``Dropout1d`` and no alpha dropout, and its dropout layers refuse ``p=1``.
 """
 
 import math
@@ -8,17 +8,18 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 
-# Where SELU saturates: what alpha dropout puts in place of an element, before rescaling.
+# SELU's limit at minus infinity: the value of dropped elements, before rescaling.
 _SATURATION = -1.7580993408473766
 
 
 def alpha_dropout(x: mx.array, p: float, mask_shape: tuple[int, ...]) -> mx.array:
-    """Drop elements to SELU's saturation, keeping mean and variance; as ``aten::alpha_dropout``.
+    """Set elements to SELU's limit, preserving mean and variance; as ``aten::alpha_dropout``.
 
     Args:
         x: of any shape, floating.
         p: probability to drop an element, from 0 to 1; at 1 all of ``x`` becomes 0.
-        mask_shape: broadcastable to the shape of ``x``: what is dropped together has size 1.
+        mask_shape: broadcastable to the shape of ``x``: axes that are dropped as a whole have size
+            1.
     """
     if p == 1:
         return x * 0
@@ -39,7 +40,7 @@ class _Dropout(nn.Module):
         return f"p={self.p}"
 
     def _mask_shape(self, x: mx.array) -> tuple[int, ...]:
-        """Return the shape of a mask for ``x``: what is dropped together has size 1."""
+        """Return the shape of the mask: axes that are dropped as a whole have size 1."""
         return x.shape
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -53,7 +54,11 @@ class _Dropout(nn.Module):
 
 
 class Dropout(_Dropout):
-    """Zeroes single elements of an array of any shape; matches ``torch.nn.Dropout``."""
+    """Zeroes single elements of an array of any shape; matches ``torch.nn.Dropout``.
+
+    Raises:
+        ValueError: ``p`` is not from 0 to 1; so do all layers here.
+    """
 
 
 class Dropout1d(_Dropout):
@@ -92,7 +97,10 @@ class AlphaDropout(_Dropout):
 
 
 class FeatureAlphaDropout(_Dropout):
-    """:func:`alpha_dropout` of whole channels of ``(N, *S, C)``; as in PyTorch."""
+    """:func:`alpha_dropout` of whole channels of ``(N, *S, C)``.
+
+    Matches ``torch.nn.FeatureAlphaDropout``.
+    """
 
     def __call__(self, x: mx.array) -> mx.array:
         """Drop at random in training; otherwise return ``x``."""

@@ -1,7 +1,8 @@
-"""Activation layers that ``mlx.nn`` lacks or computes otherwise than PyTorch.
+"""Activation layers that ``mlx.nn`` lacks or computes differently from PyTorch.
 
-Names and arguments are those of ``mlx.nn`` where it has the layer. What differs, and why, stands in
-:mod:`mlxport.layers.activation.functions`.
+Names and arguments are those of ``mlx.nn`` where it has the layer.
+:mod:`mlxport.layers.activation.functions` says what differs. Input has any shape; the output has
+the shape and dtype of the input.
 """
 
 import mlx.core as mx
@@ -26,7 +27,7 @@ from mlxport.layers.activation.functions import (
 
 
 class ELU(nn.Module):
-    """:func:`elu` with its gradient finite everywhere; matches ``torch.nn.ELU``."""
+    """:func:`elu`, whose gradient is finite everywhere; matches ``torch.nn.ELU``."""
 
     def __init__(self, alpha: float = 1.0) -> None:
         super().__init__()
@@ -140,7 +141,7 @@ class Threshold(nn.Module):
 
 
 class HardShrink(nn.Module):
-    """:func:`hard_shrink`, NaN kept; matches ``torch.nn.Hardshrink``."""
+    """:func:`hard_shrink`; matches ``torch.nn.Hardshrink``."""
 
     def __init__(self, lambd: float = 0.5) -> None:
         super().__init__()
@@ -155,7 +156,7 @@ class HardShrink(nn.Module):
 
 
 class Softshrink(nn.Module):
-    """:func:`softshrink`, NaN kept; matches ``torch.nn.Softshrink``."""
+    """:func:`softshrink`; matches ``torch.nn.Softshrink``."""
 
     def __init__(self, lambd: float = 0.5) -> None:
         super().__init__()
@@ -186,7 +187,10 @@ class HardTanh(nn.Module):
 
 
 class PReLU(nn.PReLU):
-    """``mlx.nn.PReLU`` that leaves a scalar a scalar; matches ``torch.nn.PReLU``."""
+    """``mlx.nn.PReLU`` that returns a scalar for a scalar; matches ``torch.nn.PReLU``.
+
+    Input is ``(N, *S, C)`` with one slope per channel, or any shape with one slope.
+    """
 
     def __call__(self, x: mx.array) -> mx.array:
         """Map every element."""

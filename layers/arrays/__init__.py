@@ -1,1 +1,1 @@
-"""Operations on arrays that MLX lacks or computes differently from PyTorch."""
+"""Array operations of PyTorch that MLX lacks or computes differently: functions only."""

@@ -1,4 +1,4 @@
-"""Division and remainders as PyTorch defines them, where MLX has none or another one."""
+"""Arithmetic that MLX lacks or defines differently from PyTorch: division, gcd, signs and more."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ def fmod(x: mx.array, y: mx.array | int | float) -> mx.array:
     """
     x = x.astype(mx.result_type(x, y)) if isinstance(y, mx.array) else x
     if mx.issubdtype(x.dtype, mx.integer) and not isinstance(y, float):
-        rest = mx.remainder(x, y)  # the size of the least integer is none of its dtype's
+        rest = mx.remainder(x, y)  # not of magnitudes: that of the smallest integer overflows
         return mx.where((rest != 0) & ((rest < 0) != (x < 0)), rest - y, rest)
-    size: Any = abs(y)
-    rest = mx.remainder(abs(x * 1.0), size)
+    magnitude: Any = abs(y)
+    rest = mx.remainder(abs(x * 1.0), magnitude)
     return mx.where(x < 0, -rest, rest)
 
 
 def floor_divide(x: mx.array, y: mx.array | int | float) -> mx.array:
     """Return the quotient rounded down, as ``torch.floor_divide`` of floating values.
 
-    Not ``floor(x / y)``, which is 10 for 1 / 0.1 because the quotient itself is rounded: the exact
-    remainder is taken off first, as in Python's ``//``.
+    It is not ``floor(x / y)``, which is 10 for 1 / 0.1, since the quotient is rounded. As in
+    Python's ``//``, the exact remainder is subtracted first.
 
     Args:
         x: dividend of any shape.
         y: divisor, broadcast against ``x``.
     """
     rest = fmod(x, y)
-    near = (x - rest) / y
-    near = mx.where((rest != 0) & ((rest < 0) != (y < 0)), near - 1, near)
-    whole = mx.floor(near)
-    whole = mx.where(near - whole > 0.5, whole + 1, whole)
+    quotient = (x - rest) / y
+    quotient = mx.where((rest != 0) & ((rest < 0) != (y < 0)), quotient - 1, quotient)
+    whole = mx.floor(quotient)
+    whole = mx.where(quotient - whole > 0.5, whole + 1, whole)
     return mx.where(y == 0, x / y, whole)
 
 
@@ -60,7 +60,7 @@ def greatest_common_divisor(x: mx.array, y: mx.array) -> mx.array:
         y: broadcast against ``x``, of the same dtype.
     """
     a, b = mx.broadcast_arrays(mx.abs(x), mx.abs(y))
-    # Two neighbouring Fibonacci numbers need the most steps: 92 of them fit 63 bits.
+    # Two consecutive Fibonacci numbers need the most steps: 92 of them fit 63 bits.
     for _ in range(3 * x.dtype.size * 8 // 2):
         rest = mx.where(b == 0, a, mx.remainder(a, mx.where(b == 0, 1, b)))
         a, b = mx.where(b == 0, a, b), mx.where(b == 0, b, rest)
@@ -74,17 +74,17 @@ def least_common_multiple(x: mx.array, y: mx.array) -> mx.array:
 
 
 def fmax(x: mx.array, y: mx.array) -> mx.array:
-    """Return the larger of two, of a number and NaN the number, as ``torch.fmax``."""
+    """Return the larger of two values, ignoring a NaN beside a number, as ``torch.fmax``."""
     return mx.where(mx.isnan(x), y, mx.where(mx.isnan(y), x, mx.maximum(x, y)))
 
 
 def fmin(x: mx.array, y: mx.array) -> mx.array:
-    """Return the smaller of two, of a number and NaN the number, as ``torch.fmin``."""
+    """Return the smaller of two values, ignoring a NaN beside a number, as ``torch.fmin``."""
     return mx.where(mx.isnan(x), y, mx.where(mx.isnan(y), x, mx.minimum(x, y)))
 
 
 def signbit(x: mx.array) -> mx.array:
-    """Return whether the sign is negative, that of -0 and NaN too, as ``torch.signbit``.
+    """Return whether the sign bit is set, also of -0 and NaN, as ``torch.signbit``.
 
     Args:
         x: any shape, not complex.
@@ -105,7 +105,7 @@ def copysign(x: mx.array, y: mx.array | float) -> mx.array:
 
 
 def nextafter(x: mx.array, y: mx.array) -> mx.array:
-    """Return the float32 number next to ``x`` on the way to ``y``, as ``torch.nextafter``.
+    """Return the next float32 number after ``x`` towards ``y``, as ``torch.nextafter``.
 
     Args:
         x: any shape, float32.

@@ -1,4 +1,4 @@
-"""Distances between points."""
+"""Distances between vectors: ``cdist``, ``pdist``, ``pairwise_distance``, ``cosine_similarity``."""
 
 import math
 
@@ -10,21 +10,21 @@ from mlxport.layers.norm.statistics import upcast
 
 
 def cdist(x: mx.array, y: mx.array, p: float = 2.0) -> mx.array:
-    """Distances between every two rows; matches ``torch.cdist``.
+    """Return the distances between all pairs of rows; matches ``torch.cdist``.
 
-    Differences are taken element by element. PyTorch's own default takes them through a matrix
-    product where there are more than 25 rows, which loses the distances of near points.
+    Differences are computed element by element. PyTorch's default uses a matrix product for more
+    than 25 rows, which loses the distances of close points.
 
     Args:
         x: ``(*B, P, M)``, floating.
         y: ``(*B, R, M)``; the leading axes broadcast.
-        p: The norm: 0 counts what differs, infinity takes the largest difference.
+        p: The norm: 0 counts the elements that differ, infinity is the largest difference.
 
     Returns:
         ``(*B, P, R)``; zeros where ``M`` is 0.
 
     Raises:
-        ValueError: ``p`` is negative, or the rows are not of one length.
+        ValueError: ``p`` is negative, or rows differ in length.
     """
     if p < 0 or x.ndim < 2 or y.ndim < 2 or x.shape[-1] != y.shape[-1]:
         raise ValueError(
@@ -46,14 +46,14 @@ def cdist(x: mx.array, y: mx.array, p: float = 2.0) -> mx.array:
 
 
 def pdist(x: mx.array, p: float = 2.0) -> mx.array:
-    """Distances between every two rows, each pair once; matches ``torch.nn.functional.pdist``.
+    """Return the distances between all pairs of rows of ``x``; as ``torch.nn.functional.pdist``.
 
     Args:
         x: ``(P, M)``, floating.
         p: the norm, as of :func:`cdist`.
 
     Returns:
-        ``(P·(P - 1)/2,)``: first with the first row, then with the second, and so on.
+        ``(P·(P - 1)/2,)``: those of row 0 with the rows after it, then those of row 1, and so on.
     """
     count = x.shape[0]
     if count < 2:
@@ -66,14 +66,14 @@ def pdist(x: mx.array, p: float = 2.0) -> mx.array:
 def pairwise_distance(
     x1: mx.array, x2: mx.array, p: float = 2.0, eps: float = 1e-6, keepdims: bool = False
 ) -> mx.array:
-    """Distances between rows at the same place; matches ``aten::pairwise_distance``.
+    """Return the distances between corresponding rows; matches ``aten::pairwise_distance``.
 
     Args:
         x1: ``(*B, D)``, floating.
         x2: broadcasts with it.
-        p: the norm, infinities included; 0 counts what differs.
+        p: the norm, infinities included; 0 counts the elements that differ.
         eps: added to every difference.
-        keepdims: whether the last axis stays, with size 1.
+        keepdims: whether the last axis is kept with size 1.
 
     Returns:
         ``(*B,)`` or ``(*B, 1)``. Its gradient is 0 where the distance is.
@@ -85,13 +85,13 @@ def pairwise_distance(
 
 
 def cosine_similarity(x1: mx.array, x2: mx.array, axis: int = 1, eps: float = 1e-8) -> mx.array:
-    """Cosine of the angle between vectors along an axis; matches ``aten::cosine_similarity``.
+    """Return the cosine of the angle between vectors along an axis: ``aten::cosine_similarity``.
 
     Args:
         x1: any shape with the axis, floating.
         x2: broadcasts with it.
         axis: of the shape they broadcast to.
-        eps: what a smaller length is raised to; its gradient is as if it were not.
+        eps: the smallest length; the gradient ignores this bound.
 
     Returns:
         The shape they broadcast to, without the axis.
@@ -107,7 +107,7 @@ def cosine_similarity(x1: mx.array, x2: mx.array, axis: int = 1, eps: float = 1e
 
 
 def _norm(x: mx.array, order: float, axis: int) -> mx.array:
-    """:func:`norm` along an axis that stays, with gradient 0 where it is 0, as PyTorch has it."""
+    """Return :func:`norm` along an axis, which is kept, with gradient 0 where it is 0."""
     if order == 0 or math.isinf(order):
         return norm(x, order, axis, keepdims=True)
     zero = mx.all(x == 0, axis=axis, keepdims=True)
@@ -126,7 +126,7 @@ class PairwiseDistance(nn.Module):
         return f"p={self.p}, eps={self.eps}, keepdims={self.keepdims}"
 
     def __call__(self, x1: mx.array, x2: mx.array) -> mx.array:
-        """Distances of the rows of two arrays."""
+        """Return the distances of the rows of two arrays."""
         return pairwise_distance(x1, x2, self.p, self.eps, self.keepdims)
 
 
@@ -141,5 +141,5 @@ class CosineSimilarity(nn.Module):
         return f"axis={self.axis}, eps={self.eps}"
 
     def __call__(self, x1: mx.array, x2: mx.array) -> mx.array:
-        """Cosines of the vectors of two arrays."""
+        """Return the cosines of the vectors of two arrays."""
         return cosine_similarity(x1, x2, self.axis, self.eps)

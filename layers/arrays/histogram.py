@@ -1,4 +1,4 @@
-"""Histograms, which MLX lacks."""
+"""Histogram with bins of equal width, which MLX lacks."""
 
 from __future__ import annotations
 
@@ -6,25 +6,28 @@ import mlx.core as mx
 
 
 def histogram(x: mx.array, bins: int, low: float = 0, high: float = 0) -> mx.array:
-    """Return how many values fall in each of ``bins`` bins of equal width; matches ``torch.histc``.
+    """Return the number of values in each of ``bins`` bins of equal width; as ``torch.histc``.
 
     The last bin includes its upper end. Values outside the range and NaN are not counted.
 
     Args:
         x: any shape, floating.
         bins: number of bins.
-        low: lower end of the range; where both ends are equal, the least value of ``x``.
-        high: upper end of the range; where both ends are equal, the largest value of ``x``.
+        low: lower end of the range; if both ends are equal, the smallest value of ``x``.
+        high: upper end of the range; if both ends are equal, the largest value of ``x``.
 
     Returns:
         The counts, ``(bins,)`` in the dtype of ``x``.
     """
-    least, largest = mx.array(low, dtype=x.dtype), mx.array(high, dtype=x.dtype)
+    smallest, largest = mx.array(low, dtype=x.dtype), mx.array(high, dtype=x.dtype)
     if low == high:
-        least, largest = mx.min(x), mx.max(x)
-        flat = least == largest
-        least, largest = mx.where(flat, least - 1, least), mx.where(flat, largest + 1, largest)
-    inside = (x >= least) & (x <= largest)
-    place = mx.floor((mx.where(inside, x, least) - least) / (largest - least) * bins)
-    place = mx.minimum(place, bins - 1).astype(mx.int32)
-    return mx.zeros(bins, dtype=x.dtype).at[place].add(inside.astype(x.dtype))
+        smallest, largest = mx.min(x), mx.max(x)
+        flat = smallest == largest
+        smallest, largest = (
+            mx.where(flat, smallest - 1, smallest),
+            mx.where(flat, largest + 1, largest),
+        )
+    inside = (x >= smallest) & (x <= largest)
+    index = mx.floor((mx.where(inside, x, smallest) - smallest) / (largest - smallest) * bins)
+    index = mx.minimum(index, bins - 1).astype(mx.int32)
+    return mx.zeros(bins, dtype=x.dtype).at[index].add(inside.astype(x.dtype))

@@ -1,4 +1,4 @@
-"""Arrays with some elements replaced, where MLX has no expression that gives one."""
+"""Copies of arrays with some elements replaced: slices, indices, scatter and diagonals."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def slice_scatter(
         source: the shape of the slice.
         axis: the axis.
         start: first index, not negative.
-        stop: index behind the last.
-        step: distance of indices, positive.
+        stop: the index after the last.
+        step: the distance of indices, positive.
     """
     result = mx.array(x)
     result[(slice(None),) * (axis % x.ndim) + (slice(start, stop, step),)] = source
@@ -43,9 +43,9 @@ def scatter(x: mx.array, indices: mx.array, source: mx.array | float, axis: int)
 
     Args:
         x: any shape.
-        indices: integers, of as many axes as ``x`` and nowhere longer, except along ``axis``.
+        indices: integers, with the number of axes of ``x``, and no longer except along ``axis``.
         source: a number, or an array at least as long as ``indices`` along every axis.
-        axis: the axis that the indices run along.
+        axis: the axis that is indexed.
     """
     part, source = _overlap(x, indices, source, axis)
     written = mx.put_along_axis(part, indices, mx.array(source, dtype=x.dtype), axis)
@@ -57,15 +57,15 @@ def scatter(x: mx.array, indices: mx.array, source: mx.array | float, axis: int)
 def scatter_add(x: mx.array, indices: mx.array, source: mx.array, axis: int) -> mx.array:
     """Return ``x`` with elements added along an axis, as ``torch.scatter_add``.
 
-    Shapes are those of ``scatter``; what is added to one place several times adds up.
+    Shapes are those of :func:`scatter`; values with the same index are summed.
     """
     added = _overlap(x, indices, source, axis)[1]
-    places = [
+    index_arrays = [
         mx.arange(size).reshape([-1 if i == a else 1 for i in range(x.ndim)])
         for a, size in enumerate(indices.shape)
     ]
-    places[axis] = indices
-    return x.at[tuple(places)].add(added)
+    index_arrays[axis] = indices
+    return x.at[tuple(index_arrays)].add(added)
 
 
 def diagonal_scatter(
@@ -77,23 +77,23 @@ def diagonal_scatter(
         x: any shape of at least two axes.
         source: the shape of that diagonal, which is its last axis.
         offset: how far above the main diagonal, below where negative.
-        axis1: the axis that counts the rows.
-        axis2: the axis that counts the columns.
+        axis1: the axis of the rows.
+        axis2: the axis of the columns.
     """
     count = source.shape[-1]
     if source.size == 0:
         return x
     order = [axis1, axis2, *(a for a in range(x.ndim) if a not in (axis1, axis2))]
     moved = mx.array(x.transpose(order))
-    places = mx.arange(count)
-    moved[places + max(-offset, 0), places + max(offset, 0)] = mx.moveaxis(source, -1, 0)
+    diagonal = mx.arange(count)
+    moved[diagonal + max(-offset, 0), diagonal + max(offset, 0)] = mx.moveaxis(source, -1, 0)
     return moved.transpose([order.index(a) for a in range(x.ndim)])
 
 
 def _overlap(
     x: mx.array, indices: mx.array, source: mx.array | float, axis: int
 ) -> tuple[mx.array, mx.array | float]:
-    """Return the parts of ``x`` and ``source`` that the indices reach."""
+    """Return the parts of ``x`` and ``source`` that have the extent of ``indices``."""
     axis %= x.ndim
     reach = tuple(slice(None) if i == axis else slice(n) for i, n in enumerate(indices.shape))
     if isinstance(source, mx.array) and source.ndim:

@@ -1,6 +1,7 @@
-"""Decompositions, inverses and determinants of matrices, in float32.
+"""Linear algebra in float32: inverses, solvers, determinants and decompositions of matrices.
 
-MLX computes them on the CPU only, so that is named with each; its arrays are shared, not copied.
+MLX computes these on the CPU only, so each call names the CPU as its stream. No arrays are copied:
+memory is shared.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ def inverse(x: mx.array) -> mx.array:
         x: ``(*B, N, N)``, float32.
 
     Raises:
-        RuntimeError: one is singular, when MLX computes it.
+        RuntimeError: one is singular; raised at evaluation.
     """
     return x if x.size == 0 else mx.linalg.inv(x, stream=mx.cpu)
 
@@ -25,15 +26,15 @@ def solve(a: mx.array, b: mx.array) -> mx.array:
 
     Args:
         a: ``(*B, N, N)``, float32.
-        b: ``(*B, N, K)``, or ``(*B, N)`` where that is ``a`` without its last axis.
+        b: ``(*B, N, K)``, or vectors: ``(N,)``, or the shape of ``a`` without its last axis.
 
     Raises:
-        RuntimeError: a matrix is singular, when MLX computes it.
+        RuntimeError: a matrix is singular; raised at evaluation.
     """
     vectors = b.ndim == 1 or (a.ndim - 1 == b.ndim and b.shape == a.shape[:-1])
-    columns, back = b[..., None] if vectors else b, inverse(a)
-    y = back @ columns
-    y = y + back @ (columns - a @ y)  # one step of refinement
+    columns, inverted = b[..., None] if vectors else b, inverse(a)
+    y = inverted @ columns
+    y = y + inverted @ (columns - a @ y)  # one step of refinement
     return y[..., 0] if vectors else y
 
 
@@ -43,11 +44,11 @@ def determinant(x: mx.array) -> mx.array:
 
 
 def log_determinant(x: mx.array) -> tuple[mx.array, mx.array]:
-    """Return the sign of determinants and the logarithm of their size, as ``torch.slogdet``."""
+    """Return sign and logarithm of the magnitude of determinants, as ``torch.slogdet``."""
     if x.size == 0:
         return mx.ones(x.shape[:-2]), mx.zeros(x.shape[:-2])
-    sign, size = mx.linalg.slogdet(x, stream=mx.cpu)
-    return sign, size
+    sign, logarithm = mx.linalg.slogdet(x, stream=mx.cpu)
+    return sign, logarithm
 
 
 def cholesky(x: mx.array, upper: bool = False) -> mx.array:
@@ -63,21 +64,23 @@ def cholesky(x: mx.array, upper: bool = False) -> mx.array:
 
 
 def cholesky_inverse(factor: mx.array, upper: bool = False) -> mx.array:
-    """Return the inverses of the matrices whose Cholesky factors are given."""
+    """Return the inverses of matrices from Cholesky factors, as ``torch.cholesky_inverse``."""
     return cholesky_solve(mx.eye(factor.shape[-1]), factor, upper)
 
 
 def cholesky_solve(b: mx.array, factor: mx.array, upper: bool = False) -> mx.array:
-    """Return ``x`` where ``A @ x = b``, from the Cholesky factor of ``A``.
+    """Return ``x`` where ``A @ x = b``, given the Cholesky factor of ``A``.
+
+    Matches ``torch.cholesky_solve``.
 
     Args:
         b: ``(*B, N, K)``, float32.
         factor: ``(*B, N, N)``; the other triangle is not read.
-        upper: which triangle it is.
+        upper: whether ``factor`` is the upper triangle.
     """
     lower = mx.swapaxes(mx.triu(factor), -1, -2) if upper else mx.tril(factor)
-    back = inverse(lower)
-    return mx.swapaxes(back, -1, -2) @ (back @ b)
+    inverted = inverse(lower)
+    return mx.swapaxes(inverted, -1, -2) @ (inverted @ b)
 
 
 def solve_triangular(
@@ -87,17 +90,17 @@ def solve_triangular(
 
     Args:
         a: ``(*B, N, N)``, float32; the other triangle is not read.
-        b: ``(*B, N, K)``, or ``(*B, K, N)`` where ``a`` stands right.
-        upper: which triangle is meant.
-        left: whether ``a`` stands left of ``x``.
-        unitriangular: whether the diagonal counts as ones.
+        b: ``(*B, N, K)``, or ``(*B, K, N)`` if not ``left``.
+        upper: whether ``a`` is the upper triangle.
+        left: whether to solve ``a @ x = b``, otherwise ``x @ a = b``.
+        unitriangular: whether the diagonal is taken as ones.
     """
     triangle = mx.triu(a) if upper else mx.tril(a)
     if unitriangular:
         one = mx.eye(a.shape[-1])
         triangle = mx.where(one == 1, one, triangle)
-    back = inverse(triangle)
-    return back @ b if left else b @ back
+    inverted = inverse(triangle)
+    return inverted @ b if left else b @ inverted
 
 
 def qr(x: mx.array) -> tuple[mx.array, mx.array]:
@@ -126,7 +129,7 @@ def svd(x: mx.array, full_matrices: bool = True) -> tuple[mx.array, mx.array, mx
 
     Returns:
         ``U`` ``(*B, M, M or K)``, the singular values ``(*B, K)``, largest first, and ``Vh``
-        ``(*B, N or K, N)``; ``K`` is the smaller of ``M`` and ``N``. Signs are LAPACK's choice.
+        ``(*B, N or K, N)``; ``K`` is the smaller of ``M`` and ``N``. LAPACK chooses the signs.
     """
     u, s, vh = mx.linalg.svd(x, stream=mx.cpu)
     if full_matrices:
@@ -151,10 +154,10 @@ def pseudo_inverse(
 
     Args:
         x: ``(*B, M, N)``, float32.
-        absolute: singular values up to it count as zero, ``(*B,)`` or a number; 0 by default.
-        relative: so do those up to it times the largest; by default, unless ``absolute`` is given
-            and positive, the larger size of the matrix times float32's precision.
-        hermitian: the matrices are symmetric, of which the lower triangle is read.
+        absolute: singular values up to it are taken as zero, ``(*B,)`` or a number; default 0.
+        relative: singular values up to it times the largest are taken as zero; by default, unless
+            ``absolute`` is given and positive, the larger size of the matrix times float32's eps.
+        hermitian: whether the matrices are symmetric; then the lower triangle is read.
 
     Returns:
         ``(*B, N, M)``.
@@ -176,11 +179,11 @@ def pseudo_inverse(
 def eigh(x: mx.array, triangle: str = "L") -> tuple[mx.array, mx.array]:
     """Return eigenvalues, ascending, and eigenvectors of symmetric matrices.
 
-    Matches ``torch.linalg.eigh``; signs are LAPACK's choice.
+    Matches ``torch.linalg.eigh``; LAPACK chooses the signs.
 
     Args:
         x: ``(*B, N, N)``, float32.
-        triangle: ``"L"`` or ``"U"``, the one that is read.
+        triangle: which triangle is read, ``"L"`` or ``"U"``.
     """
     if x.size == 0:
         return mx.zeros(x.shape[:-1]), x
@@ -189,7 +192,7 @@ def eigh(x: mx.array, triangle: str = "L") -> tuple[mx.array, mx.array]:
 
 
 def lu_factor(x: mx.array) -> tuple[mx.array, mx.array]:
-    """Return both triangles of the LU decomposition in one, and the pivots counted from 1.
+    """Return both triangles of the LU decomposition in one array, and the pivots from 1.
 
     Matches ``torch.linalg.lu_factor`` of ``(*B, M, N)`` in float32, with elements.
     """
@@ -200,7 +203,8 @@ def lu_factor(x: mx.array) -> tuple[mx.array, mx.array]:
 def matrix_exponential(x: mx.array) -> mx.array:
     """Return the exponentials of matrices ``(*B, N, N)``, as ``torch.linalg.matrix_exp``.
 
-    A Taylor polynomial of degree 16 of the matrix halved until its norm is below 2, then squared.
+    The matrix is halved until its norm is below 2; a Taylor polynomial of degree 16 of it is then
+    squared as often.
     """
     if x.size == 0:
         return x
@@ -217,7 +221,7 @@ def matrix_exponential(x: mx.array) -> mx.array:
 
 
 def householder_product(x: mx.array, scales: mx.array) -> mx.array:
-    """Return the first columns of a product of reflections.
+    """Return the first columns of a product of Householder reflections.
 
     Matches ``torch.linalg.householder_product``.
 

@@ -1,7 +1,7 @@
-"""Sums of many values and of half precision, as precise as PyTorch's.
+"""Mean, sum, variance, standard deviation and norm, as precise as PyTorch's.
 
-MLX adds half precision in half precision (a mean of float16 overflows where its sum does), and on
-the CPU the values of a sum one after another.
+MLX sums half precision in half precision (a mean of float16 overflows where its sum does), and on
+the CPU it adds the values of a sum one after another, so errors grow with their number.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ def mean(x: mx.array, axis: AxisLike = None, keepdims: bool = False) -> mx.array
     Args:
         x: any shape, floating.
         axis: one axis or several.
-        keepdims: whether they stay with size 1.
+        keepdims: whether they are kept with size 1.
     """
     axes = _axes(x, axis)
-    return _finish(mean_keepdims(upcast(x), axes), axes, keepdims).astype(x.dtype)
+    return _squeezed(mean_keepdims(upcast(x), axes), axes, keepdims).astype(x.dtype)
 
 
 def total(x: mx.array, axis: AxisLike = None, keepdims: bool = False) -> mx.array:
     """Return the sum over some axes (all by default), as ``torch.sum`` of floating values."""
     axes = _axes(x, axis)
-    return _finish(_total(upcast(x), axes), axes, keepdims).astype(x.dtype)
+    return _squeezed(_total(upcast(x), axes), axes, keepdims).astype(x.dtype)
 
 
 def variance(x: mx.array, axis: AxisLike = None, keepdims: bool = False, ddof: int = 0) -> mx.array:
     """Return the variance over some axes, as ``torch.var(correction=ddof)``."""
     axes = _axes(x, axis)
-    return _finish(_variance(x, axes, ddof), axes, keepdims).astype(x.dtype)
+    return _squeezed(_variance(x, axes, ddof), axes, keepdims).astype(x.dtype)
 
 
 def deviation(
@@ -44,7 +44,7 @@ def deviation(
 ) -> mx.array:
     """Return the standard deviation over some axes, as ``torch.std(correction=ddof)``."""
     axes = _axes(x, axis)
-    return _finish(mx.sqrt(_variance(x, axes, ddof)), axes, keepdims).astype(x.dtype)
+    return _squeezed(mx.sqrt(_variance(x, axes, ddof)), axes, keepdims).astype(x.dtype)
 
 
 def norm(x: mx.array, order: float = 2, axis: AxisLike = None, keepdims: bool = False) -> mx.array:
@@ -52,22 +52,22 @@ def norm(x: mx.array, order: float = 2, axis: AxisLike = None, keepdims: bool = 
 
     Args:
         x: any shape, floating.
-        order: any number, infinities included; 0 counts what is not zero.
-        axis: one axis or several that together hold a vector; all by default.
-        keepdims: whether they stay with size 1.
+        order: any number, infinities included; 0 counts the elements that are not zero.
+        axis: one axis or several whose elements form a vector; all by default.
+        keepdims: whether they are kept with size 1.
     """
     axes = _axes(x, axis)
-    size = mx.abs(upcast(x))
+    magnitude = mx.abs(upcast(x))
     if math.isinf(order):
-        y = (mx.max if order > 0 else mx.min)(size, axis=axes, keepdims=True)
+        y = (mx.max if order > 0 else mx.min)(magnitude, axis=axes, keepdims=True)
     elif order == 0:
-        y = _total((size != 0).astype(size.dtype), axes)
+        y = _total((magnitude != 0).astype(magnitude.dtype), axes)
     elif order == 2:
-        y = mx.sqrt(_total(mx.square(size), axes))
+        y = mx.sqrt(_total(mx.square(magnitude), axes))
     else:
-        y = _total(size if order == 1 else size**order, axes)
+        y = _total(magnitude if order == 1 else magnitude**order, axes)
         y = y if order == 1 else y ** (1 / order)
-    return _finish(y, axes, keepdims).astype(x.dtype)
+    return _squeezed(y, axes, keepdims).astype(x.dtype)
 
 
 def _axes(x: mx.array, axis: AxisLike) -> tuple[int, ...]:
@@ -87,5 +87,5 @@ def _variance(x: mx.array, axes: tuple[int, ...], ddof: int) -> mx.array:
     return squares / max(count - ddof, 0)
 
 
-def _finish(y: mx.array, axes: tuple[int, ...], keepdims: bool) -> mx.array:
+def _squeezed(y: mx.array, axes: tuple[int, ...], keepdims: bool) -> mx.array:
     return y if keepdims else mx.squeeze(y, axis=axes)

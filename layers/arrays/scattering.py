@@ -1,4 +1,4 @@
-"""Elements of an array reduced with others put in at given places, as PyTorch does."""
+"""Scatter with a reduction, masked scatter and put, as PyTorch computes them."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def scatter_reduce(
 
     Args:
         x: any shape of at least one axis.
-        indices: integers, of as many axes as ``x`` and nowhere longer, except along ``axis``.
+        indices: integers, with the number of axes of ``x``, and no longer except along ``axis``.
         source: at least as long as ``indices`` along every axis.
-        axis: the axis that the indices run along.
+        axis: the axis that is indexed.
         reduce: ``sum``, ``prod``, ``mean``, ``amax`` or ``amin``.
-        include_self: whether what ``x`` holds at the places counts.
+        include_self: whether the elements of ``x`` at the indices take part.
     """
     source = source[tuple(slice(n) for n in indices.shape)]
-    places = [
+    index_arrays = [
         mx.arange(size).reshape([-1 if i == a else 1 for i in range(x.ndim)])
         for a, size in enumerate(indices.shape)
     ]
-    places[axis] = indices
-    return _reduced(x, tuple(places), source, reduce, include_self)
+    index_arrays[axis] = indices
+    return _scatter_reduced(x, tuple(index_arrays), source, reduce, include_self)
 
 
 def index_reduce(
@@ -52,7 +52,7 @@ def index_reduce(
         source: the shape of ``x`` with ``K`` along ``axis``.
         axis: the axis of the slices.
         reduce: ``prod``, ``mean``, ``amax`` or ``amin``.
-        include_self: whether what ``x`` holds at the places counts.
+        include_self: whether the elements of ``x`` at the indices take part.
     """
     shape = [1] * x.ndim
     shape[axis] = -1
@@ -61,15 +61,15 @@ def index_reduce(
 
 
 def masked_scatter(x: mx.array, mask: mx.array, source: mx.array) -> mx.array:
-    """Return ``x`` with the elements where a mask holds replaced one by one.
+    """Return ``x`` with the elements where a mask is true replaced by those of a source, in order.
 
-    Matches ``torch.masked_scatter``; beyond the end of the source its last element is repeated,
+    Matches ``torch.masked_scatter``. If the source has too few elements, its last one is repeated,
     where PyTorch raises.
 
     Args:
         x: any shape.
         mask: bools of that shape.
-        source: any shape; its elements are taken in sequence.
+        source: any shape.
     """
     if source.size == 0:
         return x
@@ -83,37 +83,37 @@ def put(x: mx.array, indices: mx.array, source: mx.array, accumulate: bool = Fal
 
     Args:
         x: any shape.
-        indices: integers, which may count from the end.
-        source: as many elements.
-        accumulate: add them.
+        indices: integers; negative ones count from the end.
+        source: one element per index.
+        accumulate: whether to add instead of replacing.
     """
-    flat, places, values = x.reshape(-1), indices.reshape(-1), source.reshape(-1)
+    flat, index, values = x.reshape(-1), indices.reshape(-1), source.reshape(-1)
     if accumulate:
-        return flat.at[places].add(values).reshape(x.shape)
+        return flat.at[index].add(values).reshape(x.shape)
     flat = mx.array(flat)
-    flat[places] = values
+    flat[index] = values
     return flat.reshape(x.shape)
 
 
-def _reduced(
-    x: mx.array, places: tuple[mx.array, ...], source: mx.array, reduce: str, include_self: bool
+def _scatter_reduced(
+    x: mx.array, index: tuple[mx.array, ...], source: mx.array, reduce: str, include_self: bool
 ) -> mx.array:
-    touched = mx.zeros(x.shape, dtype=mx.int32).at[places].add(mx.ones(source.shape, mx.int32))
+    hits = mx.zeros(x.shape, dtype=mx.int32).at[index].add(mx.ones(source.shape, mx.int32))
     wide = x.astype(mx.float32) if x.dtype in (mx.float16, mx.bfloat16) else x
     source = source.astype(wide.dtype)
-    first = wide if include_self else mx.where(touched > 0, _neutral(wide, reduce), wide)
+    first = wide if include_self else mx.where(hits > 0, _neutral(wide, reduce), wide)
     if reduce in ("amax", "amin"):
         largest = reduce == "amax"
-        y = first.at[places].maximum(source) if largest else first.at[places].minimum(source)
-        if mx.issubdtype(x.dtype, mx.inexact):  # MLX passes over NaN there
-            missing = mx.zeros(x.shape, mx.int32).at[places].add(mx.isnan(source).astype(mx.int32))
+        y = first.at[index].maximum(source) if largest else first.at[index].minimum(source)
+        if mx.issubdtype(x.dtype, mx.inexact):  # MLX ignores NaN there
+            missing = mx.zeros(x.shape, mx.int32).at[index].add(mx.isnan(source).astype(mx.int32))
             y = mx.where((missing > 0) | mx.isnan(first), mx.nan, y)
     elif reduce == "prod":
-        y = first.at[places].multiply(source)
+        y = first.at[index].multiply(source)
     else:
-        y = first.at[places].add(source)
+        y = first.at[index].add(source)
     if reduce == "mean":
-        count = mx.maximum(touched + include_self, 1)
+        count = mx.maximum(hits + include_self, 1)
         y = y / count if mx.issubdtype(x.dtype, mx.inexact) else y // count.astype(y.dtype)
     return y.astype(x.dtype)
 

@@ -1,4 +1,4 @@
-"""Where values belong in sorted sequences."""
+"""Binary search in sorted sequences (``torch.searchsorted``)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import mlx.core as mx
 
 
 def searchsorted(sequence: mx.array, values: mx.array, right: bool = False) -> mx.array:
-    """Return where values would be put in to keep a sequence sorted, as ``torch.searchsorted``.
+    """Return the indices at which values keep a sequence sorted, as ``torch.searchsorted``.
 
     Args:
         sequence: ascending along its last axis, ``(*B, N)``; or ``(N,)`` for values of any shape.
-        values: ``(*B, M)``; NaN belongs at the end.
-        right: behind equal ones, not before them.
+        values: ``(*B, M)``; NaN is sorted last.
+        right: whether the index is after equal values, otherwise before.
 
     Returns:
         Numbers from 0 to ``N`` in the shape of ``values``, int64.

@@ -1,4 +1,4 @@
-"""Sorting with values and places together, NaN as the largest, as PyTorch does."""
+"""Stable sort, argsort and top-k with PyTorch's results: NaN is the largest, indices are int64."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ import mlx.core as mx
 
 
 def sort(x: mx.array, axis: int = -1, descending: bool = False) -> tuple[mx.array, mx.array]:
-    """Return values in order and their places (int64), as ``torch.sort``; equal ones keep theirs.
+    """Return sorted values and their indices (int64), as ``torch.sort(stable=True)``.
 
     Args:
         x: any shape.
         axis: the axis to sort along.
-        descending: largest first.
+        descending: whether the largest is first.
     """
-    places = argsort(x, axis, descending)
-    return mx.take_along_axis(x, places, axis=axis), places
+    indices = argsort(x, axis, descending)
+    return mx.take_along_axis(x, indices, axis=axis), indices
 
 
 def argsort(x: mx.array, axis: int = -1, descending: bool = False) -> mx.array:
-    """Return the places (int64) of the values in order, as ``torch.argsort(stable=True)``."""
-    x = mx.stop_gradient(x)  # MLX would derive what is picked by these places
+    """Return the indices (int64) that sort the values, as ``torch.argsort(stable=True)``."""
+    x = mx.stop_gradient(x)  # MLX differentiates by indices, too
     if not descending:
         return mx.argsort(x, axis=axis).astype(mx.int64)
-    # Turned round twice, so that equal values stay in sequence.
+    # Flipped before and after, so that equal values keep their order.
     reverse = mx.argsort(mx.flip(x, axis=axis), axis=axis).astype(mx.int64)
     return x.shape[axis] - 1 - mx.flip(reverse, axis=axis)
 
 
 def topk(x: mx.array, k: int, axis: int = -1, largest: bool = True) -> tuple[mx.array, mx.array]:
-    """Return the ``k`` largest or smallest values, in order, and their places; as ``torch.topk``.
+    """Return the ``k`` largest or smallest values, sorted, and their indices; as ``torch.topk``.
 
     Args:
         x: any shape.
-        k: how many, at most the length of the axis.
-        axis: the axis to look along.
-        largest: largest first, otherwise smallest first.
+        k: the number of values, at most the length of the axis.
+        axis: the axis to search.
+        largest: whether to return the largest values, largest first; otherwise the smallest.
     """
     order = argsort(x, axis, descending=largest)
-    places = order[(slice(None),) * (axis % x.ndim) + (slice(k),)]
-    return mx.take_along_axis(x, places, axis=axis), places
+    indices = order[(slice(None),) * (axis % x.ndim) + (slice(k),)]
+    return mx.take_along_axis(x, indices, axis=axis), indices

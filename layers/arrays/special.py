@@ -1,6 +1,7 @@
-"""Special functions that MLX lacks, in float32 precision; half precision is computed in float32.
+"""Special functions that MLX lacks (erfc, gamma and Bessel functions), in float32 precision.
 
-The polynomials were fitted at the Chebyshev points of their intervals, in 40 digits.
+Half precision is computed in float32. The polynomials were fitted at the Chebyshev points of their
+intervals, with 40 digits.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ _LGAMMA = (
 )
 # Bernoulli numbers over their indices: the asymptotic series of the digamma function in 1/x².
 _DIGAMMA = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760)
-# And over nothing: that of the trigamma function.
+# Bernoulli numbers: the series of the trigamma function.
 _TRIGAMMA = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730)
 # √x·exp(-x)·I(x) in 16/x - 1, from x = 8 to infinity, for orders 0 and 1.
 _BESSEL = (
@@ -78,50 +79,50 @@ _BESSEL = (
 
 
 def erfc(x: mx.array) -> mx.array:
-    """Return ``1 - erf(x)`` without the loss of that difference, as ``torch.erfc``.
+    """Return ``1 - erf(x)`` without cancellation, as ``torch.erfc``.
 
     Args:
         x: any shape, floating.
     """
     wide = upcast(x)
-    size = mx.abs(wide)
-    tail = _exp_of_minus_square(size) * _erfcx(size)
+    magnitude = mx.abs(wide)
+    tail = _exp_of_minus_square(magnitude) * _erfcx(magnitude)
     return mx.where(wide < 0, 2 - tail, tail).astype(x.dtype)
 
 
 def erfcx(x: mx.array) -> mx.array:
     """Return ``exp(x²)·erfc(x)``, as ``torch.special.erfcx``."""
     wide = upcast(x)
-    size = mx.abs(wide)
-    tail = _erfcx(size)
-    size = mx.minimum(size, 30.0)  # where the square's exponential is infinite already
-    high = mx.round(size * 64) / 64
-    square = mx.exp(high * high) * mx.exp((size - high) * (size + high))
+    magnitude = mx.abs(wide)
+    tail = _erfcx(magnitude)
+    magnitude = mx.minimum(magnitude, 30.0)  # its square's exponential is infinite already
+    high = mx.round(magnitude * 64) / 64
+    square = mx.exp(high * high) * mx.exp((magnitude - high) * (magnitude + high))
     return mx.where(wide < 0, 2 * square - tail, tail).astype(x.dtype)
 
 
 def lgamma(x: mx.array) -> mx.array:
-    """Return the logarithm of the size of the gamma function, as ``torch.lgamma``.
+    """Return the logarithm of the magnitude of the gamma function, as ``torch.lgamma``.
 
     Args:
         x: any shape, floating. Infinity at 0 and the negative integers.
     """
     wide = upcast(x)
-    size = mx.abs(wide)
-    # Brought to 0.5 … 2.5: upwards by a factor, downwards by several, all above 1.5.
-    small = size < 0.5
-    z = mx.where(small, size + 1, size)
-    factors = mx.where(small, 1 / size, mx.ones_like(size))
+    magnitude = mx.abs(wide)
+    # Reduced to 0.5 … 2.5 by Γ(x + 1) = x·Γ(x): up by one factor, or down by several above 1.5.
+    small = magnitude < 0.5
+    z = mx.where(small, magnitude + 1, magnitude)
+    factors = mx.where(small, 1 / magnitude, mx.ones_like(magnitude))
     for _ in range(6):
         above = (z > 2.5) & (z < 9)
         z = mx.where(above, z - 1, z)
         factors = mx.where(above, factors * z, factors)
     near = (z - 1) * (z - 2) * _polynomial(_LGAMMA, z - 1.5) + mx.log(factors)
-    far = (size - 0.5) * mx.log(size) - size + 0.5 * math.log(2 * math.pi)
-    far = far + 1 / (12 * size) - 1 / (360 * size * size * size)
-    value = mx.where(size > 8, mx.where(mx.isinf(size), mx.inf, far), near)
+    far = (magnitude - 0.5) * mx.log(magnitude) - magnitude + 0.5 * math.log(2 * math.pi)
+    far = far + 1 / (12 * magnitude) - 1 / (360 * magnitude * magnitude * magnitude)
+    value = mx.where(magnitude > 8, mx.where(mx.isinf(magnitude), mx.inf, far), near)
     # Γ(-x)·Γ(x)·x·sin(πx) = -π
-    mirrored = mx.log(math.pi / size) - mx.log(_sin_of_pi(size)) - value
+    mirrored = mx.log(math.pi / magnitude) - mx.log(_sin_of_pi(magnitude)) - value
     whole = wide == mx.floor(wide)
     below = mx.where(whole, mx.inf, mirrored)
     return mx.where(wide <= 0, below, value).astype(x.dtype)
@@ -176,8 +177,8 @@ def bessel_i(x: mx.array, order: int, scaled: bool = False) -> mx.array:
         scaled: multiplied by ``exp(-|x|)``, as ``torch.special.i0e`` and ``i1e``.
     """
     wide = upcast(x)
-    size = mx.abs(wide)
-    low, high = mx.minimum(size, 8), mx.maximum(size, 8)
+    magnitude = mx.abs(wide)
+    low, high = mx.minimum(magnitude, 8), mx.maximum(magnitude, 8)
     quarter = mx.square(low) / 4
     near = mx.ones_like(low)
     for k in range(20, 0, -1):
@@ -187,32 +188,32 @@ def bessel_i(x: mx.array, order: int, scaled: bool = False) -> mx.array:
     if scaled:
         near = near * mx.exp(-low)
     else:
-        half = mx.exp(high / 2)  # the whole exponential overflows before the function does
+        half = mx.exp(high / 2)  # exp(high) would overflow before the function does
         far = far * half * half
-    value = mx.where(size <= 8, near, far)
+    value = mx.where(magnitude <= 8, near, far)
     value = mx.where(wide < 0, -value, value) if order else value
     return mx.where(mx.isnan(wide), wide, value).astype(x.dtype)
 
 
-def _erfcx(size: mx.array) -> mx.array:
-    t = mx.where(mx.isinf(size), mx.ones_like(size), (size - 2) / (size + 2))
-    return _polynomial(_ERFCX, t) / (1 + 2 * size)
+def _erfcx(magnitude: mx.array) -> mx.array:
+    t = mx.where(mx.isinf(magnitude), mx.ones_like(magnitude), (magnitude - 2) / (magnitude + 2))
+    return _polynomial(_ERFCX, t) / (1 + 2 * magnitude)
 
 
-def _exp_of_minus_square(size: mx.array) -> mx.array:
-    """The square in two parts: rounded as one, its error would be multiplied by itself."""
-    size = mx.minimum(size, 30.0)
-    high = mx.round(size * 64) / 64
-    return mx.exp(-high * high) * mx.exp(-(size - high) * (size + high))
+def _exp_of_minus_square(magnitude: mx.array) -> mx.array:
+    """Return ``exp(-magnitude²)``, the square in two parts to keep its rounding error small."""
+    magnitude = mx.minimum(magnitude, 30.0)
+    high = mx.round(magnitude * 64) / 64
+    return mx.exp(-high * high) * mx.exp(-(magnitude - high) * (magnitude + high))
 
 
 def _sin_of_pi(x: mx.array) -> mx.array:
-    """The size of ``sin(πx)``, zero at integers."""
+    """Return ``|sin(πx)|``, exactly zero at integers."""
     return mx.abs(mx.sin(math.pi * (x - mx.round(x))))
 
 
 def _polynomial(coefficients: Sequence[float], x: mx.array) -> mx.array:
-    """The polynomial whose coefficients are given from the constant one upwards."""
+    """Evaluate a polynomial whose coefficients are given from the constant upwards."""
     y = mx.full(x.shape, coefficients[-1], dtype=x.dtype)
     for coefficient in coefficients[-2::-1]:
         y = y * x + coefficient

@@ -1,1 +1,1 @@
-"""Attention and transformers."""
+"""Dot-product and multi-head attention, and the transformer layers built from them."""

@@ -1,4 +1,4 @@
-"""The masks of multi-head attention: what PyTorch accepts, and both of them as one."""
+"""Check the two masks of multi-head attention and merge them into one."""
 
 import math
 from collections.abc import Iterator
@@ -15,19 +15,19 @@ def merged_mask(
     appended: int,
     dtype: mx.Dtype,
 ) -> mx.array | None:
-    """Return the masks of ``torch.nn.MultiheadAttention`` as one for dot-product attention.
+    """Merge the masks of ``torch.nn.MultiheadAttention`` into one for dot-product attention.
 
     Args:
-        attn_mask: ``(L, S)`` or ``(N * num_heads, L, S)``, bool, true where *not* to attend, or
-            floating, to be added to the scores.
+        attn_mask: ``(L, S)`` or ``(N * num_heads, L, S)``, bool, true where a key is masked, or
+            floating, added to the scores.
         key_padding_mask: ``(N, S)`` or ``(S,)``, likewise.
         num_heads: the number of heads.
-        appended: the number of keys after the ``S`` given, which nothing masks.
+        appended: the number of keys appended to the ``S`` given, which are not masked.
         dtype: of the query; a bool mask beside a floating one takes it.
 
     Returns:
-        An array broadcastable to ``(N, num_heads, L, S + appended)``: bool, true where to attend,
-        or floating, to be added to the scores; None where there is no mask.
+        An array broadcastable to ``(N, num_heads, L, S + appended)``: bool, true where a key takes
+        part, or floating, added to the scores; None if there is no mask.
     """
     masks = []
     if attn_mask is not None:
@@ -57,7 +57,7 @@ def mask_problems(
     sizes: tuple[int, ...],
     dtype: mx.Dtype,
 ) -> Iterator[str]:
-    """Say what is wrong with masks, as ``torch.nn.functional.multi_head_attention_forward`` judges.
+    """Yield what is wrong with masks: what ``F.multi_head_attention_forward`` of PyTorch refuses.
 
     Args:
         attn_mask: as :func:`merged_mask` takes it.

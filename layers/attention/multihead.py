@@ -15,9 +15,9 @@ from mlxport.layers.attention.masks import mask_problems, merged_mask
 
 
 class MultiheadAttention(nn.Module):
-    """Attends by several heads at once; matches ``torch.nn.MultiheadAttention``.
+    """Multi-head attention; matches ``torch.nn.MultiheadAttention``.
 
-    It does what PyTorch does in training and in graphs of ``torch.export``. PyTorch's inference
+    It computes what PyTorch does in training and in graphs of ``torch.export``. PyTorch's inference
     fast path differs where every key is masked (NaN without weights too) and ignores ``is_causal``.
 
     Shape:
@@ -25,8 +25,8 @@ class MultiheadAttention(nn.Module):
           ``(L, embed_dim)``
         - Key: ``(S, N, kdim)``, ``(N, S, kdim)`` with ``batch_first``, or ``(S, kdim)``
         - Value: as the key, of ``vdim`` features
-        - Output: as the query; weights of shape ``(N, L, S')``, ``(N, num_heads, L, S')`` where not
-          averaged, both without ``N`` where there is no batch; ``S'`` counts the keys appended
+        - Output: as the query; weights of shape ``(N, L, S')``, or ``(N, num_heads, L, S')`` if not
+          averaged, both without ``N`` if there is no batch; ``S'`` includes the appended keys
 
     Args:
         embed_dim (int): The number of features of the query and the output.
@@ -45,7 +45,7 @@ class MultiheadAttention(nn.Module):
 
     Raises:
         ValueError: The sizes are not positive, ``embed_dim`` is no multiple of ``num_heads``, or
-            ``dropout`` is no probability.
+            ``dropout`` is not from 0 to 1.
     """
 
     def __init__(
@@ -104,11 +104,11 @@ class MultiheadAttention(nn.Module):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[mx.array, mx.array | None]:
-        """Attend to the values by how the keys fit the query.
+        """Return the attention output, and the attention weights if they are needed.
 
-        A bool mask is true where *not* to attend; a floating one, of the query's dtype, is added to
-        the scores. Where every key is masked, output and weights are NaN, or, without
-        ``need_weights``, the output is that of attention to nothing.
+        A bool mask is true where a key is masked; a floating one, of the query's dtype, is added to
+        the scores. Where every key is masked, output and weights are NaN; without ``need_weights``
+        the output is the projection of zeros.
 
         Args:
             query: ``(L, N, embed_dim)``; see the class for its other shapes.
@@ -118,16 +118,16 @@ class MultiheadAttention(nn.Module):
             need_weights: Whether to return the attention weights too.
             attn_mask: ``(L, S)`` or ``(N * num_heads, L, S)``.
             average_attn_weights: Whether the weights are averaged over the heads.
-            is_causal: Says that ``attn_mask`` is the causal one. Taken at its word: with neither
-                ``need_weights`` nor ``key_padding_mask`` the mask is not read, and query ``i``
-                attends to keys ``0 … i`` only, so that it may miss the appended ones.
+            is_causal: States that ``attn_mask`` is the causal mask. With neither ``need_weights``
+                nor ``key_padding_mask`` the mask is then not read, and query ``i`` attends to keys
+                ``0 … i`` only, so it may miss the appended ones.
 
         Returns:
-            The output and the weights, or None in their place.
+            The output, and the weights or None.
 
         Raises:
-            ValueError: shapes or dtypes do not fit, or ``is_causal`` comes without a mask; all
-                that is wrong is listed.
+            ValueError: shapes or dtypes do not fit, or ``is_causal`` is given without a mask; all
+                faults are listed.
         """
         if is_causal and attn_mask is None:
             raise ValueError("[MultiheadAttention] is_causal needs the causal attn_mask too.")
@@ -202,7 +202,7 @@ class MultiheadAttention(nn.Module):
         return _linear(query, w_q, b_q), _linear(key, w_k, b_k), _linear(value, w_v, b_v)
 
     def _heads(self, x: mx.array) -> mx.array:
-        """``(L, N, E)``, ``(N, L, E)`` or ``(L, E)`` to ``(N, num_heads, L, E/num_heads)``."""
+        """Reshape ``(L, N, E)``, ``(N, L, E)`` or ``(L, E)`` to ``(N, heads, L, E/heads)``."""
         if x.ndim == 2:
             x = x[None]
         elif not self.batch_first:
@@ -220,7 +220,7 @@ class MultiheadAttention(nn.Module):
         return mx.concatenate(parts, axis=2) if len(parts) > 1 else x
 
     def _output(self, y: mx.array, query: mx.array) -> mx.array:
-        """``(N, num_heads, L, E/num_heads)`` to the shape of the query, projected."""
+        """Reshape ``(N, heads, L, E/heads)`` to the shape of the query, and project it."""
         y = y.swapaxes(1, 2) if self.batch_first else y.transpose(2, 0, 1, 3)
         projected: mx.array = self.out_proj(y.reshape(query.shape))
         return projected
@@ -245,9 +245,9 @@ def _linear(x: mx.array, weight: mx.array, bias: mx.array | None) -> mx.array:
 def _attention_weights(
     q: mx.array, k: mx.array, mask: mx.array | None, zero_if_masked: bool
 ) -> mx.array:
-    """``(N, H, L, E)`` and ``(N, H, S, E)`` to the weights, ``(N, H, L, S)``.
+    """Return the weights ``(N, H, L, S)`` of queries ``(N, H, L, E)`` and keys ``(N, H, S, E)``.
 
-    Where every key is masked they are NaN, as their gradients, or zero.
+    Where every key is masked they are zero, or NaN with NaN gradients.
     """
     scores = (q * math.sqrt(1 / q.shape[-1])) @ k.swapaxes(-1, -2)
     if mask is None:

@@ -1,4 +1,4 @@
-"""Stacks of transformer layers with PyTorch's parameters and masks."""
+"""Transformer encoder, decoder and both together, with PyTorch's parameters and masks."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -17,19 +17,19 @@ from mlxport.layers.attention.transformer_layers import (
 
 
 class TransformerStack(nn.Module):
-    """What encoder and decoder have in common: layers of equal arguments, then a normalisation.
+    """Base of encoder and decoder: layers of equal arguments, then an optional normalisation.
 
     Args:
         num_layers (int): The number of layers.
         d_model (int): The number of features.
         nhead (int): The number of heads.
-        norm (mapping, optional): The final ``LayerNorm``'s arguments other than its size: empty
-            for its defaults, None for no normalisation. Default: ``None``.
+        norm (mapping, optional): The arguments of the final ``LayerNorm`` except its size: an empty
+            mapping for the defaults, None for no normalisation. Default: ``None``.
         **layer: The other arguments of the layers, as
             :class:`mlxport.layers.attention.transformer_layers.TransformerLayer` takes them.
 
     Raises:
-        ValueError: There is no layer, or an argument of the layers is refused.
+        ValueError: ``num_layers`` is not positive, or an argument of the layers is out of range.
     """
 
     _layer: ClassVar[type[TransformerLayer]]
@@ -58,8 +58,8 @@ class TransformerStack(nn.Module):
 class TransformerEncoder(TransformerStack):
     """A stack of encoder layers; matches ``torch.nn.TransformerEncoder``.
 
-    Arguments are those of :class:`TransformerStack`. In inference PyTorch may zero the output where
-    ``src_key_padding_mask`` masks; here, as in its training, padding is computed like all else.
+    Arguments are those of :class:`TransformerStack`. In inference PyTorch may zero the output at
+    masked positions of ``src_key_padding_mask``; here, as in its training, they are computed.
 
     Shape:
         - Source and output: ``(S, N, d_model)``, ``(N, S, d_model)`` with ``batch_first``, or
@@ -81,11 +81,10 @@ class TransformerEncoder(TransformerStack):
             src: ``(S, N, d_model)``; see the class for its other shapes.
             mask: ``(S, S)`` or ``(N * nhead, S, S)``.
             src_key_padding_mask: ``(N, S)``, or ``(S,)`` where there is no batch.
-            is_causal: Says that ``mask`` is the causal one; None leaves that open
-                and changes no value.
+            is_causal: States that ``mask`` is the causal mask. None is as False.
 
         Raises:
-            ValueError: shapes or dtypes do not fit, or ``is_causal`` comes without a mask.
+            ValueError: shapes or dtypes do not fit, or ``is_causal`` is given without a mask.
         """
         for layer in self.layers:
             src = layer(src, mask, src_key_padding_mask, bool(is_causal))
@@ -125,12 +124,12 @@ class TransformerDecoder(TransformerStack):
             memory_mask: ``(T, S)`` or ``(N * nhead, T, S)``.
             tgt_key_padding_mask: ``(N, T)``, or ``(T,)`` where there is no batch.
             memory_key_padding_mask: ``(N, S)``, or ``(S,)`` where there is no batch.
-            tgt_is_causal: Says that ``tgt_mask`` is the causal one; None leaves that open
-                and changes no value.
-            memory_is_causal: Says that ``memory_mask`` is the causal one.
+            tgt_is_causal: States that ``tgt_mask`` is the causal mask. None is as False.
+            memory_is_causal: States that ``memory_mask`` is the causal mask.
 
         Raises:
-            ValueError: shapes or dtypes do not fit, or a hint comes without its mask.
+            ValueError: shapes or dtypes do not fit, or one of the causal flags is given
+                without its mask.
         """
         for layer in self.layers:
             tgt = layer(
@@ -166,8 +165,8 @@ class Transformer(nn.Module):
         activation (str or callable, optional): As
             :class:`mlxport.layers.attention.transformer_layers.TransformerLayer` takes it.
             Default: ``"relu"``.
-        custom_encoder (nn.Module, optional): Stands in for the encoder. Default: ``None``.
-        custom_decoder (nn.Module, optional): Stands in for the decoder. Default: ``None``.
+        custom_encoder (nn.Module, optional): Used as the encoder. Default: ``None``.
+        custom_decoder (nn.Module, optional): Used as the decoder. Default: ``None``.
         layer_norm_eps (float, optional): Added to the variance. Default: ``1e-5``.
         batch_first (bool, optional): Whether the batch comes before the sequence.
             Default: ``False``.
@@ -177,7 +176,7 @@ class Transformer(nn.Module):
             Default: ``True``.
 
     Raises:
-        ValueError: There is no layer, or an argument of the layers is refused.
+        ValueError: ``num_layers`` is not positive, or an argument of the layers is out of range.
     """
 
     def __init__(
@@ -238,7 +237,8 @@ class Transformer(nn.Module):
         Arguments are those of :class:`TransformerEncoder` and :class:`TransformerDecoder`.
 
         Raises:
-            ValueError: shapes or dtypes do not fit, or a hint comes without its mask.
+            ValueError: shapes or dtypes do not fit, or one of the causal flags is given
+                without its mask.
         """
         self._check(src, tgt)
         memory = self.encoder(

@@ -1,10 +1,10 @@
-"""The layers of a transformer with PyTorch's parameters and masks.
+"""Transformer encoder and decoder layers, with PyTorch's parameters and masks.
 
 Those of ``mlx.nn`` have other names and defaults, a fixed ``eps`` and no padding masks.
 
-Without a gradient PyTorch's encoder layer may take a fast path of its own. It differs from what is
-computed here, in training and in graphs of ``torch.export``: there a floating mask masks wherever
-it is not zero, and a query with no key left to attend to gives NaN.
+The layers compute what PyTorch computes in training and in graphs of ``torch.export``. Its encoder
+layer may take another path in inference, where a floating mask masks wherever it is not zero, and
+a query whose keys are all masked gives NaN.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from mlxport.layers.norm.modules import LayerNorm
 
 Activation = Callable[[mx.array], mx.array]
 
-# What an activation may be named as; each computes what PyTorch's function with its defaults does.
+# Activations by name; each matches PyTorch's function with default arguments.
 ACTIVATIONS: dict[str, Activation] = {
     "relu": nn.relu,
     "gelu": nn.gelu,
@@ -52,13 +52,13 @@ ACTIVATIONS: dict[str, Activation] = {
 def build_layer_norm(
     dims: int, eps: float = 1e-5, affine: bool = True, bias: bool = True
 ) -> nn.Module:
-    """Return MLX's LayerNorm, or, as it takes no ``eps`` of zero, ours."""
+    """Return ``mlx.nn.LayerNorm``, or ours if ``eps`` is 0, which MLX's does not support."""
     norm = nn.LayerNorm if eps > 0 else LayerNorm
     return norm(dims, eps=eps, affine=affine, bias=bias)
 
 
 class TransformerLayer(nn.Module):
-    """What encoder and decoder layer have in common: their parameters and how blocks join.
+    """Base of encoder and decoder layer: their parameters and residual blocks.
 
     Args:
         d_model (int): The number of features of input and output.
@@ -67,8 +67,8 @@ class TransformerLayer(nn.Module):
             Default: ``2048``.
         dropout (float, optional): The probability to drop an element in training.
             Default: ``0.1``.
-        activation (str or callable, optional): What is between the linear layers: a function, or
-            the name of one of ``ACTIVATIONS``. Default: ``"relu"``.
+        activation (str or callable, optional): The activation between the linear layers: a
+            function, or a name of ``ACTIVATIONS``. Default: ``"relu"``.
         layer_norm_eps (float, optional): Added to the variance. Default: ``1e-5``.
         batch_first (bool, optional): Whether the batch comes before the sequence.
             Default: ``False``.
@@ -78,7 +78,7 @@ class TransformerLayer(nn.Module):
             Default: ``True``.
 
     Raises:
-        ValueError: ``activation`` is no name known, ``nhead`` does not divide ``d_model``, or
+        ValueError: ``activation`` is an unknown name, ``nhead`` does not divide ``d_model``, or
             ``dropout`` is not from 0 to 1.
     """
 
@@ -112,10 +112,10 @@ class TransformerLayer(nn.Module):
         for index in range(len(self._attentions) + 1):
             self[f"norm{index + 1}"] = build_layer_norm(d_model, layer_norm_eps, bias=bias)
         self.norm_first = norm_first
-        self.activation = activation  # its name, where it has one: a module can then be copied
+        self.activation = activation  # the name where there is one: functions cannot be copied
 
     def _block(self, x: mx.array, norm: str, block: Activation) -> mx.array:
-        """Add to ``x`` what a block makes of it."""
+        """Return ``x`` plus the output of a block, normalised before or after."""
         if self.norm_first:
             return x + self.dropout(block(self[norm](x)))
         y: mx.array = self[norm](x + self.dropout(block(x)))
@@ -153,10 +153,10 @@ class TransformerEncoderLayer(TransformerLayer):
             src: ``(S, N, d_model)``; see the class for its other shapes.
             src_mask: ``(S, S)`` or ``(N * nhead, S, S)``.
             src_key_padding_mask: ``(N, S)``, or ``(S,)`` where there is no batch.
-            is_causal: Says that ``src_mask`` is the causal one.
+            is_causal: States that ``src_mask`` is the causal mask.
 
         Raises:
-            ValueError: shapes or dtypes do not fit, or ``is_causal`` comes without a mask.
+            ValueError: shapes or dtypes do not fit, or ``is_causal`` is given without a mask.
         """
 
         def attend(x: mx.array) -> mx.array:
@@ -202,11 +202,12 @@ class TransformerDecoderLayer(TransformerLayer):
             memory_mask: ``(T, S)`` or ``(N * nhead, T, S)``.
             tgt_key_padding_mask: ``(N, T)``, or ``(T,)`` where there is no batch.
             memory_key_padding_mask: ``(N, S)``, or ``(S,)`` where there is no batch.
-            tgt_is_causal: Says that ``tgt_mask`` is the causal one.
-            memory_is_causal: Says that ``memory_mask`` is the causal one.
+            tgt_is_causal: States that ``tgt_mask`` is the causal mask.
+            memory_is_causal: States that ``memory_mask`` is the causal mask.
 
         Raises:
-            ValueError: shapes or dtypes do not fit, or a hint comes without its mask.
+            ValueError: shapes or dtypes do not fit, or one of the causal flags is given
+                without its mask.
         """
 
         def attend(x: mx.array) -> mx.array:

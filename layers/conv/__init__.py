@@ -1,1 +1,1 @@
-"""Convolutions and transposed convolutions, channels last."""
+"""Convolutions and transposed convolutions in 1, 2 and 3 dimensions, channels last."""

@@ -1,9 +1,9 @@
 """Convolutions in 1, 2 and 3 dimensions that match ``torch.nn.Conv{1,2,3}d`` in every setting.
 
-MLX's own layers serve where they can: a batch, padding by zeros, as much at both ends, and groups
-in 1-D and 2-D. Those here add what MLX lacks, measured on 0.32.4: groups in 3-D, padding
-``"same"`` and ``"valid"``, the other padding modes, input without a batch, and errors where MLX
-divides by zero channels.
+``mlx.nn.Conv{1,2,3}d`` take a batch, pad with the same number of zeros at both ends, and have
+groups in 1-D and 2-D. Here is what they lack (MLX 0.32.4): groups in 3-D, padding ``"same"`` and
+``"valid"``, the other padding modes, input without a batch, and errors where MLX divides by zero
+channels.
 """
 
 import mlx.core as mx
@@ -26,7 +26,7 @@ def conv(
     dilation: PerAxis = 1,
     groups: int = 1,
 ) -> mx.array:
-    """Convolution over 1 to 3 spatial axes, channels last.
+    """Convolve over 1 to 3 spatial axes, channels last.
 
     Matches ``torch.nn.functional.conv{1,2,3}d``, in its order of arguments; the rank is that of
     the weight.
@@ -39,7 +39,7 @@ def conv(
         padding: Zeros at both ends, one integer or one per axis; ``"valid"`` for none, ``"same"``
             for an output of the input's size.
         dilation: Spacing of the kernel's taps.
-        groups: The number of blocks of input channels, each connected to its own outputs.
+        groups: The number of groups of channels: outputs depend on the inputs of their group.
 
     Returns:
         ``(N, *O, out)`` of the input's dtype, without ``N`` where the input has none.
@@ -47,7 +47,7 @@ def conv(
     Raises:
         ValueError: Where PyTorch refuses: dtypes that differ or are not floating, dimensions or
             channels that do not go together, arguments out of range, ``"same"`` with a stride,
-            a kernel that reaches beyond the padded input.
+            a kernel that extends beyond the padded input.
     """
     return convolve("conv", x, weight, bias, stride, padding, dilation, groups)
 
@@ -62,7 +62,7 @@ def convolve(
     dilation: PerAxis,
     groups: int,
 ) -> mx.array:
-    """Do what :func:`conv` does, with errors in the name of ``layer``."""
+    """Compute :func:`conv`, with ``layer`` as the name in errors."""
     rank = weight.ndim - 2
     if rank not in (1, 2, 3):
         raise ValueError(
@@ -139,7 +139,7 @@ def _grouped(
 ) -> mx.array:
     if groups == 1 or x.ndim < 5:
         return mx.conv_general(x, weight, strides, (low, high), dilations, groups=groups)
-    # MLX has no groups in 3-D: a convolution per group or per slice of the kernel, the fewer.
+    # MLX has no groups in 3-D: one convolution per group or per depth of the kernel, if fewer.
     if groups <= weight.shape[1]:
         parts = zip(mx.split(x, groups, axis=-1), mx.split(weight, groups), strict=True)
         results = [mx.conv_general(*part, strides, (low, high), dilations) for part in parts]
@@ -156,7 +156,7 @@ def _by_slices(
     dilations: tuple[int, ...],
     groups: int,
 ) -> mx.array:
-    """A grouped 3-D convolution as the sum of 2-D ones, one per depth of the kernel."""
+    """Compute a grouped 3-D convolution as a sum of 2-D ones, one per depth of the kernel."""
     x = mx.pad(x, [(0, 0), (low[0], high[0]), (0, 0), (0, 0), (0, 0)])
     batch, size, *plane = x.shape
     reach = dilations[0] * (weight.shape[1] - 1)

@@ -1,4 +1,7 @@
-"""Convolution layers over :func:`~mlxport.layers.conv.functions.conv` (why: see there)."""
+"""Convolution layers with the arguments of ``torch.nn.Conv{1,2,3}d``.
+
+They call :mod:`mlxport.layers.conv.functions`, which says what ``mlx.nn``'s layers lack.
+"""
 
 from typing import Any
 
@@ -18,7 +21,7 @@ CONV_PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 class _ConvNd(nn.Module):
-    """What the three ranks share; each adds ``_rank`` and MLX's layer of that rank."""
+    """Base of the three ranks; each subclass sets ``_rank`` and inherits MLX's layer of it."""
 
     _rank: int
 
@@ -93,7 +96,7 @@ class _ConvNd(nn.Module):
         dilation = ints_per_axis(self.dilation, rank, "dilation", layer)
         low, high = padding_widths(layer, self.padding, self.weight.shape[1:-1], stride, dilation)
         if x.ndim not in (rank + 1, rank + 2):
-            return x  # for the convolution to refuse
+            return x  # the convolution raises
         batch = [(0, 0)] * (x.ndim - 1 - rank)
         return pad(x, [*batch, *zip(low, high, strict=True), (0, 0)], self.padding_mode)
 
@@ -101,8 +104,8 @@ class _ConvNd(nn.Module):
 class Conv1d(_ConvNd, nn.Conv1d):  # type: ignore[misc]  # padding may be a name
     """Applies a 1-dimensional convolution, as ``torch.nn.Conv1d`` does.
 
-    Takes PyTorch's arguments in PyTorch's order, and has the parameters of ``mlx.nn.Conv1d``. Why
-    MLX's own does not always serve: see :mod:`mlxport.layers.conv.functions`.
+    Takes PyTorch's arguments in PyTorch's order, and has the parameters of ``mlx.nn.Conv1d``.
+    :mod:`mlxport.layers.conv.functions` says what MLX's layer lacks.
 
     Shape:
         - Input: ``(N, L, in_channels)`` or ``(L, in_channels)``
@@ -115,18 +118,18 @@ class Conv1d(_ConvNd, nn.Conv1d):  # type: ignore[misc]  # padding may be a name
         out_channels (int): The number of output channels.
         kernel_size (int or tuple): The size of the convolution filters.
         stride (int or tuple, optional): The stride. Default: ``1``.
-        padding (int, tuple or str, optional): How much to put at both ends, ``"same"`` or
+        padding (int, tuple or str, optional): How many elements to add at both ends, ``"same"`` or
             ``"valid"``. Default: ``0``.
         dilation (int or tuple, optional): The dilation. Default: ``1``.
         groups (int, optional): The number of groups. Default: ``1``.
         bias (bool, optional): If ``True`` add a learnable bias. Default: ``True``.
-        padding_mode (str, optional): What to put there: ``"zeros"``, ``"reflect"``,
+        padding_mode (str, optional): What the added elements are: ``"zeros"``, ``"reflect"``,
             ``"replicate"`` or ``"circular"``. Default: ``"zeros"``.
 
     Raises:
-        ValueError: If the layer could never run: channels that ``groups`` does not divide, a size
+        ValueError: If the layer could not run: channels that ``groups`` does not divide, a size
             out of range, ``"same"`` with a stride, an unknown padding. From the call: as
-            :func:`mlxport.layers.conv.functions.conv`, or an input too small to be padded so.
+            :func:`mlxport.layers.conv.functions.conv`, or an input too small for this padding.
     """
 
     _rank = 1

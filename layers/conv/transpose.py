@@ -1,16 +1,14 @@
 """Transposed convolutions in 1, 2 and 3 dimensions that match ``torch.nn.ConvTranspose{1,2,3}d``.
 
-MLX's own layers, measured on 0.32.4, do not serve:
+``mlx.nn.ConvTranspose{1,2,3}d`` (MLX 0.32.4) are not enough:
 
 * where ``stride > 1`` and ``padding > dilation * (kernel_size - 1)`` the output has the wrong
   shape, without an error;
 * where ``stride > 1`` and ``output_padding > padding`` the gradient of the input is too short: it
   raises further up, or broadcasts into a wrong gradient without an error;
-* in 3-D there are no groups, and in no rank do the layers take any;
+* the layers take no groups, and in 3-D the operation has none;
 * zeros are inserted between the inputs, so at stride 2 in 3-D seven eighths of what is moved
   and multiplied is zero.
-
-They can take over once a release is free of the first three and multiplies no zeros.
 """
 
 import math
@@ -42,7 +40,7 @@ def conv_transpose(
     groups: int = 1,
     dilation: PerAxis = 1,
 ) -> mx.array:
-    """Transposed convolution over 1 to 3 spatial axes, channels last.
+    """Compute a transposed convolution over 1 to 3 spatial axes, channels last.
 
     Matches ``torch.nn.functional.conv_transpose{1,2,3}d``, in its order of arguments; the rank is
     that of the weight.
@@ -52,9 +50,9 @@ def conv_transpose(
         weight: ``(out, *k, in/groups)``, of the input's dtype.
         bias: ``(out,)``, of the input's dtype.
         stride: One integer, or one per axis.
-        padding: How much is cropped from both ends; it may exceed the kernel's reach.
+        padding: How much is cropped from both ends; it may exceed the extent of the kernel.
         output_padding: Added to the end of the output; less than ``max(stride, dilation)``.
-        groups: The number of blocks of input channels, each connected to its own outputs.
+        groups: The number of groups of channels: outputs depend on the inputs of their group.
         dilation: Spacing of the kernel's taps.
 
     Returns:
@@ -64,9 +62,10 @@ def conv_transpose(
     Raises:
         ValueError: Where PyTorch refuses: dtypes that differ or are not floating, dimensions or
             channels that do not go together, arguments out of range, an empty axis, an output
-            size below 1. Also what only some of PyTorch's kernels let pass (int64 and complex
-            inputs, a bias of another dtype, an output size of 0, a dilation of 0), or all do
-            but for an empty batch alone (an output size of 0, a too large ``output_padding``).
+            size below 1. Also where only some of PyTorch's kernels accept the arguments (int64
+            and complex inputs, a bias of another dtype, an output size of 0, a dilation of 0), or
+            all do but for an empty batch alone (an output size of 0, a too large
+            ``output_padding``).
     """
     sizes = (stride, padding, output_padding)
     return _conv_transpose("conv_transpose", x, weight, bias, *sizes, groups, dilation)
@@ -108,7 +107,7 @@ def _conv_transpose(
 
 
 class _ConvTransposeNd(nn.Module):
-    """What the three ranks share; each adds ``_rank`` and MLX's layer of that rank."""
+    """Base of the three ranks; each subclass sets ``_rank`` and inherits MLX's layer of it."""
 
     _rank: int
     weight: mx.array
@@ -144,7 +143,7 @@ class _ConvTransposeNd(nn.Module):
             layer, positive={**counts, **taps}, non_negative={"padding": sizes["padding"]}
         )
         check_divisible(layer, groups, channels)
-        # Its upper limit is for the call to check: an `output_size` there overrides it.
+        # The call checks its upper limit: an `output_size` given there overrides it.
         sizes["output_padding"] = ints_per_axis(output_padding, rank, "output_padding", layer)
         sizes["kernel_size"] = kernel
         native: dict[str, Any] = {
@@ -157,7 +156,7 @@ class _ConvTransposeNd(nn.Module):
         self._reset_parameters(math.prod(kernel))
 
     def _reset_parameters(self, taps: int) -> None:
-        # What kaiming_uniform_(a=sqrt(5)) comes to; torch takes out/groups for the fan-in here.
+        # The bound of kaiming_uniform_(a=sqrt(5)); torch takes out/groups for the fan-in here.
         bound = 1 / math.sqrt(self.weight.shape[0] // self.groups * taps)
         self.weight = mx.random.uniform(-bound, bound, self.weight.shape)
         if "bias" in self:
@@ -177,8 +176,8 @@ class _ConvTransposeNd(nn.Module):
 
         Args:
             x: The input, of the weight's dtype.
-            output_size: The spatial size wanted, or a whole shape of the output's dimensions,
-                channels last. It takes the place of ``output_padding``.
+            output_size: The spatial size of the output, or its whole shape, channels last. It
+                replaces ``output_padding``.
 
         Raises:
             ValueError: If no output padding below the stride gives ``output_size``, or as
@@ -201,7 +200,7 @@ class _ConvTransposeNd(nn.Module):
         )
 
     def _padding_for(self, x: mx.array, output_size: tuple[int, ...]) -> tuple[int, ...]:
-        """The output padding that gives ``output_size``, as torch's ``_output_padding``."""
+        """Return the output padding that gives ``output_size``, as torch's ``_output_padding``."""
         layer, rank = type(self).__name__, self._rank
         if x.ndim not in (rank + 1, rank + 2) or len(output_size) not in (rank, x.ndim):
             raise ValueError(
@@ -229,7 +228,7 @@ class ConvTranspose1d(_ConvTransposeNd, nn.ConvTranspose1d):
     """Applies a 1-dimensional transposed convolution, as ``torch.nn.ConvTranspose1d`` does.
 
     Takes PyTorch's arguments in PyTorch's order, and has the parameters of
-    ``mlx.nn.ConvTranspose1d``. Why MLX's own does not serve: see the module.
+    ``mlx.nn.ConvTranspose1d``. The module's docstring says what MLX's layer lacks.
 
     Shape:
         - Input: ``(N, L, in_channels)`` or ``(L, in_channels)``
@@ -250,7 +249,7 @@ class ConvTranspose1d(_ConvTransposeNd, nn.ConvTranspose1d):
         padding_mode (str, optional): Only ``"zeros"``, as in PyTorch.
 
     Raises:
-        ValueError: If the layer could never run: channels that ``groups`` does not divide, a size
+        ValueError: If the layer could not run: channels that ``groups`` does not divide, a size
             out of range, another ``padding_mode``.
     """
 

@@ -1,4 +1,8 @@
-"""The axes of a transposed convolution: phases, shifts, overlapping blocks, and their layout."""
+"""Building blocks of transposed convolutions: output phases, shifted rows and their assembly.
+
+The outputs of an axis fall into phases, their residues modulo the stride. In each phase, every tap
+of the kernel that contributes reads the input shifted by whole rows.
+"""
 
 from collections.abc import Sequence
 from itertools import product
@@ -7,60 +11,65 @@ import mlx.core as mx
 
 from mlxport.layers.windows.geometry import TransposedAxis
 
-Numbers = tuple[int, ...]
-Meetings = list[list[tuple[int, int]]]
+Ints = tuple[int, ...]
+# For every phase of an axis, the taps that contribute to it, each with its shift in rows.
+PhaseTaps = list[list[tuple[int, int]]]
 
 
-def taps_stay_apart(axis: TransposedAxis) -> bool:
-    """Whether one tap at most reaches each output position, and all in the order of the output."""
+def taps_do_not_overlap(axis: TransposedAxis) -> bool:
+    """Whether at most one tap contributes to each output, with taps in the order of outputs."""
     return axis.kernel == 1 or (axis.dilation == 1 and axis.kernel <= axis.stride)
 
 
-def phases_of(axis: TransposedAxis) -> tuple[int, Meetings]:
-    """The rows of each phase, and what meets in it: ``(tap, shift)``.
+def output_phases(axis: TransposedAxis) -> tuple[int, PhaseTaps]:
+    """Return the number of rows of a phase, and the taps of each phase as ``(tap, shift)``.
 
-    Phase ``r`` holds the outputs ``r``, ``r + stride``, ...; its row ``j`` is the sum of the rows
-    ``j + shift`` of its taps, where there is such a row.
+    Phase ``r`` has the outputs ``r``, ``r + stride``, ...; its row ``j`` is the sum over its taps
+    of input row ``j + shift``, where there is such a row.
     """
     count = min(axis.stride, axis.output)
     length = -(-axis.output // count)
-    meetings = []
+    phases = []
     for phase in range(count):
-        landings = [
+        candidates = [
             (tap, *divmod(phase + axis.offset - tap * axis.dilation, axis.stride))
             for tap in range(axis.kernel)
         ]
-        meetings.append(
+        phases.append(
             [
                 (tap, shift)
-                for tap, shift, remainder in landings
+                for tap, shift, remainder in candidates
                 if remainder == 0 and -length < shift < axis.size
             ]
         )
-    return length, meetings
+    return length, phases
 
 
-def pairs(meetings: Sequence[Sequence[tuple[int, int]]]) -> list[tuple[Numbers, Numbers]]:
-    """Every combination of taps, one on each axis, with their shifts."""
+def tap_combinations(phases: Sequence[Sequence[tuple[int, int]]]) -> list[tuple[Ints, Ints]]:
+    """Return all combinations of one tap per axis, as the taps and their shifts.
+
+    Args:
+        phases: One phase of each axis: its taps and their shifts.
+    """
     return [
         (tuple(tap for tap, _ in combination), tuple(shift for _, shift in combination))
-        for combination in product(*meetings)
+        for combination in product(*phases)
     ]
 
 
-class Shifts:
-    """An input under whole-row shifts, zero where there is no row; each is cut out once.
+class ShiftedRows:
+    """An array shifted by whole rows, zero where there is no row; every shift is sliced once.
 
     Args:
         x: The input.
-        first: Its first axis to be shifted; the others follow it.
-        plans: The phases of each of these axes.
+        first: The first axis to be shifted; the others follow it.
+        plans: The phases of each of these axes, as :func:`output_phases` returns them.
     """
 
-    def __init__(self, x: mx.array, first: int, plans: Sequence[tuple[int, Meetings]]):
+    def __init__(self, x: mx.array, first: int, plans: Sequence[tuple[int, PhaseTaps]]):
         widths = [(0, 0)] * x.ndim
-        for index, (length, meetings) in enumerate(plans, first):
-            shifts = [shift for meeting in meetings for _, shift in meeting] or [0]
+        for index, (length, phases) in enumerate(plans, first):
+            shifts = [shift for phase in phases for _, shift in phase] or [0]
             widths[index] = (
                 max(-min(shifts), 0),
                 max(max(shifts) + length - x.shape[index], 0),
@@ -69,22 +78,22 @@ class Shifts:
         self._before = (slice(None),) * first
         self._starts = [before for before, _ in widths[first : first + len(plans)]]
         self._lengths = [length for length, _ in plans]
-        self._cut: dict[Numbers, mx.array] = {}
+        self._slices: dict[Ints, mx.array] = {}
 
-    def __getitem__(self, shift: Numbers) -> mx.array:
-        if shift not in self._cut:
+    def __getitem__(self, shift: Ints) -> mx.array:
+        if shift not in self._slices:
             ends = zip(shift, self._starts, self._lengths, strict=True)
             rows = [slice(start + by, start + by + length) for by, start, length in ends]
-            self._cut[shift] = self._x[self._before + tuple(rows)]
-        return self._cut[shift]
+            self._slices[shift] = self._x[self._before + tuple(rows)]
+        return self._slices[shift]
 
 
-def overlap(y: mx.array, axis: TransposedAxis) -> mx.array:
-    """Add up the taps of the last axis: ``(..., size, kernel * C)`` to ``(..., output, C)``.
+def add_overlapping_taps(y: mx.array, axis: TransposedAxis) -> mx.array:
+    """Sum the taps of the last spatial axis: ``(..., size, kernel * C)`` to ``(..., output, C)``.
 
-    The first ``stride`` taps of a row lie in the order of the outputs they reach, and so does each
-    further block of as many, one row later: blocks are added whole. Where the last block is short,
-    the phases it reaches are added apart from the rest.
+    The first ``stride`` taps of a row are in the order of their outputs. So is each further block
+    of ``stride`` taps, one row later: whole blocks are added. If the last block is shorter, the
+    phases it contributes to are added separately.
     """
     channels = y.shape[-1] // axis.kernel
     blocks = -(-axis.kernel // axis.stride)
@@ -100,22 +109,22 @@ def overlap(y: mx.array, axis: TransposedAxis) -> mx.array:
     else:
         y = mx.concatenate([_staggered(parts[::2], rows), _staggered(parts[1::2], rows)], -1)
     y = mx.unflatten(y, -1, (axis.stride, channels)).flatten(-3, -2)
-    return window(y, y.ndim - 2, axis.offset, axis.output)
+    return crop_or_pad(y, y.ndim - 2, axis.offset, axis.output)
 
 
 def _staggered(parts: Sequence[mx.array], rows: int) -> mx.array:
-    """The sum of ``(..., size, columns)``, each one row later than the one before."""
+    """Sum arrays ``(..., size, columns)``, each one row later than the previous one."""
     index = parts[0].ndim - 2
-    terms = [window(part, index, -late, rows) for late, part in enumerate(parts)]
+    terms = [crop_or_pad(part, index, -delay, rows) for delay, part in enumerate(parts)]
     return sum(terms[1:], start=terms[0])
 
 
 def merge_phases(y: mx.array, order: Sequence[int], merged: int, bias: mx.array | None) -> mx.array:
-    """Bring the axes of a result in order, add the bias, and merge what belongs together.
+    """Transpose a result, add the bias, and merge the rows and phases of every spatial axis.
 
     Args:
-        y: Its axes in ``order`` are ``(N, L, s, ..., L, s, ..., G, C)``: ``merged`` pairs of rows
-            and phases, then what spatial axes are whole already.
+        y: Transposed by ``order``: ``(N, L, s, ..., L, s, ..., G, C)``, with ``merged`` pairs of
+            rows and phases, then the spatial axes that have no phases.
         order: As ``mx.transpose`` takes it.
         merged: The number of pairs.
         bias: ``(G * C,)`` or ``None``.
@@ -125,15 +134,15 @@ def merge_phases(y: mx.array, order: Sequence[int], merged: int, bias: mx.array 
     """
     y = y.transpose(order)
     if bias is not None:
-        # Before the axes are merged, so that the sum is what copies them into their order.
+        # Before the merge, so that the sum writes the array in its final order: no further copy.
         y = y + mx.unflatten(bias, 0, y.shape[-2:])
     for index in range(1, 1 + merged):
         y = y.flatten(index, index + 1)
     return y.flatten(-2)
 
 
-def window(y: mx.array, index: int, start: int, length: int) -> mx.array:
-    """Positions ``start`` to ``start + length`` of an axis, zero outside it."""
+def crop_or_pad(y: mx.array, index: int, start: int, length: int) -> mx.array:
+    """Return positions ``start`` to ``start + length`` of an axis, zero outside of it."""
     size = y.shape[index]
     first = min(max(start, 0), size)
     last = max(min(start + length, size), first)

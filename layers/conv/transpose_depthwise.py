@@ -1,8 +1,8 @@
-"""Transposed convolutions of which every group has one input channel.
+"""Depthwise transposed convolutions: every group has one input channel.
 
-A matrix product over one channel is no more than a broadcast product, and slower: here each output
-phase (see :mod:`mlxport.layers.conv.transpose_axes`) sums shifted inputs, each multiplied by the
-weights of one tap, a weight for each channel.
+A matrix product over one channel is a broadcast product, only slower. So each output phase (see
+:mod:`mlxport.layers.conv.transpose_axes`) is a sum of shifted inputs, each multiplied by one tap's
+weight of every channel.
 """
 
 import math
@@ -10,14 +10,20 @@ from itertools import product
 
 import mlx.core as mx
 
-from mlxport.layers.conv.transpose_axes import Shifts, merge_phases, pairs, phases_of, window
+from mlxport.layers.conv.transpose_axes import (
+    ShiftedRows,
+    crop_or_pad,
+    merge_phases,
+    output_phases,
+    tap_combinations,
+)
 from mlxport.layers.windows.geometry import TransposedAxis
 
 
 def compute_depthwise(
     x: mx.array, weight: mx.array, bias: mx.array | None, axes: list[TransposedAxis]
 ) -> mx.array:
-    """The transposed convolution in ``G`` groups.
+    """Compute a transposed convolution in ``G`` groups of one input channel.
 
     Args:
         x: ``(N, *S, G)``.
@@ -35,21 +41,21 @@ def compute_depthwise(
     # Split, not indexed: an integer index is a gather, and its gradient a scatter.
     columns = mx.split(mx.moveaxis(weight, 0, -1).flatten(0, -2), math.prod(kernels))
     taps = dict(zip(product(*map(range, kernels)), columns, strict=True))
-    plans = [phases_of(axis) for axis in axes]
+    plans = [output_phases(axis) for axis in axes]
     lengths = [length for length, _ in plans]
-    rows = Shifts(x, 1, plans)
+    rows = ShiftedRows(x, 1, plans)
     sums = [
-        _sum([(taps[tap], rows[shift]) for tap, shift in pairs(meetings)])
-        if all(meetings)
+        _sum([(taps[tap], rows[shift]) for tap, shift in tap_combinations(phase)])
+        if all(phase)
         else mx.zeros((x.shape[0], *lengths, x.shape[-1]), x.dtype)
-        for meetings in product(*(meetings for _, meetings in plans))
+        for phase in product(*(phases for _, phases in plans))
     ]
-    y = mx.unflatten(mx.stack(sums), 0, [len(meetings) for _, meetings in plans])
+    y = mx.unflatten(mx.stack(sums), 0, [len(phases) for _, phases in plans])
     y = mx.unflatten(y, -1, (groups, channels))
     order = [place for index in range(rank) for place in (rank + 1 + index, index)]
     y = merge_phases(y, [rank, *order, y.ndim - 2, y.ndim - 1], rank, bias)
     for index, axis in enumerate(axes, 1):
-        y = window(y, index, 0, axis.output)
+        y = crop_or_pad(y, index, 0, axis.output)
     return y
 
 

@@ -1,10 +1,10 @@
-"""Weights of grouped transposed convolutions that are computed, not loaded."""
+"""Convert the weight of a grouped transposed convolution that the model computes itself."""
 
 import mlx.core as mx
 
 
 def grouped_weight(weight: mx.array, groups: int) -> mx.array:
-    """Bring the weight of a transposed convolution from PyTorch's layout to MLX's.
+    """Convert the weight of a transposed convolution from PyTorch's layout to MLX's.
 
     Args:
         weight: ``(in, out/groups, *k)``, as ``torch.nn.functional.conv_transpose3d`` takes it.

@@ -1,1 +1,1 @@
-"""Embeddings and bags of them."""
+"""Embedding tables: lookup of rows, and reduction of rows by bags."""

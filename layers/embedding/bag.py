@@ -1,4 +1,4 @@
-"""Rows of a table summed, averaged or maximised by bags, without a row for each on the way out."""
+"""Embedding bags: the sum, mean or maximum of table rows, for each bag of indices."""
 
 from __future__ import annotations
 
@@ -24,65 +24,66 @@ def embedding_bag(
     max_norm: float | None = None,
     norm_type: float = 2.0,
 ) -> mx.array:
-    """Reduce the rows of every bag; matches ``aten::embedding_bag``.
+    """Return the reduced rows of every bag; matches ``aten::embedding_bag``.
 
     Args:
         weight: the table ``(R, D)``, floating.
-        indices: bags of one size, ``(B, L)``; or in a row, ``(I,)``. They are not checked.
-        offsets: where each bag in a row begins, ``(B,)``, the first at 0.
+        indices: bags of one size, ``(B, L)``; or concatenated bags, ``(I,)``. They are not checked.
+        offsets: the start of each concatenated bag, ``(B,)``, the first at 0.
         mode: ``sum``, ``mean`` or ``max``.
         per_sample_weights: factors of the rows in the shape of ``indices``, with ``sum`` only.
-        include_last_offset: whether ``offsets`` also holds the end of the last bag, ``(B + 1,)``.
-        padding_idx: the index that counts for nothing.
-        max_norm: what the norm of a longer row becomes, as by ``aten::embedding_renorm_``; the
-            table stays as it is.
-        norm_type: that norm.
+        include_last_offset: whether ``offsets`` also has the end of the last bag, ``(B + 1,)``.
+        padding_idx: an index that is left out.
+        max_norm: rows of a larger norm are scaled to it, as by ``aten::embedding_renorm_``; the
+            table is not changed.
+        norm_type: the norm of ``max_norm``.
 
     Returns:
-        ``(B, D)`` in the dtype of ``weight``; zeros for a bag that holds nothing.
+        ``(B, D)`` in the dtype of ``weight``; zeros for an empty bag.
 
     Raises:
-        ValueError: shapes do not fit, there is no such mode, or weights come with another mode.
+        ValueError: shapes do not fit, the mode is unknown, or ``per_sample_weights`` are given with
+            another mode than ``sum``.
     """
     _check(indices, offsets, mode, per_sample_weights)
     flat = indices.reshape(-1)
     if offsets is None:
         bags, size = indices.shape
-        places = mx.repeat(mx.arange(bags), size)
+        bag_of = mx.repeat(mx.arange(bags), size)
     else:
         bags = offsets.size - include_last_offset
         starts = mx.zeros(flat.size + 1, dtype=mx.int32).at[offsets].add(1)
-        places = mx.cumsum(starts)[:-1] - 1
-    # One bag more takes what counts for nothing, or lies behind the last offset.
+        bag_of = mx.cumsum(starts)[:-1] - 1
+    # One more bag takes the padding, and all indices after the last offset.
     if padding_idx is not None:
-        places = mx.where(flat == padding_idx, bags, places)
+        bag_of = mx.where(flat == padding_idx, bags, bag_of)
     rows = weight[flat]
     if max_norm is not None:
         rows = renormalised(rows, max_norm, norm_type)
     rows = upcast(rows)
     if per_sample_weights is not None:
         rows = rows * upcast(per_sample_weights).reshape(-1, 1)
-    reduced = _largest(rows, places, bags + 1) if mode == "max" else _sum(rows, places, bags + 1)
+    reduced = _largest(rows, bag_of, bags + 1) if mode == "max" else _sum(rows, bag_of, bags + 1)
     if mode == "mean":
-        counts = mx.zeros((bags + 1, 1), rows.dtype).at[places].add(1)
+        counts = mx.zeros((bags + 1, 1), rows.dtype).at[bag_of].add(1)
         reduced = reduced / mx.maximum(counts, 1)
     return reduced[:bags].astype(weight.dtype)
 
 
-def _sum(rows: mx.array, places: mx.array, bags: int) -> mx.array:
-    return mx.zeros((bags, rows.shape[1]), rows.dtype).at[places].add(rows)
+def _sum(rows: mx.array, bag_of: mx.array, bags: int) -> mx.array:
+    return mx.zeros((bags, rows.shape[1]), rows.dtype).at[bag_of].add(rows)
 
 
-def _largest(rows: mx.array, places: mx.array, bags: int) -> mx.array:
-    """The maximum of every bag; of equal ones the first takes the gradient, as in PyTorch."""
+def _largest(rows: mx.array, bag_of: mx.array, bags: int) -> mx.array:
+    """Return the maximum of every bag; the first of equal ones takes the gradient, as in torch."""
     count, dims = rows.shape
     if count == 0:
         return mx.zeros((bags, dims), rows.dtype)
     values = mx.stop_gradient(rows)
-    best = mx.full((bags, dims), -math.inf, values.dtype).at[places].maximum(values)
-    reaches = (values == best[places]) | mx.isnan(values)
-    numbers = mx.where(reaches, mx.arange(count)[:, None], count)
-    first = mx.full((bags, dims), count, numbers.dtype).at[places].minimum(numbers)
+    best = mx.full((bags, dims), -math.inf, values.dtype).at[bag_of].maximum(values)
+    is_best = (values == best[bag_of]) | mx.isnan(values)
+    indices = mx.where(is_best, mx.arange(count)[:, None], count)
+    first = mx.full((bags, dims), count, indices.dtype).at[bag_of].minimum(indices)
     found = mx.take_along_axis(rows, mx.minimum(first, count - 1), axis=0)
     return mx.where(first < count, found, 0)
 
@@ -110,18 +111,21 @@ def _check(
 
 
 class EmbeddingBag(nn.Embedding):
-    """:func:`embedding_bag` of a learned table; matches ``torch.nn.EmbeddingBag``.
+    """:func:`embedding_bag` with a learned table; matches ``torch.nn.EmbeddingBag``.
 
-    ``max_norm`` shortens rows as in :class:`mlxport.layers.embedding.embedding.Embedding`.
+    ``max_norm`` scales rows as in :class:`mlxport.layers.embedding.embedding.Embedding`.
 
     Args:
         num_embeddings: the number of rows.
-        dims: their size.
+        dims: their length.
         mode: ``sum``, ``mean`` or ``max``.
-        include_last_offset: whether offsets also hold the end of the last bag.
-        padding_idx: the index that counts for nothing.
-        max_norm: what the norm of a longer row becomes.
-        norm_type: that norm.
+        include_last_offset: whether offsets also have the end of the last bag.
+        padding_idx: an index that is left out.
+        max_norm: rows of a larger norm are scaled to it.
+        norm_type: the norm of ``max_norm``.
+
+    Raises:
+        ValueError: from the call, as :func:`embedding_bag`.
     """
 
     def __init__(

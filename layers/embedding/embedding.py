@@ -1,4 +1,4 @@
-"""A table of vectors, with a row that is never learnt and with rows of bounded length."""
+"""Embedding table with PyTorch's ``padding_idx``, ``max_norm`` and ``norm_type``."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from mlxport.layers.norm.statistics import upcast
 
 
 def renormalised(rows: mx.array, max_norm: float, norm_type: float = 2.0) -> mx.array:
-    """Return vectors shortened to a norm; as ``aten::embedding_renorm_`` leaves them.
+    """Return vectors scaled to a maximal norm; as ``aten::embedding_renorm_`` does in place.
 
     Args:
         rows: ``(*B, D)``, floating.
-        max_norm: what the norm of a longer vector becomes.
+        max_norm: vectors of a larger norm are scaled to it.
         norm_type: the norm; see :func:`mlxport.layers.arrays.reduction.norm`.
 
     Returns:
-        The shape and dtype of ``rows``; gradients pass as if nothing was shortened.
+        The shape and dtype of ``rows``; the gradient is that of the identity.
     """
     wide = upcast(mx.stop_gradient(rows))
     length = norm(wide, norm_type, axis=-1, keepdims=True)
-    # PyTorch's: a little shorter than asked for
+    # as PyTorch: slightly below max_norm
     scale = mx.where(length > max_norm, max_norm / (length + 1e-7), 1)
     return rows + mx.stop_gradient((wide * scale).astype(rows.dtype) - rows)
 
@@ -32,16 +32,16 @@ def renormalised(rows: mx.array, max_norm: float, norm_type: float = 2.0) -> mx.
 class Embedding(nn.Embedding):
     """``mlx.nn.Embedding`` with PyTorch's further arguments; matches ``torch.nn.Embedding``.
 
-    PyTorch shortens the rows it looks up inside of the table, in every forward pass. Here they are
-    shortened on their way out and the table stays as it is: the results are the same, and so are
-    the gradients, but an optimizer's step starts from the longer row.
+    With ``max_norm`` PyTorch scales rows in the table itself when it looks them up. Here the
+    returned rows are scaled and the table is not changed: results and gradients are the same, but
+    an optimizer step starts from the unscaled row.
 
     Args:
         num_embeddings (int): The number of rows.
         dims (int): The length of a row.
         padding_idx (int, optional): A row that receives no gradient, counted from the end if
-            negative. A new table has zeros there. Default: ``None``.
-        max_norm (float, optional): What the norm of a longer row becomes. Default: ``None``.
+            negative. In a new table it is zero. Default: ``None``.
+        max_norm (float, optional): Rows of a larger norm are scaled to it. Default: ``None``.
         norm_type (float, optional): The norm. Default: ``2.0``.
 
     Raises:

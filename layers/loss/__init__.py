@@ -1,1 +1,1 @@
-"""Loss functions and their modules."""
+"""Loss functions, as functions and as layers."""

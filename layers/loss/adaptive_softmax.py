@@ -1,4 +1,4 @@
-"""The adaptive softmax: a loss over very many classes, rare ones in clusters behind the common."""
+"""Adaptive softmax: a loss over very many classes, with the rare ones in clusters."""
 
 from __future__ import annotations
 
@@ -10,24 +10,29 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxport.layers.activation.functions import log_softmax
-from mlxport.layers.arrays.picking import picked
+from mlxport.layers.arrays.picking import take_along_axis_or_nan
 from mlxport.layers.arrays.reduction import mean
 from mlxport.layers.norm.statistics import upcast
 
 
 class AdaptiveSoftmaxOutput(NamedTuple):
-    """What the adaptive softmax gives: log-probabilities of the targets, and their loss."""
+    """The output of the adaptive softmax.
+
+    Attributes:
+        output: log-probabilities of the targets, ``(N,)`` or ``()``.
+        loss: the mean of their negatives, ``()``.
+    """
 
     output: mx.array
     loss: mx.array
 
 
 class AdaptiveLogSoftmaxWithLoss(nn.Module):
-    """Matches ``torch.nn.AdaptiveLogSoftmaxWithLoss``, with its parameters.
+    """Adaptive softmax with its loss; matches ``torch.nn.AdaptiveLogSoftmaxWithLoss``.
 
-    PyTorch runs a cluster on the samples it holds; here every cluster runs on all of them, since
-    shapes may not depend on values. PyTorch raises where a target is out of range; here its output
-    is NaN.
+    It has PyTorch's parameters. PyTorch runs a cluster on its samples only; here every cluster runs
+    on all samples, since shapes must not depend on values. PyTorch raises where a target is out of
+    range; here its output is NaN.
 
     Shape:
         - Input: ``(N, in_features)`` and targets ``(N,)``, or ``(in_features,)`` and ``()``
@@ -36,9 +41,13 @@ class AdaptiveLogSoftmaxWithLoss(nn.Module):
     Args:
         in_features: the size of a sample.
         n_classes: the number of classes, the most frequent first.
-        cutoffs: where clusters begin; increasing, from 1 to ``n_classes - 1``.
-        div_value: every further cluster is smaller by this.
+        cutoffs: the first class of each cluster; increasing, from 1 to ``n_classes - 1``.
+        div_value: the hidden size of each cluster is that of the previous one over this.
         head_bias: whether the head has a bias.
+
+    Raises:
+        ValueError: ``cutoffs`` do not increase or are out of range; from the call: shapes do not
+            fit.
     """
 
     def __init__(
@@ -72,10 +81,12 @@ class AdaptiveLogSoftmaxWithLoss(nn.Module):
             )
         index = target.astype(mx.int64)[..., None]
         head = self._head(x)
-        output = picked(head, index, axis=-1)
+        output = take_along_axis_or_nan(head, index, axis=-1)
         for i, (first, end) in enumerate(pairwise(self.cutoffs)):
             inside = (index >= first) & (index < end)
-            within = picked(self._cluster(x, i), mx.where(inside, index - first, 0), axis=-1)
+            within = take_along_axis_or_nan(
+                self._cluster(x, i), mx.where(inside, index - first, 0), axis=-1
+            )
             cluster = self.cutoffs[0] + i
             output = mx.where(inside, within + head[..., cluster : cluster + 1], output)
         outside = (index < 0) | (index >= self.cutoffs[-1])

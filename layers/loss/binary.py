@@ -1,7 +1,7 @@
-"""Losses of yes or no: cross entropy of probabilities and of logits.
+"""Binary classification losses: binary cross entropy and soft margin, with PyTorch's arguments.
 
-``mlx.nn.losses`` lacks ``pos_weight`` and PyTorch's gradient at 0 and 1. Here arguments and
-defaults are PyTorch's. Half precision is computed in float32.
+``mlx.nn.losses`` lacks ``pos_weight`` and PyTorch's gradient at 0 and 1. Half precision is computed
+in float32.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxport.layers.loss.reduction import reduced
+from mlxport.layers.loss.reduction import apply_reduction
 from mlxport.layers.norm.statistics import upcast
 
 
 def binary_cross_entropy(
     x: mx.array, target: mx.array, weight: mx.array | None = None, reduction: str = "mean"
 ) -> mx.array:
-    """Cross entropy of probabilities; matches ``aten::binary_cross_entropy``.
+    """Return the cross entropy of probabilities; matches ``aten::binary_cross_entropy``.
 
-    Logarithms are -100 at least. PyTorch raises where ``x`` is not from 0 to 1; here that is NaN.
+    Logarithms are at least -100. PyTorch raises where ``x`` is not from 0 to 1; here that is NaN.
 
     Args:
         x: probabilities, any shape.
@@ -29,13 +29,13 @@ def binary_cross_entropy(
         reduction: ``none``, ``mean`` or ``sum``.
 
     Raises:
-        ValueError: shapes differ, or there is no such reduction.
+        ValueError: shapes differ, or the reduction is unknown.
     """
     _check_same_shape("binary_cross_entropy", x, target)
     wide = upcast(x)
     terms: Any = _binary_cross_entropy(wide, target.astype(wide.dtype))
     terms = terms if weight is None else terms * upcast(weight)
-    return reduced("binary_cross_entropy", terms, reduction, x.dtype)
+    return apply_reduction("binary_cross_entropy", terms, reduction, x.dtype)
 
 
 def binary_cross_entropy_with_logits(
@@ -45,42 +45,42 @@ def binary_cross_entropy_with_logits(
     pos_weight: mx.array | None = None,
     reduction: str = "mean",
 ) -> mx.array:
-    """Cross entropy of logits of yes; matches ``aten::binary_cross_entropy_with_logits``.
+    """Return the cross entropy of logits; matches ``aten::binary_cross_entropy_with_logits``.
 
     Args:
         x: logits, any shape.
         target: probabilities, of the same shape.
         weight: broadcast to it.
-        pos_weight: of the share that is yes, broadcast to it.
+        pos_weight: weight of the positive class, broadcast to it.
         reduction: ``none``, ``mean`` or ``sum``.
 
     Raises:
-        ValueError: shapes differ, or there is no such reduction.
+        ValueError: shapes differ, or the reduction is unknown.
     """
     _check_same_shape("binary_cross_entropy_with_logits", x, target)
     wide, t = upcast(x), upcast(target)
-    yes = 1 if pos_weight is None else (upcast(pos_weight) - 1) * t + 1
-    terms = (1 - t) * wide - yes * nn.log_sigmoid(wide)
+    positive = 1 if pos_weight is None else (upcast(pos_weight) - 1) * t + 1
+    terms = (1 - t) * wide - positive * nn.log_sigmoid(wide)
     terms = terms if weight is None else terms * upcast(weight)
-    return reduced("binary_cross_entropy_with_logits", terms, reduction, x.dtype)
+    return apply_reduction("binary_cross_entropy_with_logits", terms, reduction, x.dtype)
 
 
 def soft_margin_loss(x: mx.array, target: mx.array, reduction: str = "mean") -> mx.array:
-    """``log(1 + exp(-target·x))`` for targets 1 and -1; matches ``aten::soft_margin_loss``.
+    """Return ``log(1 + exp(-target·x))`` for targets 1 and -1; matches ``aten::soft_margin_loss``.
 
-    Shapes broadcast. Finite also where the exponential overflows, which PyTorch's is not.
+    Shapes broadcast. The result is finite where the exponential overflows; PyTorch's is not.
 
     Raises:
-        ValueError: there is no such reduction.
+        ValueError: the reduction is unknown.
     """
     terms = mx.logaddexp(-upcast(target) * upcast(x), 0)
-    return reduced("soft_margin_loss", terms, reduction, mx.result_type(x, target))
+    return apply_reduction("soft_margin_loss", terms, reduction, mx.result_type(x, target))
 
 
 def multilabel_soft_margin_loss(
     x: mx.array, target: mx.array, weight: mx.array | None = None, reduction: str = "mean"
 ) -> mx.array:
-    """The mean over classes of the cross entropy of logits.
+    """Return the mean over classes of the cross entropy of logits.
 
     Matches ``torch.nn.functional.multilabel_soft_margin_loss``.
 
@@ -94,12 +94,12 @@ def multilabel_soft_margin_loss(
         ``(*B,)`` for ``none``, else ``()``.
 
     Raises:
-        ValueError: there is no such reduction.
+        ValueError: the reduction is unknown.
     """
     wide, t = upcast(x), upcast(target)
     terms = -(t * nn.log_sigmoid(wide) + (1 - t) * nn.log_sigmoid(-wide))
     terms = terms if weight is None else terms * upcast(weight)
-    return reduced("multilabel_soft_margin_loss", terms.mean(axis=-1), reduction, x.dtype)
+    return apply_reduction("multilabel_soft_margin_loss", terms.mean(axis=-1), reduction, x.dtype)
 
 
 def _check_same_shape(loss: str, x: mx.array, target: mx.array) -> None:
@@ -118,7 +118,7 @@ def _binary_cross_entropy(x: mx.array, target: mx.array) -> mx.array:
 def _(
     primals: tuple[mx.array, mx.array], cotangent: mx.array, output: Any
 ) -> tuple[mx.array, mx.array]:
-    """Derive as PyTorch does: by ``x``, finite where its logarithm is not."""
+    """Return PyTorch's gradient: by ``x`` it is finite where the logarithm is not."""
     x, target = primals
     by_x = (x - target) / mx.maximum((1 - x) * x, 1e-12)
     return cotangent * by_x, cotangent * (mx.log1p(-x) - mx.log(x))

@@ -1,10 +1,10 @@
-"""Losses over classes: cross entropy of logits, and the negative logarithm of a probability.
+"""Classification losses: cross entropy and negative log-likelihood, with PyTorch's arguments.
 
-``mlx.nn.losses`` lacks ``ignore_index`` and the weighted mean, and reads beyond the classes where a
-target is out of range. Here arguments and defaults are PyTorch's; the class axis is PyTorch's too:
-1, or 0 without a batch. Half precision is computed in float32.
+``mlx.nn.losses`` lacks ``ignore_index`` and the weighted mean, and reads out of bounds for a target
+out of range. The class axis is PyTorch's: 1, or 0 without a batch. Half precision is computed in
+float32.
 
-PyTorch raises where the index of a class is out of range; here that term is NaN.
+PyTorch raises where a target is out of range; here that term is NaN.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from __future__ import annotations
 import mlx.core as mx
 
 from mlxport.layers.activation.functions import log_softmax
-from mlxport.layers.arrays.picking import picked
+from mlxport.layers.arrays.picking import take_along_axis_or_nan
 from mlxport.layers.arrays.reduction import total
-from mlxport.layers.loss.reduction import check_reduction, reduced
+from mlxport.layers.loss.reduction import apply_reduction, check_reduction
 from mlxport.layers.norm.statistics import upcast
 
 
@@ -26,23 +26,23 @@ def cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> mx.array:
-    """Cross entropy of logits; matches ``aten::cross_entropy_loss``.
+    """Return the cross entropy of logits; matches ``aten::cross_entropy_loss``.
 
     Args:
         x: logits ``(N, C, *d)`` or ``(C,)``, floating.
         target: classes, ``(N, *d)`` or ``()``, integer; or probabilities in the shape of ``x``.
-        weight: of every class, ``(C,)``. The mean over classes is divided by the weights it holds,
-            that over probabilities by the number of distributions.
-        ignore_index: a target that counts for nothing.
+        weight: of every class, ``(C,)``. With class targets the mean is divided by the sum of the
+            targets' weights, with probabilities by the number of distributions.
+        ignore_index: a target value that is ignored.
         reduction: ``none``, ``mean`` or ``sum``.
-        label_smoothing: the share of a target that is spread over all classes, 0 to 1.
+        label_smoothing: the part of a target that is distributed over all classes, 0 to 1.
 
     Returns:
         ``(N, *d)`` or ``()`` for ``none``, else ``()``.
 
     Raises:
         ValueError: shapes or dtypes do not fit, ``label_smoothing`` is out of range,
-            ``ignore_index`` is a class beside probabilities, or there is no such reduction.
+            ``ignore_index`` is a class beside probabilities, or the reduction is unknown.
     """
     check_label_smoothing("cross_entropy", label_smoothing)
     _check_weight("cross_entropy", x, weight)
@@ -58,7 +58,7 @@ def cross_entropy(
         return _soft_cross_entropy(
             log_probabilities, target, weight, reduction, label_smoothing, x.dtype
         )
-    terms, weights, ignored = _negative_picked(
+    terms, weights, ignored = _weighted_terms(
         "cross_entropy", log_probabilities, target, weight, ignore_index
     )
     y = _weighted_mean("cross_entropy", terms, weights, ignored, reduction)
@@ -78,23 +78,23 @@ def nll_loss(
     ignore_index: int = -100,
     reduction: str = "mean",
 ) -> mx.array:
-    """``-x`` at the target's class; matches ``aten::nll_loss_nd``.
+    """Return ``-x`` at the target's class; matches ``aten::nll_loss_nd``.
 
     Args:
         x: log-probabilities ``(N, C, *d)`` or ``(C,)``, floating.
         target: classes, ``(N, *d)`` or ``()``, integer.
-        weight: of every class, ``(C,)``; the mean is divided by the weights it holds.
-        ignore_index: a target that counts for nothing.
+        weight: of every class, ``(C,)``; the mean is divided by the sum of the targets' weights.
+        ignore_index: a target value that is ignored.
         reduction: ``none``, ``mean`` or ``sum``.
 
     Returns:
         ``(N, *d)`` or ``()`` for ``none``, else ``()``.
 
     Raises:
-        ValueError: shapes or dtypes do not fit, or there is no such reduction.
+        ValueError: shapes or dtypes do not fit, or the reduction is unknown.
     """
     _check_weight("nll_loss", x, weight)
-    terms, weights, ignored = _negative_picked("nll_loss", upcast(x), target, weight, ignore_index)
+    terms, weights, ignored = _weighted_terms("nll_loss", upcast(x), target, weight, ignore_index)
     return _weighted_mean("nll_loss", terms, weights, ignored, reduction).astype(x.dtype)
 
 
@@ -108,14 +108,16 @@ def linear_cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> mx.array:
-    """Cross entropy of ``x`` mapped to logits; as ``torch.nn.functional.linear_cross_entropy``.
+    """Map ``x`` to logits and return their cross entropy.
+
+    Matches ``torch.nn.functional.linear_cross_entropy``.
 
     Args:
         x: ``(N, F)`` or ``(F,)``, floating.
         linear_weight: ``(C, *d, F)``; ``d`` is empty without a batch.
         target: classes, ``(N, *d)`` or ``()``; or probabilities, ``(N, C, *d)`` or ``(C,)``.
         linear_bias: ``(C, *d)``.
-        weight: as the rest in :func:`cross_entropy`.
+        weight: as of :func:`cross_entropy`.
         ignore_index: None stands for -100.
         reduction: ``none``, ``mean`` or ``sum``.
         label_smoothing: 0 to 1.
@@ -144,7 +146,7 @@ def linear_cross_entropy(
 
 
 def check_label_smoothing(loss: str, label_smoothing: float) -> None:
-    """Refuse a share that is none.
+    """Check that label smoothing is from 0 to 1.
 
     Raises:
         ValueError: it is not from 0 to 1.
@@ -160,7 +162,7 @@ def _class_axis(x: mx.array) -> int:
 
 
 def _by_class(x: mx.array, weight: mx.array | None) -> mx.array | float:
-    """The weights, to be multiplied with ``x``."""
+    """Return the class weights, broadcastable to ``x``."""
     if weight is None:
         return 1.0
     return upcast(weight).reshape(-1, *[1] * (x.ndim - 1 - _class_axis(x)))
@@ -184,13 +186,13 @@ def _soft_cross_entropy(
     if label_smoothing:
         t = t * (1 - label_smoothing) + label_smoothing / t.shape[axis]
     terms = log_probabilities * t * _by_class(log_probabilities, weight)
-    return reduced("cross_entropy", -total(terms, axis), reduction, dtype)
+    return apply_reduction("cross_entropy", -total(terms, axis), reduction, dtype)
 
 
-def _negative_picked(
+def _weighted_terms(
     loss: str, x: mx.array, target: mx.array, weight: mx.array | None, ignore_index: int
 ) -> tuple[mx.array, mx.array, mx.array]:
-    """``-x`` at the targets times their weights, the weights, both 0 where ignored; and where."""
+    """Return ``-x`` at the targets times their weights, the weights, and which are ignored (0)."""
     axis = _class_axis(x)
     expected = (*x.shape[:axis], *x.shape[axis + 1 :])
     if target.shape != expected or not mx.issubdtype(target.dtype, mx.integer):
@@ -198,9 +200,9 @@ def _negative_picked(
             f"[{loss}] 'target' must hold integers of shape {expected} for input of shape "
             f"{x.shape} but got {target.dtype} of shape {target.shape}."
         )
-    target = target.astype(mx.int64)  # -100 is none of the unsigned ones
+    target = target.astype(mx.int64)  # unsigned dtypes have no -100
     ignored = target == ignore_index
-    terms = -picked(x, mx.expand_dims(target, axis), axis).squeeze(axis)
+    terms = -take_along_axis_or_nan(x, mx.expand_dims(target, axis), axis).squeeze(axis)
     weights = mx.ones_like(terms)
     if weight is not None:
         weights = upcast(weight)[mx.clip(target, 0, weight.size - 1)]
@@ -216,10 +218,10 @@ def _weighted_mean(
 ) -> mx.array:
     check_reduction(loss, reduction)
     if reduction != "mean":
-        return reduced(loss, terms, reduction, terms.dtype)
-    nothing = mx.all(ignored)
-    y = total(terms) / mx.where(nothing, 1, total(weights))
-    return mx.where(nothing, mx.nan, y)  # whose gradient is 0, as in PyTorch
+        return apply_reduction(loss, terms, reduction, terms.dtype)
+    none_left = mx.all(ignored)
+    y = total(terms) / mx.where(none_left, 1, total(weights))
+    return mx.where(none_left, mx.nan, y)  # with gradient 0, as in PyTorch
 
 
 def _check_weight(loss: str, x: mx.array, weight: mx.array | None) -> None:

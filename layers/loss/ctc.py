@@ -1,7 +1,7 @@
-"""Connectionist temporal classification: the likelihood of a label sequence over all alignments.
+"""CTC loss: the likelihood of a label sequence, summed over all alignments; MLX has none.
 
-``mlx.nn.losses`` has none. The forward variables of Graves et al. (2006) are kept as logarithms,
-all samples and all positions at once, one step after the other.
+The forward variables of Graves et al. (2006) are computed as logarithms, for all samples and
+positions at once, step by step.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxport.layers.loss.reduction import check_reduction, reduced
+from mlxport.layers.loss.reduction import apply_reduction, check_reduction
 from mlxport.layers.norm.statistics import upcast
 
-# Stands for log 0: infinity itself has no gradient. Sums of it stay finite.
-_NEVER = -1e30
+# Used as log 0: infinity has no gradient. Sums of it stay finite.
+_LOG_ZERO = -1e30
 
 Lengths = mx.array | Sequence[int]
 
@@ -29,31 +29,31 @@ def ctc_loss(
     reduction: str = "mean",
     zero_infinity: bool = False,
 ) -> mx.array:
-    """Negative log-likelihood of targets without alignment; matches ``aten::ctc_loss``.
+    """Return the negative log-likelihood of targets without alignment; matches ``aten::ctc_loss``.
 
-    The gradient is PyTorch's, too: that of the logits already, which is the function's own behind
-    a ``log_softmax`` and only there. Where no alignment is possible, it is 0 here and NaN there,
-    unless ``zero_infinity`` makes both 0.
+    The gradient is PyTorch's, too: it is that with respect to logits, so it is right only if
+    ``log_probs`` come from ``log_softmax``. Where no alignment is possible, it is 0 here and NaN in
+    PyTorch, unless ``zero_infinity`` makes both 0.
 
     A length out of range, where PyTorch raises, and a class out of range, which it does not check,
     give NaN.
 
     Args:
         log_probs: ``(T, N, C)`` or ``(T, C)``, logarithms of probabilities.
-        targets: classes ``(N, S)``, or all sequences in a row, ``(sum(target_lengths),)``; without
-            a batch ``(S,)``.
+        targets: classes ``(N, S)``, or all sequences concatenated, ``(sum(target_lengths),)``;
+            without a batch ``(S,)``.
         input_lengths: ``(N,)``, or ``()`` without a batch.
-        target_lengths: the same. Evaluated where the targets come in a row.
-        blank: the class that stands for none.
+        target_lengths: likewise. Evaluated at once if targets are concatenated.
+        blank: the class of the blank label.
         reduction: ``mean`` divides every loss by its target's length first.
-        zero_infinity: make impossible alignments count for nothing.
+        zero_infinity: whether targets with no possible alignment have loss 0.
 
     Returns:
         ``(N,)`` or ``()`` for ``none``, else ``()``.
 
     Raises:
-        ValueError: shapes do not fit, targets in a row are fewer than their lengths say, ``blank``
-            is no class, or there is no such reduction.
+        ValueError: shapes do not fit, concatenated targets are fewer than their lengths add up to,
+            ``blank`` is no class, or the reduction is unknown.
     """
     check_reduction("ctc_loss", reduction)
     batched = log_probs.ndim == 3
@@ -66,7 +66,7 @@ def ctc_loss(
         losses = mx.where(mx.isinf(losses), 0, losses)
     if reduction == "mean":
         losses = losses / mx.maximum(lengths[1], 1)
-    return reduced("ctc_loss", losses if batched else losses[0], reduction, log_probs.dtype)
+    return apply_reduction("ctc_loss", losses if batched else losses[0], reduction, log_probs.dtype)
 
 
 def _losses(
@@ -76,32 +76,32 @@ def _losses(
     target_lengths: mx.array,
     blank: int,
 ) -> mx.array:
-    """The loss of every sample: ``(T, N, C)`` and ``(N, S)`` to ``(N,)``."""
+    """Return the loss of every sample: ``(T, N, C)`` and ``(N, S)`` to ``(N,)``."""
     last = _forward_variables(log_probs, labels, input_lengths, blank)
     ends = mx.stack([2 * target_lengths, 2 * target_lengths - 1], axis=1)
     paths = mx.take_along_axis(last, mx.clip(ends, 0, last.shape[1] - 1), axis=1)
-    paths = mx.where(ends >= 0, paths, _NEVER)
-    losses = _by_logits(log_probs, input_lengths) - mx.logaddexp(paths[:, 0], paths[:, 1])
-    losses = mx.where(losses > -_NEVER / 10, mx.inf, losses)
+    paths = mx.where(ends >= 0, paths, _LOG_ZERO)
+    losses = _gradient_by_logits(log_probs, input_lengths) - mx.logaddexp(paths[:, 0], paths[:, 1])
+    losses = mx.where(losses > -_LOG_ZERO / 10, mx.inf, losses)
     nothing = mx.where(target_lengths == 0, 0.0, mx.inf)
     losses = mx.where(input_lengths == 0, nothing, losses)
-    return mx.where(_sound(log_probs, labels, input_lengths, target_lengths), losses, mx.nan)
+    return mx.where(_valid(log_probs, labels, input_lengths, target_lengths), losses, mx.nan)
 
 
-def _sound(
+def _valid(
     log_probs: mx.array, labels: mx.array, input_lengths: mx.array, target_lengths: mx.array
 ) -> mx.array:
-    """Whether the lengths of each sample and its classes, ``(N,)``, are in range."""
-    sound = mx.ones(labels.shape[0], dtype=mx.bool_)
+    """Return whether the lengths and classes of each sample are in range, ``(N,)``."""
+    valid = mx.ones(labels.shape[0], dtype=mx.bool_)
     for lengths, most in ((input_lengths, log_probs.shape[0]), (target_lengths, labels.shape[1])):
-        sound = sound & (lengths >= 0) & (lengths <= most)
-    behind = mx.arange(labels.shape[1]) >= target_lengths[:, None]
+        valid = valid & (lengths >= 0) & (lengths <= most)
+    padding = mx.arange(labels.shape[1]) >= target_lengths[:, None]
     known = (labels >= 0) & (labels < log_probs.shape[-1])
-    return sound & (known | behind).all(axis=1)
+    return valid & (known | padding).all(axis=1)
 
 
-def _by_logits(log_probs: mx.array, input_lengths: mx.array) -> mx.array:
-    """Return 0 for every sample, with the probabilities as gradient, which PyTorch adds."""
+def _gradient_by_logits(log_probs: mx.array, input_lengths: mx.array) -> mx.array:
+    """Return 0 for every sample, with the probabilities as gradient: PyTorch's is by logits."""
     running = (mx.arange(log_probs.shape[0])[:, None] < input_lengths)[..., None]
     probabilities = mx.where(running, mx.exp(log_probs), 0)
     return (probabilities - mx.stop_gradient(probabilities)).sum(axis=(0, 2))
@@ -110,22 +110,22 @@ def _by_logits(log_probs: mx.array, input_lengths: mx.array) -> mx.array:
 def _forward_variables(
     log_probs: mx.array, labels: mx.array, input_lengths: mx.array, blank: int
 ) -> mx.array:
-    """Log-likelihoods ``(N, 2S + 1)`` of every prefix of blank, label, blank … at the last step."""
+    """Return log-likelihoods ``(N, 2S + 1)`` of all prefixes of blank, label, blank … at last."""
     steps, samples, classes = log_probs.shape
     known = mx.clip(labels, 0, classes - 1)
     blanks = mx.full(known.shape, blank, known.dtype)
     states = mx.stack([blanks, known], axis=2).reshape(samples, -1)
     states = mx.concatenate([states, mx.full((samples, 1), blank, known.dtype)], axis=1)
-    # From a label straight to the next, unless they are alike.
-    leaps = mx.pad(states[:, 2:] != states[:, :-2], [(0, 0), (2, 0)])[:, : states.shape[1]]
+    # A blank may be skipped between labels that differ.
+    skips = mx.pad(states[:, 2:] != states[:, :-2], [(0, 0), (2, 0)])[:, : states.shape[1]]
     index = mx.broadcast_to(states, (steps, *states.shape))
-    emitted = mx.take_along_axis(mx.maximum(log_probs, _NEVER), index, axis=2)
+    emitted = mx.take_along_axis(mx.maximum(log_probs, _LOG_ZERO), index, axis=2)
     alpha = (
-        mx.where(mx.arange(states.shape[1]) < 2, emitted[0], _NEVER) if steps else emitted.sum(0)
+        mx.where(mx.arange(states.shape[1]) < 2, emitted[0], _LOG_ZERO) if steps else emitted.sum(0)
     )
     for step in range(1, steps):
         stayed = mx.logaddexp(alpha, _delayed(alpha, 1))
-        moved = mx.logaddexp(stayed, mx.where(leaps, _delayed(alpha, 2), _NEVER))
+        moved = mx.logaddexp(stayed, mx.where(skips, _delayed(alpha, 2), _LOG_ZERO))
         running = (step < input_lengths)[:, None]
         alpha = mx.where(running, moved + emitted[step], alpha)
     return alpha
@@ -133,7 +133,7 @@ def _forward_variables(
 
 def _delayed(alpha: mx.array, by: int) -> mx.array:
     states = alpha.shape[1]
-    return mx.pad(alpha, [(0, 0), (by, 0)], constant_values=_NEVER)[:, :states]
+    return mx.pad(alpha, [(0, 0), (by, 0)], constant_values=_LOG_ZERO)[:, :states]
 
 
 def _vector(lengths: Lengths) -> mx.array:
@@ -142,7 +142,7 @@ def _vector(lengths: Lengths) -> mx.array:
 
 
 def _padded(targets: mx.array, lengths: mx.array) -> mx.array:
-    """Sequences in a row as ``(N, S)``; what is beyond the length of one is that of another."""
+    """Return concatenated sequences as ``(N, S)``; elements beyond a length are arbitrary."""
     if lengths.size == 0 or targets.size == 0:
         return mx.zeros((lengths.size, 0), mx.int64)
     ends = mx.cumsum(lengths)
@@ -152,8 +152,8 @@ def _padded(targets: mx.array, lengths: mx.array) -> mx.array:
         raise ValueError(
             f"[ctc_loss] 'target_lengths' add up to {total}, but 'targets' holds {targets.size}."
         )
-    places = (ends - lengths)[:, None] + mx.arange(longest)
-    return targets[mx.minimum(places, targets.size - 1)]
+    indices = (ends - lengths)[:, None] + mx.arange(longest)
+    return targets[mx.minimum(indices, targets.size - 1)]
 
 
 def _check(log_probs: mx.array, targets: mx.array, lengths: Sequence[mx.array], blank: int) -> None:

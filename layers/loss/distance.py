@@ -1,11 +1,11 @@
-"""Losses over embeddings: how near those that belong together are, how far the others."""
+"""Metric learning losses over embeddings: cosine embedding loss and triplet margin loss."""
 
 from __future__ import annotations
 
 import mlx.core as mx
 
 from mlxport.layers.arrays.distance import pairwise_distance
-from mlxport.layers.loss.reduction import reduced
+from mlxport.layers.loss.reduction import apply_reduction
 from mlxport.layers.norm.statistics import upcast
 
 _EPS = 1e-12
@@ -18,7 +18,7 @@ def cosine_embedding_loss(
     margin: float = 0.0,
     reduction: str = "mean",
 ) -> mx.array:
-    """``1 - cos`` where the target is 1, ``max(0, cos - margin)`` where it is -1.
+    """Return ``1 - cos`` where the target is 1, ``max(0, cos - margin)`` where it is -1.
 
     Matches ``aten::cosine_embedding_loss``.
 
@@ -26,14 +26,14 @@ def cosine_embedding_loss(
         x1: ``(N, D)`` or ``(D,)``, floating.
         x2: of the same number of axes; broadcasts.
         target: ``(N,)`` or ``()``.
-        margin: the cosine that is small enough.
+        margin: a cosine below which the loss is 0.
         reduction: ``none``, ``mean`` or ``sum``.
 
     Returns:
         ``(N,)`` or ``()`` for ``none``, else ``()``.
 
     Raises:
-        ValueError: shapes do not fit, or there is no such reduction.
+        ValueError: shapes do not fit, or the reduction is unknown.
     """
     if target.ndim > 1 or not x1.ndim == x2.ndim == target.ndim + 1:
         raise ValueError(
@@ -45,7 +45,7 @@ def cosine_embedding_loss(
     cosine = (a * b).sum(axis=-1) / mx.sqrt(lengths)
     terms = mx.where(target == 1, 1 - cosine, 0)
     terms = terms + mx.where(target == -1, mx.maximum(0, cosine - margin), 0)
-    return reduced("cosine_embedding_loss", terms, reduction, mx.result_type(x1, x2))
+    return apply_reduction("cosine_embedding_loss", terms, reduction, mx.result_type(x1, x2))
 
 
 def triplet_margin_loss(
@@ -58,26 +58,26 @@ def triplet_margin_loss(
     swap: bool = False,
     reduction: str = "mean",
 ) -> mx.array:
-    """``max(0, margin + d(anchor, positive) - d(anchor, negative))``.
+    """Return ``max(0, margin + d(anchor, positive) - d(anchor, negative))``.
 
     Matches ``aten::triplet_margin_loss``; ``d`` is :func:`pairwise_distance`.
 
     Args:
         anchor: ``(*B, D)``, floating; all three have as many axes and broadcast.
-        positive: what is to be near.
-        negative: what is to be farther away.
-        margin: by how much.
-        p: the norm.
+        positive: of the class of the anchor.
+        negative: of another class.
+        margin: the difference of distances from which the loss is 0.
+        p: the norm of the distance.
         eps: added to differences.
-        swap: take the distance of positive and negative where that is smaller.
+        swap: whether to use the distance of positive and negative where that is smaller.
         reduction: ``none``, ``mean`` or ``sum``.
 
     Returns:
         ``(*B,)`` for ``none``, else ``()``.
 
     Raises:
-        ValueError: the number of axes differs, ``margin`` is not positive, or there is no such
-            reduction.
+        ValueError: the number of axes differs, ``margin`` is not positive, or the reduction
+            is unknown.
     """
     if margin <= 0:
         raise ValueError(f"[triplet_margin_loss] 'margin' must be positive but got {margin}.")
@@ -92,9 +92,9 @@ def triplet_margin_loss(
         to_far = _lesser(to_far, pairwise_distance(near, far, p, eps))
     terms = mx.maximum(0, margin + pairwise_distance(a, near, p, eps) - to_far)
     dtype = mx.result_type(anchor, positive, negative)
-    return reduced("triplet_margin_loss", terms, reduction, dtype)
+    return apply_reduction("triplet_margin_loss", terms, reduction, dtype)
 
 
 def _lesser(a: mx.array, b: mx.array) -> mx.array:
-    """The minimum; of equal values each takes half of the gradient, as in PyTorch."""
+    """Return the minimum; equal values get half of the gradient each, as in PyTorch."""
     return mx.where(a < b, a, mx.where(b < a, b, (a + b) / 2))

@@ -1,6 +1,7 @@
-"""Losses as layers, with the arguments and defaults of ``torch.nn``.
+"""Loss layers without weights, with the arguments and defaults of ``torch.nn``.
 
-What each computes stands at the function it calls. ``mlx.nn`` has losses as functions only.
+The functions they call document the computation, shapes and errors. ``mlx.nn`` has losses as
+functions only.
 """
 
 from __future__ import annotations
@@ -31,7 +32,14 @@ from mlxport.layers.loss.regression import (
 
 
 class Loss(nn.Module):
-    """What all losses have: ``reduction``, ``mean`` of the terms, their ``sum``, or ``none``."""
+    """Base of all losses.
+
+    Args:
+        reduction: ``mean`` of the terms, their ``sum``, or ``none``.
+
+    Raises:
+        ValueError: the reduction is unknown.
+    """
 
     reductions: ClassVar[tuple[str, ...]] = REDUCTIONS
 
@@ -202,7 +210,7 @@ class TripletMarginLoss(Loss):
         self.margin, self.p, self.eps, self.swap = margin, p, eps, swap
 
     def __call__(self, anchor: mx.array, positive: mx.array, negative: mx.array) -> mx.array:
-        """Compare the distances to what is alike and to what is not."""
+        """Compare the distances of the anchor to a positive and a negative."""
         return triplet_margin_loss(
             anchor, positive, negative, self.margin, self.p, self.eps, self.swap, self.reduction
         )

@@ -1,4 +1,4 @@
-"""What every loss ends in: the reduction of its terms, in the dtype PyTorch gives."""
+"""Reduce the terms of a loss by mean, sum or none, in PyTorch's dtype."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ REDUCTIONS = ("none", "mean", "sum")
 
 
 def check_reduction(loss: str, reduction: str, allowed: tuple[str, ...] = REDUCTIONS) -> None:
-    """Refuse a reduction that a loss does not have.
+    """Check that a loss has a reduction.
 
     Raises:
-        ValueError: naming those it has.
+        ValueError: it has not; the error lists those it has.
     """
     if reduction not in allowed:
         raise ValueError(f"[{loss}] 'reduction' must be one of {allowed} but got {reduction!r}.")
 
 
-def reduced(loss: str, terms: mx.array, reduction: str, dtype: mx.Dtype) -> mx.array:
-    """Return the terms of a loss as they are, their mean or their sum.
+def apply_reduction(loss: str, terms: mx.array, reduction: str, dtype: mx.Dtype) -> mx.array:
+    """Return the terms of a loss, their mean or their sum.
 
     Args:
         loss: its name, for the error.
-        terms: any shape; half precision widened, so that it is summed in float32.
+        terms: any shape; not half precision, so that they are summed in float32.
         reduction: ``none``, ``mean`` or ``sum``; the mean of no terms is NaN.
         dtype: of the result.
 
     Raises:
-        ValueError: there is no such reduction.
+        ValueError: the reduction is unknown.
     """
     check_reduction(loss, reduction)
     if reduction == "none":

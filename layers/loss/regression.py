@@ -1,8 +1,8 @@
-"""Losses between values: absolute and squared errors, and likelihoods of counts and of Gaussians.
+"""Regression and likelihood losses, with PyTorch's arguments and defaults.
 
-``mlx.nn.losses`` reduces by ``none`` unless told otherwise and lacks some of PyTorch's arguments.
-Here arguments and defaults are PyTorch's. Input and target broadcast; half precision is computed in
-float32. The result has the shape of the terms for ``reduction="none"``, else none: ``()``.
+``mlx.nn.losses`` reduces by ``none`` by default and lacks some of PyTorch's arguments. Input and
+target broadcast; half precision is computed in float32. The result has the broadcast shape for
+``reduction="none"``, otherwise ``()``.
 """
 
 from __future__ import annotations
@@ -11,40 +11,42 @@ import math
 
 import mlx.core as mx
 
-from mlxport.layers.loss.reduction import REDUCTIONS, check_reduction, reduced
+from mlxport.layers.loss.reduction import REDUCTIONS, apply_reduction, check_reduction
 from mlxport.layers.norm.statistics import upcast
 
 
 def l1_loss(x: mx.array, target: mx.array, reduction: str = "mean") -> mx.array:
-    """``|x - target|``, of complex values too; matches ``aten::l1_loss``.
+    """Return ``|x - target|``, of complex values too; matches ``aten::l1_loss``.
 
     Raises:
-        ValueError: there is no such reduction.
+        ValueError: the reduction is unknown.
     """
     terms = mx.abs(upcast(x) - upcast(target))
     dtype = mx.result_type(x, target)
-    return reduced("l1_loss", terms, reduction, terms.dtype if dtype == mx.complex64 else dtype)
+    return apply_reduction(
+        "l1_loss", terms, reduction, terms.dtype if dtype == mx.complex64 else dtype
+    )
 
 
 def mse_loss(x: mx.array, target: mx.array, reduction: str = "mean") -> mx.array:
-    """``(x - target)²``; matches ``aten::mse_loss``.
+    """Return ``(x - target)²``; matches ``aten::mse_loss``.
 
     Raises:
-        ValueError: there is no such reduction.
+        ValueError: the reduction is unknown.
     """
     terms = mx.square(upcast(x) - upcast(target))
-    return reduced("mse_loss", terms, reduction, mx.result_type(x, target))
+    return apply_reduction("mse_loss", terms, reduction, mx.result_type(x, target))
 
 
 def smooth_l1_loss(
     x: mx.array, target: mx.array, reduction: str = "mean", beta: float = 1.0
 ) -> mx.array:
-    """``d² / (2·beta)`` for a distance ``d`` below ``beta``, ``d - beta/2`` from there on.
+    """Return ``d² / (2·beta)`` for a distance ``d`` below ``beta``, ``d - beta/2`` above.
 
     Matches ``torch.nn.functional.smooth_l1_loss``; at ``beta=0`` it is :func:`l1_loss`.
 
     Raises:
-        ValueError: ``beta`` is negative, or there is no such reduction.
+        ValueError: ``beta`` is negative, or the reduction is unknown.
     """
     if beta < 0:
         raise ValueError(f"[smooth_l1_loss] 'beta' must not be negative but got {beta}.")
@@ -52,28 +54,28 @@ def smooth_l1_loss(
         return l1_loss(x, target, reduction)
     curved, straight = _split_distance(x, target, beta)
     terms = mx.square(curved) * (0.5 / beta) + straight
-    return reduced("smooth_l1_loss", terms, reduction, mx.result_type(x, target))
+    return apply_reduction("smooth_l1_loss", terms, reduction, mx.result_type(x, target))
 
 
 def huber_loss(
     x: mx.array, target: mx.array, reduction: str = "mean", delta: float = 1.0
 ) -> mx.array:
-    """``d²/2`` for a distance ``d`` below ``delta``, ``delta·(d - delta/2)`` from there on.
+    """Return ``d²/2`` for a distance ``d`` below ``delta``, ``delta·(d - delta/2)`` above.
 
     Matches ``aten::huber_loss``.
 
     Raises:
-        ValueError: ``delta`` is not positive, or there is no such reduction.
+        ValueError: ``delta`` is not positive, or the reduction is unknown.
     """
     if delta <= 0:
         raise ValueError(f"[huber_loss] 'delta' must be positive but got {delta}.")
     curved, straight = _split_distance(x, target, delta)
     terms = 0.5 * mx.square(curved) + delta * straight
-    return reduced("huber_loss", terms, reduction, mx.result_type(x, target))
+    return apply_reduction("huber_loss", terms, reduction, mx.result_type(x, target))
 
 
 def _split_distance(x: mx.array, target: mx.array, at: float) -> tuple[mx.array, mx.array]:
-    """The distance up to ``at``, and what is beyond: no branch that could overflow."""
+    """Return the distance up to ``at``, and the rest: without a branch that could overflow."""
     distance = mx.abs(upcast(x) - upcast(target))
     below = mx.minimum(distance, at)
     return below, distance - below
@@ -82,7 +84,7 @@ def _split_distance(x: mx.array, target: mx.array, at: float) -> tuple[mx.array,
 def kl_div(
     x: mx.array, target: mx.array, reduction: str = "mean", log_target: bool = False
 ) -> mx.array:
-    """``target·(log target - x)`` for log-probabilities ``x``; matches ``aten::kl_div``.
+    """Return ``target·(log target - x)`` for log-probabilities ``x``; matches ``aten::kl_div``.
 
     Args:
         x: log-probabilities, any shape.
@@ -91,7 +93,7 @@ def kl_div(
         log_target: whether ``target`` holds logarithms.
 
     Raises:
-        ValueError: there is no such reduction.
+        ValueError: the reduction is unknown.
     """
     check_reduction("kl_div", reduction, (*REDUCTIONS, "batchmean"))
     wide, t = upcast(x), upcast(target)
@@ -102,8 +104,8 @@ def kl_div(
         terms = mx.where(t == 0, 0, t * mx.log(certain)) - t * wide
     dtype = mx.result_type(x, target)
     if reduction != "batchmean":
-        return reduced("kl_div", terms, reduction, dtype)
-    sum_of_all = reduced("kl_div", terms, "sum", terms.dtype)
+        return apply_reduction("kl_div", terms, reduction, dtype)
+    sum_of_all = apply_reduction("kl_div", terms, "sum", terms.dtype)
     return (sum_of_all / x.shape[0] if x.ndim else sum_of_all).astype(dtype)
 
 
@@ -115,18 +117,18 @@ def poisson_nll_loss(
     eps: float = 1e-8,
     reduction: str = "mean",
 ) -> mx.array:
-    """Negative log-likelihood of counts; matches ``aten::poisson_nll_loss``.
+    """Return the negative log-likelihood of Poisson counts; matches ``aten::poisson_nll_loss``.
 
     Args:
         x: the logarithm of the rate, or with ``log_input=False`` the rate itself.
         target: the counts.
-        log_input: what ``x`` holds.
+        log_input: whether ``x`` is the logarithm.
         full: add Stirling's term for counts above 1.
         eps: added to a rate before its logarithm is taken.
         reduction: ``none``, ``mean`` or ``sum``.
 
     Raises:
-        ValueError: there is no such reduction.
+        ValueError: the reduction is unknown.
     """
     rate, count = upcast(x), upcast(target)
     logarithm = rate if log_input else mx.log(rate + eps)
@@ -134,7 +136,7 @@ def poisson_nll_loss(
     if full:
         stirling = count * mx.log(count) - count + 0.5 * mx.log(2 * math.pi * count)
         terms = terms + mx.where(count > 1, stirling, 0.0)
-    return reduced("poisson_nll_loss", terms, reduction, mx.result_type(x, target))
+    return apply_reduction("poisson_nll_loss", terms, reduction, mx.result_type(x, target))
 
 
 def gaussian_nll_loss(
@@ -145,7 +147,7 @@ def gaussian_nll_loss(
     eps: float = 1e-6,
     reduction: str = "mean",
 ) -> mx.array:
-    """Negative log-likelihood of values; matches ``torch.nn.functional.gaussian_nll_loss``.
+    """Return the negative log-likelihood of values; as ``torch.nn.functional.gaussian_nll_loss``.
 
     Where a variance is negative, which PyTorch refuses, the result is NaN.
 
@@ -155,7 +157,7 @@ def gaussian_nll_loss(
         var: their variances: one for all, of the shape of ``x``, with size 1 on one axis, or
             without the last axis.
         full: add the constant ``log(2π)/2``.
-        eps: what a smaller variance is raised to; its gradient is as if it were not.
+        eps: the smallest variance; the gradient ignores this bound.
         reduction: ``none``, ``mean`` or ``sum``.
 
     Raises:
@@ -175,7 +177,7 @@ def gaussian_nll_loss(
     terms = 0.5 * (mx.log(variance) + mx.square(upcast(x) - upcast(target)) / variance)
     if full:
         terms = terms + 0.5 * math.log(2 * math.pi)
-    return reduced("gaussian_nll_loss", terms, reduction, dtype)
+    return apply_reduction("gaussian_nll_loss", terms, reduction, dtype)
 
 
 def _per_element(x: mx.array, var: mx.array) -> mx.array:

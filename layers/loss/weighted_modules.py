@@ -1,6 +1,7 @@
-"""Losses that may weigh classes or elements, as layers, with the arguments of ``torch.nn``.
+"""Loss layers with weights of classes or elements, with the arguments of ``torch.nn``.
 
-Weights are frozen: no optimizer learns them. What each computes stands at the function it calls.
+Weights are frozen: no optimizer updates them. The functions they call document the computation,
+shapes and errors.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ class BCELoss(WeightedLoss):
     """:func:`binary_cross_entropy`; matches ``torch.nn.BCELoss``."""
 
     def __call__(self, x: mx.array, target: mx.array) -> mx.array:
-        """Compare probabilities of yes with what is."""
+        """Compare probabilities with targets from 0 to 1."""
         return binary_cross_entropy(x, target, self.get("weight"), self.reduction)
 
 
@@ -131,7 +132,7 @@ class BCEWithLogitsLoss(WeightedLoss):
         self._freeze_weights()
 
     def __call__(self, x: mx.array, target: mx.array) -> mx.array:
-        """Compare logits of yes with what is."""
+        """Compare logits with targets from 0 to 1."""
         return binary_cross_entropy_with_logits(
             x, target, self.get("weight"), self.get("pos_weight"), self.reduction
         )
@@ -141,7 +142,7 @@ class MultiLabelSoftMarginLoss(WeightedLoss):
     """:func:`multilabel_soft_margin_loss`; matches ``torch.nn.MultiLabelSoftMarginLoss``."""
 
     def __call__(self, x: mx.array, target: mx.array) -> mx.array:
-        """Compare logits of every class with whether it applies."""
+        """Compare logits of every class with targets 0 and 1."""
         return multilabel_soft_margin_loss(x, target, self.get("weight"), self.reduction)
 
 
@@ -169,7 +170,7 @@ class LinearCrossEntropyLoss(WeightedLoss):
     Args:
         in_features: the size of a sample.
         num_classes: the number of classes.
-        out_features: the sizes ``(*d,)`` of what is classified for each sample.
+        out_features: the sizes ``(*d,)`` of the positions classified for each sample.
         bias: whether ``linear`` has one.
         reduction: ``mean``, ``sum`` or ``none``.
         weight_shape: of ``weight``; None for a loss without.

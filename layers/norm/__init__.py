@@ -1,1 +1,1 @@
-"""Normalisation, and the statistics it rests on."""
+"""Batch, instance, group, layer, RMS and local response normalisation, channels last."""

@@ -1,15 +1,15 @@
 """Batch, instance, group, layer and RMS normalisation as PyTorch computes them, channels last.
 
-MLX's own layers, measured on 0.32.4, do not serve where
+The layers of ``mlx.nn`` (MLX 0.32.4) are not enough where
 
-* values are many: on the CPU MLX adds them one after another, so that over 32³ voxels the variance
-  is off by 35 units roundoff in ``InstanceNorm`` and 400 in ``GroupNorm``, over 96³ the output by
-  thousands, and by its own size where the mean is far from zero;
+* there are many values: on the CPU MLX adds them one after another, so that over 32³ voxels the
+  variance is off by 35 units roundoff in ``InstanceNorm`` and 400 in ``GroupNorm``, over 96³ the
+  output by thousands, and by its magnitude where the mean is far from zero;
 * the input has 5 dimensions (``BatchNorm``) or no batch (``InstanceNorm`` takes height for one);
-* statistics are kept by ``InstanceNorm``, averaged cumulatively or applied to a batch at training;
-* a weight comes without a bias, ``eps`` is zero or several axes are normalised.
+* ``InstanceNorm`` has running statistics, or ``BatchNorm`` averages them cumulatively;
+* there is a weight without a bias, ``eps`` is zero, or several axes are normalised.
 
-Statistics come back as values; nothing changes in place.
+The functions are pure: updated running statistics are returned, and nothing changes in place.
 """
 
 import math
@@ -19,10 +19,10 @@ import mlx.core as mx
 
 from mlxport.layers.norm.statistics import (
     mean_keepdims,
-    scaled,
-    standardised,
+    normalise,
+    normalise_by,
+    scale_and_shift,
     upcast,
-    with_statistics,
 )
 
 
@@ -37,8 +37,8 @@ def batch_norm(
 ) -> mx.array:
     """Normalise every channel over the batch and all spatial axes.
 
-    Matches ``torch.nn.functional.batch_norm``; :func:`updated_batch_statistics` gives the running
-    statistics that follow.
+    Matches ``torch.nn.functional.batch_norm``; :func:`updated_batch_statistics` returns the running
+    statistics after it.
 
     Args:
         x: ``(N, *S, C)`` or ``(N, C)``, of any rank.
@@ -64,10 +64,10 @@ def batch_norm(
         )
     if training:
         _check_count("batch_norm", x, math.prod(x.shape[:-1]))
-        return standardised(x, _batch_axes(x), weight, bias, eps)
+        return normalise(x, _batch_axes(x), weight, bias, eps)
     if running_mean is None or running_var is None:
         raise ValueError("[batch_norm] running statistics are needed unless training.")
-    return with_statistics(x, running_mean, running_var, weight, bias, eps)
+    return normalise_by(x, running_mean, running_var, weight, bias, eps)
 
 
 def instance_norm(
@@ -81,8 +81,8 @@ def instance_norm(
 ) -> mx.array:
     """Normalise every channel of every sample over its spatial axes.
 
-    Matches ``torch.nn.functional.instance_norm``; :func:`updated_instance_statistics` gives the
-    running statistics that follow.
+    Matches ``torch.nn.functional.instance_norm``; :func:`updated_instance_statistics` returns the
+    running statistics after it.
 
     Args:
         x: ``(N, *S, C)``, of any rank from 3.
@@ -98,15 +98,15 @@ def instance_norm(
 
     Raises:
         ValueError: Running statistics are needed and missing, there is only one value per channel
-            to take statistics of, or ``x`` has fewer than 3 dimensions.
+            to compute statistics of, or ``x`` has fewer than 3 dimensions.
     """
     _check_ndim("instance_norm", x, 3)
     if use_input_stats:
         _check_count("instance_norm", x, math.prod(x.shape[1:-1]))
-        return standardised(x, _spatial_axes(x), weight, bias, eps)
+        return normalise(x, _spatial_axes(x), weight, bias, eps)
     if running_mean is None or running_var is None:
         raise ValueError("[instance_norm] running statistics are needed to use them.")
-    return with_statistics(x, running_mean, running_var, weight, bias, eps)
+    return normalise_by(x, running_mean, running_var, weight, bias, eps)
 
 
 def group_norm(
@@ -145,7 +145,7 @@ def group_norm(
     grouped = x.reshape(*x.shape[:-1], *group)
     axes = (grouped.ndim - 1, *range(1, grouped.ndim - 2))
     weight, bias = (None if p is None else p.reshape(group) for p in (weight, bias))
-    return standardised(grouped, axes, weight, bias, eps).reshape(x.shape)
+    return normalise(grouped, axes, weight, bias, eps).reshape(x.shape)
 
 
 def layer_norm(
@@ -173,7 +173,7 @@ def layer_norm(
         ValueError: ``x`` does not end in ``normalized_shape``.
     """
     axes = _last_axes("layer_norm", x, normalized_shape)
-    return standardised(x, axes, weight, bias, eps)
+    return normalise(x, axes, weight, bias, eps)
 
 
 def rms_norm(
@@ -203,7 +203,9 @@ def rms_norm(
     wide = upcast(x)
     if eps is None:
         eps = mx.finfo(wide.dtype).eps
-    return scaled(wide, mean_keepdims(mx.square(wide), axes), weight, None, eps).astype(x.dtype)
+    return scale_and_shift(wide, mean_keepdims(mx.square(wide), axes), weight, None, eps).astype(
+        x.dtype
+    )
 
 
 def updated_batch_statistics(
@@ -211,7 +213,7 @@ def updated_batch_statistics(
 ) -> tuple[mx.array, mx.array]:
     """Return the running mean and variance after a training step of :func:`batch_norm` on ``x``.
 
-    An empty ``x`` leaves them as they are.
+    An empty ``x`` leaves them unchanged.
     """
     if x.size == 0:
         return running_mean, running_var
@@ -236,7 +238,7 @@ def _updated(
     centre = mean_keepdims(wide, axes)
     count = math.prod(x.shape[axis] for axis in axes)
     unbiased = mean_keepdims(mx.square(wide - centre), axes) * (count / (count - 1))
-    # samples that have statistics of their own (instance_norm) update the shared ones together
+    # instance_norm has statistics per sample: their average updates the running ones
     samples = tuple(range(x.ndim - 1))
 
     def step(old: mx.array, new: mx.array) -> mx.array:

@@ -1,6 +1,6 @@
 """Group, layer and RMS normalisation as layers, with PyTorch's parameters under its names.
 
-Why MLX's own do not serve: see :mod:`mlxport.layers.norm.functions`, whose functions these call.
+They call :mod:`mlxport.layers.norm.functions`, which says what the layers of ``mlx.nn`` lack.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from mlxport.layers.norm.functions import group_norm, layer_norm, rms_norm
 
 
 class AffineNorm(nn.Module):
-    """A weight of ones and a bias of zeros, each where there is one."""
+    """Base of the norms: an optional weight of ones and an optional bias of zeros."""
 
     def __init__(self, shape: tuple[int, ...], weight: bool, bias: bool):
         super().__init__()

@@ -1,7 +1,7 @@
-"""Normalisation across neighbouring channels, which MLX lacks.
+"""Local response normalisation over neighbouring channels, which MLX lacks.
 
-``LocalResponseNorm`` and ``CrossMapLRN2d`` are two things in PyTorch: other windows for even
-sizes, and the second leaves channel 0 in the sum of every window that has passed it.
+PyTorch's ``LocalResponseNorm`` and ``CrossMapLRN2d`` differ: in the windows of even sizes, and the
+second keeps channel 0 in the sum of every window after it.
 """
 
 import mlx.core as mx
@@ -20,7 +20,7 @@ def local_response_norm(
 
     Args:
         x: ``(N, *S, C)``, of 3 dimensions or more.
-        size: How many channels a window has.
+        size: The number of channels of a window.
         alpha: Factor of the mean square.
         beta: The power.
         k: Added before the power.
@@ -84,7 +84,7 @@ def _divided(x: mx.array, scale: mx.array, beta: float) -> mx.array:
 
 
 class _ResponseNorm(nn.Module):
-    """The arguments both share."""
+    """Base of both layers: their arguments."""
 
     def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0):
         super().__init__()
@@ -105,7 +105,7 @@ class LocalResponseNorm(_ResponseNorm):
         - Output: as the input, of its dtype
 
     Args:
-        size (int): How many channels a window has.
+        size (int): The number of channels of a window.
         alpha (float, optional): Factor of the mean square. Default: ``1e-4``.
         beta (float, optional): The power. Default: ``0.75``.
         k (float, optional): Added before the power. Default: ``1.0``.

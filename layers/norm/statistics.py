@@ -1,33 +1,44 @@
-"""Statistics of an array and their application, what all normalisations share.
+"""Means and variances of arrays, computed precisely, and normalisation by them.
 
-Sums are short, one axis and one block at a time: MLX on the CPU adds the values of a sum one after
-another, so that the rounding error of a long one grows with its length. Half precision is widened
-to float32, and the variance is taken about the mean.
+MLX on the CPU adds the values of a sum one after another, so the rounding error grows with their
+number. Here sums are short: one axis and one block at a time. Half precision is upcast to float32,
+and the variance is computed about the mean.
 """
 
 import math
 
 import mlx.core as mx
 
-# Values added in a row: few enough for the rounding errors of a sum to stay small.
+# The number of values in one sum: small enough to keep the rounding error small.
 _BLOCK = 1024
 
 
-def standardised(
+def normalise(
     x: mx.array,
     axes: tuple[int, ...],
     weight: mx.array | None,
     bias: mx.array | None,
     eps: float,
 ) -> mx.array:
-    """Return ``x`` less its mean over ``axes``, over its deviation there, scaled and shifted."""
+    """Normalise ``x`` by its mean and variance over ``axes``, then scale and shift it.
+
+    Args:
+        x: Any shape, floating.
+        axes: Those to normalise over.
+        weight: Broadcastable to ``x``, or None.
+        bias: Broadcastable to ``x``, or None.
+        eps: Added to the variance.
+
+    Returns:
+        An array of the shape and dtype of ``x``.
+    """
     wide = upcast(x)
     centred = wide - mean_keepdims(wide, axes)
     variance = mean_keepdims(mx.square(centred), axes)
-    return scaled(centred, variance, weight, bias, eps).astype(x.dtype)
+    return scale_and_shift(centred, variance, weight, bias, eps).astype(x.dtype)
 
 
-def with_statistics(
+def normalise_by(
     x: mx.array,
     average: mx.array,
     variance: mx.array,
@@ -35,12 +46,12 @@ def with_statistics(
     bias: mx.array | None,
     eps: float,
 ) -> mx.array:
-    """Return ``x`` standardised by statistics taken elsewhere, scaled and shifted."""
+    """Normalise ``x`` by given statistics, then scale and shift it; as :func:`normalise` else."""
     centred = upcast(x) - upcast(average)
-    return scaled(centred, upcast(variance), weight, bias, eps).astype(x.dtype)
+    return scale_and_shift(centred, upcast(variance), weight, bias, eps).astype(x.dtype)
 
 
-def scaled(
+def scale_and_shift(
     centred: mx.array,
     variance: mx.array,
     weight: mx.array | None,
@@ -54,7 +65,7 @@ def scaled(
 
 
 def mean_keepdims(x: mx.array, axes: tuple[int, ...]) -> mx.array:
-    """Return the mean over ``axes``, which stay with size 1."""
+    """Return the mean over ``axes``, which are kept with size 1."""
     count = math.prod(x.shape[axis] for axis in axes)
     for axis in axes:
         x = _sum(x, axis)
@@ -62,7 +73,7 @@ def mean_keepdims(x: mx.array, axes: tuple[int, ...]) -> mx.array:
 
 
 def upcast(x: mx.array) -> mx.array:
-    """Return half precision as float32, anything else as it is."""
+    """Return half precision as float32, any other dtype unchanged."""
     return x.astype(mx.float32) if x.dtype in (mx.float16, mx.bfloat16) else x
 
 

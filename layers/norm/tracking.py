@@ -1,7 +1,7 @@
-"""Batch and instance normalisation as layers: those that may keep running statistics.
+"""Batch and instance normalisation as layers, with optional running statistics.
 
-Parameters and statistics bear PyTorch's names; statistics are frozen, as in ``mlx.nn.BatchNorm``.
-Why MLX's own do not serve: see :mod:`mlxport.layers.norm.functions`, whose functions these call.
+Parameters and statistics have PyTorch's names; statistics are frozen, as in ``mlx.nn.BatchNorm``.
+The layers call :mod:`mlxport.layers.norm.functions`, which says what those of ``mlx.nn`` lack.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 class _Tracking(AffineNorm):
-    """Running statistics; ``momentum`` None averages all batches seen alike."""
+    """Base with running statistics; ``momentum=None`` weighs all batches equally."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class BatchNorm(_Tracking):
         num_features (int): The number of channels.
         eps (float, optional): Added to the variance. Default: ``1e-5``.
         momentum (float, optional): The weight of a new batch in the running statistics; None
-            weighs all batches alike. Default: ``0.1``.
+            weighs all batches equally. Default: ``0.1``.
         affine (bool, optional): Whether to scale and shift. Default: ``True``.
         track_running_stats (bool, optional): Whether to keep statistics, and use them in
             evaluation. Default: ``True``.
@@ -105,7 +105,7 @@ class BatchNorm(_Tracking):
 
 
 class _InstanceNorm(_Tracking):
-    """What the three ranks share; they differ in which input has no batch."""
+    """Base of the three ranks, which differ in the number of axes of input without a batch."""
 
     _rank: int
 
@@ -140,8 +140,10 @@ class _InstanceNorm(_Tracking):
             self.running_mean, self.running_var = updated_instance_statistics(
                 x, self.running_mean, self.running_var, self.momentum or 0.0
             )
-        own = self.training or not self.track_running_stats
-        return instance_norm(x, **statistics, **self._affine(), use_input_stats=own, eps=self.eps)
+        of_input = self.training or not self.track_running_stats
+        return instance_norm(
+            x, **statistics, **self._affine(), use_input_stats=of_input, eps=self.eps
+        )
 
 
 class InstanceNorm1d(_InstanceNorm):
@@ -155,7 +157,7 @@ class InstanceNorm1d(_InstanceNorm):
         num_features (int): The number of channels.
         eps (float, optional): Added to the variance. Default: ``1e-5``.
         momentum (float, optional): The weight of a new batch in the running statistics; None
-            leaves them as they are. Default: ``0.1``.
+            leaves them unchanged. Default: ``0.1``.
         affine (bool, optional): Whether to scale and shift. Default: ``False``.
         track_running_stats (bool, optional): Whether to keep statistics, and use them in
             evaluation. Default: ``False``.

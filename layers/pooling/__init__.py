@@ -1,1 +1,1 @@
-"""Pooling, channels last."""
+"""Max, average, power-average, adaptive and fractional pooling, and max unpooling."""

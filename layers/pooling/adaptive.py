@@ -1,8 +1,8 @@
 """Adaptive average and max pooling as PyTorch computes them, channels last; MLX has neither.
 
 Output element ``i`` of ``n`` covers ``[floor(i·L/n), ceil((i+1)·L/n))`` of an axis of length ``L``.
-The axes are pooled one after another. The functions take ``output_size`` as a tuple: its length
-tells the spatial axes of ``(N, *S, C)`` or ``(*S, C)``; None in it keeps that axis's size.
+The axes are pooled one after another. The functions take ``output_size`` as a tuple: its length is
+the number of spatial axes of ``(N, *S, C)`` or ``(*S, C)``; None keeps the size of an axis.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,12 @@ import mlx.nn as nn
 
 from mlxport.layers.norm.statistics import mean_keepdims, upcast
 from mlxport.layers.pooling.indexed import flat_indices
-from mlxport.layers.windows.windows import first_spatial_axis, sliced, spatial_rank, taken
+from mlxport.layers.windows.windows import (
+    first_spatial_axis,
+    slice_axis,
+    spatial_rank,
+    take_on_axis,
+)
 
 
 class Segments(NamedTuple):
@@ -30,12 +35,12 @@ class Segments(NamedTuple):
         return self.starts == tuple(range(self.size))
 
     def lengths(self) -> list[int]:
-        """How many elements each segment has."""
+        """Return the number of elements of each segment."""
         return [stop - start for start, stop in zip(self.starts, self.stops, strict=True)]
 
 
 def adaptive_avg_pool(x: mx.array, output_size: Sequence[int | None]) -> mx.array:
-    """Mean of every segment; matches ``aten::adaptive_avg_pool1d``, ``2d`` and ``3d``.
+    """Return the mean of every segment; matches ``aten::adaptive_avg_pool1d``, ``2d`` and ``3d``.
 
     float16 and bfloat16 are summed in float32.
 
@@ -58,9 +63,9 @@ def adaptive_avg_pool(x: mx.array, output_size: Sequence[int | None]) -> mx.arra
 
 
 def adaptive_max_pool(x: mx.array, output_size: Sequence[int | None]) -> mx.array:
-    """Maximum of every segment; as ``torch.nn.functional.adaptive_max_pool1d`` to ``3d``.
+    """Return the maximum of every segment; as ``torch.nn.functional.adaptive_max_pool1d`` to 3d.
 
-    NaN in a segment gives NaN. Tied maxima share the gradient; in PyTorch the first has it.
+    NaN in a segment gives NaN. Equal maxima share the gradient; in PyTorch the first takes it.
 
     Args:
         x: ``(N, *S, C)`` or ``(*S, C)``, floating.
@@ -81,9 +86,9 @@ def adaptive_max_pool(x: mx.array, output_size: Sequence[int | None]) -> mx.arra
 def adaptive_max_pool_with_indices(
     x: mx.array, output_size: Sequence[int | None]
 ) -> tuple[mx.array, mx.array]:
-    """Maximum of every segment and its place; matches ``aten::adaptive_max_pool1d`` to ``3d``.
+    """Return the maximum of every segment and its index; as ``aten::adaptive_max_pool1d`` to 3d.
 
-    Of equal maxima the first is taken, of several NaN the last, as in PyTorch.
+    Of equal maxima the first is returned, of several NaN the last, as in PyTorch.
 
     Args:
         x: ``(N, *S, C)`` or ``(*S, C)``, floating.
@@ -100,10 +105,10 @@ def adaptive_max_pool_with_indices(
     indices = mx.broadcast_to(flat_indices(x, len(segments)), x.shape)
     for axis in reversed(segments):
         within = axis.axis + 1
-        values, places = _gathered(x, axis), _gathered(indices, axis)
+        values, candidates = _gathered(x, axis), _gathered(indices, axis)
         chosen = mx.expand_dims(_first_maximum(values, within), within)
         x = mx.take_along_axis(values, chosen, axis=within).squeeze(within)
-        indices = mx.take_along_axis(places, chosen, axis=within).squeeze(within)
+        indices = mx.take_along_axis(candidates, chosen, axis=within).squeeze(within)
     return x, indices
 
 
@@ -132,15 +137,15 @@ def _segments(layer: str, x: mx.array, output_size: Sequence[int | None]) -> lis
 
 
 def _gathered(x: mx.array, segments: Segments) -> mx.array:
-    """Split the axis into ``(count, longest)``; a shorter segment repeats its last element."""
+    """Split the axis into ``(count, longest)``; shorter segments repeat their last element."""
     count, lengths = len(segments.starts), segments.lengths()
     if count == 0:
-        return mx.expand_dims(sliced(x, segments.axis, 0, 0), segments.axis + 1)
+        return mx.expand_dims(slice_axis(x, segments.axis, 0, 0), segments.axis + 1)
     if sum(lengths) == segments.size and len(set(lengths)) == 1:
         return mx.unflatten(x, segments.axis, (count, lengths[0]))
     starts, stops = (mx.array(ends)[:, None] for ends in (segments.starts, segments.stops))
-    places = mx.minimum(starts + mx.arange(max(lengths)), stops - 1)
-    return taken(x, segments.axis, places)
+    indices = mx.minimum(starts + mx.arange(max(lengths)), stops - 1)
+    return take_on_axis(x, segments.axis, indices)
 
 
 def _segment_mean(x: mx.array, segments: Segments) -> mx.array:
@@ -158,13 +163,13 @@ def _segment_mean(x: mx.array, segments: Segments) -> mx.array:
 
 
 def _first_maximum(values: mx.array, axis: int) -> mx.array:
-    """Where along an axis the maximum stands: the first of equal ones, the last of NaN."""
+    """Return the index of the maximum along an axis: the first of equal ones, the last NaN."""
     values = mx.stop_gradient(values)
     top = values.max(axis=axis, keepdims=True)
     length = values.shape[axis]
-    places = mx.arange(length).reshape(-1, *[1] * (values.ndim - 1 - axis))
-    first = mx.where(values == top, places, length).min(axis=axis)
-    last = mx.where(mx.isnan(values), places, -1).max(axis=axis)
+    indices = mx.arange(length).reshape(-1, *[1] * (values.ndim - 1 - axis))
+    first = mx.where(values == top, indices, length).min(axis=axis)
+    last = mx.where(mx.isnan(values), indices, -1).max(axis=axis)
     return mx.where(last >= 0, last, first)
 
 
@@ -195,19 +200,34 @@ class _AdaptiveAvgPool(_AdaptivePool):
 
 
 class AdaptiveAvgPool1d(_AdaptiveAvgPool):
-    """:func:`adaptive_avg_pool` of ``(N, L, C)`` or ``(L, C)``: ``torch.nn.AdaptiveAvgPool1d``."""
+    """:func:`adaptive_avg_pool` of sequences; matches ``torch.nn.AdaptiveAvgPool1d``.
+
+    Shape:
+        - Input: ``(N, L, C)`` or ``(L, C)``
+        - Output: ``(N, *output_size, C)`` or ``(*output_size, C)``
+    """
 
     rank = 1
 
 
 class AdaptiveAvgPool2d(_AdaptiveAvgPool):
-    """:func:`adaptive_avg_pool` of ``(N, H, W, C)`` or ``(H, W, C)``, as in PyTorch."""
+    """:func:`adaptive_avg_pool` of images; matches ``torch.nn.AdaptiveAvgPool2d``.
+
+    Shape:
+        - Input: ``(N, H, W, C)`` or ``(H, W, C)``
+        - Output: ``(N, *output_size, C)`` or ``(*output_size, C)``
+    """
 
     rank = 2
 
 
 class AdaptiveAvgPool3d(_AdaptiveAvgPool):
-    """:func:`adaptive_avg_pool` of ``(N, D, H, W, C)`` or ``(D, H, W, C)``, as in PyTorch."""
+    """:func:`adaptive_avg_pool` of volumes; matches ``torch.nn.AdaptiveAvgPool3d``.
+
+    Shape:
+        - Input: ``(N, D, H, W, C)`` or ``(D, H, W, C)``
+        - Output: ``(N, *output_size, C)`` or ``(*output_size, C)``
+    """
 
     rank = 3
 
@@ -225,27 +245,42 @@ class _AdaptiveMaxPool(_AdaptivePool):
 
 
 class AdaptiveMaxPool1d(_AdaptiveMaxPool):
-    """:func:`adaptive_max_pool` of ``(N, L, C)`` or ``(L, C)``: ``torch.nn.AdaptiveMaxPool1d``.
+    """:func:`adaptive_max_pool` of sequences; matches ``torch.nn.AdaptiveMaxPool1d``.
 
-    With ``return_indices`` a pair: the maxima and where they were found.
+    Shape:
+        - Input: ``(N, L, C)`` or ``(L, C)``
+        - Output: ``(N, *output_size, C)`` or ``(*output_size, C)``
+
+    With ``return_indices`` the result is a pair: the maxima and their indices, int64, in the order
+    of the elements of one channel.
     """
 
     rank = 1
 
 
 class AdaptiveMaxPool2d(_AdaptiveMaxPool):
-    """:func:`adaptive_max_pool` of ``(N, H, W, C)`` or ``(H, W, C)``, as in PyTorch.
+    """:func:`adaptive_max_pool` of images; matches ``torch.nn.AdaptiveMaxPool2d``.
 
-    With ``return_indices`` a pair: the maxima and where they were found.
+    Shape:
+        - Input: ``(N, H, W, C)`` or ``(H, W, C)``
+        - Output: ``(N, *output_size, C)`` or ``(*output_size, C)``
+
+    With ``return_indices`` the result is a pair: the maxima and their indices, int64, in the order
+    of the elements of one channel.
     """
 
     rank = 2
 
 
 class AdaptiveMaxPool3d(_AdaptiveMaxPool):
-    """:func:`adaptive_max_pool` of ``(N, D, H, W, C)`` or ``(D, H, W, C)``, as in PyTorch.
+    """:func:`adaptive_max_pool` of volumes; matches ``torch.nn.AdaptiveMaxPool3d``.
 
-    With ``return_indices`` a pair: the maxima and where they were found.
+    Shape:
+        - Input: ``(N, D, H, W, C)`` or ``(D, H, W, C)``
+        - Output: ``(N, *output_size, C)`` or ``(*output_size, C)``
+
+    With ``return_indices`` the result is a pair: the maxima and their indices, int64, in the order
+    of the elements of one channel.
     """
 
     rank = 3

@@ -1,6 +1,6 @@
-"""Fractional max pooling: windows of one size, between which steps vary at random.
+"""Fractional max pooling: windows of one size at random distances, channels last; MLX has none.
 
-``mlx.nn`` has none. Channels last. Every channel of every sample has windows of its own.
+The windows differ for every channel of every sample.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ def fractional_max_pool(
     output_size: Sequence[int],
     random_samples: mx.array | None = None,
 ) -> tuple[mx.array, mx.array]:
-    """Maximum of every window and its place; matches ``aten::fractional_max_pool2d`` and 3d.
+    """Return the maximum of every window and its index; as ``aten::fractional_max_pool2d`` and 3d.
 
-    Windows are where PyTorch puts them for the same random samples. Of equal maxima the first is
-    taken, of several NaN the last.
+    For the same random samples the windows are those of PyTorch. Of equal maxima the first is
+    returned, of several NaN the last.
 
     Args:
         x: ``(N, *S, C)`` or ``(*S, C)``, floating.
@@ -57,8 +57,8 @@ def fractional_max_pool(
         )
     if random_samples is None:
         random_samples = mx.random.uniform(shape=(samples, channels, rank)).astype(x.dtype)
-    held, *rest = random_samples.shape
-    if held < samples or rest != [channels, rank]:
+    given, *rest = random_samples.shape
+    if given < samples or rest != [channels, rank]:
         raise ValueError(
             f"[{layer}] 'random_samples' must be {(samples, channels, rank)}, or of more samples, "
             f"for input of shape {x.shape} but got {random_samples.shape}."
@@ -70,11 +70,11 @@ def fractional_max_pool(
 
 
 def _starts(sample: mx.array, size: int, kernel: int, outputs: int) -> mx.array:
-    """Where windows begin on an axis, ``(N, 1, C)`` samples to ``(N, outputs, C)``."""
+    """Return where windows start on an axis: ``(N, 1, C)`` samples to ``(N, outputs, C)``."""
     last = mx.full((sample.shape[0], 1, sample.shape[2]), size - kernel, dtype=mx.int64)
     if outputs == 1:
         return last
-    # In the dtype of the samples, step by step as PyTorch, or other windows come out.
+    # In the dtype of the samples and in PyTorch's order: otherwise windows differ.
     step = mx.array((size - kernel) / (outputs - 1), dtype=sample.dtype)
     numbers = mx.arange(outputs - 1).astype(sample.dtype)[None, :, None]
     starts = ((numbers + sample) * step).astype(mx.int64) - (sample * step).astype(mx.int64)
@@ -87,14 +87,14 @@ def _indices(
     outputs: Sequence[int],
     sizes: Sequence[int],
 ) -> mx.array:
-    """Flat indices ``(N, prod(outputs) * prod(kernel), C)`` of what all windows hold."""
+    """Return the flat indices ``(N, prod(outputs) * prod(kernel), C)`` of all windows."""
     rank = len(sizes)
     samples, channels = random_samples.shape[:2]
     index = mx.zeros((samples, 1, 1, channels), dtype=mx.int64)
     for axis, (size, width, count) in enumerate(zip(sizes, kernel, outputs, strict=True)):
         chosen = rank - 1 - axis if rank == 2 else axis
         starts = _starts(random_samples[:, None, :, chosen], size, width, count)
-        # (N, windows so far, taps so far, C) grows by an axis of each
+        # (N, windows so far, taps so far, C), times the windows and taps of this axis
         along = starts[:, :, None] + mx.arange(width)[:, None]
         index = index[:, :, None, :, None] * size + along[:, None, :, None]
         index = index.reshape(samples, -1, math.prod(kernel[: axis + 1]), channels)
@@ -108,16 +108,26 @@ def _maxima(x: mx.array, index: mx.array, taps: int) -> tuple[mx.array, mx.array
     invalid = mx.isnan(windows)
     last = taps - 1 - mx.argmax(invalid[:, :, ::-1], axis=2)
     best = mx.where(invalid.any(axis=2), last, mx.argmax(windows, axis=2))
-    chosen = index.reshape(windows.shape)
-    places = mx.take_along_axis(chosen, best[:, :, None].astype(mx.int64), axis=2).squeeze(2)
-    return mx.take_along_axis(x, places, axis=1), places
+    candidates = index.reshape(windows.shape)
+    chosen = mx.take_along_axis(candidates, best[:, :, None].astype(mx.int64), axis=2).squeeze(2)
+    return mx.take_along_axis(x, chosen, axis=1), chosen
 
 
 class _FractionalMaxPool(nn.Module):
-    """One of ``output_size`` and ``output_ratio``; the ratio is of the input's spatial size.
+    """Base of both ranks.
 
-    With ``samples_shape`` the layer has ``random_samples`` and always the same windows, for input
-    of just that many samples and channels; else they are drawn in evaluation, too, as in PyTorch.
+    Args:
+        kernel_size: one number, or one per spatial axis.
+        output_size: of the output, one number or one per spatial axis.
+        output_ratio: in its place: the output's size over the input's, between 0 and 1.
+        return_indices: whether to return the indices of the maxima, too.
+        samples_shape: ``(N, C, rank)``: the layer then has a parameter ``random_samples``, takes
+            input of that many samples and channels, and always has the same windows. Otherwise
+            they are drawn at every call, in evaluation, too, as in PyTorch.
+
+    Raises:
+        ValueError: both or neither of ``output_size`` and ``output_ratio`` are given, or one is
+            out of range.
     """
 
     rank: ClassVar[int]
@@ -181,12 +191,22 @@ def _ratios(layer: str, given: float | Sequence[float], rank: int) -> tuple[floa
 
 
 class FractionalMaxPool2d(_FractionalMaxPool):
-    """:func:`fractional_max_pool` of ``(N, H, W, C)`` or ``(H, W, C)``."""
+    """:func:`fractional_max_pool` of images; matches ``torch.nn.FractionalMaxPool2d``.
+
+    Shape:
+        - Input: ``(N, H, W, C)`` or ``(H, W, C)``
+        - Output: ``(N, *output_size, C)`` or ``(*output_size, C)``, and the same shape for indices
+    """
 
     rank = 2
 
 
 class FractionalMaxPool3d(_FractionalMaxPool):
-    """:func:`fractional_max_pool` of ``(N, D, H, W, C)`` or ``(D, H, W, C)``."""
+    """:func:`fractional_max_pool` of volumes; matches ``torch.nn.FractionalMaxPool3d``.
+
+    Shape:
+        - Input: ``(N, D, H, W, C)`` or ``(D, H, W, C)``
+        - Output: ``(N, *output_size, C)`` or ``(*output_size, C)``, and the same shape for indices
+    """
 
     rank = 3

@@ -1,11 +1,11 @@
 """Max, average and power-average pooling as PyTorch computes them, channels last.
 
-``mlx.nn`` has max and average pooling; what it lacks is ``dilation``, ``ceil_mode``,
-``count_include_pad=False``, ``divisor_override``, indices and input without a batch axis. On tied
-maxima its gradient is shared out, here it goes to the first, as in PyTorch.
+``mlx.nn`` has max and average pooling without ``dilation``, ``ceil_mode``,
+``count_include_pad=False``, ``divisor_override``, indices, and input without a batch axis. Where
+several maxima are equal it divides the gradient among them; here the first takes it, as in PyTorch.
 
-The functions take ``kernel_size`` as a tuple: its length tells the spatial axes of ``(N, *S, C)``
-or ``(*S, C)``. Other arguments may be one number for all axes.
+The functions take ``kernel_size`` as a tuple: its length is the number of spatial axes of
+``(N, *S, C)`` or ``(*S, C)``. Other arguments may be one number for all axes.
 """
 
 import math
@@ -14,7 +14,13 @@ from collections.abc import Sequence
 import mlx.core as mx
 
 from mlxport.layers.norm.statistics import upcast
-from mlxport.layers.windows.windows import Windows, padded, pooling_windows, split_into_blocks, taps
+from mlxport.layers.windows.windows import (
+    Windows,
+    pad_windows,
+    pooling_windows,
+    split_into_blocks,
+    window_taps,
+)
 
 
 def max_pool(
@@ -25,9 +31,9 @@ def max_pool(
     dilation: int | Sequence[int] = 1,
     ceil_mode: bool = False,
 ) -> mx.array:
-    """Maximum of every window; matches ``aten::max_pool1d``, ``max_pool2d`` and ``max_pool3d``.
+    """Return the maximum of every window; matches ``aten::max_pool1d``, ``2d`` and ``3d``.
 
-    NaN in a window gives NaN. The padding never wins.
+    NaN in a window gives NaN. Padding is below every value.
 
     Args:
         x: ``(N, *S, C)`` or ``(*S, C)``, floating or integer.
@@ -35,7 +41,7 @@ def max_pool(
         stride: None stands for ``kernel_size``.
         padding: on both sides, at most half the kernel.
         dilation: distance between the taps of a window.
-        ceil_mode: also keep windows that reach beyond the padding at the end.
+        ceil_mode: also keep windows that extend beyond the padding at the end.
 
     Returns:
         ``(N, *S_out, C)`` or ``(*S_out, C)`` in the dtype of ``x``.
@@ -44,10 +50,10 @@ def max_pool(
         ValueError: arguments that PyTorch refuses too, or no tuple as ``kernel_size``.
     """
     windows = pooling_windows("max_pool", x, kernel_size, stride, padding, dilation, ceil_mode)
-    x = padded(x, windows, _lowest(x.dtype))
-    # Innermost axis first, and the tap found first on the right: a tie's gradient goes there.
+    x = pad_windows(x, windows, _lowest(x.dtype))
+    # Innermost axis first, and the earlier tap as second operand: a tie's gradient goes to that.
     for window in reversed(windows):
-        first, *others = taps(x, window)
+        first, *others = window_taps(x, window)
         for tap in others:
             first = mx.maximum(tap, first)
         x = first
@@ -63,7 +69,7 @@ def avg_pool(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> mx.array:
-    """Mean of every window; matches ``aten::avg_pool1d``, ``avg_pool2d`` and ``avg_pool3d``.
+    """Return the mean of every window; matches ``aten::avg_pool1d``, ``2d`` and ``3d``.
 
     float16 and bfloat16 are summed in float32.
 
@@ -72,8 +78,8 @@ def avg_pool(
         kernel_size: one number per spatial axis.
         stride: None stands for ``kernel_size``.
         padding: zeros on both sides, at most half the kernel.
-        ceil_mode: also keep windows that reach beyond the padding at the end; what lies beyond is
-            never counted.
+        ceil_mode: also keep windows that extend beyond the padding at the end; elements beyond it
+            are never counted.
         count_include_pad: whether the padding's zeros count among the elements.
         divisor_override: divide the sum by this instead of by the number of elements.
 
@@ -89,7 +95,7 @@ def avg_pool(
         raise ValueError(f"[avg_pool] input must be of a floating dtype but got {x.dtype}.")
     if divisor_override == 0:
         raise ValueError("[avg_pool] 'divisor_override' must not be zero.")
-    total = padded(upcast(x), windows, 0)
+    total = pad_windows(upcast(x), windows, 0)
     for window in reversed(windows):
         total = _window_sum(total, window)
     divisor = divisor_override or _window_sizes(windows, count_include_pad, total.dtype)
@@ -103,17 +109,17 @@ def lp_pool(
     stride: int | Sequence[int] | None = None,
     ceil_mode: bool = False,
 ) -> mx.array:
-    """``(sum of x^p)^(1/p)`` of every window; matches ``torch.nn.functional.lp_pool1d`` to ``3d``.
+    """Return ``(sum of x^p)^(1/p)`` of every window, as ``torch.nn.functional.lp_pool1d`` to 3d.
 
     No absolute value is taken: with an odd ``p`` a negative sum gives NaN, as in PyTorch. A window
-    cut short by ``ceil_mode`` counts as if it were whole.
+    that ``ceil_mode`` cuts counts as if it were whole.
 
     Args:
         x: ``(N, *S, C)`` or ``(*S, C)``, floating.
         norm_type: the exponent ``p``.
         kernel_size: one number per spatial axis.
         stride: None stands for ``kernel_size``.
-        ceil_mode: also keep windows that reach beyond the end.
+        ceil_mode: also keep windows that extend beyond the end.
 
     Returns:
         ``(N, *S_out, C)`` or ``(*S_out, C)`` in the dtype of ``x``.
@@ -132,14 +138,14 @@ def _lowest(dtype: mx.Dtype) -> float:
 def _window_sum(x: mx.array, window: Windows) -> mx.array:
     if window.are_blocks:
         return split_into_blocks(x, window).sum(axis=window.axis + 1)
-    first, *others = taps(x, window)
+    first, *others = window_taps(x, window)
     return sum(others, first)
 
 
 def _window_sizes(
     windows: Sequence[Windows], count_include_pad: bool, dtype: mx.Dtype
 ) -> float | mx.array:
-    """How many elements each window has, broadcastable; a number where all have the same."""
+    """Return the number of elements of each window, broadcastable; one number if all are equal."""
     lengths = [_lengths(window, count_include_pad) for window in windows]
     if all(len(set(axis)) == 1 for axis in lengths):
         return float(math.prod(axis[0] for axis in lengths))

@@ -1,7 +1,7 @@
-"""Max pooling that says where the maxima were, and its partial inverse, channels last.
+"""Max pooling that returns the indices of the maxima, and max unpooling, channels last.
 
 An index counts the elements of one channel of one sample in the order of the spatial axes:
-``(d * H + h) * W + w``. It is what PyTorch gives for the same values channels first.
+``(d * H + h) * W + w``. It is PyTorch's index for the same values channels first.
 """
 
 import math
@@ -14,10 +14,10 @@ import mlx.nn as nn
 from mlxport.layers.windows.geometry import check_hyperparameters, ints_per_axis
 from mlxport.layers.windows.windows import (
     first_spatial_axis,
-    padded,
+    pad_windows,
     pooling_windows,
     spatial_rank,
-    taps,
+    window_taps,
 )
 
 
@@ -29,10 +29,11 @@ def max_pool_with_indices(
     dilation: int | Sequence[int] = 1,
     ceil_mode: bool = False,
 ) -> tuple[mx.array, mx.array]:
-    """Maximum of every window and its place; matches ``aten::max_pool2d_with_indices`` and kin.
+    """Return the maximum of every window and its index; as ``aten::max_pool2d_with_indices``.
 
-    Of equal maxima the first is taken, of several NaN the last, as in PyTorch. A window that holds
-    nothing but padding, which takes a dilation beyond the input, has index -1.
+    Matches the overloads for 1 to 3 axes. Of equal maxima the first is returned, of several NaN the
+    last, as in PyTorch. A window of nothing but padding (if the dilation exceeds the input) has
+    index -1.
 
     Args:
         x: ``(N, *S, C)`` or ``(*S, C)``, floating.
@@ -40,7 +41,7 @@ def max_pool_with_indices(
         stride: None stands for ``kernel_size``.
         padding: on both sides, at most half the kernel.
         dilation: distance between the taps of a window.
-        ceil_mode: also keep windows that reach beyond the padding at the end.
+        ceil_mode: also keep windows that extend beyond the padding at the end.
 
     Returns:
         The maxima in the dtype of ``x`` and their indices in int64, both ``(N, *S_out, C)`` or
@@ -51,14 +52,16 @@ def max_pool_with_indices(
     """
     layer = "max_pool_with_indices"
     windows = pooling_windows(layer, x, kernel_size, stride, padding, dilation, ceil_mode)
-    indices = padded(flat_indices(x, len(windows)), windows, -1)
-    x = padded(x, windows, -math.inf)
+    indices = pad_windows(flat_indices(x, len(windows)), windows, -1)
+    x = pad_windows(x, windows, -math.inf)
     for window in reversed(windows):
-        (best, *others), (place, *places) = taps(x, window), taps(indices, window)
-        for tap, its_place in zip(others, places, strict=True):
-            wins = (tap > best) | mx.isnan(tap) | (place < 0)
-            best, place = mx.where(wins, tap, best), mx.where(wins, its_place, place)
-        x, indices = best, place
+        best, *others = window_taps(x, window)
+        best_index, *other_indices = window_taps(indices, window)
+        for tap, index in zip(others, other_indices, strict=True):
+            replaces = (tap > best) | mx.isnan(tap) | (best_index < 0)
+            best = mx.where(replaces, tap, best)
+            best_index = mx.where(replaces, index, best_index)
+        x, indices = best, best_index
     return x, mx.broadcast_to(indices, x.shape)
 
 
@@ -70,17 +73,18 @@ def max_unpool(
     padding: int | Sequence[int] = 0,
     output_size: Sequence[int] | None = None,
 ) -> mx.array:
-    """Put maxima back where they were, zero elsewhere; as ``torch.nn.functional.max_unpool3d``.
+    """Put maxima back at their indices, zero elsewhere; as ``torch.nn.functional.max_unpool3d``.
 
-    Indices are not checked: MLX has no error for one outside the output, where PyTorch has.
+    Matches ``max_unpool1d`` to ``max_unpool3d``. Indices are not checked: for one outside the
+    output MLX has no error, where PyTorch has.
 
     Args:
         x: ``(N, *S, C)`` or ``(*S, C)``.
-        indices: of the same shape, as :func:`max_pool_with_indices` gives them.
-        kernel_size: of the pooling undone, one number per spatial axis.
-        stride: None stands for ``kernel_size``.
-        padding: of the pooling undone.
-        output_size: the spatial size before pooling; None gives the smallest it can have been.
+        indices: of the same shape, as :func:`max_pool_with_indices` returns them.
+        kernel_size: of the pooling, one number per spatial axis.
+        stride: of the pooling; None stands for ``kernel_size``.
+        padding: of the pooling.
+        output_size: the spatial size before pooling; None stands for the smallest possible.
 
     Returns:
         ``(N, *output_size, C)`` or ``(*output_size, C)`` in the dtype of ``x``.
@@ -95,7 +99,7 @@ def max_unpool(
 
 
 def max_unpool_to(x: mx.array, indices: mx.array, output_size: Sequence[int]) -> mx.array:
-    """Put values where their indices say, zero elsewhere; matches ``aten::max_unpool2d`` and 3d.
+    """Put values at their indices, zero elsewhere; matches ``aten::max_unpool2d`` and 3d.
 
     Args:
         x: ``(N, *S, C)`` or ``(*S, C)``.
@@ -117,14 +121,14 @@ def max_unpool_to(x: mx.array, indices: mx.array, output_size: Sequence[int]) ->
         )
     leading, channels = x.shape[:first], x.shape[-1]
     flat = (*leading, math.prod(x.shape[first:-1]), channels)
-    blank = mx.zeros((*leading, math.prod(output_size), channels), dtype=x.dtype)
-    places = mx.stop_gradient(indices).reshape(flat)  # MLX would derive by them
-    filled = mx.put_along_axis(blank, places, x.reshape(flat), axis=first)
+    zeros = mx.zeros((*leading, math.prod(output_size), channels), dtype=x.dtype)
+    indices = mx.stop_gradient(indices).reshape(flat)  # MLX differentiates by indices, too
+    filled = mx.put_along_axis(zeros, indices, x.reshape(flat), axis=first)
     return filled.reshape(*leading, *output_size, channels)
 
 
 def flat_indices(x: mx.array, rank: int) -> mx.array:
-    """The index of every element, ``(*S, 1)`` or ``(1, *S, 1)`` in int64."""
+    """Return the index of every element of ``x``, ``(*S, 1)`` or ``(1, *S, 1)`` in int64."""
     sizes = x.shape[-1 - rank : -1]
     shape = (*[1] * (x.ndim - 1 - rank), *sizes, 1)
     return mx.arange(math.prod(sizes), dtype=mx.int64).reshape(shape)
@@ -149,7 +153,7 @@ def _unpooled_sizes(
     if output_size is None:
         return default
     wanted = ints_per_axis(output_size, rank, "output_size", "max_unpool", broadcast=False)
-    # PyTorch's bounds: by less than a stride from the default, on either side.
+    # PyTorch's bounds: less than a stride away from the default, on either side.
     ranges = zip(wanted, default, strides, strict=True)
     if any(abs(size - least) >= step for size, least, step in ranges):
         raise ValueError(
@@ -188,18 +192,18 @@ class _MaxUnpool(nn.Module):
 
 
 class MaxUnpool1d(_MaxUnpool):
-    """:func:`max_unpool` of ``(N, L, C)`` or ``(L, C)``."""
+    """:func:`max_unpool` of ``(N, L, C)`` or ``(L, C)``; matches ``torch.nn.MaxUnpool1d``."""
 
     rank = 1
 
 
 class MaxUnpool2d(_MaxUnpool):
-    """:func:`max_unpool` of ``(N, H, W, C)`` or ``(H, W, C)``."""
+    """:func:`max_unpool` of ``(N, H, W, C)`` or ``(H, W, C)``; matches ``torch.nn.MaxUnpool2d``."""
 
     rank = 2
 
 
 class MaxUnpool3d(_MaxUnpool):
-    """:func:`max_unpool` of ``(N, D, H, W, C)`` or ``(D, H, W, C)``."""
+    """:func:`max_unpool` of ``(N, D, H, W, C)`` or without ``N``; as ``torch.nn.MaxUnpool3d``."""
 
     rank = 3

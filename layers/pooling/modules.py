@@ -1,8 +1,9 @@
 """Max, average and power-average pooling layers, channels last.
 
-``mlx.nn`` has max and average pooling; these have PyTorch's further arguments (``dilation``,
-``ceil_mode``, ``count_include_pad``, ``divisor_override``, ``return_indices``) and take
-input without a batch axis.
+They take PyTorch's arguments in PyTorch's order. The layers of ``mlx.nn`` lack ``dilation``,
+``ceil_mode``, ``count_include_pad``, ``divisor_override`` and ``return_indices``, and input without
+a batch axis. Constructor and call raise ``ValueError`` where
+:mod:`mlxport.layers.pooling.functions` does.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from mlxport.layers.windows.geometry import ints_per_axis
 
 
 class _Pool(nn.Module):
-    """What pooling layers share: arguments expanded to one number per spatial axis."""
+    """Base of the pooling layers: arguments as one number per spatial axis."""
 
     rank: ClassVar[int]
 
@@ -65,7 +66,8 @@ class _MaxPool(_Pool):
 class MaxPool1d(_MaxPool):
     """:func:`max_pool` of ``(N, L, C)`` or ``(L, C)``; matches ``torch.nn.MaxPool1d``.
 
-    With ``return_indices`` a pair: the maxima and where they were found.
+    With ``return_indices`` the result is a pair: the maxima and their indices, int64, in the order
+    of the elements of one channel.
     """
 
     rank = 1
@@ -74,7 +76,8 @@ class MaxPool1d(_MaxPool):
 class MaxPool2d(_MaxPool):
     """:func:`max_pool` of ``(N, H, W, C)`` or ``(H, W, C)``; matches ``torch.nn.MaxPool2d``.
 
-    With ``return_indices`` a pair: the maxima and where they were found.
+    With ``return_indices`` the result is a pair: the maxima and their indices, int64, in the order
+    of the elements of one channel.
     """
 
     rank = 2
@@ -83,7 +86,8 @@ class MaxPool2d(_MaxPool):
 class MaxPool3d(_MaxPool):
     """:func:`max_pool` of ``(N, D, H, W, C)`` or ``(D, H, W, C)``; as ``torch.nn.MaxPool3d``.
 
-    With ``return_indices`` a pair: the maxima and where they were found.
+    With ``return_indices`` the result is a pair: the maxima and their indices, int64, in the order
+    of the elements of one channel.
     """
 
     rank = 3

@@ -1,1 +1,1 @@
-"""Recurrent layers and their cells."""
+"""LSTM, GRU and Elman networks and their single-step cells."""

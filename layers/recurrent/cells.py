@@ -1,7 +1,7 @@
-"""One time step of PyTorch's recurrent networks, as functions and as layers.
+"""Single time steps of recurrent networks: gate equations and LSTM, GRU and RNN cells.
 
-Parameters bear PyTorch's names and keep both biases apart, which MLX's recurrent layers add up: a
-sum cannot be taken apart again, and adding two vectors costs nothing beside the products.
+Parameters have PyTorch's names. Both biases are separate parameters, as in PyTorch; the recurrent
+layers of MLX have their sum, from which they could not be restored.
 """
 
 import math
@@ -21,16 +21,16 @@ def lstm_gates(gates: mx.array, c: mx.array) -> tuple[mx.array, mx.array]:
     return mx.sigmoid(o) * mx.tanh(c), c
 
 
-def gru_gates(given: mx.array, kept: mx.array, h: mx.array) -> mx.array:
+def gru_gates(from_input: mx.array, from_state: mx.array, h: mx.array) -> mx.array:
     """Return the next ``h``, ``(*, H)``.
 
     Args:
-        given: the input's share of the gates r, z, n, ``(*, 3H)``.
-        kept: the state's share of them.
+        from_input: the projected input, gates in the order r, z, n, ``(*, 3H)``.
+        from_state: the projected state, likewise.
         h: the state.
     """
-    shares = zip(mx.split(given, 3, axis=-1), mx.split(kept, 3, axis=-1), strict=True)
-    (r_x, r_h), (z_x, z_h), (n_x, n_h) = shares
+    gates = zip(mx.split(from_input, 3, axis=-1), mx.split(from_state, 3, axis=-1), strict=True)
+    (r_x, r_h), (z_x, z_h), (n_x, n_h) = gates
     r, z = mx.sigmoid(r_x + r_h), mx.sigmoid(z_x + z_h)
     n = mx.tanh(n_x + r * n_h)
     return n + z * (h - n)
@@ -108,15 +108,15 @@ def rnn_cell(
     return NONLINEARITIES[nonlinearity](summed)
 
 
-def check_nonlinearity(owner: str, nonlinearity: str) -> str:
-    """Return the name of a nonlinearity.
+def check_nonlinearity(layer: str, nonlinearity: str) -> str:
+    """Return the name of a nonlinearity after checking it.
 
     Raises:
         ValueError: it is neither ``"tanh"`` nor ``"relu"``.
     """
     if nonlinearity not in NONLINEARITIES:
         known = " or ".join(map(repr, NONLINEARITIES))
-        raise ValueError(f"[{owner}] 'nonlinearity' must be {known} but got {nonlinearity!r}.")
+        raise ValueError(f"[{layer}] 'nonlinearity' must be {known} but got {nonlinearity!r}.")
     return nonlinearity
 
 

@@ -1,6 +1,6 @@
-"""Recurrent networks over whole sequences: several layers, both directions, PyTorch's shapes.
+"""LSTM, GRU and Elman networks over sequences, with several layers and both directions.
 
-``mlx.nn.LSTM``, ``GRU`` and ``RNN`` are one layer in one direction without projections, and give
+``mlx.nn.LSTM``, ``GRU`` and ``RNN`` are one layer in one direction without projections, and return
 the states of every step instead of the last.
 """
 
@@ -48,9 +48,9 @@ def lstm(
         x: ``(L, N, I)``, or ``(N, L, I)`` with ``batch_first``; L is at least 1.
         hx: ``h``, ``(layers * directions, N, P)``, and ``c``, ``(layers * directions, N, H)``.
             ``P`` is ``H`` unless the state is projected.
-        weights: of every layer and direction in turn ``weight_ih`` ``(4H, I)``, ``weight_hh``
-            ``(4H, P)``, with biases ``bias_ih`` and ``bias_hh`` ``(4H,)``, and where ``P`` is not
-            ``H`` ``weight_hr`` ``(P, H)``. Gates in the order i, f, g, o.
+        weights: for every layer and direction in turn: ``weight_ih`` ``(4H, I)``, ``weight_hh``
+            ``(4H, P)``, with biases ``bias_ih`` and ``bias_hh`` ``(4H,)``, and if ``P`` is not
+            ``H``, ``weight_hr`` ``(P, H)``. Gates are in the order i, f, g, o.
         has_biases: whether there are biases among the weights.
         dropout: probability to drop an element between two layers, from 0 to 1.
         bidirectional: whether every layer runs over the sequence backwards as well.
@@ -83,9 +83,9 @@ def gru(
     Args:
         x: ``(L, N, I)``, or ``(N, L, I)`` with ``batch_first``; L is at least 1.
         hx: ``(layers * directions, N, H)``.
-        weights: of every layer and direction in turn ``weight_ih`` ``(3H, I)``, ``weight_hh``
-            ``(3H, H)``, and with biases ``bias_ih`` and ``bias_hh`` ``(3H,)``. Gates in the order
-            r, z, n.
+        weights: for every layer and direction in turn: ``weight_ih`` ``(3H, I)``, ``weight_hh``
+            ``(3H, H)``, and with biases ``bias_ih`` and ``bias_hh`` ``(3H,)``. Gates are in the
+            order r, z, n.
         has_biases: whether there are biases among the weights.
         dropout: probability to drop an element between two layers, from 0 to 1.
         bidirectional: whether every layer runs over the sequence backwards as well.
@@ -118,7 +118,7 @@ def rnn(
     Args:
         x: ``(L, N, I)``, or ``(N, L, I)`` with ``batch_first``; L is at least 1.
         hx: ``(layers * directions, N, H)``.
-        weights: of every layer and direction in turn ``weight_ih`` ``(H, I)``, ``weight_hh``
+        weights: for every layer and direction in turn: ``weight_ih`` ``(H, I)``, ``weight_hh``
             ``(H, H)``, and with biases ``bias_ih`` and ``bias_hh`` ``(H,)``.
         has_biases: whether there are biases among the weights.
         dropout: probability to drop an element between two layers, from 0 to 1.
@@ -134,16 +134,16 @@ def rnn(
         ValueError: the sequence is empty.
     """
 
-    def step_of(weights: Weights) -> tuple[mx.array | None, StepFunction]:
+    def step_builder(weights: Weights) -> tuple[mx.array | None, StepFunction]:
         return _rnn_step(weights, NONLINEARITIES[nonlinearity])
 
     groups = _grouped(weights, has_biases)
-    output, h = _run(step_of, x, (hx,), groups, dropout, bidirectional, batch_first)
+    output, h = _run(step_builder, x, (hx,), groups, dropout, bidirectional, batch_first)
     return output, h
 
 
 # -- one step ------------------------------------------------------------------------------------
-# Each gives the bias that can be added to the whole input at once, and the step that follows.
+# Each returns the bias that is added to the whole input at once, and the step function.
 
 StepBuilder = Callable[[Weights], tuple[mx.array | None, StepFunction]]
 
@@ -152,18 +152,18 @@ def _lstm_step(weights: Weights) -> tuple[mx.array | None, StepFunction]:
     hidden = weights.weight_hh.T
     projection = None if weights.weight_hr is None else weights.weight_hr.T
 
-    def step(given: mx.array, state: States) -> States:
+    def step(x: mx.array, state: States) -> States:
         h, c = state
-        h, c = lstm_gates(mx.addmm(given, h, hidden), c)
+        h, c = lstm_gates(mx.addmm(x, h, hidden), c)
         return (h if projection is None else h @ projection), c
 
     return _summed_bias(weights), step
 
 
 def _gru_step(weights: Weights) -> tuple[mx.array | None, StepFunction]:
-    def step(given: mx.array, state: States) -> States:
+    def step(x: mx.array, state: States) -> States:
         (h,) = state
-        return (gru_gates(given, project(h, weights.weight_hh, weights.bias_hh), h),)
+        return (gru_gates(x, project(h, weights.weight_hh, weights.bias_hh), h),)
 
     return weights.bias_ih, step
 
@@ -173,9 +173,9 @@ def _rnn_step(
 ) -> tuple[mx.array | None, StepFunction]:
     hidden = weights.weight_hh.T
 
-    def step(given: mx.array, state: States) -> States:
+    def step(x: mx.array, state: States) -> States:
         (h,) = state
-        return (activation(mx.addmm(given, h, hidden)),)
+        return (activation(mx.addmm(x, h, hidden)),)
 
     return _summed_bias(weights), step
 
@@ -192,19 +192,19 @@ def _summed_bias(weights: Weights) -> mx.array | None:
 def _grouped(
     weights: Sequence[mx.array], has_biases: bool, has_projections: bool = False
 ) -> list[Weights]:
-    """Sort a flat list of parameters by layer and direction."""
-    left = iter(weights)
+    """Group a flat list of parameters by layer and direction."""
+    rest = iter(weights)
     groups = []
-    for weight_ih in left:
-        weight_hh = next(left)
-        bias_ih, bias_hh = (next(left), next(left)) if has_biases else (None, None)
-        weight_hr = next(left) if has_projections else None
+    for weight_ih in rest:
+        weight_hh = next(rest)
+        bias_ih, bias_hh = (next(rest), next(rest)) if has_biases else (None, None)
+        weight_hr = next(rest) if has_projections else None
         groups.append(Weights(weight_ih, weight_hh, bias_ih, bias_hh, weight_hr))
     return groups
 
 
 def _run(
-    step_of: StepBuilder,
+    step_builder: StepBuilder,
     x: mx.array,
     states: States,
     groups: Sequence[Weights],
@@ -212,20 +212,20 @@ def _run(
     bidirectional: bool,
     batch_first: bool,
 ) -> tuple[mx.array, ...]:
-    """Run one layer upon the other and return the output and the last states."""
+    """Run all layers and return the output and the last states."""
     if x.shape[1 if batch_first else 0] == 0:
         raise ValueError(f"[recurrent] expected sequences of at least one step but got {x.shape}.")
     if batch_first:
         x = x.swapaxes(0, 1)
     directions = 2 if bidirectional else 1
-    firsts = list(zip(*map(_rows, states), strict=True))
+    initial = list(zip(*map(_rows, states), strict=True))
     last: list[States] = []
     for first in range(0, len(groups), directions):
         if first and dropout:
             x = _dropped(x, dropout)
         outputs = []
         for i in range(first, first + directions):
-            output, state = _scan(step_of, x, firsts[i], groups[i], backwards=i > first)
+            output, state = _scan(step_builder, x, initial[i], groups[i], backwards=i > first)
             outputs.append(output)
             last.append(state)
         x = mx.concatenate(outputs, axis=-1) if bidirectional else outputs[0]
@@ -234,23 +234,23 @@ def _run(
 
 
 def _scan(
-    step_of: StepBuilder, x: mx.array, state: States, weights: Weights, backwards: bool
+    step_builder: StepBuilder, x: mx.array, state: States, weights: Weights, backwards: bool
 ) -> tuple[mx.array, States]:
     """Run one layer in one direction over ``(L, N, I)``."""
-    bias, step = step_of(weights)
-    given = _rows(project(x, weights.weight_ih, bias))
+    bias, step = step_builder(weights)
+    rows = _rows(project(x, weights.weight_ih, bias))
     outputs = []
-    for row in reversed(given) if backwards else given:
+    for row in reversed(rows) if backwards else rows:
         state = step(row, state)
         outputs.append(state[0])
     return mx.stack(outputs[::-1] if backwards else outputs), state
 
 
 def _rows(x: mx.array) -> list[mx.array]:
-    """Take an array apart along its first axis.
+    """Split an array along its first axis.
 
-    Indexing would do, but its gradient is as large as ``x`` for every row, and MLX 0.32.4 divides
-    by zero in it where another axis is empty.
+    Not by indexing: every row's gradient would be as large as ``x``, and MLX 0.32.4 divides by zero
+    in it if another axis is empty.
     """
     return [mx.squeeze(row, 0) for row in mx.split(x, x.shape[0])]
 

@@ -1,6 +1,6 @@
-"""Recurrent networks as layers, with PyTorch's parameters under its names.
+"""LSTM, GRU and Elman networks as layers, with PyTorch's parameters under its names.
 
-Why not MLX's own: see :mod:`mlxport.layers.recurrent.functions`, whose functions these call.
+They call :mod:`mlxport.layers.recurrent.functions`, which says what the layers of ``mlx.nn`` lack.
 """
 
 import math
@@ -13,12 +13,12 @@ import mlx.nn as nn
 from mlxport.layers.recurrent.cells import check_nonlinearity
 from mlxport.layers.recurrent.functions import States, gru, lstm, rnn
 
-# What PyTorch checks, too: 1 and "False" would silently be taken for a truth value.
+# PyTorch checks these, too: 1 or "False" would silently count as true.
 _TYPES = {int: ("input_size", "hidden_size"), bool: ("bias", "batch_first")}
 
 
 class _Recurrent(nn.Module):
-    """Parameters, checks and the batch axis, which the three networks share."""
+    """Base of the three networks: parameters, checks and the batch axis."""
 
     gates: ClassVar[int]
     states: ClassVar[int] = 1
@@ -78,7 +78,7 @@ class _Recurrent(nn.Module):
         return self.proj_size or self.hidden_size
 
     def _shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Yield names and shapes of all parameters, in the order ATen wants them."""
+        """Yield names and shapes of all parameters, in the order ATen takes them."""
         rows = self.gates * self.hidden_size
         for layer in range(self.num_layers):
             columns = self._directions * self._output_size if layer else self.input_size
@@ -124,7 +124,7 @@ class _Recurrent(nn.Module):
     def _run(self, x: mx.array, given: States | None) -> States:
         """Return the output and the last states, of a batch or of a single sequence."""
         self._check_input(x)
-        states = self._first_states(x, given)
+        states = self._initial_states(x, given)
         if x.ndim == 3:
             return self._compute(x, states)
         axis = 0 if self.batch_first else 1
@@ -151,8 +151,8 @@ class _Recurrent(nn.Module):
                 f"{x.dtype}. Convert one of the two."
             )
 
-    def _first_states(self, x: mx.array, given: States | None) -> States:
-        """Return the states given, zeros if none are."""
+    def _initial_states(self, x: mx.array, given: States | None) -> States:
+        """Return the given initial states, or zeros."""
         batch = (x.shape[0 if self.batch_first else 1],) if x.ndim == 3 else ()
         lead = (self.num_layers * self._directions, *batch)
         sizes = (self._output_size, self.hidden_size)[: self.states]  # c is never projected
@@ -184,7 +184,7 @@ class LSTM(_Recurrent):
     Args:
         input_size (int): The number of features of the input.
         hidden_size (int): The number of features of the states.
-        num_layers (int, optional): How many layers run one upon the other. Default: ``1``.
+        num_layers (int, optional): The number of stacked layers. Default: ``1``.
         bias (bool, optional): Whether there are biases. Default: ``True``.
         batch_first (bool, optional): Whether input and output are batch first. Default: ``False``.
         dropout (float, optional): Probability to drop an element between two layers in training.
@@ -235,7 +235,7 @@ class GRU(_OneState):
     Args:
         input_size (int): The number of features of the input.
         hidden_size (int): The number of features of the state.
-        num_layers (int, optional): How many layers run one upon the other. Default: ``1``.
+        num_layers (int, optional): The number of stacked layers. Default: ``1``.
         bias (bool, optional): Whether there are biases. Default: ``True``.
         batch_first (bool, optional): Whether input and output are batch first. Default: ``False``.
         dropout (float, optional): Probability to drop an element between two layers in training.
@@ -276,7 +276,7 @@ class RNN(_OneState):
     Args:
         input_size (int): The number of features of the input.
         hidden_size (int): The number of features of the state.
-        num_layers (int, optional): How many layers run one upon the other. Default: ``1``.
+        num_layers (int, optional): The number of stacked layers. Default: ``1``.
         nonlinearity (str, optional): ``"tanh"`` or ``"relu"``. Default: ``"tanh"``.
         bias (bool, optional): Whether there are biases. Default: ``True``.
         batch_first (bool, optional): Whether input and output are batch first. Default: ``False``.

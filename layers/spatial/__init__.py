@@ -1,1 +1,1 @@
-"""Padding, resampling, folding, grids: layers that move positions."""
+"""Padding, resampling, grid sampling, im2col and pixel shuffling, channels last."""

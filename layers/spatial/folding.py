@@ -1,6 +1,6 @@
-"""Sliding blocks of an image as columns, and their sum back, channels last; MLX has neither.
+"""im2col and col2im (PyTorch's unfold and fold) of images, channels last; MLX has neither.
 
-A column holds one block in PyTorch's order: channel, then row, then column of the kernel.
+A column is one block of the image in PyTorch's order: channel, then row, then column of the kernel.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxport.layers.windows.geometry import check_hyperparameters, ints_per_axis
-from mlxport.layers.windows.windows import Windows, first_spatial_axis, sliced, taps
+from mlxport.layers.windows.windows import Windows, first_spatial_axis, slice_axis, window_taps
 
 _ARGUMENTS = ("kernel_size", "dilation", "padding", "stride")
 
@@ -43,9 +43,9 @@ def unfold(
     for window in windows:
         widths[window.axis] = (window.padding, window.padding)
     x = mx.pad(x, widths) if any(map(any, widths)) else x
-    # (…, oH, oW, C) gains kH, then kW, at its end
+    # (…, oH, oW, C) to (…, oH, oW, C, kH, kW)
     for window in windows:
-        x = mx.stack(taps(x, window), axis=-1)
+        x = mx.stack(window_taps(x, window), axis=-1)
     leading, outputs = x.shape[:first], x.shape[first] * x.shape[first + 1]
     columns = x.shape[first + 2] * x.shape[first + 3] * x.shape[first + 4]
     return x.reshape(*leading, outputs, columns)
@@ -62,7 +62,7 @@ def fold(
     """Sum blocks where they overlap; matches ``aten::col2im`` (``torch.nn.functional.fold``).
 
     Args:
-        x: ``(N, L, C·kH·kW)`` or ``(L, C·kH·kW)``, as :func:`unfold` gives it.
+        x: ``(N, L, C·kH·kW)`` or ``(L, C·kH·kW)``, as :func:`unfold` returns it.
         output_size: ``(H, W)``.
         kernel_size: ``(kH, kW)``.
         dilation: as for :func:`unfold`.
@@ -93,7 +93,7 @@ def fold(
 
 
 def _overlapped(x: mx.array, window: Windows) -> mx.array:
-    """Add tap ``t`` (last axis) of window ``i`` (``window.axis``) to where it was taken from."""
+    """Add tap ``t`` (last axis) of window ``i`` (``window.axis``) to the element it stands for."""
     shape = list(x.shape[:-1])
     shape[window.axis] = window.size + 2 * window.padding
     total = mx.zeros(shape, dtype=x.dtype)
@@ -101,9 +101,9 @@ def _overlapped(x: mx.array, window: Windows) -> mx.array:
     length = (window.outputs - 1) * window.stride + 1
     for tap in range(window.kernel):
         start = tap * window.dilation
-        place = (*before, slice(start, start + length, window.stride))
-        total = total.at[place].add(x[..., tap])
-    return sliced(total, window.axis, window.padding, window.padding + window.size)
+        index = (*before, slice(start, start + length, window.stride))
+        total = total.at[index].add(x[..., tap])
+    return slice_axis(total, window.axis, window.padding, window.padding + window.size)
 
 
 def _expanded(layer: str, values: tuple[int | Sequence[int], ...]) -> list[tuple[int, ...]]:
@@ -137,7 +137,12 @@ def _windows(
 
 
 class Unfold(nn.Module):
-    """:func:`unfold`; matches ``torch.nn.Unfold``."""
+    """:func:`unfold` with fixed arguments; matches ``torch.nn.Unfold``.
+
+    Shape:
+        - Input: ``(N, H, W, C)`` or ``(H, W, C)``
+        - Output: ``(N, L, C·kH·kW)`` or ``(L, C·kH·kW)``
+    """
 
     def __init__(
         self,
@@ -160,7 +165,12 @@ class Unfold(nn.Module):
 
 
 class Fold(nn.Module):
-    """:func:`fold`; matches ``torch.nn.Fold``."""
+    """:func:`fold` with fixed arguments; matches ``torch.nn.Fold``.
+
+    Shape:
+        - Input: ``(N, L, C·kH·kW)`` or ``(L, C·kH·kW)``
+        - Output: ``(N, H, W, C)`` or ``(H, W, C)``
+    """
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Sampling at arbitrary points, as ``torch.nn.functional.grid_sample`` and ``affine_grid`` do."""
+"""Sample images and volumes at arbitrary points: PyTorch's ``grid_sample`` and ``affine_grid``."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import mlx.core as mx
 SAMPLING_MODES = ("bilinear", "nearest", "bicubic")
 SAMPLING_PADDING_MODES = ("zeros", "border", "reflection")
 
-# One tap of one axis: the index it reads and its weight (None: one). Indices are integral floats.
+# An index along one axis with its weight (None: one). Indices are floats of integral value.
 WeightedIndex = tuple[mx.array, mx.array | None]
 
 
@@ -30,7 +30,7 @@ def grid_sample(
         grid: ``(N, H_out, W_out, 2)`` or ``(N, D_out, H_out, W_out, 3)``; the last axis holds
             ``(x, y)`` or ``(x, y, z)``, from -1 to 1 across the input.
         mode: ``"bilinear"`` (trilinear in 3-D), ``"nearest"`` or ``"bicubic"`` (2-D only).
-        padding_mode: what lies outside: ``"zeros"``, ``"border"`` or ``"reflection"``.
+        padding_mode: values outside of the input: ``"zeros"``, ``"border"`` or ``"reflection"``.
         align_corners: whether -1 and 1 are the centres of the outermost elements, not their edges.
 
     Returns:
@@ -61,17 +61,17 @@ def grid_sample(
 def _gather(
     rows: mx.array, start: mx.array, taps: Sequence[WeightedIndex], sizes: Sequence[int]
 ) -> mx.array:
-    """One corner's share: what lies there, zero outside, times the product of its weights."""
+    """Return the values at one index per axis, zero outside, times the product of its weights."""
     inside = mx.array(True)
     flat, weight = mx.array(0, dtype=start.dtype), mx.array(1.0)
-    for (index, share), size in zip(taps, sizes, strict=True):
+    for (index, axis_weight), size in zip(taps, sizes, strict=True):
         valid = (index >= 0) & (index <= size - 1)  # false for NaN, which must not become an index
         inside = inside & valid
-        index = mx.stop_gradient(mx.where(valid, index, 0))  # MLX derives gathers by their indices
+        index = mx.stop_gradient(mx.where(valid, index, 0))  # MLX differentiates by indices
         flat = flat * size + index.astype(start.dtype)
-        weight = weight if share is None else weight * share
+        weight = weight if axis_weight is None else weight * axis_weight
     if len(sizes) == 3:
-        weight = mx.where(inside, weight, 0)  # PyTorch: NaN weights count in 2-D only
+        weight = mx.where(inside, weight, 0)  # in PyTorch NaN weights propagate in 2-D only
     value = mx.where(inside[..., None], mx.take(rows, start + flat, axis=0), 0)
     return value.astype(mx.float32) * weight[..., None]
 
@@ -79,7 +79,7 @@ def _gather(
 def _taps(
     points: mx.array, size: int, mode: str, padding_mode: str, align_corners: bool, rank: int
 ) -> list[WeightedIndex]:
-    """The elements of one axis that a point reads, with their weights."""
+    """Return the elements of one axis that a point is interpolated from, with their weights."""
 
     def pad(position: mx.array) -> mx.array:
         return _pad(position, size, padding_mode, align_corners, rank)
@@ -101,7 +101,7 @@ def _taps(
 def _pad(
     position: mx.array, size: int, padding_mode: str, align_corners: bool, rank: int
 ) -> mx.array:
-    """Bring positions outside an axis inside, as the padding mode says."""
+    """Map positions outside of an axis to positions inside, by the padding mode."""
     if padding_mode == "zeros":
         return position
     if padding_mode == "reflection":
@@ -116,7 +116,7 @@ def _pad(
 
 
 def _cubic_weights(t: mx.array) -> list[mx.array]:
-    """Keys' cubic convolution with a = -0.75, at the four elements around a point."""
+    """Return the weights of the four elements around a point: Keys' cubic kernel, a = -0.75."""
     a = -0.75
 
     def near(s: mx.array) -> mx.array:
@@ -151,7 +151,7 @@ def _check(x: mx.array, grid: mx.array, mode: str, padding_mode: str) -> None:
 
 
 def affine_grid(theta: mx.array, size: Sequence[int], align_corners: bool = False) -> mx.array:
-    """Points of a regular grid under affine maps; matches ``torch.nn.functional.affine_grid``.
+    """Return a regular grid of points under affine maps; as ``torch.nn.functional.affine_grid``.
 
     Args:
         theta: ``(N, 2, 3)`` or ``(N, 3, 4)``, one map per sample, from output to input points.
@@ -159,7 +159,7 @@ def affine_grid(theta: mx.array, size: Sequence[int], align_corners: bool = Fals
         align_corners: whether -1 and 1 are the centres of the outermost elements, not their edges.
 
     Returns:
-        ``(N, H, W, 2)`` or ``(N, D, H, W, 3)``, to be given to :func:`grid_sample`.
+        ``(N, H, W, 2)`` or ``(N, D, H, W, 3)``, as :func:`grid_sample` takes it.
 
     Raises:
         ValueError: ``theta`` is not a batch of maps of the size's rank.
@@ -182,7 +182,7 @@ def affine_grid(theta: mx.array, size: Sequence[int], align_corners: bool = Fals
 
 
 def _centres(count: int, align_corners: bool) -> mx.array:
-    """Positions of the elements of an axis that reaches from -1 to 1."""
+    """Return the positions of the elements of an axis from -1 to 1."""
     if count <= 1:
         return mx.zeros((count,))
     ends = 1.0 if align_corners else (count - 1) / count

@@ -1,6 +1,6 @@
-"""Padding as ``torch.nn.functional.pad`` does it, with the layers for spatial axes, channels last.
+"""Padding in all of PyTorch's modes, as a function and as layers over spatial axes, channels last.
 
-``mx.pad`` has no circular mode, no negative widths, and reflects by more than there is to reflect.
+``mx.pad`` has no circular mode and no negative widths, and accepts reflections beyond the size.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import ClassVar
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxport.layers.windows.windows import sliced
+from mlxport.layers.windows.windows import slice_axis
 
 PAD_MODES = ("constant", "reflect", "replicate", "circular")
 
@@ -34,7 +34,7 @@ def pad(x: mx.array, pads: Widths, mode: str = "constant", value: float = 0.0) -
 
     Raises:
         ValueError: ``pads`` or ``mode`` do not fit ``x``, more is cropped than there is, or more
-            is reflected or wrapped around than PyTorch allows; all axes are listed.
+            is reflected or wrapped than PyTorch allows; all axes are listed.
     """
     pads = [(before, after) for before, after in pads]
     _check(x, pads, mode)
@@ -58,15 +58,15 @@ def pad(x: mx.array, pads: Widths, mode: str = "constant", value: float = 0.0) -
 def _cropped(x: mx.array, crops: Widths) -> mx.array:
     for axis, (before, after) in enumerate(crops):
         if before or after:
-            x = sliced(x, axis, -before, x.shape[axis] + after)
+            x = slice_axis(x, axis, -before, x.shape[axis] + after)
     return x
 
 
 def _wrapped(x: mx.array, axis: int, before: int, after: int) -> mx.array:
     size = x.shape[axis]
-    parts = [sliced(x, axis, size - before, size)] if before else []
+    parts = [slice_axis(x, axis, size - before, size)] if before else []
     parts += [x]
-    parts += [sliced(x, axis, 0, after)] if after else []
+    parts += [slice_axis(x, axis, 0, after)] if after else []
     return mx.concatenate(parts, axis=axis) if len(parts) > 1 else x
 
 
@@ -90,7 +90,7 @@ def _check(x: mx.array, pads: Widths, mode: str) -> None:
 
 
 def _fault(size: int, pair: tuple[int, int], mode: str) -> str | None:
-    """Why an axis cannot be padded so, or None."""
+    """Return why an axis cannot be padded by ``pair``, or None."""
     if pair == (0, 0):
         return None
     least, most = min(pair), max(pair)
@@ -105,7 +105,7 @@ def _fault(size: int, pair: tuple[int, int], mode: str) -> str | None:
     left = size + sum(min(end, 0) for end in pair)
     if left < 0:
         return "more is cropped than there is"
-    # Beyond that PyTorch refuses or, after a crop, hands out memory it never wrote.
+    # Beyond that PyTorch raises or, after a crop, returns uninitialised memory.
     if mode == "circular" and most > left:
         return (
             f"only {left} elements can be wrapped around" if least < 0 else "it wraps around twice"
@@ -114,7 +114,16 @@ def _fault(size: int, pair: tuple[int, int], mode: str) -> str | None:
 
 
 class _Pad(nn.Module):
-    """Pads the last ``rank`` axes before the channels."""
+    """Base of the padding layers: pads the last ``rank`` axes before the channels.
+
+    Args:
+        padding: one number, or two per spatial axis, ``(before, after)``, the last axis first, as
+            in PyTorch.
+
+    Raises:
+        ValueError: another number of widths; from the call: as :func:`pad`, or ``x`` has another
+            number of axes.
+    """
 
     rank: ClassVar[int]
     mode: ClassVar[str]

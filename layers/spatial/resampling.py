@@ -1,8 +1,8 @@
-"""Resizing spatial axes as ``torch.nn.functional.interpolate`` does, channels last.
+"""Resize spatial axes as ``torch.nn.functional.interpolate`` does, channels last.
 
-``mlx.nn.Upsample`` has no ``size``, no area mode and no PyTorch ``"nearest"``: at other than whole
-factors its nearest neighbours are those of ``"nearest-exact"``, its linear and cubic modes differ
-where the factor times the size is no whole number, and its cubic mode gives wrong elements for some
+``mlx.nn.Upsample`` has no ``size`` and no area mode. At factors that are no integers its nearest
+neighbours are those of PyTorch's ``"nearest-exact"``, not ``"nearest"``. Its linear and cubic modes
+differ where factor times size is no integer, and its cubic mode returns wrong elements for some
 sizes. Here the axes are resized one after another.
 """
 
@@ -21,7 +21,7 @@ from mlxport.layers.spatial.resampling_axes import (
     nearest_indices,
 )
 from mlxport.layers.windows.geometry import ints_per_axis
-from mlxport.layers.windows.windows import sliced, taken
+from mlxport.layers.windows.windows import slice_axis, take_on_axis
 
 NEAREST_MODES = ("nearest", "nearest-exact")
 # The number of spatial axes each of these names stands for.
@@ -48,10 +48,10 @@ def interpolate(
             and positions are computed from the factor itself.
         mode: ``"nearest"``, ``"nearest-exact"``, ``"area"``, or ``"linear"`` (1-D),
             ``"bilinear"``, ``"bicubic"`` (2-D), ``"trilinear"`` (3-D).
-        align_corners: whether the centres of the outermost elements, not their edges, are kept in
-            place; for the linear and cubic modes only.
+        align_corners: whether the centres of the outermost elements are aligned, not their edges;
+            for the linear and cubic modes only.
         recompute_scale_factor: compute positions from the sizes instead of from the factor.
-        antialias: widen the kernel when shrinking; for ``"bilinear"`` and ``"bicubic"``.
+        antialias: widen the kernel when downsampling; for ``"bilinear"`` and ``"bicubic"``.
 
     Returns:
         ``(N, *size, C)`` in the dtype of ``x``.
@@ -86,7 +86,7 @@ def resample(
     align_corners: bool = False,
     antialias: bool = False,
 ) -> mx.array:
-    """Resize to ``size``; matches ``aten::upsample_nearest1d`` and its kin in all their overloads.
+    """Resize to ``size``; matches all overloads of ``aten::upsample_nearest1d`` to ``trilinear3d``.
 
     Args:
         x: ``(N, *S, C)`` with one to three spatial axes.
@@ -167,12 +167,12 @@ def _nearest(
         if indices == tuple(i // times for i in range(count) if times):
             repeats[axis] = times
         else:
-            x = taken(x, axis, mx.array(indices))
+            x = take_on_axis(x, axis, mx.array(indices))
     return _repeated(x, repeats)
 
 
 def _repeated(x: mx.array, repeats: Sequence[int]) -> mx.array:
-    """Every element ``repeats[axis]`` times in a row on each axis."""
+    """Repeat every element ``repeats[axis]`` times along each axis."""
     if set(repeats) == {1}:
         return x
     apart = [length for n in x.shape for length in (n, 1)]
@@ -208,7 +208,8 @@ def _smooth_axis(
 def _weighted_sum(x: mx.array, axis: int, taps: Sequence[Tap]) -> mx.array:
     shape = (-1, *[1] * (x.ndim - 1 - axis))
     terms = (
-        taken(x, axis, mx.array(tap.indices)) * mx.array(tap.weights, dtype=x.dtype).reshape(shape)
+        take_on_axis(x, axis, mx.array(tap.indices))
+        * mx.array(tap.weights, dtype=x.dtype).reshape(shape)
         for tap in taps
     )
     first = next(terms)
@@ -216,15 +217,15 @@ def _weighted_sum(x: mx.array, axis: int, taps: Sequence[Tap]) -> mx.array:
 
 
 def _linear_by_whole_factor(x: mx.array, axis: int, factor: int) -> mx.array:
-    """Linear interpolation without a gather, whose gradient is slow: all elements alike.
+    """Interpolate linearly by an integer factor, without a gather, whose gradient is slow.
 
-    The first half of an element's outputs lies towards the element before, the rest towards the
-    one after; the outermost elements stand beside themselves.
+    The first half of an element's outputs is interpolated with the element before it, the rest with
+    the element after it. At both ends the element itself takes the place of the missing one.
     """
     size = x.shape[axis]
-    first, last = sliced(x, axis, 0, 1), sliced(x, axis, size - 1, size)
-    before = mx.concatenate([first, sliced(x, axis, 0, size - 1)], axis=axis)
-    after = mx.concatenate([sliced(x, axis, 1, size), last], axis=axis)
+    first, last = slice_axis(x, axis, 0, 1), slice_axis(x, axis, size - 1, size)
+    before = mx.concatenate([first, slice_axis(x, axis, 0, size - 1)], axis=axis)
+    after = mx.concatenate([slice_axis(x, axis, 1, size), last], axis=axis)
     here, before, after = (mx.expand_dims(y, axis + 1) for y in (x, before, after))
     distances = mx.array([abs((i + 0.5) / factor - 0.5) for i in range(factor)], dtype=x.dtype)
     distances = distances.reshape(-1, *[1] * (x.ndim - 1 - axis))

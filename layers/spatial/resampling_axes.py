@@ -1,7 +1,8 @@
-"""Which elements of an axis a resampled one is made of: plain Python, since all sizes are known.
+"""Compute the source indices and weights of resampling along one axis, in plain Python.
 
-Positions follow PyTorch's CPU kernels. Nearest neighbours jump where a position crosses an
-integer, so there each rounding to float32 is repeated; weights are smooth and computed exactly.
+Positions are those of PyTorch's CPU kernels. A nearest neighbour changes where a position crosses
+an integer, so there each rounding to float32 is repeated. Weights are smooth: they are computed in
+float64.
 """
 
 import math
@@ -20,11 +21,11 @@ class Tap(NamedTuple):
 def nearest_indices(
     size: int, count: int, scale: float | None, exact: bool, small_image: bool
 ) -> tuple[int, ...]:
-    """The element each of ``count`` outputs copies from an axis of ``size``.
+    """Return the index that each of ``count`` outputs copies from an axis of ``size``.
 
-    PyTorch has two kernels. The one for small images (and for tensors it stores channels last)
-    rounds elsewhere, and where the size stays or doubles it has no regard for a ``scale`` that is
-    not quite 1 or 2.
+    PyTorch has two kernels. The one for small images (and for tensors stored channels last) rounds
+    at other points, and where the size is kept or doubled it ignores a ``scale`` that is not
+    exactly 1 or 2.
 
     Args:
         size: of the input axis.
@@ -47,7 +48,7 @@ def nearest_indices(
 
 
 def linear_taps(size: int, count: int, scale: float | None, align_corners: bool) -> list[Tap]:
-    """The two neighbours of each of ``count`` positions on an axis of ``size``."""
+    """Return the two neighbours of each of ``count`` positions on an axis of ``size``."""
     positions = [max(p, 0.0) for p in _positions(size, count, scale, align_corners)]
     lows = [min(math.floor(p), size - 1) for p in positions]
     shares = [min(p - low, 1.0) for p, low in zip(positions, lows, strict=True)]
@@ -58,7 +59,7 @@ def linear_taps(size: int, count: int, scale: float | None, align_corners: bool)
 
 
 def cubic_taps(size: int, count: int, scale: float | None, align_corners: bool) -> list[Tap]:
-    """The four neighbours of each position, weighed by cubic convolution with a = -0.75."""
+    """Return the four neighbours of each position, weighted by a cubic kernel with a = -0.75."""
     positions = _positions(size, count, scale, align_corners)
     lows = [math.floor(p) for p in positions]
     return [
@@ -73,9 +74,10 @@ def cubic_taps(size: int, count: int, scale: float | None, align_corners: bool) 
 def antialiased_taps(
     size: int, count: int, scale: float | None, align_corners: bool, cubic: bool
 ) -> list[Tap]:
-    """The elements under a triangle or a cubic (a = -0.5) as wide as the step, if that is above 1.
+    """Return the elements weighted by a triangle or cubic kernel (a = -0.5), scaled by the step.
 
-    Windows hold different numbers of elements; the shorter ones are filled up with weight zero.
+    The kernel is scaled only if the step is above 1. Windows have different numbers of elements:
+    shorter ones are padded with weight zero.
     """
     step = _step(size, count, scale, align_corners)
     width = max(step, 1.0)

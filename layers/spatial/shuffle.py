@@ -1,4 +1,4 @@
-"""Layers that move elements between axes, as PyTorch orders them, channels last; MLX has none."""
+"""Pixel shuffle, channel shuffle, flatten and unflatten, as functions and layers; MLX has none."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import mlx.nn as nn
 
 
 def pixel_shuffle(x: mx.array, upscale_factor: int) -> mx.array:
-    """Spread channels over ``r × r`` pixels; matches ``aten::pixel_shuffle``.
+    """Rearrange channels into ``r × r`` pixels; matches ``aten::pixel_shuffle``.
 
     Args:
         x: ``(*, H, W, C·r²)``.
@@ -34,7 +34,7 @@ def pixel_shuffle(x: mx.array, upscale_factor: int) -> mx.array:
 
 
 def pixel_unshuffle(x: mx.array, downscale_factor: int) -> mx.array:
-    """Gather ``r × r`` pixels in channels; matches ``aten::pixel_unshuffle``.
+    """Rearrange ``r × r`` pixels into channels; matches ``aten::pixel_unshuffle``.
 
     Args:
         x: ``(*, H·r, W·r, C)``.
@@ -61,7 +61,7 @@ def pixel_unshuffle(x: mx.array, downscale_factor: int) -> mx.array:
 
 
 def channel_shuffle(x: mx.array, groups: int) -> mx.array:
-    """Interleave groups of channels; matches ``aten::channel_shuffle``.
+    """Interleave the channels of ``groups``; matches ``aten::channel_shuffle``.
 
     Args:
         x: ``(N, *S, C)`` with a spatial axis or more.
@@ -92,7 +92,7 @@ def _check_image(layer: str, x: mx.array, factor: int) -> None:
 
 
 class PixelShuffle(nn.Module):
-    """:func:`pixel_shuffle`; matches ``torch.nn.PixelShuffle``."""
+    """:func:`pixel_shuffle` by a fixed factor; matches ``torch.nn.PixelShuffle``."""
 
     def __init__(self, upscale_factor: int) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class PixelShuffle(nn.Module):
 
 
 class PixelUnshuffle(nn.Module):
-    """:func:`pixel_unshuffle`; matches ``torch.nn.PixelUnshuffle``."""
+    """:func:`pixel_unshuffle` by a fixed factor; matches ``torch.nn.PixelUnshuffle``."""
 
     def __init__(self, downscale_factor: int) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class PixelUnshuffle(nn.Module):
 
 
 class ChannelShuffle(nn.Module):
-    """:func:`channel_shuffle`; matches ``torch.nn.ChannelShuffle``."""
+    """:func:`channel_shuffle` of fixed groups; matches ``torch.nn.ChannelShuffle``."""
 
     def __init__(self, groups: int) -> None:
         super().__init__()
@@ -137,10 +137,10 @@ class ChannelShuffle(nn.Module):
 
 
 class Flatten(nn.Module):
-    """``mx.flatten`` of axes ``start_axis`` to ``end_axis``, in the order they are stored.
+    """``mx.flatten`` of axes ``start_axis`` to ``end_axis``; matches ``torch.nn.Flatten``.
 
-    Matches ``torch.nn.Flatten`` on input in PyTorch's axis order. On channels-last input the
-    elements come in another order than a linear layer trained behind it expects.
+    The input is in PyTorch's axis order. Flattened channels last, the elements would be in another
+    order than a linear layer trained after it expects.
     """
 
     def __init__(self, start_axis: int = 1, end_axis: int = -1) -> None:
@@ -156,7 +156,7 @@ class Flatten(nn.Module):
 
 
 class Unflatten(nn.Module):
-    """``mx.unflatten`` of one axis; matches ``torch.nn.Unflatten`` in PyTorch's axis order."""
+    """``mx.unflatten`` of one axis; matches ``torch.nn.Unflatten``, in PyTorch's axis order."""
 
     def __init__(self, axis: int, shape: Sequence[int]) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""Windows over spatial axes: their geometry and how they are taken."""
+"""Sliding windows over spatial axes: argument checks, output sizes, and slices of windows."""

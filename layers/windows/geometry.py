@@ -1,6 +1,6 @@
-"""What convolution layers share: argument normalisation, checks and the geometry of one axis.
+"""Argument checks of spatial layers, and the output sizes of transposed convolutions.
 
-Every check follows PyTorch's verdict, raises ``ValueError`` with the layer's name in front, as
+A check refuses what PyTorch refuses. It raises ``ValueError`` with the layer's name in front, as
 ``mlx.nn`` does, and reports all faults of its kind at once.
 """
 
@@ -19,10 +19,18 @@ FLOATING_DTYPES = (mx.float16, mx.bfloat16, mx.float32, mx.float64)
 class TransposedAxis(NamedTuple):
     """One spatial axis of a transposed convolution.
 
-    Tap ``t`` of input row ``i`` lands at ``i * stride + t * dilation`` of the full output; the
-    result is the window of length ``output`` that starts at ``offset`` there. Positions that no
-    tap reaches are zero. A window need not be the whole result: a slab of it is the same thing
-    with another offset and fewer input rows.
+    Tap ``t`` of input row ``i`` contributes to position ``i * stride + t * dilation`` of the full
+    output. The result is the range of length ``output`` that starts at ``offset`` there. Positions
+    that no tap reaches are zero. A part of the result (a slab) is described by another offset and
+    fewer input rows.
+
+    Attributes:
+        size: The number of input rows.
+        kernel: The number of taps.
+        stride: The distance of input rows in the full output.
+        dilation: The distance of taps.
+        offset: Where the result starts in the full output: the padding.
+        output: The length of the result.
     """
 
     size: int
@@ -36,7 +44,7 @@ class TransposedAxis(NamedTuple):
 def ints_per_axis(
     value: PerAxis, rank: int, name: str, layer: str, *, broadcast: bool = True
 ) -> tuple[int, ...]:
-    """One integer per spatial axis.
+    """Return an argument as one integer per spatial axis.
 
     Args:
         value: An integer for all axes, or a sequence of ``rank`` integers. A sequence of one
@@ -113,7 +121,7 @@ def check_operands(
         x: The input, ``(N, *S, in)`` or ``(*S, in)``.
         weight: ``(out, *k, in/groups)``, of 3 to 5 dimensions.
         bias: ``(out,)`` or ``None``.
-        groups: Known to be positive.
+        groups: The number of groups, positive.
 
     Raises:
         ValueError: If the number of dimensions, the dtypes, the channels or the bias's shape do
@@ -168,7 +176,21 @@ def transposed_axes(
     output_paddings: Sequence[int],
     dilations: Sequence[int],
 ) -> list[TransposedAxis]:
-    """The axes, with the output's size worked out and checked."""
+    """Return the axes of a transposed convolution, with their output sizes.
+
+    Args:
+        layer: The layer's or function's name, for the error.
+        sizes: The input's spatial size; this and the rest have one entry per spatial axis.
+        kernels: The kernel's size.
+        strides: The strides.
+        paddings: How much is cropped from both ends.
+        output_paddings: Added to the end of the output.
+        dilations: The spacing of taps.
+
+    Raises:
+        ValueError: If an output padding is not smaller than stride or dilation, or an output size
+            is below 1.
+    """
     limits = tuple(map(max, strides, dilations))
     if any(extra >= limit for extra, limit in zip(output_paddings, limits, strict=True)):
         raise ValueError(
@@ -195,7 +217,7 @@ def minimal_transposed_sizes(
     paddings: Sequence[int],
     dilations: Sequence[int],
 ) -> tuple[int, ...]:
-    """Output sizes without output padding."""
+    """Return the output sizes of a transposed convolution without output padding."""
     return tuple(
         (size - 1) * stride - 2 * padding + dilation * (kernel - 1) + 1
         for size, kernel, stride, padding, dilation in zip(

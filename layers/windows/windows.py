@@ -1,7 +1,7 @@
-"""Sliding windows over spatial axes: their geometry, checked as PyTorch checks it, and their taps.
+"""Sliding windows as strided slices, one axis at a time, for pooling and im2col.
 
-A window of ``kernel`` taps is handled one axis at a time: tap ``t`` of all windows of an axis is
-one strided slice, so an operation over windows is a few elementwise operations over slices.
+Tap ``t`` of all windows along an axis is one strided slice of the array. So an operation over
+windows of ``kernel`` taps is ``kernel`` slices and a few elementwise operations.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,17 @@ from mlxport.layers.windows.geometry import check_hyperparameters, ints_per_axis
 
 
 class Windows(NamedTuple):
-    """The windows along one spatial axis: window ``i`` starts at ``i * stride - padding``."""
+    """The windows along one spatial axis: window ``i`` starts at ``i * stride - padding``.
+
+    Attributes:
+        axis: The axis of the array.
+        size: The length of the axis without padding.
+        kernel: The number of taps of a window.
+        stride: The distance of windows.
+        padding: The number of elements padded on both sides.
+        dilation: The distance of taps.
+        outputs: The number of windows.
+    """
 
     axis: int
     size: int
@@ -25,13 +35,13 @@ class Windows(NamedTuple):
 
     @property
     def tail(self) -> int:
-        """How far the last window reaches beyond the axis; negative where it ends before."""
+        """How far the last window extends beyond the axis; negative where it ends before."""
         reach = (self.outputs - 1) * self.stride + self.dilation * (self.kernel - 1) + 1
         return reach - self.size - self.padding
 
     @property
     def are_blocks(self) -> bool:
-        """Whether the windows cut the axis into blocks side by side, nothing padded."""
+        """Whether the windows are adjacent blocks of the axis, without padding."""
         touching = self.kernel == self.stride and self.dilation == 1
         return touching and self.padding == 0 and self.tail <= 0
 
@@ -49,9 +59,16 @@ def pooling_windows(
     dilation: int | Sequence[int] = 1,
     ceil_mode: bool = False,
 ) -> list[Windows]:
-    """The windows of a pooling over the spatial axes of ``(N, *S, C)`` or ``(*S, C)``.
+    """Return the windows of a pooling over the spatial axes of ``(N, *S, C)`` or ``(*S, C)``.
 
-    ``kernel_size`` has one number per spatial axis. Its length says which axes are spatial.
+    Args:
+        layer: The layer's or function's name, for the error.
+        x: The input; of its values nothing is used.
+        kernel_size: One number per spatial axis; its length says which axes are spatial.
+        stride: None stands for ``kernel_size``.
+        padding: On both sides, at most half the kernel.
+        dilation: The distance of taps.
+        ceil_mode: Whether to keep windows that extend beyond the padding at the end.
 
     Raises:
         ValueError: an argument is out of range, padding exceeds half the kernel, ``x`` has another
@@ -85,10 +102,15 @@ def pooling_windows(
 
 
 def spatial_rank(layer: str, name: str, values: Sequence[int | None] | int) -> int:
-    """The number of spatial axes, told by an argument that holds one entry for each.
+    """Return the number of spatial axes: the length of an argument with one entry for each.
+
+    Args:
+        layer: The layer's or function's name, for the error.
+        name: The argument's name, for the error.
+        values: The argument.
 
     Raises:
-        ValueError: it is a plain number, which cannot tell ``(N, L, C)`` from ``(H, W, C)``.
+        ValueError: it is a plain number, which does not tell ``(N, L, C)`` from ``(H, W, C)``.
     """
     if not isinstance(values, Sequence) or len(values) == 0:
         raise ValueError(
@@ -99,7 +121,7 @@ def spatial_rank(layer: str, name: str, values: Sequence[int | None] | int) -> i
 
 
 def first_spatial_axis(layer: str, x: mx.array, rank: int) -> int:
-    """The first spatial axis: 1, or 0 where the batch axis is left out.
+    """Return the first spatial axis: 1, or 0 for input without a batch axis.
 
     Raises:
         ValueError: ``x`` has neither ``rank + 2`` nor ``rank + 1`` axes.
@@ -112,8 +134,8 @@ def first_spatial_axis(layer: str, x: mx.array, rank: int) -> int:
     return x.ndim - 1 - rank
 
 
-def padded(x: mx.array, windows: Sequence[Windows], value: float) -> mx.array:
-    """Return ``x`` with ``value`` around it wherever a window reaches beyond."""
+def pad_windows(x: mx.array, windows: Sequence[Windows], value: float) -> mx.array:
+    """Return ``x`` padded with ``value`` as far as the windows extend beyond it."""
     widths = [(0, 0)] * x.ndim
     for window in windows:
         widths[window.axis] = (window.padding, max(window.tail, 0))
@@ -122,33 +144,35 @@ def padded(x: mx.array, windows: Sequence[Windows], value: float) -> mx.array:
     return mx.pad(x, widths, constant_values=mx.array(value, dtype=x.dtype))
 
 
-def taps(x: mx.array, windows: Windows) -> list[mx.array]:
-    """Tap 0, 1, … of every window of an axis; ``x`` is padded already.
+def window_taps(x: mx.array, windows: Windows) -> list[mx.array]:
+    """Return tap 0, 1, … of all windows along an axis of ``x``, which is padded already.
 
     Each has the shape of ``x`` with ``windows.outputs`` in place of the axis.
     """
     length = (windows.outputs - 1) * windows.stride + 1
     return [
-        sliced(x, windows.axis, start, start + length, windows.stride)
+        slice_axis(x, windows.axis, start, start + length, windows.stride)
         for start in range(0, windows.kernel * windows.dilation, windows.dilation)
     ]
 
 
 def split_into_blocks(x: mx.array, windows: Windows) -> mx.array:
-    """Return ``x`` with the axis split into ``(outputs, kernel)``; the windows are blocks."""
-    whole = sliced(x, windows.axis, 0, windows.outputs * windows.kernel)
+    """Return ``x`` with the axis of the windows, which are blocks, as ``(outputs, kernel)``."""
+    whole = slice_axis(x, windows.axis, 0, windows.outputs * windows.kernel)
     return mx.unflatten(whole, windows.axis, (windows.outputs, windows.kernel))
 
 
-def sliced(x: mx.array, axis: int, start: int | None, stop: int | None, step: int = 1) -> mx.array:
-    """``x[start:stop:step]`` on one axis."""
+def slice_axis(
+    x: mx.array, axis: int, start: int | None, stop: int | None, step: int = 1
+) -> mx.array:
+    """Return ``x[start:stop:step]`` on one axis."""
     index = [slice(None)] * x.ndim
     index[axis] = slice(start, stop, step)
     return x[tuple(index)]
 
 
-def taken(x: mx.array, axis: int, indices: mx.array) -> mx.array:
-    """``x[indices]`` on one axis; on the CPU several times faster than ``mx.take``."""
+def take_on_axis(x: mx.array, axis: int, indices: mx.array) -> mx.array:
+    """Return ``x[indices]`` on one axis; on the CPU several times faster than ``mx.take``."""
     return x[(slice(None),) * axis + (indices,)]
 
 

@@ -36,11 +36,11 @@ def _assert_parity(
     *tensors: torch.Tensor | None,
     order: Sequence[int] | None = None,
 ) -> None:
-    own = function(*tensors)
+    in_dtype = function(*tensors)
     want = function(*(None if t is None else t.double() for t in tensors))
-    order = range(own.ndim) if order is None else order
-    own, want = (t.detach().permute(tuple(order)) for t in (own, want))
-    _assert_close("value", _from_mlx(got), own, want)
+    order = range(in_dtype.ndim) if order is None else order
+    in_dtype, want = (t.detach().permute(tuple(order)) for t in (in_dtype, want))
+    _assert_close("value", _from_mlx(got), in_dtype, want)
 
 
 def _from_mlx(y: mx.array) -> torch.Tensor:
@@ -104,7 +104,7 @@ def _assert_vjp_parity(
     tensors, layouts = [t for t, _ in operands], [layout for _, layout in operands]
     cotangent = torch.randn_like(function(*tensors))
     want = _torch_vjp(function, [t.double() for t in tensors], cotangent.double())
-    own = _torch_vjp(function, tensors, cotangent)
+    in_dtype = _torch_vjp(function, tensors, cotangent)
     values, gradients = mx.vjp(
         ours,
         [_to_mlx(layout(t)) for t, layout in operands],
@@ -112,7 +112,7 @@ def _assert_vjp_parity(
     )
     names = ["value"] + [f"gradient of operand {i}" for i in range(len(tensors))]
     for name, layout, y, w, o in zip(
-        names, [output, *layouts], [*values, *gradients], want, own, strict=True
+        names, [output, *layouts], [*values, *gradients], want, in_dtype, strict=True
     ):
         y, w, o = _from_mlx(y), layout(w), layout(o)
         assert y.shape == w.shape, f"{name}: shape {tuple(y.shape)}, torch has {tuple(w.shape)}"
@@ -155,11 +155,11 @@ def _assert_module_parity(
     layer.train(module.training)
     outputs = _module_values(module, (args, kwargs), [])
     seeds = [torch.randn(y.shape).to(y.dtype) for y in outputs] if gradients else []
-    own = _module_values(module, (args, kwargs), seeds)
+    in_dtype = _module_values(module, (args, kwargs), seeds)
     want = _module_values(copy.deepcopy(module).double(), (args, kwargs), seeds, torch.float64)
     got = _layer_values(layer, (args, kwargs), [_to_mlx(seed) for seed in seeds])
     assert len(got) == len(want), "number of outputs and gradients"
-    for index, (y, o, w) in enumerate(zip(got, own, want, strict=True)):
+    for index, (y, o, w) in enumerate(zip(got, in_dtype, want, strict=True)):
         _assert_close(f"value {index}", _from_mlx(y), o, w)
 
 
@@ -213,12 +213,12 @@ def _layer_values(layer: Any, call: Any, cotangents: list[mx.array]) -> list[mx.
     return [*outputs, *gradients]
 
 
-def _assert_close(name: str, y: torch.Tensor, own: torch.Tensor, want: torch.Tensor) -> None:
+def _assert_close(name: str, y: torch.Tensor, in_dtype: torch.Tensor, want: torch.Tensor) -> None:
     assert y.shape == want.shape, f"{name}: shape {tuple(y.shape)}, torch has {tuple(want.shape)}"
-    assert y.dtype == own.dtype, f"{name}: dtype {y.dtype}, torch has {own.dtype}"
+    assert y.dtype == in_dtype.dtype, f"{name}: dtype {y.dtype}, torch has {in_dtype.dtype}"
     for kind in (torch.isnan, torch.isposinf, torch.isneginf):
-        assert torch.equal(kind(y), kind(own)), f"{name}: {kind.__name__} differs"
-    finite = torch.isfinite(own) & torch.isfinite(want)
-    error, noise = (_error(t[finite], want[finite]) for t in (y, own))
-    limit = NOISE_MULTIPLE * max(noise, torch.finfo(own.dtype).eps / 2)
+        assert torch.equal(kind(y), kind(in_dtype)), f"{name}: {kind.__name__} differs"
+    finite = torch.isfinite(in_dtype) & torch.isfinite(want)
+    error, noise = (_error(t[finite], want[finite]) for t in (y, in_dtype))
+    limit = NOISE_MULTIPLE * max(noise, torch.finfo(in_dtype.dtype).eps / 2)
     assert error <= limit, f"{name}: error {error:.3g}, torch's {noise:.3g}, limit {limit:.3g}"

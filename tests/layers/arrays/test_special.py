@@ -23,7 +23,7 @@ FUNCTIONS: dict[str, tuple[Fn, Fn]] = {
     "i0e": (lambda x: bessel_i(x, 0, scaled=True), torch.special.i0e),
     "i1e": (lambda x: bessel_i(x, 1, scaled=True), torch.special.i1e),
 }
-# Both ends of every piece that a function is made of, and beyond.
+# Both ends of every interval of a function, and beyond.
 RANGES = {"small": (0.0, 0.5), "middle": (0.5, 2.5), "large": (2.5, 9.5), "far": (9.5, 60.0)}
 EDGES = [0.0, 0.5, 1.0, 2.0, 2.5, 8.0, 30.0, 1e-30, 1e30, torch.inf, torch.nan]
 
@@ -48,7 +48,7 @@ def test_each_value_to_relative_precision(name: str, span: str) -> None:
 def test_scale_free(name: str, sign: int, assert_parity: Fn) -> None:
     ours, theirs = FUNCTIONS[name]
     if name == "trigamma" and sign < 0:
-        pytest.skip("torch's own float32 loses all below zero; held by the next test")
+        pytest.skip("torch's own float32 loses all below zero; the next test checks it")
     x = sign * (torch.arange(400) / 100 + 0.007)
     assert_parity(ours(mx.array(x.numpy())), theirs, x)
 

@@ -23,7 +23,7 @@ MASKS = ["none", "bool", "float"]
 
 
 def filled(module: torch.nn.Module) -> Any:
-    """Give every parameter, biases too, a value of its own."""
+    """Give every parameter another value, biases too."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(torch.randn_like(parameter) / max(parameter.shape[-1], 1) ** 0.5)

@@ -29,7 +29,7 @@ each_kind = pytest.mark.parametrize("kind", SOURCES)
 
 
 def filled(module: Any) -> Any:
-    """Give every parameter a value of its own: torch's stacks begin as copies of one layer."""
+    """Give every parameter another value: torch's stacks begin as copies of one layer."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(torch.randn_like(parameter) / parameter.shape[-1] ** 0.5)

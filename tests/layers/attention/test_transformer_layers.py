@@ -29,7 +29,7 @@ each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def pair(kind: str, **arguments: Any) -> tuple[Any, Any]:
-    """A module with values of their own in every parameter, and the layer of equal arguments."""
+    """A module with different values in every parameter, and the layer of equal arguments."""
     arguments = {"dropout": 0.0, "dim_feedforward": HIDDEN, **arguments}
     source, target = KINDS[kind]
     module = source(FEATURES, HEADS, **arguments)

@@ -157,7 +157,7 @@ def test_memory_holds_the_output_twice_and_slabs(
     every_tap = math.prod(sizes) * math.prod(kernel) * outputs * x.itemsize
     assert most <= output + every_tap + 4 * weight.nbytes
     # A slab has one row of the input at the least, and MLX allocates for several ops ahead of the
-    # one that runs; groups lay the input out anew.
+    # one that runs; groups copy the input.
     row = x.nbytes // sizes[0] * math.prod(kernel[:-1])
     laid_out = x.nbytes if groups > 1 else 0
     assert most <= 2 * output + laid_out + 16 * max(row, 1 << 20)

@@ -65,18 +65,18 @@ def test_batch_norm(
 
 
 @pytest.mark.parametrize("affine", ["both", "weight", "none"])
-@pytest.mark.parametrize("own", [True, False], ids=["own_statistics", "running_statistics"])
+@pytest.mark.parametrize("of_input", [True, False], ids=["input_statistics", "running_statistics"])
 @pytest.mark.parametrize("shape", [SHAPES[n] for n in SPATIAL], ids=SPATIAL)
 def test_instance_norm(
-    assert_parity: Callable[..., None], shape: tuple[int, ...], own: bool, affine: str
+    assert_parity: Callable[..., None], shape: tuple[int, ...], of_input: bool, affine: str
 ) -> None:
     x = torch.randn(shape) * 3 + 2
     given = [*statistics(), *parameters(affine=affine)]
 
     def reference(x: torch.Tensor, mean: Any, var: Any, *affine: Any) -> torch.Tensor:
-        return F.instance_norm(x, mean.clone(), var.clone(), *affine, own, 0.1, 1e-3)
+        return F.instance_norm(x, mean.clone(), var.clone(), *affine, of_input, 0.1, 1e-3)
 
-    got = norm.instance_norm(to_mlx(x, last(x)), *map(to_mlx, given), own, 1e-3)
+    got = norm.instance_norm(to_mlx(x, last(x)), *map(to_mlx, given), of_input, 1e-3)
     assert_parity(got, reference, x, *given, order=last(x))
 
 
@@ -202,14 +202,14 @@ def test_half_precision(
     x = (torch.randn(SHAPES["images"]) * 300).to(dtype)
     given = parameters() if mixed else [p.to(dtype) for p in parameters()]
     got = ours(to_mlx(x, last(x)), *map(to_mlx, given))
-    own = [x, *given]
+    inputs = [x, *given]
 
     def reference(*tensors: torch.Tensor) -> torch.Tensor:
         if tensors[0].dtype == torch.float64:
             return theirs(*tensors)
         return theirs(*(t.float() for t in tensors)).to(dtype)
 
-    assert_parity(got, reference, *own, order=last(x))
+    assert_parity(got, reference, *inputs, order=last(x))
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -218,7 +218,7 @@ def test_half_precision(
 def test_many_values(
     assert_parity: Callable[..., None], name: str, mean: float, std: float, shape: tuple[int, ...]
 ) -> None:
-    """Where MLX's own layers lose all digits: a sum of this length, one value after another."""
+    """Where MLX's layers lose all digits: a sum of this length, one value after another."""
     ours, theirs = FUNCTIONS[name]
     x = (torch.randn(shape, dtype=torch.float64) * std + mean).float()
     got = ours(to_mlx(x, last(x)), None, None)

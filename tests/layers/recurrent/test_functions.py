@@ -24,14 +24,14 @@ NETWORKS = pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN"])
 CELLS = pytest.mark.parametrize("name", ["LSTMCell", "GRUCell", "RNNCell"])
 
 FLAGS = ("bias", "batch_first", "bidirectional")
-OWN = {"LSTM": {"proj_size": 2}, "GRU": {}, "RNN": {"nonlinearity": "relu"}}
+FURTHER = {"LSTM": {"proj_size": 2}, "GRU": {}, "RNN": {"nonlinearity": "relu"}}
 
 
 def combinations() -> Iterator[Any]:
     """Every combination of the arguments each network has."""
-    for name, own in OWN.items():
+    for name, further in FURTHER.items():
         for flags in product([False, True], repeat=len(FLAGS)):
-            for num_layers, extra in product([1, 2], [{}, own] if own else [{}]):
+            for num_layers, extra in product([1, 2], [{}, further] if further else [{}]):
                 arguments = dict(zip(FLAGS, flags, strict=True))
                 arguments |= {"num_layers": num_layers, **extra}
                 label = "-".join(f"{key}={value}" for key, value in arguments.items())

@@ -39,7 +39,7 @@ def sample_both(x: torch.Tensor, grid: torch.Tensor, **options: object) -> tuple
 
 
 def points(*shape: int, reach: float = 1.6) -> torch.Tensor:
-    """Points of which some lie outside, none so near to a tie that float32 rounds it over."""
+    """Points, some of them outside, none so close to a tie that float32 rounds it over."""
     return (torch.rand(shape) * 2 - 1) * reach
 
 
