@@ -1,4 +1,4 @@
-"""Rules of the activations. An ``inplace`` argument changes nothing in MLX and is left out."""
+"""Rules for activation layers. The argument ``inplace`` means nothing in MLX and is dropped."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import mlx.nn as nn
 import torch
 
 from mlxport import layers
-from mlxport.converter.rules.entries import kept
+from mlxport.converter.rules.entries import unchanged_entries
 from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal, changed, rule
 
-# torch's class -> what stands for it, and the ops it is captured as.
+# torch's class -> its MLX layer, and the ops it is captured as.
 _WITHOUT_ARGUMENTS: dict[type[torch.nn.Module], tuple[type[nn.Module], tuple[str, ...]]] = {
     torch.nn.ReLU: (nn.ReLU, ("relu.default", "relu_.default")),
     torch.nn.ReLU6: (nn.ReLU6, ("hardtanh.default", "hardtanh_.default")),
@@ -46,19 +46,19 @@ for _source, (_target, _ops) in _WITHOUT_ARGUMENTS.items():
 
 
 def _pointwise(target: Callable[..., Any], default: Any, value: Any) -> LayerSpec:
-    """A layer with one argument, left out where it has its default."""
+    """Return the spec of a pointwise layer with one argument, left out if it is the default."""
     return LayerSpec(target, () if value == default else (value,), axes=Axes.ANY)
 
 
 @rule(torch.nn.ELU, ops=["aten.elu.default", "aten.elu_.default"], target="layers.ELU")
 def elu(module: torch.nn.ELU) -> LayerSpec:
-    """Ours: exact near zero, its gradient finite."""
+    """``layers.ELU``: MLX's cancels near zero and has NaN gradients."""
     return _pointwise(layers.ELU, 1.0, module.alpha)
 
 
 @rule(torch.nn.CELU, ops=["aten.celu.default", "aten.celu_.default"], target="layers.CELU")
 def celu(module: torch.nn.CELU) -> LayerSpec:
-    """Ours: exact near zero."""
+    """``layers.CELU``: MLX's cancels near zero."""
     if module.alpha == 0:
         raise Refusal("alpha=0, which PyTorch constructs but cannot run")
     return _pointwise(layers.CELU, 1.0, module.alpha)
@@ -70,7 +70,7 @@ def celu(module: torch.nn.CELU) -> LayerSpec:
     target="mlx.nn.LeakyReLU, layers.LeakyReLU",
 )
 def leaky_relu(module: torch.nn.LeakyReLU) -> LayerSpec:
-    """MLX's takes the larger of ``x`` and ``slope·x``: right for slopes up to 1 other than 0."""
+    """MLX's is ``max(x, slope·x)``, which is right for slopes up to 1 except 0; else ours."""
     slope = module.negative_slope
     native = slope <= 1 and slope != 0
     return _pointwise(nn.LeakyReLU if native else layers.LeakyReLU, 0.01, slope)
@@ -78,7 +78,7 @@ def leaky_relu(module: torch.nn.LeakyReLU) -> LayerSpec:
 
 @rule(torch.nn.RReLU, ops=["aten.rrelu.default", "aten.rrelu_.default"], target="layers.RReLU")
 def rrelu(module: torch.nn.RReLU) -> LayerSpec:
-    """Ours: MLX has none."""
+    """``layers.RReLU``: MLX has none."""
     defaults = {"lower": 1 / 8, "upper": 1 / 3}
     arguments = changed(defaults, lower=module.lower, upper=module.upper)
     return LayerSpec(layers.RReLU, (), arguments, axes=Axes.ANY)
@@ -86,7 +86,7 @@ def rrelu(module: torch.nn.RReLU) -> LayerSpec:
 
 @rule(torch.nn.GELU, ops=["aten.gelu.default"], target="mlx.nn.GELU")
 def gelu(module: torch.nn.GELU) -> LayerSpec:
-    """Exact or by ``tanh``, as in PyTorch."""
+    """MLX's, exact or approximated by ``tanh``, as PyTorch's."""
     arguments = changed({"approx": "none"}, approx=module.approximate)
     return LayerSpec(nn.GELU, (), arguments, axes=Axes.ANY)
 
@@ -97,7 +97,7 @@ def gelu(module: torch.nn.GELU) -> LayerSpec:
     target="mlx.nn.HardTanh, layers.HardTanh",
 )
 def hardtanh(module: torch.nn.Hardtanh) -> LayerSpec:
-    """Ours where the limits are not -1 and 1."""
+    """MLX's, or ``layers.HardTanh`` where the limits are not -1 and 1."""
     limits = (module.min_val, module.max_val)
     if limits == (-1.0, 1.0):
         return LayerSpec(nn.HardTanh, axes=Axes.ANY)
@@ -110,7 +110,7 @@ def hardtanh(module: torch.nn.Hardtanh) -> LayerSpec:
     target="mlx.nn.Softplus, layers.Softplus",
 )
 def softplus(module: torch.nn.Softplus) -> LayerSpec:
-    """MLX's has no threshold; at PyTorch's default, 20, that makes no difference in float32."""
+    """MLX's for the default threshold, 20, which makes no difference in float32; else ours."""
     defaults = {"beta": 1.0, "threshold": 20.0}
     arguments = changed(defaults, beta=module.beta, threshold=module.threshold)
     return LayerSpec(layers.Softplus if arguments else nn.Softplus, (), arguments, axes=Axes.ANY)
@@ -122,19 +122,19 @@ def softplus(module: torch.nn.Softplus) -> LayerSpec:
     target="layers.Threshold",
 )
 def threshold(module: torch.nn.Threshold) -> LayerSpec:
-    """Ours: MLX has none."""
+    """``layers.Threshold``: MLX has none."""
     return LayerSpec(layers.Threshold, (module.threshold, module.value), axes=Axes.ANY)
 
 
 @rule(torch.nn.Hardshrink, ops=["aten.hardshrink.default"], target="layers.HardShrink")
 def hardshrink(module: torch.nn.Hardshrink) -> LayerSpec:
-    """Ours: MLX's turns NaN into 0."""
+    """``layers.HardShrink``: MLX's turns NaN into 0."""
     return _pointwise(layers.HardShrink, 0.5, module.lambd)
 
 
 @rule(torch.nn.Softshrink, ops=["aten.softshrink.default"], target="layers.Softshrink")
 def softshrink(module: torch.nn.Softshrink) -> LayerSpec:
-    """Ours: MLX's turns NaN into 0."""
+    """``layers.Softshrink``: MLX's turns NaN into 0."""
     if module.lambd < 0:
         raise Refusal(f"lambd={module.lambd} is negative, which PyTorch cannot run")
     return _pointwise(layers.Softshrink, 0.5, module.lambd)
@@ -142,12 +142,12 @@ def softshrink(module: torch.nn.Softshrink) -> LayerSpec:
 
 @rule(torch.nn.PReLU, ops=["aten.prelu.default"], target="mlx.nn.PReLU, layers.PReLU")
 def prelu(module: torch.nn.PReLU) -> LayerSpec:
-    """One slope per channel on the last axis, or one for all: MLX's makes a vector of a scalar."""
+    """MLX's with a slope per channel; ours with one, as MLX's turns a scalar into a vector."""
     count = module.num_parameters
     return LayerSpec(
         layers.PReLU if count == 1 else nn.PReLU,
         () if count == 1 else (count,),
-        entries=kept(module, "weight"),
+        entries=unchanged_entries(module, "weight"),
         axes=Axes.ANY if count == 1 else Axes.CHANNELS_LAST,
     )
 
@@ -160,7 +160,7 @@ def prelu(module: torch.nn.PReLU) -> LayerSpec:
     leaf=False,
 )
 def softmax(module: torch.nn.Softmax) -> LayerSpec:
-    """Ours: MLX's class takes no axis and sums half precision in half precision."""
+    """``layers.Softmax``: MLX's class has no axis and sums half precision in half precision."""
     return _along_axis(layers.Softmax, module.dim)
 
 
@@ -172,7 +172,7 @@ def softmax(module: torch.nn.Softmax) -> LayerSpec:
     leaf=False,
 )
 def softmin(module: torch.nn.Softmin) -> LayerSpec:
-    """Ours: MLX's class takes no axis and sums half precision in half precision."""
+    """``layers.Softmin``: MLX's class has no axis and sums half precision in half precision."""
     return _along_axis(layers.Softmin, module.dim)
 
 
@@ -184,13 +184,13 @@ def softmin(module: torch.nn.Softmin) -> LayerSpec:
     leaf=False,
 )
 def log_softmax(module: torch.nn.LogSoftmax) -> LayerSpec:
-    """MLX's class takes no axis: ours where it is not the last."""
+    """MLX's over the last axis; ``layers.LogSoftmax`` over another, as MLX's class has none."""
     return _along_axis(nn.LogSoftmax if module.dim == -1 else layers.LogSoftmax, module.dim)
 
 
 @rule(torch.nn.GLU, ops=["aten.glu.default"], target="mlx.nn.GLU", leaf=False)
 def glu(module: torch.nn.GLU) -> LayerSpec:
-    """Same halves, same gate."""
+    """``mlx.nn.GLU`` computes the same."""
     return _along_axis(nn.GLU, module.dim)
 
 
@@ -202,5 +202,5 @@ def _along_axis(target: Callable[..., Any], dim: int | None) -> LayerSpec:
 
 @rule(torch.nn.Softmax2d, ops=["aten.softmax.int"], target="layers.Softmax")
 def softmax2d(module: torch.nn.Softmax2d) -> LayerSpec:
-    """Over the channels, which MLX has last."""
+    """``layers.Softmax`` over the channels, which are last in MLX."""
     return LayerSpec(layers.Softmax, rank=2)

@@ -1,4 +1,4 @@
-"""The rule of MultiheadAttention."""
+"""Rule for ``torch.nn.MultiheadAttention``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal, changed, 
     leaf=False,
 )
 def multihead_attention(module: torch.nn.MultiheadAttention) -> LayerSpec:
-    """Ours: MLX's has other masks, no weights to return and no keys to append."""
+    """``layers.MultiheadAttention``: MLX's lacks masks, returned weights and appended keys."""
     with expecting_usual_parts():
         args = (module.embed_dim, module.num_heads)
         arguments = changed(

@@ -1,4 +1,4 @@
-"""One torch module to its live MLX layer, weights included."""
+"""Build the live MLX layer of one torch module, with its weights (``mlxport.convert_layer``)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from mlxport.converter.rules.spec import spec_for
 
 
 def build_layer(module: torch.nn.Module) -> Any:
-    """Return the MLX layer that computes what a torch module computes, with the same weights.
+    """Return the MLX layer of a torch module, with its weights.
 
     The layer takes its input in the axis order ``spec_for(module).axes`` and is in the module's
     mode (training or evaluation). A ``ModuleList`` or ``ParameterList`` becomes a list, a
     ``ModuleDict`` or ``ParameterDict`` a dict.
 
     Raises:
-        UnsupportedError: no rule stands for the module, or its rule refuses this configuration.
+        UnsupportedError: the module has no rule, or its rule refuses this configuration.
         StateDictError: keys, shapes or tensors of its state dict do not fit; all are listed.
     """
     spec = spec_for(module)
@@ -44,18 +44,18 @@ def build_layer(module: torch.nn.Module) -> Any:
 
 def _build_container(module: torch.nn.Module, spec: LayerSpec) -> Any:
     if isinstance(module, (torch.nn.ParameterList, torch.nn.ParameterDict)):
-        held: dict[str, Any] = _convert(module, spec, _state(module))
+        items: dict[str, Any] = _convert(module, spec, _state(module))
     else:
-        held = {
+        items = {
             name: build_layer(child) for name, child in module._modules.items() if child is not None
         }
     if spec.target is dict:
-        return held
+        return items
     if spec.target is list:
-        return list(held.values())
+        return list(items.values())
     chain: mlx.nn.Module = spec.target()
-    chain.train(module.training)  # before it holds layers, which have modes of their own
-    chain.layers = list(held.values())
+    chain.train(module.training)  # first: it would change the modes of its layers
+    chain.layers = list(items.values())
     return chain
 
 

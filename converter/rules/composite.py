@@ -1,7 +1,7 @@
-"""Layers made of layers: whether they still are what their constructor builds.
+"""Check that a composite layer is still what its constructor builds, as its rule assumes.
 
-A rule gives back a constructor's arguments, so nothing inside may have been exchanged or set
-otherwise since. Held against the same layer built anew, on the meta device.
+A rule returns constructor arguments, so it is wrong if a part was replaced or an attribute changed
+after construction. The layer is compared with one built from these arguments on the meta device.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from mlxport.converter.plan.weight_plan import Entry
-from mlxport.converter.rules.entries import one
+from mlxport.converter.rules.entries import entry_of
 from mlxport.converter.rules.registry import Refusal
 
 ADVICE = "convert the whole model, which reads what it does"
@@ -31,33 +31,33 @@ _BOOKKEEPING = frozenset(
         "mask_check",
     }
 )
-# A Linear by another name, so that quantisation leaves it alone.
+# A subclass of Linear that computes the same; PyTorch excludes it from quantisation.
 _SAME: dict[type, type] = {torch.nn.modules.linear.NonDynamicallyQuantizableLinear: torch.nn.Linear}
 
 
 def every_tensor(module: torch.nn.Module, rebuild: Callable[[], Any]) -> tuple[Entry, ...]:
-    """Return entries that keep all tensors of a composite layer under their names.
+    """Return entries that map all tensors of a composite layer to parameters of the same names.
 
     Args:
         module: the layer.
-        rebuild: builds it anew with the arguments its rule found.
+        rebuild: builds the layer with the arguments that its rule read.
 
     Raises:
         Refusal: the two differ in more than the values of their tensors; all of it is listed.
     """
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about fast paths not taken
-        plain = rebuild()
-    if differences := list(_differences(module, plain)):
+        expected = rebuild()
+    if differences := list(_differences(module, expected)):
         raise Refusal.listing(
             "it is not as its constructor builds it:", differences, f"To keep this, {ADVICE}."
         )
-    return tuple(one(key) for key in module.state_dict())
+    return tuple(entry_of(key) for key in module.state_dict())
 
 
 @contextmanager
 def expecting_usual_parts() -> Iterator[None]:
-    """Refuse where reading the arguments off a layer's parts fails, as one is of another kind."""
+    """Raise ``Refusal`` if arguments cannot be read from a layer's parts, as one was replaced."""
     try:
         yield
     except (AttributeError, IndexError, TypeError) as error:
@@ -65,7 +65,7 @@ def expecting_usual_parts() -> Iterator[None]:
 
 
 def settings(module: torch.nn.Module) -> dict[str, Any]:
-    """Return the attributes of a module, besides its tensors and modules, that say what it does."""
+    """Return the attributes of a module, other than tensors and modules, that its forward reads."""
     return {
         name: value
         for name, value in vars(module).items()
@@ -73,22 +73,22 @@ def settings(module: torch.nn.Module) -> dict[str, Any]:
     }
 
 
-def _differences(module: torch.nn.Module, plain: torch.nn.Module) -> Iterator[str]:
-    found, expected = (dict(m.named_modules(remove_duplicate=False)) for m in (module, plain))
+def _differences(module: torch.nn.Module, rebuilt: torch.nn.Module) -> Iterator[str]:
+    found, expected = (dict(m.named_modules(remove_duplicate=False)) for m in (module, rebuilt))
     for path in sorted(found.keys() ^ expected.keys()):
         yield f"{path}: {'added' if path in found else 'missing'}"
     for path, part in found.items():
         if path in expected:
             at = f"{path}: " if path else ""
-            yield from (f"{at}{text}" for text in _own_differences(part, expected[path], path))
+            yield from (f"{at}{text}" for text in _part_differences(part, expected[path], path))
 
 
-def _own_differences(part: torch.nn.Module, plain: torch.nn.Module, path: str) -> Iterator[str]:
-    kinds = [_SAME.get(type(m), type(m)) for m in (part, plain)]
+def _part_differences(part: torch.nn.Module, rebuilt: torch.nn.Module, path: str) -> Iterator[str]:
+    kinds = [_SAME.get(type(m), type(m)) for m in (part, rebuilt)]
     if path and kinds[0] is not kinds[1]:
         yield f"is a {kinds[0].__name__}, not a {kinds[1].__name__}"
         return
-    found, expected = settings(part), settings(plain)
+    found, expected = settings(part), settings(rebuilt)
     for name, value in expected.items():
         if name not in found or found[name] != value:
             yield f"{name} is {found.get(name)!r}, not {value!r}"
@@ -101,7 +101,7 @@ def _own_differences(part: torch.nn.Module, plain: torch.nn.Module, path: str) -
             for tensors in (m.named_parameters(recurse=False), m.named_buffers(recurse=False))
             for name, t in tensors
         }
-        for m in (part, plain)
+        for m in (part, rebuilt)
     ]
     if shapes[0] != shapes[1]:
         yield f"has the tensors {shapes[0]}, not {shapes[1]}"

@@ -1,7 +1,7 @@
-"""Rules of what holds layers or parameters. MLX's own containers: a chain, a list, a dict.
+"""Rules for containers: Sequential, and lists and dicts of layers or parameters.
 
-A chain has one axis order. Where its layers want different ones, arrays would have to be turned
-between them, which takes the number of their axes: whole models know it, a layer alone does not.
+A Sequential has one axis order. If its layers take different ones, arrays would have to be
+transposed between them, which needs their number of axes: known in a whole model, not here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 from mlxport.converter.errors import UnsupportedError
 from mlxport.converter.plan.weight_plan import Entry
-from mlxport.converter.rules.entries import one
+from mlxport.converter.rules.entries import entry_of
 from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal, rule
 from mlxport.converter.rules.spec import spec_for
 
@@ -38,7 +38,7 @@ _ONE = "no tensor is held twice"
     leaf=False,
 )
 def sequential(module: torch.nn.Sequential) -> LayerSpec:
-    """A chain of the layers' counterparts; tensors are named ``layers.0.weight`` and so on."""
+    """``mlx.nn.Sequential`` of the MLX layers; tensors are named ``layers.0.weight`` and so on."""
     _check_unshared(module)
     specs = _specs(module)
     idle = [name for name in specs if isinstance(module.get_submodule(name), COLLECTIONS)]
@@ -59,7 +59,7 @@ def sequential(module: torch.nn.Sequential) -> LayerSpec:
 @rule(torch.nn.ModuleList, target="list", restrictions=_ONE, leaf=False)
 @rule(torch.nn.ModuleDict, target="dict", restrictions=_ONE, leaf=False)
 def modules(module: torch.nn.ModuleList | torch.nn.ModuleDict) -> LayerSpec:
-    """The layers' counterparts, each with its own axis order."""
+    """A list or dict of the MLX layers, each with the axis order of its rule."""
     _check_unshared(module)
     specs = _specs(module)
     entries, ignored = _joined(specs, {name: name for name in specs})
@@ -70,14 +70,14 @@ def modules(module: torch.nn.ModuleList | torch.nn.ModuleDict) -> LayerSpec:
 @rule(torch.nn.ParameterList, target="list", restrictions=f"of tensors; {_ONE}", leaf=False)
 @rule(torch.nn.ParameterDict, target="dict", restrictions=f"of tensors; {_ONE}", leaf=False)
 def parameters(module: torch.nn.ParameterList | torch.nn.ParameterDict) -> LayerSpec:
-    """Arrays, as they are."""
+    """A list or dict of arrays, unchanged."""
     _check_unshared(module)
     state = module.state_dict()
     others = [name for name, value in _items(module) if name not in state]
     if others:
         raise Refusal(f"{', '.join(others)} hold no tensors")
     target = list if isinstance(module, torch.nn.ParameterList) else dict
-    return LayerSpec(target, entries=tuple(map(one, state)), axes=Axes.LOGICAL)
+    return LayerSpec(target, entries=tuple(map(entry_of, state)), axes=Axes.LOGICAL)
 
 
 def _items(module: Any) -> Iterator[tuple[str, Any]]:
@@ -87,7 +87,7 @@ def _items(module: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _specs(module: torch.nn.Module) -> dict[str, LayerSpec]:
-    """The specs of the layers inside, by name; all that have none are listed in one error."""
+    """Return the specs of the children by name; all that have none are listed in one error."""
     specs, problems = {}, []
     for name, child in module._modules.items():
         try:
@@ -104,7 +104,7 @@ def _specs(module: torch.nn.Module) -> dict[str, LayerSpec]:
 def _joined(
     specs: Mapping[str, LayerSpec], prefixes: Mapping[str, str]
 ) -> tuple[tuple[Entry, ...], dict[str, str]]:
-    """The plan of all layers: their names before the sources, prefixes before the targets."""
+    """Return the joint plan: sources prefixed by the layers' names, targets by ``prefixes``."""
     entries = tuple(
         replace(
             entry,
@@ -136,7 +136,7 @@ def _common_axes(module: torch.nn.Module, specs: Mapping[str, LayerSpec]) -> Axe
 
 
 def _check_unshared(module: torch.nn.Module) -> None:
-    """Refuse tensors held twice: they would be two in MLX, and drift apart in training."""
+    """Refuse shared tensors: they would be two arrays in MLX, and diverge in training."""
     names: dict[int, list[str]] = {}
     for named in (module.named_parameters, module.named_buffers):
         for name, tensor in named(remove_duplicate=False):

@@ -1,4 +1,4 @@
-"""Rules of the convolutions: Conv1d to Conv3d and ConvTranspose1d to ConvTranspose3d."""
+"""Rules for Conv1d to Conv3d and ConvTranspose1d to ConvTranspose3d."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from mlxport import layers
 from mlxport.converter.plan.steps import conv_transpose_weight, conv_weight
-from mlxport.converter.rules.entries import kept, one
+from mlxport.converter.rules.entries import entry_of, unchanged_entries
 from mlxport.converter.rules.registry import LayerSpec, Refusal, changed, compacted, rule
 
 _DEFAULTS = {
@@ -42,7 +42,7 @@ _TRANSPOSED = (layers.ConvTranspose1d, layers.ConvTranspose2d, layers.ConvTransp
     target="mlx.nn.Conv3d, layers.Conv3d",
 )
 def convolution(module: Any) -> LayerSpec:
-    """MLX's own layer where it can express the setting, ours otherwise."""
+    """MLX's layer where it has the configuration, otherwise ours of the same name."""
     _check_channels(module)
     rank = len(module.kernel_size)
     padding = _plain_padding(module)
@@ -52,7 +52,7 @@ def convolution(module: Any) -> LayerSpec:
         (_NATIVE if native else _OURS)[rank - 1],
         (module.in_channels, module.out_channels, compacted(module.kernel_size)),
         _arguments(module, padding=padding, padding_mode=mode),
-        (one("weight", *conv_weight(rank)), *kept(module, "bias")),
+        (entry_of("weight", *conv_weight(rank)), *unchanged_entries(module, "bias")),
         rank=rank,
         standalone=_OURS[rank - 1],
     )
@@ -68,7 +68,7 @@ def convolution(module: Any) -> LayerSpec:
     torch.nn.ConvTranspose3d, ops=["aten.conv_transpose3d.input"], target="layers.ConvTranspose3d"
 )
 def transposed_convolution(module: Any) -> LayerSpec:
-    """Ours: MLX's is wrong in some settings and slow in most."""
+    """Our layer of the same name: MLX's is wrong in some configurations and slow in most."""
     _check_channels(module)
     rank = len(module.kernel_size)
     if not all(isinstance(size, int) for size in module.padding):
@@ -77,7 +77,10 @@ def transposed_convolution(module: Any) -> LayerSpec:
         _TRANSPOSED[rank - 1],
         (module.in_channels, module.out_channels, compacted(module.kernel_size)),
         _arguments(module, padding=module.padding, output_padding=module.output_padding),
-        (one("weight", *conv_transpose_weight(module.groups)), *kept(module, "bias")),
+        (
+            entry_of("weight", *conv_transpose_weight(module.groups)),
+            *unchanged_entries(module, "bias"),
+        ),
         rank=rank,
     )
 
@@ -92,7 +95,7 @@ def _check_channels(module: Any) -> None:
 
 
 def _plain_padding(module: Any) -> Any:
-    """Padding as a number where one says the same: ``"same"`` of an odd reach is half of it."""
+    """Return the padding as numbers if possible: ``"same"`` is half of an even number of zeros."""
     if module.padding == "valid":
         return 0
     if module.padding != "same":

@@ -1,4 +1,4 @@
-"""Rules of the layers that measure how far or how alike vectors are."""
+"""Rules for CosineSimilarity and PairwiseDistance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlxport.converter.rules.registry import Axes, LayerSpec, changed, rule
     leaf=False,
 )
 def cosine_similarity(module: torch.nn.CosineSimilarity) -> LayerSpec:
-    """Ours: MLX has a loss of that name, with another eps."""
+    """``layers.CosineSimilarity``: MLX has only a loss of that name, with another eps."""
     arguments = changed({"axis": 1, "eps": 1e-8}, axis=module.dim, eps=module.eps)
     return LayerSpec(layers.CosineSimilarity, (), arguments, axes=Axes.LOGICAL)
 
@@ -27,7 +27,7 @@ def cosine_similarity(module: torch.nn.CosineSimilarity) -> LayerSpec:
     leaf=False,
 )
 def pairwise_distance(module: torch.nn.PairwiseDistance) -> LayerSpec:
-    """Ours: MLX has none."""
+    """``layers.PairwiseDistance``: MLX has none."""
     arguments = changed(
         {"p": 2.0, "eps": 1e-6, "keepdims": False},
         p=module.norm,

@@ -1,4 +1,4 @@
-"""Rules of the dropout layers. In evaluation all of them give back their input."""
+"""Rules for dropout layers. In evaluation all of them return their input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlxport.converter.rules.registry import Axes, LayerSpec, rule
     target="mlx.nn.Dropout, layers.Dropout",
 )
 def dropout(module: torch.nn.Dropout) -> LayerSpec:
-    """Single elements. MLX's layers cannot drop everything."""
+    """MLX's, or ``layers.Dropout`` for ``p=1``, which MLX's refuses."""
     target = layers.Dropout if module.p == 1 else nn.Dropout
     return LayerSpec(target, _probability(module), axes=Axes.ANY)
 
@@ -28,7 +28,7 @@ def dropout(module: torch.nn.Dropout) -> LayerSpec:
     target="layers.Dropout1d",
 )
 def dropout1d(module: torch.nn.Dropout1d) -> LayerSpec:
-    """Ours: MLX has none."""
+    """``layers.Dropout1d``: MLX has none."""
     return LayerSpec(layers.Dropout1d, _probability(module), rank=1)
 
 
@@ -44,9 +44,9 @@ def dropout1d(module: torch.nn.Dropout1d) -> LayerSpec:
     target="mlx.nn.Dropout3d, layers.Dropout3d",
 )
 def channel_dropout(module: torch.nn.Dropout2d | torch.nn.Dropout3d) -> LayerSpec:
-    """Whole channels. MLX's layers cannot drop everything, and its 2-D one wants images."""
+    """MLX's, or ours for ``p=1``. Standalone it is ours, which takes all of PyTorch's shapes."""
     if isinstance(module, torch.nn.Dropout2d):
-        # PyTorch takes three axes for (N, C, L) here, not for an image without a batch
+        # PyTorch reads three axes as (N, C, L) here, not as an image without a batch
         two = layers.Dropout2d if module.p == 1 else nn.Dropout2d
         return LayerSpec(two, _probability(module), standalone=layers.Dropout2d)
     three = layers.Dropout3d if module.p == 1 else nn.Dropout3d
@@ -59,7 +59,7 @@ def channel_dropout(module: torch.nn.Dropout2d | torch.nn.Dropout3d) -> LayerSpe
     target="layers.AlphaDropout",
 )
 def alpha_dropout(module: torch.nn.AlphaDropout) -> LayerSpec:
-    """Ours: MLX has none."""
+    """``layers.AlphaDropout``: MLX has none."""
     return LayerSpec(layers.AlphaDropout, _probability(module), axes=Axes.ANY)
 
 
@@ -69,7 +69,7 @@ def alpha_dropout(module: torch.nn.AlphaDropout) -> LayerSpec:
     target="layers.FeatureAlphaDropout",
 )
 def feature_alpha_dropout(module: torch.nn.FeatureAlphaDropout) -> LayerSpec:
-    """Ours: MLX has none."""
+    """``layers.FeatureAlphaDropout``: MLX has none."""
     return LayerSpec(layers.FeatureAlphaDropout, _probability(module))
 
 

@@ -1,4 +1,4 @@
-"""Rules of the tables of embeddings."""
+"""Rules for Embedding and EmbeddingBag."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import mlx.nn as nn
 import torch
 
 from mlxport import layers
-from mlxport.converter.rules.entries import kept
+from mlxport.converter.rules.entries import unchanged_entries
 from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal, changed, rule
 from mlxport.layers.embedding.bag import BAG_MODES
 
@@ -32,13 +32,13 @@ _MAX_NORM = "max_norm shortens rows on their way out and leaves the table as it 
     ),
 )
 def embedding(module: torch.nn.Embedding) -> LayerSpec:
-    """Same table; ours where the length of its rows is bounded, or one is not to be learnt."""
+    """MLX's, or ``layers.Embedding`` with ``max_norm``; standalone also with ``padding_idx``."""
     native, padding = module.max_norm is None, module.padding_idx
     return LayerSpec(
         nn.Embedding if native else layers.Embedding,
         (module.num_embeddings, module.embedding_dim),
         {} if native else _bounds(module),
-        entries=kept(module, "weight"),
+        entries=unchanged_entries(module, "weight"),
         axes=Axes.LOGICAL,
         standalone=None if padding is None else partial(layers.Embedding, padding_idx=padding),
     )
@@ -57,7 +57,7 @@ def _bounds(module: torch.nn.Embedding) -> dict[str, Any]:
     leaf=False,
 )
 def embedding_bag(module: torch.nn.EmbeddingBag) -> LayerSpec:
-    """Ours: MLX has none."""
+    """``layers.EmbeddingBag``: MLX has none."""
     if module.mode not in BAG_MODES:
         raise Refusal(f"mode={module.mode!r} is not one of {BAG_MODES}")
     arguments = changed(
@@ -78,6 +78,6 @@ def embedding_bag(module: torch.nn.EmbeddingBag) -> LayerSpec:
         layers.EmbeddingBag,
         (module.num_embeddings, module.embedding_dim),
         arguments,
-        entries=kept(module, "weight"),
+        entries=unchanged_entries(module, "weight"),
         axes=Axes.LOGICAL,
     )

@@ -1,4 +1,7 @@
-"""Lazy layers: they become their plain class in their first forward pass and have its rule then."""
+"""Rule for uninitialised lazy layers: refuse them.
+
+Their first forward pass turns them into the plain class, which has its rule.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Rules of the losses. They take PyTorch's own axis order: the class axis is 1.
+"""Rules for losses, for training in MLX. They keep PyTorch's axis order: the class axis is 1.
 
-Whole models hold none: a loss is converted by itself, for training in MLX.
+Whole models have no losses: a loss is converted alone, by ``mlxport.convert_layer``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from mlxport import layers
 from mlxport.converter.rules.composite import every_tensor
-from mlxport.converter.rules.entries import kept
+from mlxport.converter.rules.entries import unchanged_entries
 from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal, changed, rule
 
 _CLASSES = "a class out of range gives NaN where PyTorch raises"
@@ -27,7 +27,7 @@ _CTC = (
 _CLUSTERS = f"every cluster runs on every sample; {_CLASSES}"
 _DISTANCE = "distance_function must be PairwiseDistance, without keepdim"
 
-# torch's class -> what stands for it, its arguments besides reduction, and what it does otherwise.
+# torch's class -> its MLX layer, its arguments other than reduction, and the restrictions.
 _LOSSES: dict[type[torch.nn.Module], tuple[type[layers.Loss], Mapping[str, Any], str]] = {
     torch.nn.L1Loss: (layers.L1Loss, {}, ""),
     torch.nn.MSELoss: (layers.MSELoss, {}, ""),
@@ -78,7 +78,7 @@ def _register(
         return LayerSpec(
             target,
             kwargs=kwargs,
-            entries=kept(module, "weight", "pos_weight"),
+            entries=unchanged_entries(module, "weight", "pos_weight"),
             axes=Axes.LOGICAL,
         )
 
@@ -104,8 +104,8 @@ def _check(arguments: Mapping[str, Any]) -> None:
         "delta": (lambda value: value > 0, "must be positive"),
         "label_smoothing": (lambda value: 0 <= value <= 1, "must be from 0 to 1"),
     }
-    for name, (holds, text) in limits.items():
-        if name in arguments and not holds(arguments[name]):
+    for name, (is_valid, text) in limits.items():
+        if name in arguments and not is_valid(arguments[name]):
             raise Refusal(f"{name}={arguments[name]} {text}")
 
 
@@ -120,7 +120,7 @@ for _source, (_target, _defaults, _restrictions) in _LOSSES.items():
     leaf=False,
 )
 def triplet_margin_with_distance(module: torch.nn.TripletMarginWithDistanceLoss) -> LayerSpec:
-    """The loss of the distance that MLX has; any other is a function of PyTorch's."""
+    """``layers.TripletMarginLoss`` for PairwiseDistance; other distances are PyTorch functions."""
     distance: Any = module.distance_function
     if distance in (F.pairwise_distance, torch.pairwise_distance):
         distance = torch.nn.PairwiseDistance()
@@ -144,7 +144,7 @@ def triplet_margin_with_distance(module: torch.nn.TripletMarginWithDistanceLoss)
     leaf=False,
 )
 def linear_cross_entropy(module: torch.nn.LinearCrossEntropyLoss) -> LayerSpec:
-    """Ours: MLX has none."""
+    """``layers.LinearCrossEntropyLoss``: MLX has none."""
     defaults = {"bias": False, "ignore_index": None, "label_smoothing": 0.0}
     found: dict[str, Any] = {
         "bias": module.linear.bias is not None,
@@ -183,7 +183,7 @@ def linear_cross_entropy(module: torch.nn.LinearCrossEntropyLoss) -> LayerSpec:
     leaf=False,
 )
 def adaptive_log_softmax(module: torch.nn.AdaptiveLogSoftmaxWithLoss) -> LayerSpec:
-    """Ours: MLX has none."""
+    """``layers.AdaptiveLogSoftmaxWithLoss``: MLX has none."""
     args: tuple[Any, ...] = (module.in_features, module.n_classes, tuple(module.cutoffs[:-1]))
     found: dict[str, Any] = {"div_value": module.div_value, "head_bias": module.head_bias}
     entries = every_tensor(module, lambda: torch.nn.AdaptiveLogSoftmaxWithLoss(*args, **found))

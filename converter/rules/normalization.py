@@ -1,4 +1,4 @@
-"""Rules of the normalisation layers."""
+"""Rules for batch, instance, group, layer, RMS and local response normalisation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import mlx.nn as nn
 import torch
 
 from mlxport import layers
-from mlxport.converter.rules.entries import kept, one
+from mlxport.converter.rules.entries import entry_of, unchanged_entries
 from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal, changed, rule
 
 _TRACKED = "num_batches_tracked"
@@ -31,7 +31,7 @@ _INSTANCE_OPS = ("aten.instance_norm.default", "aten.unsqueeze.default", "aten.s
     restrictions="training takes the statistics of one process",
 )
 def batch_norm(module: Any) -> LayerSpec:
-    """MLX's own layer where it computes the same, ours otherwise."""
+    """MLX's where it computes the same, otherwise ``layers.BatchNorm``."""
     _check_statistics(module)
     cumulative = module.momentum is None and module.track_running_stats
     defaults = {"eps": 1e-5, "momentum": 0.1, "affine": True, "track_running_stats": True}
@@ -43,20 +43,21 @@ def batch_norm(module: Any) -> LayerSpec:
         track_running_stats=module.track_running_stats,
     )
     arguments |= _bias(module)
-    own = ("weight", "bias", "running_mean", "running_var")
+    names = ("weight", "bias", "running_mean", "running_var")
     return LayerSpec(
-        nn.BatchNorm if _mlx_serves(module) else layers.BatchNorm,
+        nn.BatchNorm if _mlx_computes_the_same(module) else layers.BatchNorm,
         (module.num_features,),
         arguments,
-        kept(module, *own, *((_TRACKED,) if cumulative else ())),
+        unchanged_entries(module, *names, *((_TRACKED,) if cumulative else ())),
         {} if cumulative or not module.track_running_stats else {_TRACKED: _UNUSED},
     )
 
 
-def _mlx_serves(module: Any) -> bool:
-    """Whether MLX's BatchNorm does: no 5 dimensions, whole statistics in float32, affine.
+def _mlx_computes_the_same(module: Any) -> bool:
+    """Return whether ``mlx.nn.BatchNorm`` computes the same as a module.
 
-    Not in training, where an empty batch would turn its running statistics into NaN.
+    It does for fewer than 5 dimensions, with all statistics in float32, and affine; but not in
+    training, where an empty batch would turn its running statistics into NaN.
     """
     tensors = (module.weight, module.bias, module.running_mean, module.running_var)
     return (
@@ -76,7 +77,7 @@ def _mlx_serves(module: Any) -> bool:
     target="layers.InstanceNorm1d, InstanceNorm2d, InstanceNorm3d",
 )
 def instance_norm(module: Any) -> LayerSpec:
-    """Ours: MLX's keeps no statistics, takes height for a missing batch and sums inexactly."""
+    """Our layer of the same name: MLX's has no statistics, needs a batch and sums imprecisely."""
     _check_statistics(module)
     rank = module._get_no_batch_dim() - 1
     defaults = {"eps": 1e-5, "momentum": 0.1, "affine": False, "track_running_stats": False}
@@ -91,7 +92,7 @@ def instance_norm(module: Any) -> LayerSpec:
         (layers.InstanceNorm1d, layers.InstanceNorm2d, layers.InstanceNorm3d)[rank - 1],
         (module.num_features,),
         arguments | _bias(module),
-        kept(module, "weight", "bias", "running_mean", "running_var"),
+        unchanged_entries(module, "weight", "bias", "running_mean", "running_var"),
         {_TRACKED: _UNUSED} if module.track_running_stats else {},
         rank=rank,
     )
@@ -99,7 +100,7 @@ def instance_norm(module: Any) -> LayerSpec:
 
 @rule(torch.nn.GroupNorm, ops=["aten.group_norm.default"], target="layers.GroupNorm")
 def group_norm(module: Any) -> LayerSpec:
-    """Ours: MLX's sums inexactly, on the CPU to the point of being wrong for volumes."""
+    """``layers.GroupNorm``: MLX's sums imprecisely; for volumes on the CPU it is wrong."""
     arguments = changed(
         {"eps": 1e-5, "affine": True}, eps=module.eps, affine=module.weight is not None
     )
@@ -107,7 +108,7 @@ def group_norm(module: Any) -> LayerSpec:
         layers.GroupNorm,
         (module.num_groups, module.num_channels),
         arguments | _bias(module),
-        kept(module, "weight", "bias"),
+        unchanged_entries(module, "weight", "bias"),
     )
 
 
@@ -115,7 +116,7 @@ def group_norm(module: Any) -> LayerSpec:
     torch.nn.LayerNorm, ops=["aten.layer_norm.default"], target="mlx.nn.LayerNorm, layers.LayerNorm"
 )
 def layer_norm(module: torch.nn.LayerNorm) -> LayerSpec:
-    """MLX's own layer over one axis, ours over several."""
+    """MLX's over one axis, ``layers.LayerNorm`` over several or with an eps of 0."""
     shape = tuple(module.normalized_shape)
     arguments = changed(
         {"eps": 1e-5, "affine": True}, eps=module.eps, affine=module.weight is not None
@@ -125,7 +126,7 @@ def layer_norm(module: torch.nn.LayerNorm) -> LayerSpec:
         nn.LayerNorm if one_axis and module.eps > 0 else layers.LayerNorm,
         (shape[0] if one_axis else shape,),
         arguments | _bias(module),
-        kept(module, "weight", "bias"),
+        unchanged_entries(module, "weight", "bias"),
         axes=Axes.FEATURES_LAST if one_axis else Axes.LOGICAL,
     )
 
@@ -146,7 +147,7 @@ def rms_norm_spec(shape: tuple[int, ...], eps: float | None, affine: bool) -> La
     """
     one_axis = len(shape) == 1
     axes = Axes.FEATURES_LAST if one_axis else Axes.LOGICAL
-    entries = (one("weight"),) if affine else ()
+    entries = (entry_of("weight"),) if affine else ()
     if one_axis and affine and eps:
         return LayerSpec(nn.RMSNorm, shape, changed({"eps": 1e-5}, eps=eps), entries, axes=axes)
     arguments = changed({"eps": None, "affine": True}, eps=eps, affine=affine)
@@ -171,7 +172,7 @@ _LRN_OPS = (
 
 @rule(torch.nn.LocalResponseNorm, ops=_LRN_OPS, target="layers.LocalResponseNorm")
 def local_response_norm(module: Any) -> LayerSpec:
-    """No tensors."""
+    """``layers.LocalResponseNorm``: MLX has none."""
     return LayerSpec(layers.LocalResponseNorm, (module.size,), _response_arguments(module))
 
 
@@ -194,7 +195,7 @@ _CROSS_MAP_OPS = (
     restrictions="gradients are the forward pass's derivative, which PyTorch's are not",
 )
 def cross_map_lrn(module: Any) -> LayerSpec:
-    """No tensors."""
+    """``layers.CrossMapLRN2d``: MLX has none."""
     return LayerSpec(layers.CrossMapLRN2d, (module.size,), _response_arguments(module))
 
 
@@ -209,11 +210,11 @@ def _bias(module: Any) -> dict[str, Any]:
 
 
 def _check_statistics(module: Any) -> None:
-    kept_ones = [
+    present = [
         name for name in ("running_mean", "running_var") if getattr(module, name) is not None
     ]
-    if len(kept_ones) != (2 if module.track_running_stats else 0):
+    if len(present) != (2 if module.track_running_stats else 0):
         raise Refusal(
             f"track_running_stats={module.track_running_stats}, but it has "
-            f"{' and '.join(kept_ones) or 'no running statistics'}; build it anew with what it uses"
+            f"{' and '.join(present) or 'no running statistics'}; build it anew with what it uses"
         )

@@ -1,4 +1,4 @@
-"""Rules of the padding layers; all of them ours, since MLX has none."""
+"""Rules for padding layers. MLX has none, so all of them become layers of ``mlxport.layers``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CONSTANT = (torch.nn.ConstantPad1d, torch.nn.ConstantPad2d, torch.nn.ConstantPa
 
 
 def padding(module: Any) -> LayerSpec:
-    """The layer of the same name, with the widths in the same order."""
+    """Our layer of the same name, with the widths in PyTorch's order."""
     source = next(cls for cls in type(module).__mro__ if cls in _TARGETS)
     target, rank = _TARGETS[source]
     value = (module.value,) if source in _CONSTANT else ()

@@ -76,10 +76,10 @@ def folding_obstacles(module: torch.nn.Module) -> Iterator[str]:
 def without_parametrizations(
     module: torch.nn.Module, tensors: tuple[ParametrizedTensor, ...]
 ) -> torch.nn.Module:
-    """Return a module of the plain class that shares all tensors with ``module`` but the folded.
+    """Return a module of the plain class that shares all tensors of ``module`` but the folded ones.
 
-    Each folded tensor is stood in for by one of the same shape and dtype: rules look at these
-    alone. The module given is not changed.
+    A folded tensor is replaced by another of its shape and dtype, which is all that rules read. The
+    module itself is not changed.
 
     Args:
         module: a parametrized module.

@@ -1,4 +1,4 @@
-"""Rules of the pooling layers: max, average, power-average, adaptive, fractional; unpooling."""
+"""Rules for max, average, power-average, adaptive and fractional pooling, and max unpooling."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _LP_OPS = ("pow.Tensor_Scalar", "sign.default", "abs.default", "relu.default", "
     torch.nn.MaxPool3d, ops=["aten.max_pool3d.default"], target="mlx.nn.MaxPool3d, layers.MaxPool3d"
 )
 def max_pool(module: Any) -> LayerSpec:
-    """MLX's own layer where it can express the setting, ours otherwise."""
+    """MLX's where it has the configuration, otherwise ours of the same name."""
     native = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
     ours = (layers.MaxPool1d, layers.MaxPool2d, layers.MaxPool3d)
     return _pool(module, _MAX, native, ours, ("dilation", "return_indices", "ceil_mode"))
@@ -66,9 +66,9 @@ def max_pool(module: Any) -> LayerSpec:
     torch.nn.AvgPool3d, ops=["aten.avg_pool3d.default"], target="mlx.nn.AvgPool3d, layers.AvgPool3d"
 )
 def avg_pool(module: Any) -> LayerSpec:
-    """MLX's own layer where it can express the setting, ours otherwise.
+    """MLX's where it has the configuration, otherwise ours of the same name.
 
-    MLX's sums float16 in float16 and overflows above 65504 over the size of the window.
+    MLX's sums float16 in float16, so large windows overflow at 65504: they become ours.
     """
     ours = (layers.AvgPool1d, layers.AvgPool2d, layers.AvgPool3d)
     large = math.prod(_per_axis(module.kernel_size, _rank(module, _AVG))) > _LARGEST_SUM
@@ -115,7 +115,7 @@ def _pool(
     target="layers.LPPool3d",
 )
 def lp_pool(module: Any) -> LayerSpec:
-    """Ours: MLX has none."""
+    """Our layer of the same name: MLX has none."""
     rank = _rank(module, _LP)
     stride = {} if module.stride is None else {"stride": compacted(module.stride)}
     return LayerSpec(
@@ -142,7 +142,7 @@ def lp_pool(module: Any) -> LayerSpec:
     target="layers.AdaptiveAvgPool3d",
 )
 def adaptive_avg_pool(module: Any) -> LayerSpec:
-    """Ours: MLX has none."""
+    """Our layer of the same name: MLX has none."""
     rank = _rank(module, _ADAPTIVE_AVG)
     targets = (layers.AdaptiveAvgPool1d, layers.AdaptiveAvgPool2d, layers.AdaptiveAvgPool3d)
     return LayerSpec(targets[rank - 1], (compacted(module.output_size),), rank=rank)
@@ -164,7 +164,7 @@ def adaptive_avg_pool(module: Any) -> LayerSpec:
     target="layers.AdaptiveMaxPool3d",
 )
 def adaptive_max_pool(module: Any) -> LayerSpec:
-    """Ours: MLX has none."""
+    """Our layer of the same name: MLX has none."""
     rank = _rank(module, _ADAPTIVE_MAX)
     targets = (layers.AdaptiveMaxPool1d, layers.AdaptiveMaxPool2d, layers.AdaptiveMaxPool3d)
     indices = changed(_DEFAULTS, return_indices=module.return_indices)
@@ -179,7 +179,7 @@ def adaptive_max_pool(module: Any) -> LayerSpec:
 @rule(torch.nn.MaxUnpool2d, ops=["aten.max_unpool2d.default"], target="layers.MaxUnpool2d")
 @rule(torch.nn.MaxUnpool3d, ops=["aten.max_unpool3d.default"], target="layers.MaxUnpool3d")
 def max_unpool(module: Any) -> LayerSpec:
-    """Ours: MLX has none."""
+    """Our layer of the same name: MLX has none."""
     rank = _rank(module, _UNPOOL)
     return LayerSpec(
         (layers.MaxUnpool1d, layers.MaxUnpool2d, layers.MaxUnpool3d)[rank - 1],
@@ -202,7 +202,7 @@ def max_unpool(module: Any) -> LayerSpec:
     leaf=False,
 )
 def fractional_max_pool(module: Any) -> LayerSpec:
-    """Ours: MLX has none. The random samples, where the module holds them, are a tensor of it."""
+    """Our layer of the same name: MLX has none. Random samples of the module become a parameter."""
     samples: torch.Tensor | None = module._random_samples
     rank = 2 if isinstance(module, torch.nn.FractionalMaxPool2d) else 3
     extras = {"output_ratio": None, "return_indices": False}
@@ -220,7 +220,7 @@ def fractional_max_pool(module: Any) -> LayerSpec:
 
 
 def _rank(module: Any, classes: Sequence[type[torch.nn.Module]]) -> int:
-    """The number of spatial axes: the place of the module's class among those for 1-D to 3-D."""
+    """Return the number of spatial axes: the position of the module's class, from 1-D to 3-D."""
     return next(rank for rank, cls in enumerate(classes, start=1) if isinstance(module, cls))
 
 

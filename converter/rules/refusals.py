@@ -1,6 +1,6 @@
-"""The torch.nn classes that have no rule, each with the reason.
+"""The torch.nn classes without a rule, each with the reason.
 
-A class of torch.nn stands either in the registry or here; a test holds the two to torch's list.
+Every class of torch.nn is either in the registry or here; a test compares both with torch's list.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rules of the upsampling layers."""
+"""Rules for Upsample, UpsamplingNearest2d and UpsamplingBilinear2d."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _OTHERS = [
     target="layers.Upsample",
 )
 def upsample(module: Any) -> LayerSpec:
-    """MLX's own for nearest neighbours at powers of two, where all agree; ours otherwise."""
+    """MLX's for nearest neighbours at powers of two, otherwise ``layers.Upsample``."""
     factor = _tidy(module.scale_factor)
     if module.mode == "nearest" and module.size is None and _is_power_of_two(factor):
         return LayerSpec(nn.Upsample, (), {"scale_factor": factor})
@@ -61,14 +61,14 @@ def upsample(module: Any) -> LayerSpec:
 
 
 def _tidy(factor: float | Sequence[float] | None) -> Any:
-    """The factor as one would write it: 2 for 2.0, one number where all are equal."""
+    """Return the factor in its shortest form: 2 for 2.0, one number if all are equal."""
     if factor is None:
         return None
     several = factor if isinstance(factor, Sequence) else (factor,)
-    tidy = tuple(int(one) if float(one).is_integer() else float(one) for one in several)
+    tidy = tuple(int(f) if float(f).is_integer() else float(f) for f in several)
     return compacted(tidy)
 
 
 def _is_power_of_two(factor: Any) -> bool:
     several = factor if isinstance(factor, tuple) else (factor,)
-    return all(isinstance(one, int) and one > 0 and one & (one - 1) == 0 for one in several)
+    return all(isinstance(f, int) and f > 0 and f & (f - 1) == 0 for f in several)

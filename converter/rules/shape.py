@@ -1,4 +1,4 @@
-"""Rules of the layers that move elements between axes."""
+"""Rules for pixel and channel shuffles, Flatten, Unflatten, Unfold and Fold."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BLOCKS = {"dilation": 1, "padding": 0, "stride": 1}
     restrictions="one batch axis at most",
 )
 def pixel_shuffle(module: torch.nn.PixelShuffle) -> LayerSpec:
-    """Ours: MLX has none."""
+    """Our layer of the same name: MLX has none."""
     return LayerSpec(layers.PixelShuffle, (module.upscale_factor,), rank=2)
 
 
@@ -28,7 +28,7 @@ def pixel_shuffle(module: torch.nn.PixelShuffle) -> LayerSpec:
     restrictions="one batch axis at most",
 )
 def pixel_unshuffle(module: torch.nn.PixelUnshuffle) -> LayerSpec:
-    """Ours: MLX has none."""
+    """Our layer of the same name: MLX has none."""
     return LayerSpec(layers.PixelUnshuffle, (module.downscale_factor,), rank=2)
 
 
@@ -38,7 +38,7 @@ def pixel_unshuffle(module: torch.nn.PixelUnshuffle) -> LayerSpec:
     target="layers.ChannelShuffle",
 )
 def channel_shuffle(module: torch.nn.ChannelShuffle) -> LayerSpec:
-    """Ours: MLX has none."""
+    """Our layer of the same name: MLX has none."""
     return LayerSpec(layers.ChannelShuffle, (module.groups,))
 
 
@@ -49,7 +49,7 @@ def channel_shuffle(module: torch.nn.ChannelShuffle) -> LayerSpec:
     leaf=False,
 )
 def flatten(module: torch.nn.Flatten) -> LayerSpec:
-    """In PyTorch's axis order, which a linear layer behind it relies on."""
+    """``layers.Flatten``, in PyTorch's axis order, which a linear layer after it relies on."""
     arguments = changed(
         {"start_axis": 1, "end_axis": -1}, start_axis=module.start_dim, end_axis=module.end_dim
     )
@@ -63,20 +63,20 @@ def flatten(module: torch.nn.Flatten) -> LayerSpec:
     leaf=False,
 )
 def unflatten(module: torch.nn.Unflatten) -> LayerSpec:
-    """In PyTorch's axis order."""
+    """``layers.Unflatten``, in PyTorch's axis order."""
     shape = tuple(int(size) for size in module.unflattened_size)
     return LayerSpec(layers.Unflatten, (module.dim, shape), axes=Axes.LOGICAL)
 
 
 @rule(torch.nn.Unfold, ops=["aten.im2col.default"], target="layers.Unfold", leaf=False)
 def unfold(module: torch.nn.Unfold) -> LayerSpec:
-    """Ours: MLX has none."""
+    """Our layer of the same name: MLX has none."""
     return LayerSpec(layers.Unfold, (compacted(module.kernel_size),), _blocks(module), rank=2)
 
 
 @rule(torch.nn.Fold, ops=["aten.col2im.default"], target="layers.Fold", leaf=False)
 def fold(module: torch.nn.Fold) -> LayerSpec:
-    """Ours: MLX has none."""
+    """Our layer of the same name: MLX has none."""
     sizes = (compacted(module.output_size), compacted(module.kernel_size))
     return LayerSpec(layers.Fold, sizes, _blocks(module), rank=1)
 

@@ -1,4 +1,4 @@
-"""What to build in MLX for one torch module: its rule's answer, where it still is its class."""
+"""Find the rule of one torch module and return its spec, parametrizations folded."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from mlxport.converter.rules.registry import LayerSpec, Refusal, rule_for
 
 
 def spec_for(module: torch.nn.Module) -> LayerSpec:
-    """Return what to build in MLX for a torch module.
+    """Return the spec of the MLX layer for a torch module.
 
     Raises:
-        UnsupportedError: no rule stands for the module, or its rule refuses this configuration.
+        UnsupportedError: the module has no rule, its rule refuses this configuration, or methods,
+            hooks or parametrizations of it change what its class computes.
     """
     name = type(module).__name__
     if changes := list(_alterations(module)):
@@ -53,9 +54,9 @@ def _unless_refused(module: torch.nn.Module, build: Callable[[], LayerSpec]) -> 
 
 
 def _alterations(module: torch.nn.Module) -> Iterator[str]:
-    """Say what was done to a module after its construction that changes what it computes."""
+    """Yield what changes the computation of a module after its construction, one line each."""
     if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
-        return  # its rule says what to do
+        return  # its rule refuses with advice
     for name, value in vars(module).items():
         if callable(value) and callable(getattr(type(module), name, None)):
             yield f"its method {name} was replaced on the instance"

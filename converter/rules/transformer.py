@@ -1,4 +1,4 @@
-"""Rules of the transformer's layers, of their stacks and of the whole."""
+"""Rules for transformer encoder and decoder layers, for their stacks and for Transformer."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ _DEFAULTS = {
     leaf=False,
 )
 def transformer_layer(module: Any) -> LayerSpec:
-    """Ours: MLX's has other masks and no eps."""
+    """Our layer of the same name: MLX's lacks padding masks and an eps."""
     encodes = isinstance(module, torch.nn.TransformerEncoderLayer)
     source = torch.nn.TransformerEncoderLayer if encodes else torch.nn.TransformerDecoderLayer
     args, arguments = _sizes(module), _layer_arguments(module)
@@ -107,7 +107,7 @@ def transformer_layer(module: Any) -> LayerSpec:
     leaf=False,
 )
 def transformer_stack(module: Any) -> LayerSpec:
-    """Ours: as its layers are."""
+    """Our layer of the same name, for the same reasons as its layers."""
     encodes = isinstance(module, torch.nn.TransformerEncoder)
     first = _first_layer(module)
     args, arguments, norm = _sizes(first), _layer_arguments(first), _final_norm(module)
@@ -138,7 +138,7 @@ def transformer_stack(module: Any) -> LayerSpec:
     leaf=False,
 )
 def transformer(module: torch.nn.Transformer) -> LayerSpec:
-    """Ours: as its layers are."""
+    """Our layer of the same name, for the same reasons as its layers."""
     stacks = {"encoder": torch.nn.TransformerEncoder, "decoder": torch.nn.TransformerDecoder}
     for name, cls in stacks.items():
         if type(found := getattr(module, name)) is not cls:
@@ -172,7 +172,7 @@ def _sizes(layer: Any) -> tuple[int, int]:
 
 
 def _layer_arguments(layer: Any) -> dict[str, Any]:
-    """Read the arguments off a layer, the activation by its name."""
+    """Return the constructor arguments of a layer, its activation by name."""
     with expecting_usual_parts():
         arguments = {
             "dim_feedforward": layer.linear1.out_features,
@@ -189,7 +189,7 @@ def _layer_arguments(layer: Any) -> dict[str, Any]:
 
 
 def _activation(activation: Any) -> str:
-    """Return the name that ``layers`` knows an activation by."""
+    """Return the name of an activation in ``ACTIVATIONS`` of ``layers``."""
     cls = type(activation)
     if cls in _MODULES:
         if settings(activation) == settings(cls()):

@@ -55,13 +55,13 @@ def _assert_layer_parity(
         got = [back(y) for y in _leaves(layer(*map(forth, inputs)))]
         if first:
             want = _leaves(exact(*exact_inputs))
-            own_module = copy.deepcopy(module)
-            own = _leaves(own_module(*inputs))
+            module_in_dtype = copy.deepcopy(module)
+            in_dtype = _leaves(module_in_dtype(*inputs))
         assert len(got) == len(want), "number of outputs"
-        for index, triple in enumerate(zip(got, own, want, strict=True)):
+        for index, triple in enumerate(zip(got, in_dtype, want, strict=True)):
             _compare(f"output {index}", *triple, dtype=dtype)
         if train:
-            _compare_state(spec, layer, own_module, exact, dtype)
+            _compare_state(spec, layer, module_in_dtype, exact, dtype)
         first = False
     if gradients:
         _compare_gradients(module, inputs, spec, dtype)
@@ -115,19 +115,19 @@ def _to_torch(y: mx.array) -> torch.Tensor:
 
 
 def _compare(
-    name: str, got: torch.Tensor, own: torch.Tensor, want: torch.Tensor, *, dtype: torch.dtype
+    name: str, got: torch.Tensor, in_dtype: torch.Tensor, want: torch.Tensor, *, dtype: torch.dtype
 ) -> None:
     """Compare MLX's value with torch's in float64; torch's in its own dtype sets the scale."""
-    own, want = own.detach(), want.detach()
+    in_dtype, want = in_dtype.detach(), want.detach()
     assert got.shape == want.shape, f"{name}: shape {got.shape}, torch has {want.shape}"
-    assert got.dtype == own.dtype, f"{name}: dtype {got.dtype}, torch has {own.dtype}"
-    if not own.is_floating_point() and not own.is_complex():
-        assert torch.equal(got, own), f"{name}: integers differ"
+    assert got.dtype == in_dtype.dtype, f"{name}: dtype {got.dtype}, torch has {in_dtype.dtype}"
+    if not in_dtype.is_floating_point() and not in_dtype.is_complex():
+        assert torch.equal(got, in_dtype), f"{name}: integers differ"
         return
     for kind in (torch.isnan, torch.isposinf, torch.isneginf):
-        assert torch.equal(kind(got), kind(own)), f"{name}: {kind.__name__} differs"
-    finite = torch.isfinite(own) & torch.isfinite(want)
-    error, noise = (_error(x[finite], want[finite]) for x in (got, own))
+        assert torch.equal(kind(got), kind(in_dtype)), f"{name}: {kind.__name__} differs"
+    finite = torch.isfinite(in_dtype) & torch.isfinite(want)
+    error, noise = (_error(x[finite], want[finite]) for x in (got, in_dtype))
     limit = NOISE_MULTIPLE * max(noise, torch.finfo(dtype).eps / 2)
     assert error <= limit, f"{name}: error {error:.3g}, torch's {noise:.3g}, limit {limit:.3g}"
 
@@ -152,12 +152,12 @@ def _from_bits(tensor: Tensor) -> torch.Tensor:
 def _compare_state(
     spec: LayerSpec,
     layer: Any,
-    own: torch.nn.Module,
+    in_dtype: torch.nn.Module,
     exact: torch.nn.Module,
     dtype: torch.dtype,
 ) -> None:
     got = tree_flatten(layer.parameters(), destination={})
-    noisy, reference = _in_mlx(spec, own), _in_mlx(spec, exact)
+    noisy, reference = _in_mlx(spec, in_dtype), _in_mlx(spec, exact)
     assert got.keys() == reference.keys()
     for name, value in got.items():
         _compare(f"state {name}", _to_torch(value), noisy[name], reference[name], dtype=dtype)
@@ -175,11 +175,11 @@ def _compare_gradients(
             for y in _leaves(copy.deepcopy(module)(*inputs))
         ]
     want = _torch_gradients(copy.deepcopy(module).double(), inputs, cotangents, torch.float64)
-    own = _torch_gradients(copy.deepcopy(module), inputs, cotangents, dtype)
+    in_dtype = _torch_gradients(copy.deepcopy(module), inputs, cotangents, dtype)
     got = _mlx_gradients(module, inputs, cotangents, spec, dtype)
     assert got.keys() == want.keys()
     for name in want:
-        _compare(f"gradient of {name}", got[name], own[name], want[name], dtype=dtype)
+        _compare(f"gradient of {name}", got[name], in_dtype[name], want[name], dtype=dtype)
 
 
 def _torch_gradients(

@@ -105,7 +105,7 @@ def test_transposed_convolution(
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_without_a_batch(assert_layer_parity: Callable[..., None], rank: int) -> None:
-    """MLX's own convolutions want a batch; every layer of ours does without."""
+    """MLX's convolutions need a batch; ours do not."""
     assert_layer_parity(TRANSPOSED[rank](4, 8, 3), sample(rank)[0])
     module = CONV[rank](4, 8, 3, padding=1, padding_mode="circular")
     assert_layer_parity(module, sample(rank)[0])

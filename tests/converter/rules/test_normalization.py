@@ -42,7 +42,7 @@ DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 
 def filled(module: torch.nn.Module) -> torch.nn.Module:
-    """Give every parameter and statistic a value of its own."""
+    """Give every parameter and statistic another value."""
     with torch.no_grad():
         for name, tensor in module.state_dict().items():
             if tensor.is_floating_point():

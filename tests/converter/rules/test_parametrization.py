@@ -44,7 +44,7 @@ DIMS = [0, 1, 2, 3, 4, -1, None]
 
 
 def normed(norm: str, build: Builder, **kwargs: Any) -> torch.nn.Module:
-    """A module in evaluation whose normalised tensor and its norm have values of their own."""
+    """A module in evaluation whose normalised tensor and its norm have different values."""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore", FutureWarning)  # the old form is deprecated
         # what autograd knows to be computed cannot be copied

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:enable_nested_tensor")
 
 
 def filled(module: nn.Module) -> nn.Module:
-    """Give every parameter a value of its own: torch's stacks begin as copies of one layer."""
+    """Give every parameter another value: torch's stacks begin as copies of one layer."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(torch.randn_like(parameter) / parameter.shape[-1] ** 0.5)

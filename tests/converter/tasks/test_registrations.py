@@ -17,7 +17,7 @@ from mlxport.converter.errors import OptionsError, UnsupportedError
 from mlxport.converter.graph import ops
 from mlxport.converter.plan.steps import conv_weight
 from mlxport.converter.rules import registry
-from mlxport.converter.rules.entries import kept
+from mlxport.converter.rules.entries import unchanged_entries
 from mlxport.converter.tasks import support
 
 Define = Callable[..., ModuleType]
@@ -53,11 +53,11 @@ def twice(x):
 def _registries() -> Iterator[None]:
     """Leave the registries as they were."""
     held = registry.RULES, ops.registry.OPS
-    before = [dict(one) for one in held]
+    before = [dict(entry_of) for entry_of in held]
     yield
-    for one, entries in zip(held, before, strict=True):
-        one.clear()
-        one.update(entries)
+    for entry_of, entries in zip(held, before, strict=True):
+        entry_of.clear()
+        entry_of.update(entries)
 
 
 @pytest.fixture
@@ -97,7 +97,10 @@ def scaled_rule(target: Any) -> Any:
     def rule(module: Odd) -> mlxport.LayerSpec:
         size = (len(module.weight),)
         return mlxport.LayerSpec(
-            target, size, entries=kept(module, "weight"), axes=mlxport.Axes.FEATURES_LAST
+            target,
+            size,
+            entries=unchanged_entries(module, "weight"),
+            axes=mlxport.Axes.FEATURES_LAST,
         )
 
     return rule
@@ -146,7 +149,7 @@ def test_a_rule_may_answer_with_one_of_our_layers() -> None:
     def rule(module: Upscale) -> mlxport.LayerSpec:
         entry = mlxport.Entry(("weight",), ("weight",), conv_weight(2))
         return mlxport.LayerSpec(
-            layers.Conv2d, (2, 4, 3), entries=(entry, *kept(module, "bias")), rank=2
+            layers.Conv2d, (2, 4, 3), entries=(entry, *unchanged_entries(module, "bias")), rank=2
         )
 
     model = torch.nn.Sequential(torch.nn.Conv2d(2, 2, 3), Upscale(2, 4, 3))
