@@ -9,7 +9,7 @@ channels.
 import mlx.core as mx
 
 from mlxport.layers.windows.geometry import (
-    PerAxis,
+    IntsPerAxis,
     check_divisible,
     check_hyperparameters,
     check_operands,
@@ -21,9 +21,9 @@ def conv(
     x: mx.array,
     weight: mx.array,
     bias: mx.array | None = None,
-    stride: PerAxis = 1,
-    padding: str | PerAxis = 0,
-    dilation: PerAxis = 1,
+    stride: IntsPerAxis = 1,
+    padding: str | IntsPerAxis = 0,
+    dilation: IntsPerAxis = 1,
     groups: int = 1,
 ) -> mx.array:
     """Convolve over 1 to 3 spatial axes, channels last.
@@ -57,9 +57,9 @@ def convolve(
     x: mx.array,
     weight: mx.array,
     bias: mx.array | None,
-    stride: PerAxis,
-    padding: str | PerAxis,
-    dilation: PerAxis,
+    stride: IntsPerAxis,
+    padding: str | IntsPerAxis,
+    dilation: IntsPerAxis,
     groups: int,
 ) -> mx.array:
     """Compute :func:`conv`, with ``layer`` as the name in errors."""
@@ -88,7 +88,7 @@ def convolve(
 
 def padding_widths(
     layer: str,
-    padding: str | PerAxis,
+    padding: str | IntsPerAxis,
     kernel: tuple[int, ...],
     strides: tuple[int, ...],
     dilations: tuple[int, ...],

@@ -11,7 +11,7 @@ from mlx import nn
 from mlxport.layers.conv.functions import convolve, padding_widths
 from mlxport.layers.spatial.padding import pad
 from mlxport.layers.windows.geometry import (
-    PerAxis,
+    IntsPerAxis,
     check_divisible,
     check_hyperparameters,
     ints_per_axis,
@@ -29,10 +29,10 @@ class _ConvNd(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: PerAxis,
-        stride: PerAxis = 1,
-        padding: str | PerAxis = 0,
-        dilation: PerAxis = 1,
+        kernel_size: IntsPerAxis,
+        stride: IntsPerAxis = 1,
+        padding: str | IntsPerAxis = 0,
+        dilation: IntsPerAxis = 1,
         groups: int = 1,
         bias: bool = True,
         padding_mode: str = "zeros",

@@ -20,7 +20,7 @@ from mlx import nn
 
 from mlxport.layers.conv.transpose_phases import compute
 from mlxport.layers.windows.geometry import (
-    PerAxis,
+    IntsPerAxis,
     check_divisible,
     check_hyperparameters,
     check_operands,
@@ -34,11 +34,11 @@ def conv_transpose(
     x: mx.array,
     weight: mx.array,
     bias: mx.array | None = None,
-    stride: PerAxis = 1,
-    padding: PerAxis = 0,
-    output_padding: PerAxis = 0,
+    stride: IntsPerAxis = 1,
+    padding: IntsPerAxis = 0,
+    output_padding: IntsPerAxis = 0,
     groups: int = 1,
-    dilation: PerAxis = 1,
+    dilation: IntsPerAxis = 1,
 ) -> mx.array:
     """Compute a transposed convolution over 1 to 3 spatial axes, channels last.
 
@@ -76,11 +76,11 @@ def _conv_transpose(
     x: mx.array,
     weight: mx.array,
     bias: mx.array | None,
-    stride: PerAxis,
-    padding: PerAxis,
-    output_padding: PerAxis,
+    stride: IntsPerAxis,
+    padding: IntsPerAxis,
+    output_padding: IntsPerAxis,
     groups: int,
-    dilation: PerAxis,
+    dilation: IntsPerAxis,
 ) -> mx.array:
     rank = weight.ndim - 2
     if rank not in (1, 2, 3):
@@ -117,13 +117,13 @@ class _ConvTransposeNd(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: PerAxis,
-        stride: PerAxis = 1,
-        padding: PerAxis = 0,
-        output_padding: PerAxis = 0,
+        kernel_size: IntsPerAxis,
+        stride: IntsPerAxis = 1,
+        padding: IntsPerAxis = 0,
+        output_padding: IntsPerAxis = 0,
         groups: int = 1,
         bias: bool = True,
-        dilation: PerAxis = 1,
+        dilation: IntsPerAxis = 1,
         padding_mode: str = "zeros",
     ):
         layer, rank = type(self).__name__, self._rank

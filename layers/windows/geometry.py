@@ -11,7 +11,7 @@ from typing import NamedTuple
 import mlx.core as mx
 
 # An argument of a spatial layer: one integer for all spatial axes, or one for each.
-PerAxis = int | Sequence[int]
+IntsPerAxis = int | Sequence[int]
 
 FLOATING_DTYPES = (mx.float16, mx.bfloat16, mx.float32, mx.float64)
 
@@ -42,7 +42,7 @@ class TransposedAxis(NamedTuple):
 
 
 def ints_per_axis(
-    value: PerAxis, rank: int, name: str, layer: str, *, broadcast: bool = True
+    value: IntsPerAxis, rank: int, name: str, layer: str, *, broadcast: bool = True
 ) -> tuple[int, ...]:
     """Return an argument as one integer per spatial axis.
 

@@ -120,7 +120,7 @@ def diagonal(cx: Context, x: Value, offset: int = 0, dim1: int = 0, dim2: int = 
 
 
 @op("aten.unfold.default", "aten.unfold_copy.default")
-def unfold(cx: Context, x: Value, dim: int, size: int, step: int) -> Value:
+def unfold_axis(cx: Context, x: Value, dim: int, size: int, step: int) -> Value:
     """Windows along an axis, which counts them; their elements become the last axis."""
     if x.ndim == 0:
         raise cx.refuse("windows of a 0-d array")
