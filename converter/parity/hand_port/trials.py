@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import torch
@@ -15,15 +14,13 @@ from mlxport.converter.parity.hand_port.input_orders import (
     explicit_arguments,
     ordered_arguments,
 )
+from mlxport.converter.parity.hand_port.port import HandPort, PortRun
 from mlxport.converter.parity.reference.recorded_values import tensors
 from mlxport.converter.parity.reference.trials import Trial, Trials, batched, recorded_trials
 from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.run.verify import failed_run, verify_live
 from mlxport.converter.parity.verdict.judgement import Judgement
 from mlxport.converter.torch_model.calls import CallArguments
-
-if TYPE_CHECKING:
-    from mlxport.converter.parity.hand_port.verify import HandPort, PortRun
 
 
 class PortTrials:
