@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import Enum, auto
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -27,8 +28,22 @@ from mlxport.converter.tasks.coverage import Analysis, AnalyzedTensor, Modules, 
 from mlxport.converter.tasks.load_source_model import load_model
 from mlxport.converter.torch_model.example_inputs import example_call
 
-_UNUSED = "not used in eval mode"
-_UNSUPPORTED = "unsupported"
+
+class _Fate(Enum):
+    COVERED = auto()
+    UNUSED = auto()
+    UNSUPPORTED = auto()
+
+
+class _Way(NamedTuple):
+    """What becomes of a module: whether it is covered, and by what, in words."""
+
+    fate: _Fate
+    becomes: str
+
+
+_UNUSED = _Way(_Fate.UNUSED, "not used in eval mode")
+_UNSUPPORTED = _Way(_Fate.UNSUPPORTED, "unsupported")
 
 
 def analyze_model(
@@ -43,7 +58,6 @@ def analyze_model(
         lowered, tally = attempt(captured, channels_last_ends=capturing.channels_last)
     body = lowered.bodies[""]
     ways = _Ways(model, lowered, tally)
-    modules = ways.modules()
     counted = _ops(tally)
     covered, total, unused = ways.parameters()
     return Analysis(
@@ -52,10 +66,10 @@ def analyze_model(
         outputs=_tensors(
             captured.signature.result.tensors("output"), body.outputs, body.sizes.names
         ),
-        modules=modules,
+        modules=ways.modules(),
         ops=counted,
         unsupported=tuple(tally.gaps()),
-        modules_covered=_share(modules),
+        modules_covered=ways.share(),
         ops_covered=Share(sum(op.covered for op in counted), sum(op.count for op in counted)),
         parameters_covered=Share(covered, total),
         parameters_unused=unused,
@@ -96,48 +110,55 @@ class _Ways:
 
     def modules(self) -> tuple[Modules, ...]:
         """Return the modules by class, way and reason, in the order of their first."""
-        counts: Counter[tuple[str, str, str]] = Counter()
+        counts: Counter[tuple[str, _Way, str]] = Counter()
         for path, module in self.model.named_modules():
             reason = self.tally.refusals.get(path, "")
             counts[type(module).__qualname__, self.ways[path], reason] += 1
         return tuple(
-            Modules(name, count, way, way != _UNSUPPORTED, reason)
+            Modules(name, count, way.becomes, way.fate is not _Fate.UNSUPPORTED, reason)
             for (name, way, reason), count in counts.items()
         )
 
+    def share(self) -> Share:
+        """Return how many modules are covered, of those that are used."""
+        fates = Counter(self.ways[path].fate for path, _ in self.model.named_modules())
+        return Share(fates[_Fate.COVERED], fates[_Fate.COVERED] + fates[_Fate.UNSUPPORTED])
+
     def parameters(self) -> tuple[int, int, int]:
         """Return how many numbers are covered, used and unused."""
-        ways: dict[int, tuple[int, set[str]]] = {}
+        fates: dict[int, tuple[int, set[_Fate]]] = {}
         for path, tensor in self.model.named_parameters(remove_duplicate=False):
-            found = ways.setdefault(id(tensor), (tensor.numel(), set()))[1]
+            found = fates.setdefault(id(tensor), (tensor.numel(), set()))[1]
             found.add(self._parameter(path))
-        covered = sum(size for size, found in ways.values() if found - {_UNUSED, _UNSUPPORTED})
-        unused = sum(size for size, found in ways.values() if found == {_UNUSED})
-        return covered, sum(size for size, _ in ways.values()) - unused, unused
+        covered = sum(size for size, found in fates.values() if _Fate.COVERED in found)
+        unused = sum(size for size, found in fates.values() if found == {_Fate.UNUSED})
+        return covered, sum(size for size, _ in fates.values()) - unused, unused
 
-    def _parameter(self, path: str) -> str:
+    def _parameter(self, path: str) -> _Fate:
         owner = path.rpartition(".")[0]
         if path in self.lowered.arrays or self._leaf_above(owner) is not None:
-            return self.ways[owner]
-        return _UNSUPPORTED if self.ways[owner] == _UNSUPPORTED else _UNUSED
+            return self.ways[owner].fate
+        unsupported = self.ways[owner].fate is _Fate.UNSUPPORTED
+        return _Fate.UNSUPPORTED if unsupported else _Fate.UNUSED
 
     def _leaf_above(self, path: str) -> str | None:
         return next((leaf for leaf in _above(path) if leaf in self.lowered.leaves), None)
 
-    def _way(self, path: str) -> str:
+    def _way(self, path: str) -> _Way:
         module = self.model.get_submodule(path)
         leaf = self._leaf_above(path)
         if path in self.failing:
             return _UNSUPPORTED
         if leaf is not None:
             name = _spelled(self.lowered.leaves[leaf].spec.target)
-            return name if leaf == path else f"part of {name}"
+            return _Way(_Fate.COVERED, name if leaf == path else f"part of {name}")
         if path not in self.used:
             return _UNUSED
         kind = kind_of(module)
         if kind is not Kind.CLASS:
-            return f"a {kind.value}"
-        return "op by op" if is_inlined(module) else "a class of its own, op by op"
+            return _Way(_Fate.COVERED, f"a {kind.value}")
+        inlined = is_inlined(module)
+        return _Way(_Fate.COVERED, "op by op" if inlined else "a class of its own, op by op")
 
 
 def _above(path: str) -> Iterator[str]:
@@ -158,11 +179,6 @@ def _ops(tally: Tally) -> tuple[Ops, ...]:
     counts = Counter(tally.ops.values())
     failed = Counter(tally.ops[node] for node in tally.problems if node in tally.ops)
     return tuple(Ops(name, counts[name], counts[name] - failed[name]) for name in sorted(counts))
-
-
-def _share(modules: Sequence[Modules]) -> Share:
-    used = [row for row in modules if row.becomes != _UNUSED]
-    return Share(sum(r.count for r in used if r.covered), sum(r.count for r in used))
 
 
 def _tensors(
