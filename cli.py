@@ -396,7 +396,7 @@ def convert(
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @_exits
 def verify(folder: Path, weights: bool, tf32: bool, as_json: bool, **options: Any) -> None:
-    """Run the MLX model in FOLDER again and hold it to the reference stored there.
+    """Run the MLX model in FOLDER again and compare it with the reference stored there.
 
     Needs mlx only, not torch. Exits 3 where parity fails, or the weights are others.
 

@@ -43,7 +43,7 @@ def verify_folder(
     output: str | Path | None = None,
     overwrite: bool = False,
 ) -> ParityReport:
-    """Run the model of an output folder and hold it to the reference stored in it.
+    """Run the model of an output folder and compare it with the reference stored in it.
 
     Needs mlx, not torch.
 
@@ -156,7 +156,7 @@ def export_function(
 ) -> Exported:
     """Export the model of an output folder as one file with weights, for MLX in C++ and Swift.
 
-    Written by ``mx.export_function`` and held to ``model.py`` on the stored inputs. It takes and
+    Written by ``mx.export_function`` and compared with ``model.py`` on the stored inputs. Takes and
     gives arrays by position, flattened. Needs mlx, not torch.
 
     Args:

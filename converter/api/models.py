@@ -53,9 +53,9 @@ def convert(
         kwargs: keyword inputs.
         channels_last: the MLX model takes and gives channels-last arrays; otherwise its inputs and
             outputs have PyTorch's axes.
-        verify: hold the MLX model to PyTorch, layer by layer, in float64.
+        verify: compare the MLX model with PyTorch, layer by layer, in float64.
         noise_multiple: how many times PyTorch's own rounding noise passes (default 32).
-        gradients: hold the gradients of inputs and parameters to PyTorch's too, in eval mode.
+        gradients: compare the gradients of inputs and parameters with PyTorch's too, in eval mode.
         fold_batchnorm: make one layer of every convolution or linear layer and the BatchNorm
             behind it, where nothing else reads what is between them: faster, rounded otherwise,
             and for inference alone. ``.notes`` tell what was folded and what was not.
@@ -170,7 +170,7 @@ def verify(
     input_kinds: Sequence[str] = (),
     batch_sizes: Sequence[int] | None = None,
 ) -> ParityReport:
-    """Hold an MLX model to its torch model, on these inputs: a converted one, or one of your own.
+    """Compare an MLX model, converted or written by hand, with its torch model on these inputs.
 
     Of a model written by hand, submodules are paired by name, and the order in which each stores
     its axes is found by shape and values; its own outputs may lie in PyTorch's order, channels-last

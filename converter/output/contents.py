@@ -180,7 +180,7 @@ def write_report(folder: Path, report: ParityReport) -> None:
 def verify_folder(
     folder: str | Path, *, device: str = "auto", judgement: Judgement = DEFAULT_JUDGEMENT
 ) -> ParityReport:
-    """Run the model of an output folder and hold it to the references stored beside it.
+    """Run the model of an output folder and compare it with the references beside it.
 
     Args:
         folder: what ``mlxport convert`` wrote.

@@ -180,7 +180,7 @@ def verify_model(
     judging: JudgementOptions,
     **by_hand: Any,
 ) -> ParityReport:
-    """Hold a converted model to its torch model; see ``mlxport.verify``.
+    """Compare a converted model with its torch model; see ``mlxport.verify``.
 
     Args:
         model: the MLX model; one that was not converted goes to `verify_hand_port`.

@@ -190,7 +190,7 @@ class _Function:
         return False
 
     def _check_other_shapes(self, function: Callable[..., tuple[mx.array, ...]]) -> None:
-        """Hold a shapeless function to model.py where each axis that model.py allows is doubled.
+        """Compare a shapeless function with model.py, each axis that may change doubled in turn.
 
         MLX exports some graphs shapeless that then compute nonsense for other shapes.
 

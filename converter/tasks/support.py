@@ -24,7 +24,7 @@ class Support:
         source: the torch.nn class or the ATen op.
         target: what stands for it in MLX; empty where nothing does.
         restrictions: what is not supported, or why nothing is; empty where all of it is.
-        tested: the test file that holds it to PyTorch.
+        tested: the test file that compares it with PyTorch.
     """
 
     source: str

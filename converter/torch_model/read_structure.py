@@ -20,7 +20,7 @@ TENSOR = Structure("tensor")
 NUMBER = Structure("number")
 
 
-def structure_of(value: Any) -> Structure:
+def read_structure(value: Any) -> Structure:
     """Return how a value is nested.
 
     Raises:
@@ -35,10 +35,10 @@ def signature_of(module: torch.nn.Module, given: CallArguments, result: Any) -> 
     """Return what a module was given in a call (see `in_order`), and what it gave.
 
     Raises:
-        CaptureError: as `structure_of`.
+        CaptureError: as `read_structure`.
     """
     arguments = spread_arguments(module, *given)
-    return Signature({n: structure_of(v) for n, v in arguments.items()}, structure_of(result))
+    return Signature({n: read_structure(v) for n, v in arguments.items()}, read_structure(result))
 
 
 def nested(spec: TreeSpec, leaves: Iterable[Structure]) -> Structure:

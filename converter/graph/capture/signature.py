@@ -15,7 +15,7 @@ from mlxport.converter.errors import CaptureError
 from mlxport.converter.graph.ir.code import to_ast
 from mlxport.converter.plan.structure import Signature, Structure
 from mlxport.converter.torch_model.calls import keyword_only, spread_arguments
-from mlxport.converter.torch_model.read_structure import NUMBER, TENSOR, nested, structure_of
+from mlxport.converter.torch_model.read_structure import NUMBER, TENSOR, nested, read_structure
 
 
 def read_signature(
@@ -33,7 +33,7 @@ def read_signature(
     outputs = program.graph_signature.output_specs
     leaves = [_leaf(spec.arg) for spec in outputs if spec.kind is OutputKind.USER_OUTPUT]
     try:
-        arguments = {name: structure_of(value) for name, value in given.items()}
+        arguments = {name: read_structure(value) for name, value in given.items()}
     except CaptureError as error:
         raise CaptureError(f"the model takes {error}") from error
     try:

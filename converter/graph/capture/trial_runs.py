@@ -14,7 +14,7 @@ from mlxport.converter.graph.capture.arguments import Given, watch_calls
 from mlxport.converter.graph.capture.explain_failure import rejected
 from mlxport.converter.graph.capture.forward_state import State
 from mlxport.converter.torch_model.calls import every_module_called, spread_arguments
-from mlxport.converter.torch_model.read_structure import structure_of
+from mlxport.converter.torch_model.read_structure import read_structure
 
 CLOSE = 1e-4  # kernels may add in another order each time; state changes results by more
 
@@ -97,7 +97,7 @@ def _run(model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any])
 
 def _check(verb: str, value: Any) -> None:
     try:
-        structure_of(value)
+        read_structure(value)
     except CaptureError as error:
         raise CaptureError(f"the model {verb} {error}") from error
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from mlxport.converter.errors import CaptureError
-from mlxport.converter.torch_model.read_structure import signature_of, structure_of
+from mlxport.converter.torch_model.read_structure import read_structure, signature_of
 
 X = torch.ones(2)
 Pair = namedtuple("Pair", "mean scale")
@@ -69,7 +69,7 @@ VALUES = {
 
 @pytest.mark.parametrize(("value", "names", "plain"), VALUES.values(), ids=VALUES)
 def test_values_have_names_and_a_plain_form(value, names, plain):
-    structure = structure_of(value)
+    structure = read_structure(value)
     assert structure.tensors("y") == names
     built = structure.build(lambda: X)
     assert type(built) is type(plain)
@@ -90,7 +90,7 @@ REFUSED = {
 @pytest.mark.parametrize(("value", "message"), REFUSED.values(), ids=REFUSED)
 def test_what_has_no_counterpart_is_refused(value, message):
     with pytest.raises(CaptureError, match=message):
-        structure_of(value)
+        read_structure(value)
 
 
 def test_a_signature_names_what_a_call_is_given():
