@@ -86,5 +86,5 @@ demo: $(STAMP) ## Convert a 3-D U-Net and show that it computes what PyTorch's d
 	$(BIN)/python examples/demo.py
 
 clean: ## Remove what was built, cached or written by the demo; the environment stays
-	rm -rf build dist out out-stereo unet3d.pt stereo.pt parity-*.json *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist out out-stereo digests.json unet3d.pt stereo.pt parity-*.json *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -43,8 +43,9 @@ FAST: dict[str, int] = {
     "models": 0,
     "samples": 0,
     "test_cli.py": 15,
-    "test_cli_dynamic.py": 2,
-    "testing": 2,
+    "test_cli_dynamic.py": 1,
+    "test_extending.py": 1,
+    "testing": 1,
 }
 
 settings.register_profile(

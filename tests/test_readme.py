@@ -29,7 +29,8 @@ def test_every_command_in_it_exists() -> None:
 
 
 def test_every_option_in_it_exists() -> None:
-    known = {name for command in main.commands.values() for p in command.params for name in p.opts}
+    params = [param for command in main.commands.values() for param in command.params]
+    known = {name for param in params for name in (*param.opts, *param.secondary_opts)}
     assert set(re.findall(r"--[a-z][a-z-]+", README)) <= known | {"--help"}
 
 
