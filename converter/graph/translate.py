@@ -16,8 +16,8 @@ from mlxport.converter.graph.capture.other_inputs import OtherInputs, example_si
 from mlxport.converter.graph.capture.size_guards import Guards, conditions
 from mlxport.converter.graph.capture.table_guards import table_conditions
 from mlxport.converter.graph.ir.body import Lowered
-from mlxport.converter.graph.ir.naming import Names
-from mlxport.converter.graph.ir.sizes import spelled
+from mlxport.converter.graph.ir.naming import ModelNames
+from mlxport.converter.graph.ir.sizes import size_text
 from mlxport.converter.graph.lowering.lower import lower
 from mlxport.converter.graph.lowering.weight_plan import constants, weight_plan
 from mlxport.converter.graph.source.model_py import ModelPy, write_model
@@ -79,7 +79,7 @@ def translate(
     with eval_mode(model):  # rules look at the mode too
         captured = capture(model, args, kwargs, handled=ops.registry.OPS, dynamic=dynamic)
         lowered = lower(captured, channels_last_ends=channels_last)
-    names = Names(model)
+    names = ModelNames(model)
     call = in_order(model, args, kwargs)
     if lowered.size_names:
         with stage("sizes"):
@@ -123,5 +123,5 @@ def _conditions(
     found = conditions(guards, example, captured.exported)
     found += table_conditions(captured.exported, names)
     return list(
-        dict.fromkeys([*found, *(f"{spelled(s, names)} > 1" for s in lowered.scope.above_one)])
+        dict.fromkeys([*found, *(f"{size_text(s, names)} > 1" for s in lowered.scope.above_one)])
     )

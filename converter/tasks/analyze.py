@@ -16,8 +16,8 @@ import torch
 from mlxport.converter.graph import ops
 from mlxport.converter.graph.capture.capture import capture, eval_mode
 from mlxport.converter.graph.ir.body import Lowered
-from mlxport.converter.graph.ir.naming import Kind, is_inlined, kind_of
-from mlxport.converter.graph.ir.sizes import spelled
+from mlxport.converter.graph.ir.naming import ModuleKind, is_inlined, kind_of
+from mlxport.converter.graph.ir.sizes import size_text
 from mlxport.converter.graph.ir.user_files import is_mlx, is_ours
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.lowering.lower import attempt
@@ -155,7 +155,7 @@ class _Ways:
         if path not in self.used:
             return _UNUSED
         kind = kind_of(module)
-        if kind is not Kind.CLASS:
+        if kind is not ModuleKind.CLASS:
             return _Way(_Fate.COVERED, f"a {kind.value}")
         inlined = is_inlined(module)
         return _Way(_Fate.COVERED, "op by op" if inlined else "a class of its own, op by op")
@@ -188,7 +188,7 @@ def _tensors(
         AnalyzedTensor(
             name,
             str(v.dtype).removeprefix("torch."),
-            tuple(n if isinstance(n, int) else spelled(n, sizes) for n in v.shape),
+            tuple(n if isinstance(n, int) else size_text(n, sizes) for n in v.shape),
         )
         for name, v in zip(names, values, strict=True)
     )

@@ -27,7 +27,7 @@ from mlxport.converter.graph.ir.printing import code_text, numbered
 from mlxport.converter.graph.ir.provenance import Provenance, ProvenanceKind
 from mlxport.converter.graph.ir.scopes import NodeScope
 from mlxport.converter.graph.ir.statement import Statement
-from mlxport.converter.graph.ir.value import Order, Value, Variable, channels_last, identity
+from mlxport.converter.graph.ir.value import Order, Value, Variable, channels_last, logical_order
 from mlxport.converter.graph.ops.registry import OPS
 
 NOISE_MULTIPLE = 32
@@ -152,7 +152,7 @@ def _lower(program: Any, orders: Sequence[Order | None], parameters: Sequence[in
             meta = node.meta["val"]
             is_input = node.name in given
             index = len(lowered.inputs)
-            order = (orders[index] if is_input else None) or identity(meta.ndim)
+            order = (orders[index] if is_input else None) or logical_order(meta.ndim)
             free = not is_input or index in parameters
             provenance = Provenance(ProvenanceKind.ARRAY, node.name) if free else None
             env[node] = Value(tuple(meta.shape), meta.dtype, order, node.name, provenance)
@@ -237,7 +237,7 @@ def assert_op_parity(
 def orders_to_try(inputs: Sequence[torch.Tensor]) -> Iterator[list[Order | None]]:
     """Yield the combinations of stored orders to try, each once."""
     last = [channels_last(x.ndim) if x.ndim > 2 else None for x in inputs]
-    back: list[Order | None] = [identity(x.ndim)[::-1] for x in inputs]
+    back: list[Order | None] = [logical_order(x.ndim)[::-1] for x in inputs]
     own: list[Order | None] = [None] * len(inputs)
     tried: list[list[Order | None]] = []
     for orders in (own, last, back, [*last[:1], *own[1:]], [*own[:1], *last[1:]]):

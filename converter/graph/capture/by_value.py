@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 SAMPLES = 257
-CLOSE = 1e-3  # decompositions round differently; other tensors differ by far more
+SAME_TENSOR = 1e-3  # decompositions round differently; other tensors differ by far more
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Seen:
             return False
         a, b = self.sample, other.sample
         scale = b.abs().nan_to_num().max() if b.numel() else torch.zeros(())
-        return torch.allclose(a, b, rtol=0.0, atol=float(scale) * CLOSE, equal_nan=True)
+        return torch.allclose(a, b, rtol=0.0, atol=float(scale) * SAME_TENSOR, equal_nan=True)
 
 
 def places(some: Sequence[Seen], among: Sequence[Seen]) -> list[int | None]:

@@ -19,7 +19,7 @@ from mlxport.converter.graph.ir.sizes import Size
 
 _logger = logging.getLogger(__name__)
 
-STEPS = (1, 2, 4, 8, 16, 32, 64)
+SIZE_STEPS = (1, 2, 4, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class _Search:
         """Yield sizes of some symbols, larger ones first, no two alike where that can be."""
         tried: list[dict[str, int]] = []
         for sign in (1, -1):
-            for step in STEPS:
+            for step in SIZE_STEPS:
                 sizes: dict[str, int] = {}
                 for symbol in symbols:
                     pace = 1 if symbol in self.batch and len(symbols) > 1 else step

@@ -19,7 +19,7 @@ from mlxport.converter.graph.capture.leaves import plain_path
 from mlxport.converter.graph.capture.trial_runs import seeded
 from mlxport.converter.torch_model.calls import every_module_called
 
-Shapes = tuple[tuple[tuple[int, ...], torch.dtype], ...]
+ResultShapes = tuple[tuple[tuple[int, ...], torch.dtype], ...]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Results:
         nested: whether the captured module gives them in a tuple.
     """
 
-    shapes: Shapes
+    shapes: ResultShapes
     places: tuple[int, ...]
     nested: bool
 

@@ -116,7 +116,7 @@ def conditions(guards: Guards, example: Sizes, program: ExportedProgram) -> list
         last = max(FARTHEST, 2 * size)
         failures = {n: guards.failing({**example, symbol: n}) for n in range(1, last + 1)}
         accepted[symbol] = [n for n, failure in failures.items() if failure is None]
-        rule = rule_of(accepted[symbol], size, last)
+        rule = pattern_of(accepted[symbol], size, last)
         if rule is None:
             found: Iterable[str] = (
                 guards.named(failure) for failure in failures.values() if failure
@@ -132,7 +132,7 @@ def conditions(guards: Guards, example: Sizes, program: ExportedProgram) -> list
 
 
 @dataclass(frozen=True)
-class Rule:
+class SizePattern:
     """Sizes from ``first`` to ``final`` whose remainder by ``period`` is one of some.
 
     Attributes:
@@ -165,7 +165,7 @@ class Rule:
             yield f"{name} <= {self.final}"
 
 
-def rule_of(accepted: Sequence[int], example: int, last: int) -> Rule | None:
+def pattern_of(accepted: Sequence[int], example: int, last: int) -> SizePattern | None:
     """Return the rule that the sizes around the example follow; None where they follow none.
 
     Small sizes that would spoil it are left out: torch takes a size of one, or what a small size
@@ -178,7 +178,7 @@ def rule_of(accepted: Sequence[int], example: int, last: int) -> Rule | None:
         fits = [(n in known) == (n % period in remainders) for n in range(1, final + 1)]
         if all(fits[example - 1 :]):
             first = next((n + 1 for n in range(example - 1, 0, -1) if not fits[n - 1]), 1)
-            return Rule(first, final, last, period, tuple(sorted(remainders)))
+            return SizePattern(first, final, last, period, tuple(sorted(remainders)))
     return None
 
 

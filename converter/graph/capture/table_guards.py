@@ -12,7 +12,7 @@ from typing import Any
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from mlxport.converter.graph.ir.sizes import Size, shape_of, spelled, symbolic
+from mlxport.converter.graph.ir.sizes import Size, shape_of, size_text, symbolic
 
 _SAME_VALUES = frozenset(
     f"aten.{name}"
@@ -50,7 +50,7 @@ def table_conditions(program: ExportedProgram, names: Mapping[str, str]) -> list
         for table, axis, places in _looked_up(node):
             rows, last = shape_of(table.meta["val"])[axis], _largest(places)
             if isinstance(rows, int) and isinstance(last, Size):
-                found[f"{spelled(last + 1, names)} <= {rows}"] = None
+                found[f"{size_text(last + 1, names)} <= {rows}"] = None
     return list(found)
 
 

@@ -16,7 +16,7 @@ from mlxport.converter.graph.capture.forward_state import State
 from mlxport.converter.torch_model.calls import every_module_called, spread_arguments
 from mlxport.converter.torch_model.read_structure import read_structure
 
-CLOSE = 1e-4  # kernels may add in another order each time; state changes results by more
+SAME_RESULT = 1e-4  # kernels may add in another order each time; state changes results by more
 
 
 def try_forward(
@@ -125,4 +125,4 @@ def _equal(a: Any, b: Any) -> bool:
     if a.shape != b.shape or not a.is_floating_point():
         return torch.equal(a, b)
     scale = float(a.abs().nan_to_num(posinf=0.0).max()) if a.numel() else 0.0
-    return torch.allclose(a, b, rtol=0.0, atol=CLOSE * scale, equal_nan=True)
+    return torch.allclose(a, b, rtol=0.0, atol=SAME_RESULT * scale, equal_nan=True)

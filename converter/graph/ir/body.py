@@ -13,9 +13,9 @@ from mlxport.converter.graph.ir.inputs import Formal
 from mlxport.converter.graph.ir.printing import code_text, numbered, statement_text, value_text
 from mlxport.converter.graph.ir.scopes import ModelScope
 from mlxport.converter.graph.ir.size_reads import SizeReads
-from mlxport.converter.graph.ir.sizes import SizeUse, size_tree, spelled
+from mlxport.converter.graph.ir.sizes import SizeUse, size_text, size_tree
 from mlxport.converter.graph.ir.statement import Statement
-from mlxport.converter.graph.ir.value import Order, Value, structure_of
+from mlxport.converter.graph.ir.value import Order, Value, expression_structure
 from mlxport.converter.plan.record import ModuleRecord
 from mlxport.converter.plan.structure import Signature
 from mlxport.converter.plan.weight_plan import Entry
@@ -36,7 +36,7 @@ class Leaf:
 
 
 @dataclass(frozen=True)
-class Array:
+class StoredArray:
     """A parameter or buffer that a body reads itself.
 
     Attributes:
@@ -94,10 +94,10 @@ class Body:
         given = len(numbers)
         codes = []
         for statement in self.statements:
-            codes.append((structure_of(statement.code, numbers), len(statement.targets)))
+            codes.append((expression_structure(statement.code, numbers), len(statement.targets)))
             for target in statement.targets:
                 numbers.setdefault(target.variable, len(numbers))
-        return given, *codes, structure_of(self.result, numbers)
+        return given, *codes, expression_structure(self.result, numbers)
 
     def _expressions(self) -> Iterator[ast.expr]:
         yield from (statement.code for statement in self.statements)
@@ -114,7 +114,7 @@ class Body:
         """Return its inputs, statements and result, one a line."""
 
         def size(number: Any) -> str:
-            return spelled(number, self.sizes.names)
+            return size_text(number, self.sizes.names)
 
         names = self._printed_names()
         inputs = [value_text(v, code_text(v.to_ast(), names), size) for v in self.inputs]
@@ -158,7 +158,7 @@ class Lowered:
     signature: Signature = field(default_factory=Signature)
     bodies: dict[str, Body] = field(default_factory=dict)
     leaves: dict[str, Leaf] = field(default_factory=dict)
-    arrays: dict[str, Array] = field(default_factory=dict)
+    arrays: dict[str, StoredArray] = field(default_factory=dict)
     records: list[ModuleRecord] = field(default_factory=list)
     scope: ModelScope = field(default_factory=ModelScope)
     transposes: int = 0
@@ -176,7 +176,7 @@ class Lowered:
         self.bodies.setdefault(body.path, body)
         self.transposes += body.transposes
 
-    def own_arrays(self) -> dict[str, Array]:
+    def own_arrays(self) -> dict[str, StoredArray]:
         """Return the arrays that no layer holds."""
         return {
             path: array

@@ -32,7 +32,7 @@ def short_expression(constant: torch.Tensor) -> ast.expr | None:
     inner = core.squeeze()
     if inner.ndim == 0:
         number = _shortest(inner.item(), constant.dtype)
-        return uniform(number, tuple(constant.shape), constant.dtype)
+        return filled_array(number, tuple(constant.shape), constant.dtype)
     code = _steps(inner) or _triangle(inner) or _few(inner)
     if code is None:
         return None
@@ -43,7 +43,7 @@ def short_expression(constant: torch.Tensor) -> ast.expr | None:
     return code
 
 
-def uniform(number: float, shape: tuple[Any, ...], dtype: torch.dtype) -> ast.Call:
+def filled_array(number: float, shape: tuple[Any, ...], dtype: torch.dtype) -> ast.Call:
     """Return the expression of an array of one number, which is of the kind of the dtype."""
     made = mlx_dtype(dtype)
     if number in (0, 1) and str(number) != "-0.0":
@@ -85,7 +85,7 @@ def _triangle(core: torch.Tensor) -> ast.Call | None:
     rows, columns = torch.nonzero(core, as_tuple=True)
     number = core[rows[0], columns[0]].item()
     whole, offsets = torch.full_like(core, number), columns - rows
-    made = uniform(_shortest(number, core.dtype), tuple(core.shape), core.dtype)
+    made = filled_array(_shortest(number, core.dtype), tuple(core.shape), core.dtype)
     for function, triangle, diagonal in (
         ("mx.tril", torch.tril, int(offsets.max())),
         ("mx.triu", torch.triu, int(offsets.min())),

@@ -16,7 +16,7 @@ from mlxport.converter.graph.ir.scopes import BodyScope, ModelScope, NodeResults
 from mlxport.converter.graph.ir.statement import Statement
 from mlxport.converter.graph.ir.transposes import transposed
 from mlxport.converter.graph.ir.user_files import NotPortable, is_ours, user_file_of
-from mlxport.converter.graph.ir.value import Order, Value, channels_last, identity
+from mlxport.converter.graph.ir.value import Order, Value, channels_last, logical_order
 
 
 class Unsupported(ConversionError):
@@ -238,7 +238,7 @@ class Context:
         Args:
             value_of: emits it in a given order.
         """
-        key, order = self.node.key, identity(len(self.shape))
+        key, order = self.node.key, logical_order(len(self.shape))
         provenance = None if key is None else Provenance(ProvenanceKind.RESULT, key)
         value = value_of(self.preferred(provenance, order))
         return replace(value, provenance=provenance, lineage=None)
@@ -249,7 +249,7 @@ class Context:
 
     def logical(self, value: Value) -> Value:
         """Return the value stored in PyTorch's own order."""
-        return self.arrange(value, identity(value.ndim))
+        return self.arrange(value, logical_order(value.ndim))
 
     def channels_last(self, value: Value, rank: int | None = None) -> Value:
         """Return the value stored channels-last.
@@ -267,7 +267,7 @@ class Context:
         Where that takes a transpose, it brings PyTorch's own order, which others want most.
         """
         first = value.ndim - dims
-        if value.order[first:] == identity(value.ndim)[first:]:
+        if value.order[first:] == logical_order(value.ndim)[first:]:
             return value
         return self.logical(value)
 

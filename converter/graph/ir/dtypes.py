@@ -59,7 +59,7 @@ class Typed:
         return self.code
 
 
-Operand: TypeAlias = "Value | Typed | Scalar | Number"
+NumericOperand: TypeAlias = "Value | Typed | Scalar | Number"
 
 
 def mlx_dtype(dtype: torch.dtype) -> ast.expr:
@@ -80,7 +80,7 @@ def mlx_dtype(dtype: torch.dtype) -> ast.expr:
     raise Unsupported(f"{name} values: MLX has no such dtype. Cast them to one it has first.")
 
 
-def mlx_promoted(*operands: Operand) -> torch.dtype:
+def mlx_promoted(*operands: NumericOperand) -> torch.dtype:
     """Return the dtype MLX gives to an arithmetic operation of these operands."""
     dtype: torch.dtype | None = None
     for operand in operands:
@@ -95,19 +95,19 @@ def mlx_promoted(*operands: Operand) -> torch.dtype:
     return torch.bool if dtype is None else dtype
 
 
-def torch_promoted(x: Operand, y: Operand) -> torch.dtype:
+def torch_promoted(x: NumericOperand, y: NumericOperand) -> torch.dtype:
     """Return the dtype PyTorch computes ``x op y`` in."""
     return torch.result_type(_stand_in(x), _stand_in(y))
 
 
-def _stand_in(operand: Operand) -> torch.Tensor | Number:
+def _stand_in(operand: NumericOperand) -> torch.Tensor | Number:
     if isinstance(operand, (Value, Typed)):
         ndim = operand.ndim if isinstance(operand, Value) else 1
         return torch.empty((1,) * min(ndim, 1), dtype=operand.dtype, device="meta")
     return operand.kind(1) if isinstance(operand, Scalar) else operand
 
 
-def _kind(operand: Operand) -> type:
+def _kind(operand: NumericOperand) -> type:
     """Return the Python type of a number, also of one known only at run time."""
     return operand.kind if isinstance(operand, Scalar) else type(operand)
 
@@ -122,7 +122,7 @@ def to_floating(dtype: torch.dtype) -> torch.dtype:
     return dtype if is_inexact(dtype) else torch.float32
 
 
-def cast(operand: Value | Typed, dtype: torch.dtype) -> Value | Typed:
+def cast_to(operand: Value | Typed, dtype: torch.dtype) -> Value | Typed:
     """Return the operand in the dtype; itself where it has it already.
 
     Raises:
@@ -141,10 +141,10 @@ def widened(operand: Value | Typed) -> Value | Typed:
 
     Half precision is summed in float32: MLX's own sum of float16 overflows at 65504.
     """
-    return cast(operand, torch.float32) if operand.dtype in HALF else operand
+    return cast_to(operand, torch.float32) if operand.dtype in HALF else operand
 
 
-def number(value: Number | Scalar, dtype: torch.dtype) -> Operand:
+def number(value: Number | Scalar, dtype: torch.dtype) -> NumericOperand:
     """Return a Python number as an operand of arithmetic that PyTorch does in ``dtype``.
 
     PyTorch applies a number to half precision in float32, so one that the dtype cannot hold (1e6

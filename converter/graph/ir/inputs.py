@@ -14,7 +14,7 @@ from mlxport.converter.errors import CaptureError
 from mlxport.converter.graph.ir.naming import argument_name
 from mlxport.converter.graph.ir.provenance import Provenance, ProvenanceKind
 from mlxport.converter.graph.ir.sizes import shape_of
-from mlxport.converter.graph.ir.value import Use, Value, Variable, identity
+from mlxport.converter.graph.ir.value import Use, Value, Variable, logical_order
 from mlxport.converter.plan.structure import Signature, Structure
 
 
@@ -104,7 +104,7 @@ def _given(node: Node, place: _Place) -> Any:
     fake = node.meta["val"]
     if not isinstance(fake, torch.Tensor):
         raise CaptureError(f"{place.label} is a tensor in forward(), {fake!r} to torch.export")
-    shape, order = shape_of(fake), identity(fake.ndim)
+    shape, order = shape_of(fake), logical_order(fake.ndim)
     provenance = Provenance(ProvenanceKind.INPUT, place.label)
     if isinstance(place.code, Use):
         return Value(shape, fake.dtype, order, place.name, provenance, variable=place.code.key)

@@ -18,7 +18,7 @@ import torch
 RESERVED = frozenset(dir(mlx_nn.Module)) | {"self", "training"}
 
 
-class Kind(Enum):
+class ModuleKind(Enum):
     """What a torch module becomes in the emitted model."""
 
     CLASS = "class"  # an nn.Module with attributes
@@ -26,18 +26,18 @@ class Kind(Enum):
     DICT = "dict"  # a plain dict (ModuleDict, ParameterDict)
 
 
-def kind_of(module: torch.nn.Module) -> Kind:
+def kind_of(module: torch.nn.Module) -> ModuleKind:
     """Return what a torch module becomes."""
     names = children_of(module)
     counted = names == [str(i) for i in range(len(names))]
     own_forward = type(module).forward is not torch.nn.Sequential.forward
     if isinstance(module, (torch.nn.ModuleDict, torch.nn.ParameterDict)):
-        return Kind.DICT
+        return ModuleKind.DICT
     if isinstance(module, (torch.nn.ModuleList, torch.nn.ParameterList)) and counted:
-        return Kind.LIST
+        return ModuleKind.LIST
     if isinstance(module, torch.nn.Sequential) and not own_forward and counted:
-        return Kind.LIST
-    return Kind.CLASS
+        return ModuleKind.LIST
+    return ModuleKind.CLASS
 
 
 def children_of(module: torch.nn.Module) -> list[str]:
@@ -47,11 +47,11 @@ def children_of(module: torch.nn.Module) -> list[str]:
 
 def is_inlined(module: torch.nn.Module) -> bool:
     """Whether a called module has no class of its own: its calls are written where it stands."""
-    return kind_of(module) is Kind.LIST or type(module).__module__.startswith("torch.nn.")
+    return kind_of(module) is ModuleKind.LIST or type(module).__module__.startswith("torch.nn.")
 
 
 @dataclass
-class Names:
+class ModelNames:
     """Where every module and parameter of a torch model stands in the MLX model.
 
     Attributes:
@@ -64,7 +64,7 @@ class Names:
     @property
     def root_is_list(self) -> bool:
         """Whether the model is itself a list of layers, which MLX keeps under ``layers``."""
-        return kind_of(self.model) is Kind.LIST
+        return kind_of(self.model) is ModuleKind.LIST
 
     def target(self, path: str) -> str:
         """Return the attribute path in the MLX model of a torch path (``"enc1.conv.weight"``)."""
@@ -97,23 +97,25 @@ class Names:
         for name in path[len(owner) + 1 if owner else 0 :].split("."):
             named = self.segment(parent, name)
             kind = self._kind(parent)
-            if kind is Kind.CLASS:
+            if kind is ModuleKind.CLASS:
                 tree = ast.Attribute(tree, named)
             else:
-                tree = ast.Subscript(tree, ast.Constant(int(named) if kind is Kind.LIST else named))
+                tree = ast.Subscript(
+                    tree, ast.Constant(int(named) if kind is ModuleKind.LIST else named)
+                )
             parent = f"{parent}.{name}" if parent else name
         return tree
 
-    def _kind(self, path: str) -> Kind:
+    def _kind(self, path: str) -> ModuleKind:
         try:
             return kind_of(self.model.get_submodule(path))
         except AttributeError:
-            return Kind.CLASS
+            return ModuleKind.CLASS
 
-    def _choose(self, kind: Kind, name: str) -> str:
-        if kind is Kind.LIST:
+    def _choose(self, kind: ModuleKind, name: str) -> str:
+        if kind is ModuleKind.LIST:
             return name
-        if kind is Kind.DICT:
+        if kind is ModuleKind.DICT:
             return f"layer_{name}" if name.isdigit() else name.replace(".", "_")
         return attribute_name(name)
 

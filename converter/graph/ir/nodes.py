@@ -17,10 +17,10 @@ from mlxport.converter.graph.ir.sizes import (
     Size,
     is_symbolic,
     shape_of,
-    spelled,
+    size_text,
     symbolic,
 )
-from mlxport.converter.graph.ir.value import Value, identity
+from mlxport.converter.graph.ir.value import Value, logical_order
 from mlxport.converter.plan.record import Layout
 
 
@@ -59,7 +59,7 @@ def flat(values: Any) -> list[Value]:
 
 def stand_in(node: Node, cx: Context) -> Any:
     """Return what PyTorch says a node gives, for going on after a problem."""
-    made = [Value(shape, dtype, identity(len(shape)), cx.name) for shape, dtype in cx.results]
+    made = [Value(shape, dtype, logical_order(len(shape)), cx.name) for shape, dtype in cx.results]
     return made[0] if isinstance(node.meta.get("val"), torch.Tensor) else tuple(made)
 
 
@@ -82,7 +82,7 @@ def layouts(
     """
     return tuple(
         Layout(
-            tuple(n if isinstance(n, int) else spelled(n, size_names) for n in v.shape),
+            tuple(n if isinstance(n, int) else size_text(n, size_names) for n in v.shape),
             str(v.dtype).removeprefix("torch."),
             v.order,
             v.merged,

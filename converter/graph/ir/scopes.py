@@ -13,7 +13,7 @@ from torch.fx import Node
 from mlxport.converter.graph.ir.provenance import NodeName, Provenance
 from mlxport.converter.graph.ir.statement import Statement
 from mlxport.converter.graph.ir.user_files import UserFile
-from mlxport.converter.graph.ir.value import Order, Value, identity
+from mlxport.converter.graph.ir.value import Order, Value, logical_order
 from mlxport.converter.plan.record import DrawRecord
 
 # Shape and dtype of every tensor that a node gives.
@@ -69,7 +69,7 @@ class BodyScope:
             name: what to call it where it needs a name of its own.
         """
         shape = tuple(shape)
-        value = Value(shape, dtype, identity(len(shape)) if order is None else order, name)
+        value = Value(shape, dtype, logical_order(len(shape)) if order is None else order, name)
         self.statements.append(Statement((value,), code))
         return value
 

@@ -69,7 +69,7 @@ class Size(Scalar):
         return SizeUse(self.expr, self)
 
     def __repr__(self) -> str:
-        return spelled(self, {})
+        return size_text(self, {})
 
     # -- equality: at every size -----------------------------------------------------------------
 
@@ -167,7 +167,7 @@ def length_of(size: Size) -> int:
     return int(size.expr.count_ops())
 
 
-def spelled(size: Any, names: Mapping[str, str]) -> str:
+def size_text(size: Any, names: Mapping[str, str]) -> str:
     """Return a size or a plain number as people read it: ``n``, ``h // 2``.
 
     Args:
@@ -185,9 +185,9 @@ def size_tree(size: Any, names: Mapping[str, str]) -> ast.expr:
     return written(size.expr, {s: ast.Name(names.get(s, s)) for s in symbols})
 
 
-def spelled_shape(shape: Iterable[Any], names: Mapping[str, str]) -> str:
+def shape_text(shape: Iterable[Any], names: Mapping[str, str]) -> str:
     """Return a shape as people read it: ``(n, 1, h // 2, w)``."""
-    sizes = [spelled(size, names) for size in shape]
+    sizes = [size_text(size, names) for size in shape]
     return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
 
 

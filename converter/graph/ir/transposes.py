@@ -12,7 +12,7 @@ from mlxport.converter.graph.ir.value import (
     Order,
     Transposed,
     Value,
-    identity,
+    logical_order,
     order_of_provenance,
     permutation,
 )
@@ -39,14 +39,18 @@ def is_available_in(value: Value, order: Order) -> bool:
     """Whether a value exists in an order already: it is in it, or was transposed for another."""
     axes = permutation(value.order, order)
     _, before = _base_of(value)
-    there = identity(value.ndim) in (axes, tuple(before[axis] for axis in axes))
+    there = logical_order(value.ndim) in (axes, tuple(before[axis] for axis in axes))
     return there or axes in value.variable.transposes
 
 
 def _base_of(value: Value) -> tuple[Value, Order]:
     """Return what a value is the transpose of, and by which axes."""
     made = value.producer
-    return (made.base, made.axes) if isinstance(made, Transposed) else (value, identity(value.ndim))
+    return (
+        (made.base, made.axes)
+        if isinstance(made, Transposed)
+        else (value, logical_order(value.ndim))
+    )
 
 
 def _moved(model: ModelScope, body: BodyScope, value: Value, order: Order) -> Value:
@@ -56,7 +60,7 @@ def _moved(model: ModelScope, body: BodyScope, value: Value, order: Order) -> Va
         model.demands.setdefault(value.provenance, []).append(wanted)
     base, before = _base_of(value)
     axes = tuple(before[axis] for axis in permutation(value.order, order))
-    if axes == identity(value.ndim):
+    if axes == logical_order(value.ndim):
         return replace(base, shape=value.shape, order=order, provenance=None, lineage=None)
     function = ast.Attribute(base.to_ast(), "transpose")
     code = ast.Call(function, [ast.Constant(axis) for axis in axes], [])

@@ -50,7 +50,7 @@ def uses_in(tree: ast.expr) -> list[Variable]:
     return [node.key for node in ast.walk(tree) if isinstance(node, Use)]
 
 
-def structure_of(tree: Any, numbers: dict[Variable, int]) -> Hashable:
+def expression_structure(tree: Any, numbers: dict[Variable, int]) -> Hashable:
     """Return what expressions share that are the same but for the variables they read.
 
     Args:
@@ -60,10 +60,10 @@ def structure_of(tree: Any, numbers: dict[Variable, int]) -> Hashable:
     if isinstance(tree, Use):
         return Use, numbers.setdefault(tree.key, len(numbers))
     if isinstance(tree, ast.AST):
-        fields = ((n, structure_of(part, numbers)) for n, part in ast.iter_fields(tree))
+        fields = ((n, expression_structure(part, numbers)) for n, part in ast.iter_fields(tree))
         return (type(tree), *(field for field in fields if field[0] not in ("ctx", "kind")))
     if isinstance(tree, list):
-        return tuple(structure_of(item, numbers) for item in tree)
+        return tuple(expression_structure(item, numbers) for item in tree)
     return type(tree), repr(tree)
 
 
@@ -130,7 +130,7 @@ class Value:
     @property
     def is_logical(self) -> bool:
         """Whether it is stored in PyTorch's own order."""
-        return self.order == identity(self.ndim)
+        return self.order == logical_order(self.ndim)
 
     @property
     def lies_logically(self) -> bool:
@@ -237,7 +237,7 @@ class Scalar:
         raise NotImplementedError
 
 
-def identity(ndim: int) -> Order:
+def logical_order(ndim: int) -> Order:
     """PyTorch's own axis order."""
     return tuple(range(ndim))
 
@@ -293,6 +293,6 @@ def order_of_provenance(value: Value, order: Order) -> Order | None:
 def normalise_dims(dims: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
     """Return logical axes as sorted non-negative numbers; None or empty means all of them."""
     if dims is None or (not isinstance(dims, int) and len(dims) == 0):
-        return identity(ndim)
+        return logical_order(ndim)
     listed = (dims,) if isinstance(dims, int) else tuple(dims)
     return tuple(sorted(d % max(ndim, 1) for d in listed))

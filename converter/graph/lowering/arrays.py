@@ -12,15 +12,15 @@ import torch
 
 from mlxport.converter.graph.capture.capture import Captured
 from mlxport.converter.graph.capture.leaves import plain_path, stored_as
-from mlxport.converter.graph.ir.body import Array, Leaf, Lowered
+from mlxport.converter.graph.ir.body import Leaf, Lowered, StoredArray
 from mlxport.converter.graph.ir.constant_source import short_expression
 from mlxport.converter.graph.ir.constants import array_of, is_short, number_of
 from mlxport.converter.graph.ir.context import Context, Unsupported
-from mlxport.converter.graph.ir.naming import Names
+from mlxport.converter.graph.ir.naming import ModelNames
 from mlxport.converter.graph.ir.provenance import Provenance, ProvenanceKind
 from mlxport.converter.graph.ir.statement import Statement
-from mlxport.converter.graph.ir.value import Order, Value, identity
-from mlxport.converter.graph.lowering.constant_folding import Constant
+from mlxport.converter.graph.ir.value import Order, Value, logical_order
+from mlxport.converter.graph.lowering.constant_folding import ConstantResult
 from mlxport.converter.graph.lowering.frame import Frame
 from mlxport.converter.rules.parametrization import build_spec
 from mlxport.converter.rules.registry import LayerSpec, Refusal
@@ -40,7 +40,7 @@ class Arrays:
         lowered: gains what is read.
     """
 
-    def __init__(self, captured: Captured, names: Names, lowered: Lowered) -> None:
+    def __init__(self, captured: Captured, names: ModelNames, lowered: Lowered) -> None:
         self.captured, self.names, self.lowered = captured, names, lowered
         self.parameters = dict(captured.model.named_parameters(remove_duplicate=False))
         self.specs: dict[str, LayerSpec | None] = {}
@@ -66,14 +66,14 @@ class Arrays:
         tensor, trainable = found
         stored = self._in_layer(full, tensor.ndim)
         if stored is None:
-            order = frame.cx.preferred(provenance, identity(tensor.ndim))
+            order = frame.cx.preferred(provenance, logical_order(tensor.ndim))
             code = self.names.reference(frame.owner, full)
         else:
             parameter, order = stored
             code = self.names.reference(frame.owner, full.rpartition(".")[0])
             for segment in parameter.split("."):
                 code = ast.Attribute(code, segment)
-        self.lowered.arrays[full] = Array(full, tensor, order, trainable)
+        self.lowered.arrays[full] = StoredArray(full, tensor, order, trainable)
         short = name.split(".")[-1]
         return Value(tuple(tensor.shape), tensor.dtype, order, short, provenance, code=code)
 
@@ -84,7 +84,7 @@ class Arrays:
         found: torch.Tensor = operator.attrgetter(name)(frame.module).detach()
         return found
 
-    def folded(self, frame: Frame, constant: Constant) -> Value | None:
+    def folded(self, frame: Frame, constant: ConstantResult) -> Value | None:
         """Return the value of a node that is constant, by its shortest expression or as an array.
 
         None where it is to be computed as PyTorch does.
@@ -117,8 +117,8 @@ class Arrays:
         same = (p for p in known if _equal(self.lowered.arrays[p].tensor, tensor))
         path = next(same, f"{prefix}{len(known)}")
         provenance = Provenance(ProvenanceKind.ARRAY, path)
-        order = frame.cx.preferred(provenance, identity(tensor.ndim))
-        self.lowered.arrays[path] = Array(path, tensor, order, False)
+        order = frame.cx.preferred(provenance, logical_order(tensor.ndim))
+        self.lowered.arrays[path] = StoredArray(path, tensor, order, False)
         code, name = self.names.reference(owner, path), path.rpartition(".")[2]
         return Value(tuple(tensor.shape), tensor.dtype, order, name, provenance, code=code)
 
@@ -178,7 +178,7 @@ class Arrays:
 
     def _literal(self, cx: Context, constant: torch.Tensor, provenance: Provenance) -> Value:
         """Write a constant where it is read: it is short."""
-        order = cx.preferred(provenance, identity(constant.ndim))
+        order = cx.preferred(provenance, logical_order(constant.ndim))
         shape, dtype = tuple(constant.shape), constant.dtype
         value = Value(shape, dtype, order, "constant", provenance)
         cx.statements.append(Statement((value,), array_of(constant.permute(order))))

@@ -32,7 +32,7 @@ _IDENTITIES = {
 
 
 @dataclass(frozen=True)
-class Constant:
+class ConstantResult:
     """The result of a node that is the same at every call.
 
     Attributes:
@@ -55,11 +55,11 @@ class ConstantFolding:
         known: graph -> its nodes that are constant.
     """
 
-    known: dict[Graph, dict[Node, Constant]] = field(default_factory=dict)
+    known: dict[Graph, dict[Node, ConstantResult]] = field(default_factory=dict)
 
     def of(
         self, graph: Graph, constant: Callable[[Node], torch.Tensor | None]
-    ) -> dict[Node, Constant]:
+    ) -> dict[Node, ConstantResult]:
         """Return the nodes of a graph whose results are the same at every call.
 
         Args:
@@ -74,18 +74,18 @@ class ConstantFolding:
 
 def _constants(
     graph: Graph, constant: Callable[[Node], torch.Tensor | None]
-) -> dict[Node, Constant]:
+) -> dict[Node, ConstantResult]:
     values = _values(graph, constant)
     arrays = {node: x for node, x in values.items() if isinstance(x, torch.Tensor)}
     floats: set[Node] = set()  # and what is computed from them
-    found: dict[Node, Constant] = {}
+    found: dict[Node, ConstantResult] = {}
     for node, tensor in arrays.items():
         inputs = node.all_input_nodes
         if tensor.is_floating_point() or any(n in floats for n in inputs):
             floats.add(node)
         used = any(user not in arrays for user in node.users)
         rounded = used and node in floats and not tensor.is_floating_point()
-        found[node] = Constant(tensor, not inputs or node.target in _IDENTITIES, rounded)
+        found[node] = ConstantResult(tensor, not inputs or node.target in _IDENTITIES, rounded)
     return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.user_files import is_mlx
-from mlxport.converter.graph.ir.value import Order, Value, identity
+from mlxport.converter.graph.ir.value import Order, Value, logical_order
 from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal
 
 
@@ -44,5 +44,5 @@ def order_after(spec: LayerSpec, value: Value, ndim: int) -> Order:
     if ndim == value.ndim:
         return value.order
     if spec.axes is Axes.LOGICAL:
-        return identity(ndim)
+        return logical_order(ndim)
     raise Refusal(f"{spec.target.__name__} changes the number of axes from {value.ndim} to {ndim}")

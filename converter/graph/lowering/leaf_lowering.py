@@ -14,11 +14,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 from mlxport.converter.graph.ir.body import Leaf, Lowered
 from mlxport.converter.graph.ir.code import to_ast
 from mlxport.converter.graph.ir.context import Context
-from mlxport.converter.graph.ir.naming import Names, variable_name
+from mlxport.converter.graph.ir.naming import ModelNames, variable_name
 from mlxport.converter.graph.ir.nodes import flat, layouts, results_of, with_sizes, without_sizes
 from mlxport.converter.graph.ir.statement import Statement
 from mlxport.converter.graph.ir.user_files import is_mlx
-from mlxport.converter.graph.ir.value import Value, identity
+from mlxport.converter.graph.ir.value import Value, logical_order
 from mlxport.converter.graph.lowering.frame import Frame
 from mlxport.converter.graph.lowering.layer_axes import arrange_for, check_batched, order_after
 from mlxport.converter.graph.lowering.leaf_call import LeafCall, read_call
@@ -101,7 +101,7 @@ def _call_of_op(frame: Frame, spec: LayerSpec, read: LeafCall) -> _LayerCall:
     """Return the call of a layer whose graph holds more than its op: a state of zeros, say."""
     names = [str(name) for name in tree_leaves(spec.results)]
     results = [
-        Value(shape, dtype, identity(len(shape)), name)
+        Value(shape, dtype, logical_order(len(shape)), name)
         for (shape, dtype), name in zip(results_of(read.op), names, strict=True)
     ]
     arguments = tree_map(lambda value: arrange_for(spec, frame.cx, value), read.arguments)
@@ -132,14 +132,14 @@ def as_linear(
     return cx.emit("method(x) + bias", method=method, x=x, bias=bias, order=x.order)
 
 
-def call_of(names: Names, owner: str, path: str, values: Sequence[Any]) -> ast.Call:
+def call_of(names: ModelNames, owner: str, path: str, values: Sequence[Any]) -> ast.Call:
     """Return the call of the module at ``path`` as the class of ``owner`` writes it."""
     return ast.Call(names.reference(owner, path), [to_ast(value) for value in values], [])
 
 
 def record_call(
     lowered: Lowered,
-    names: Names,
+    names: ModelNames,
     path: str,
     inputs: Sequence[Value],
     outputs: Sequence[Value],

@@ -14,7 +14,7 @@ from mlxport.converter.graph.ir.inputs import enter
 from mlxport.converter.graph.ir.nodes import flat, graph_of
 from mlxport.converter.graph.ir.size_reads import SizeReads
 from mlxport.converter.graph.ir.sizes import Size, name_symbols
-from mlxport.converter.graph.ir.value import Value, channels_last, identity
+from mlxport.converter.graph.ir.value import Value, channels_last, logical_order
 from mlxport.converter.graph.lowering.complete_body import complete
 from mlxport.converter.graph.lowering.frame import Frame
 from mlxport.converter.graph.lowering.graph_walk import GraphWalk
@@ -61,7 +61,7 @@ def _entered(cx: Context, value: Value, last: bool) -> Value:
 
 def _leaving(cx: Context, value: Value, last: bool) -> Value:
     """Return an output of the model in the order its caller expects."""
-    wanted = channels_last(value.ndim) if last and value.ndim > 2 else identity(value.ndim)
+    wanted = channels_last(value.ndim) if last and value.ndim > 2 else logical_order(value.ndim)
     return cx.arrange(value, wanted)
 
 

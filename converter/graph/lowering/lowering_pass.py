@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mlxport.converter.graph.capture.capture import Captured
 from mlxport.converter.graph.ir.body import Lowered
-from mlxport.converter.graph.ir.naming import Names
+from mlxport.converter.graph.ir.naming import ModelNames
 from mlxport.converter.graph.ir.provenance import Provenance
 from mlxport.converter.graph.ir.scopes import ModelScope
 from mlxport.converter.graph.ir.value import Order
@@ -30,7 +30,7 @@ class LoweringPass:
     """
 
     captured: Captured
-    names: Names
+    names: ModelNames
     lowered: Lowered
     arrays: Arrays
     tally: Tally
@@ -52,5 +52,5 @@ class LoweringPass:
             tally: of the passes before.
             folding: of the passes before.
         """
-        names, lowered = Names(captured.model), Lowered(scope=ModelScope(preferences))
+        names, lowered = ModelNames(captured.model), Lowered(scope=ModelScope(preferences))
         return cls(captured, names, lowered, Arrays(captured, names, lowered), tally, folding)

@@ -16,7 +16,7 @@ from mlxport.converter.graph.capture.arguments import Argument
 from mlxport.converter.graph.capture.results import Results
 from mlxport.converter.graph.ir.context import Context, Unsupported
 from mlxport.converter.graph.ir.nodes import flat
-from mlxport.converter.graph.ir.value import Value, identity
+from mlxport.converter.graph.ir.value import Value, logical_order
 from mlxport.converter.graph.lowering.layer_axes import arrange_for, order_after
 from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal
 
@@ -84,7 +84,7 @@ def _arranged(spec: LayerSpec, cx: Context, value: Value) -> Value:
 
 def _order(spec: LayerSpec, first: Value | None, ndim: int) -> tuple[int, ...]:
     if first is None or ndim < 2:
-        return identity(ndim)
+        return logical_order(ndim)
     try:
         return order_after(spec, first, ndim)
     except Refusal as reason:

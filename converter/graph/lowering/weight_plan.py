@@ -6,9 +6,9 @@ from collections.abc import Callable, Hashable, Mapping
 
 import torch
 
-from mlxport.converter.graph.ir.body import Array, Lowered
-from mlxport.converter.graph.ir.naming import Names
-from mlxport.converter.graph.ir.value import identity
+from mlxport.converter.graph.ir.body import Lowered, StoredArray
+from mlxport.converter.graph.ir.naming import ModelNames
+from mlxport.converter.graph.ir.value import logical_order
 from mlxport.converter.plan.steps import Permute, Step
 from mlxport.converter.plan.tensor import Tensor, TensorSpec
 from mlxport.converter.plan.torch_tensor import tensor_from_torch
@@ -19,7 +19,7 @@ UNUSED = "not used when the model runs in eval mode"
 
 
 @stage("plan")
-def weight_plan(lowered: Lowered, names: Names) -> WeightPlan:
+def weight_plan(lowered: Lowered, names: ModelNames) -> WeightPlan:
     """Return the plan of all tensors of the model; sources are keys of its state dict."""
     state = names.model.state_dict(keep_vars=True)
     entries: list[Entry] = []
@@ -53,7 +53,7 @@ def weight_plan(lowered: Lowered, names: Names) -> WeightPlan:
     return WeightPlan(tuple(entries), ignored, aliases, constants, specs, ties)
 
 
-def constants(lowered: Lowered, names: Names) -> dict[str, Tensor]:
+def constants(lowered: Lowered, names: ModelNames) -> dict[str, Tensor]:
     """Return the arrays whose values no state dict holds, by target name, as stored."""
     state = names.model.state_dict(keep_vars=True)
     return {
@@ -88,8 +88,8 @@ def identity_of(tensor: torch.Tensor) -> Hashable:
     )
 
 
-def _steps(array: Array) -> tuple[Step, ...]:
-    return () if array.order == identity(array.tensor.ndim) else (Permute(array.order),)
+def _steps(array: StoredArray) -> tuple[Step, ...]:
+    return () if array.order == logical_order(array.tensor.ndim) else (Permute(array.order),)
 
 
 def _apply(steps: tuple[Step, ...], tensor: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 
 from mlxport.converter.graph.ir.code import OMIT
 from mlxport.converter.graph.ir.context import Context
-from mlxport.converter.graph.ir.dtypes import HALF, Number, cast, emit, is_inexact, literal
+from mlxport.converter.graph.ir.dtypes import HALF, Number, cast_to, emit, is_inexact, literal
 from mlxport.converter.graph.ir.handler_context import Handler
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.arguments import FLOATING_ONLY, require_floating
@@ -156,7 +156,7 @@ def glu(cx: Context, x: Value, dim: int = -1) -> Value:
 def softmax(cx: Context, x: Value, dim: int, _: torch.dtype | bool | None = None) -> Value:
     """Exponentials over their sum along an axis, half precision summed in float32."""
     _require_axis(cx, x)
-    wide = cast(x, cx.dtype)
+    wide = cast_to(x, cx.dtype)
     precise = True if cx.dtype in HALF else OMIT
     template = "mx.softmax(x, axis=axis, precise=precise)"
     return emit(
@@ -170,7 +170,7 @@ def log_softmax(cx: Context, x: Value, dim: int, _: torch.dtype | bool | None = 
     _require_axis(cx, x)
     if 0 in x.shape:
         return filled(cx, 0, cx.shape)
-    wide = cast(x, torch.float32)
+    wide = cast_to(x, torch.float32)
     axis = stored_axis(x, dim)
     template = "nn.log_softmax(x, axis=axis)"
     return emit(cx, template, wide.dtype, x.order, x=wide, axis=OMIT if axis == -1 else axis)

@@ -10,7 +10,7 @@ from torch.fx import Node
 
 from mlxport.converter.graph.ir.code import OMIT
 from mlxport.converter.graph.ir.context import Context
-from mlxport.converter.graph.ir.value import Value, identity
+from mlxport.converter.graph.ir.value import Value, logical_order
 
 FLOATING_ONLY = "floating-point dtypes only"
 
@@ -64,7 +64,7 @@ def unread(cx: Context, first: int, doing: str) -> tuple[Value, ...]:
     """
     if any(_reads(user, first) for user in node_of(cx).users):
         raise cx.refuse(f"{doing} of which more than the first {first} results are read")
-    return tuple(Value(s, d, identity(len(s)), cx.name) for s, d in cx.results[first:])
+    return tuple(Value(s, d, logical_order(len(s)), cx.name) for s, d in cx.results[first:])
 
 
 def _reads(user: Any, first: int) -> bool:

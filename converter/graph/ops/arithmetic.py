@@ -8,7 +8,14 @@ from typing import Any
 import torch
 
 from mlxport.converter.graph.ir.context import Context
-from mlxport.converter.graph.ir.dtypes import Number, cast, emit, emit_function, is_inexact, number
+from mlxport.converter.graph.ir.dtypes import (
+    Number,
+    cast_to,
+    emit,
+    emit_function,
+    is_inexact,
+    number,
+)
 from mlxport.converter.graph.ir.handler_context import Handler
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.broadcast import align
@@ -20,7 +27,7 @@ from mlxport.layers.arrays import arithmetic
 def _in_one_dtype(cx: Context, function: Callable[..., Any], x: Value, y: Value | Number) -> Value:
     """Emit a function of two operands that are first brought to the node's dtype."""
     aligned, order = align(cx, x, y)
-    a, b = (cast(v, cx.dtype) if isinstance(v, Value) else number(v, cx.dtype) for v in aligned)
+    a, b = (cast_to(v, cx.dtype) if isinstance(v, Value) else number(v, cx.dtype) for v in aligned)
     return emit_function(cx, function, cx.dtype, order, a, b)
 
 
@@ -74,7 +81,7 @@ def ldexp(cx: Context, x: Value, exponent: Value) -> Value:
     """``x * 2**exponent``."""
     (x, exponent), order = align(cx, x, exponent)
     wide = torch.promote_types(cx.dtype, torch.float32)
-    a, b = cast(x, wide), cast(exponent, wide)
+    a, b = cast_to(x, wide), cast_to(exponent, wide)
     return emit(cx, "x * 2.0**y", wide, order, x=a, y=b)
 
 
@@ -93,6 +100,6 @@ def round_decimals(cx: Context, x: Value, *, decimals: int = 0) -> Value:
         raise cx.refuse(f"integers rounded to {decimals} decimals")
     if decimals == 0:
         return emit(cx, "mx.round(x)", x.dtype, x.order, x=x)
-    wide = cast(x, torch.float32)
+    wide = cast_to(x, torch.float32)
     template = "mx.round(x * n) / n" if decimals > 0 else "mx.round(x / n) * n"
     return emit(cx, template, torch.float32, x.order, x=wide, n=10.0 ** abs(decimals))

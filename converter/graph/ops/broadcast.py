@@ -8,7 +8,7 @@ from typing import Any
 
 from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.transposes import is_available_in
-from mlxport.converter.graph.ir.value import Expanded, Order, Value, identity
+from mlxport.converter.graph.ir.value import Expanded, Order, Value, logical_order
 from mlxport.converter.graph.ops.axes import expand_dims, squeezed
 
 # A symbolic size weighs more than a parameter's and less than a volume's.
@@ -72,7 +72,7 @@ def choose_order(values: Iterable[Value], rank: int) -> Order:
     for value in values:
         if not value.is_logical:
             weights[value.order] = weights.get(value.order, 0) + _weight(value)
-    return max(weights, key=weights.__getitem__, default=identity(rank))
+    return max(weights, key=weights.__getitem__, default=logical_order(rank))
 
 
 def rearrange(cx: Context, value: Value, order: Order) -> Value:

@@ -9,7 +9,7 @@ import torch
 from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.dtypes import (
     Number,
-    cast,
+    cast_to,
     emit,
     is_inexact,
     literal,
@@ -45,7 +45,7 @@ def _comparison(template: str) -> Handler:
 def _compared(operand: Any, dtype: torch.dtype) -> Any:
     """Return an operand as PyTorch compares it: a 0-d array takes the other's dtype first."""
     if isinstance(operand, Value):
-        return cast(operand, dtype) if operand.ndim == 0 else operand
+        return cast_to(operand, dtype) if operand.ndim == 0 else operand
     if not is_inexact(dtype) and isinstance(operand, int) and dtype != torch.bool:
         require_fitting(operand, dtype)
     return operand
@@ -116,7 +116,7 @@ def masked_fill(cx: Context, x: Value, mask: Value, value: Value | Number) -> Va
 def emit_where(cx: Context, condition: Value, x: Value | Number, y: Value | Number) -> Value:
     """Emit ``mx.where`` in the node's dtype."""
     aligned, order = align(cx, condition, x, y)
-    chosen = [cast(v, cx.dtype) if isinstance(v, Value) else v for v in aligned[1:]]
+    chosen = [cast_to(v, cx.dtype) if isinstance(v, Value) else v for v in aligned[1:]]
     gives = cx.dtype
     if not any(isinstance(v, Value) for v in aligned[1:]) and gives != torch.bool:
         gives = torch.float32 if is_inexact(gives) else torch.int32  # two Python numbers

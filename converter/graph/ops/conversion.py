@@ -8,7 +8,7 @@ import torch
 
 from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.dtypes import emit, mlx_dtype
-from mlxport.converter.graph.ir.value import Value, identity
+from mlxport.converter.graph.ir.value import Value, logical_order
 from mlxport.converter.graph.ops.registry import op
 
 
@@ -73,4 +73,6 @@ def scalar_tensor(cx: Context, number: Any, **_: Any) -> Value:
     if type(number) is plain.get(cx.dtype):
         return cx.emit("mx.array(number)", number=number)
     dtype = mlx_dtype(cx.dtype)
-    return cx.emit("mx.array(number, dtype=dtype)", order=identity(0), number=number, dtype=dtype)
+    return cx.emit(
+        "mx.array(number, dtype=dtype)", order=logical_order(0), number=number, dtype=dtype
+    )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mlxport.converter.graph.ir.code import OMIT
-from mlxport.converter.graph.ir.constant_source import uniform
+from mlxport.converter.graph.ir.constant_source import filled_array
 from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.dtypes import Number, literal, mlx_dtype
 from mlxport.converter.graph.ir.value import Order, Scalar, Value
@@ -25,7 +25,7 @@ def _filled(cx: Context, value: Number | Scalar, shape: Sequence[Any], order: Or
     if isinstance(value, Scalar):
         dtype = mlx_dtype(cx.dtype)
         return cx.call("mx.full", tuple(shape), value, dtype=dtype, order=order)
-    code = uniform(literal(value, cx.dtype), tuple(shape), cx.dtype)
+    code = filled_array(literal(value, cx.dtype), tuple(shape), cx.dtype)
     return cx.compute(code, *cx.results[0], order)
 
 

@@ -9,8 +9,8 @@ import torch
 
 from mlxport.converter.graph.ir.code import OMIT, call
 from mlxport.converter.graph.ir.context import Context
-from mlxport.converter.graph.ir.dtypes import cast, mlx_dtype
-from mlxport.converter.graph.ir.value import Value, identity
+from mlxport.converter.graph.ir.dtypes import cast_to, mlx_dtype
+from mlxport.converter.graph.ir.value import Value, logical_order
 from mlxport.converter.graph.ops.arguments import node_of, require_floating, unread
 from mlxport.converter.graph.ops.registry import op
 from mlxport.layers.arrays import linear_algebra
@@ -29,7 +29,7 @@ def _all(
     cx: Context, function: Callable[..., Any], *matrices: Value, **kw: Any
 ) -> tuple[Value, ...]:
     """Emit a function of matrices that gives all of the node's results."""
-    orders = [identity(len(shape)) for shape, _ in cx.results]
+    orders = [logical_order(len(shape)) for shape, _ in cx.results]
     return cx.function_many(function, *matrices, orders=orders, **kw)
 
 
@@ -160,7 +160,7 @@ def svd(
     users = {user.args[1] for user in node_of(cx).users}
     if users - {1}:
         raise cx.refuse("linalg.svd without its vectors, of which the vectors are read")
-    first, _, last = (Value(s, d, identity(len(s)), cx.name) for s, d in cx.results)
+    first, _, last = (Value(s, d, logical_order(len(s)), cx.name) for s, d in cx.results)
     shape, dtype = cx.results[1]
     values = cx.function_step(linear_algebra.singular_values, x, x, shape=shape, dtype=dtype)
     return first, values, last
@@ -186,7 +186,7 @@ def pinv(
 
 
 def _float32(bound: Value) -> Any:
-    return cast(bound, torch.float32)
+    return cast_to(bound, torch.float32)
 
 
 @op("aten._linalg_eigh.default", restrictions=ON_CPU)

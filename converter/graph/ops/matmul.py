@@ -13,7 +13,7 @@ from mlxport.converter.graph.ir.code import OMIT, expression
 from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.dtypes import emit_function, mlx_promoted
 from mlxport.converter.graph.ir.transposes import is_available_in
-from mlxport.converter.graph.ir.value import Order, Value, identity, without_axes
+from mlxport.converter.graph.ir.value import Order, Value, logical_order, without_axes
 from mlxport.converter.graph.ops.arguments import FLOATING_ONLY, require_floating
 from mlxport.converter.graph.ops.broadcast import align
 from mlxport.converter.graph.ops.creation import filled
@@ -164,7 +164,7 @@ def _aligned(cx: Context, a: Value, b: Value) -> tuple[Value, Value, Order]:
         a = cx.last(a)
         return a, cx.logical(b), a.order
     if a.ndim != b.ndim:
-        return cx.logical(a), cx.logical(b), identity(max(a.ndim, b.ndim))
+        return cx.logical(a), cx.logical(b), logical_order(max(a.ndim, b.ndim))
     order = _batched(cx, a, b)
     return cx.arrange(a, order), cx.arrange(b, order), order
 
@@ -172,7 +172,7 @@ def _aligned(cx: Context, a: Value, b: Value) -> tuple[Value, Value, Order]:
 def _batched(cx: Context, a: Value, b: Value) -> Order:
     """Return the order that moves the fewest of two operands: batch axes first, matrices last."""
     matrix = (a.ndim - 2, a.ndim - 1)
-    orders = [identity(a.ndim)]
+    orders = [logical_order(a.ndim)]
     orders += [(*(axis for axis in x.order if axis not in matrix), *matrix) for x in (a, b)]
     return min(
         orders,

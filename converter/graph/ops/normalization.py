@@ -9,7 +9,7 @@ import torch
 
 from mlxport.converter.graph.ir.code import OMIT, call, expression
 from mlxport.converter.graph.ir.context import Context
-from mlxport.converter.graph.ir.dtypes import cast, mlx_dtype
+from mlxport.converter.graph.ir.dtypes import cast_to, mlx_dtype
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.arguments import require_floating, unread
 from mlxport.converter.graph.ops.registry import op
@@ -60,7 +60,7 @@ def batch_norm_by_input(
     x = cx.channels_last(x)
     affine = _affine(weight, bias, eps)
     y = cx.function(functions.batch_norm, x, order=x.order, training=True, **affine)
-    operands = {"x": cast(x, cx.results[1][1]), "axes": tuple(range(x.ndim - 1))}
+    operands = {"x": cast_to(x, cx.results[1][1]), "axes": tuple(range(x.ndim - 1))}
     mean = expression("mx.mean(x, axis=axes)", operands)
     deviation = expression("mx.rsqrt(mx.var(x, axis=axes) + eps)", {**operands, "eps": eps})
     return y, cx.compute(mean, *cx.results[1]), cx.compute(deviation, *cx.results[2])

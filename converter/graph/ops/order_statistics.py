@@ -11,7 +11,7 @@ from mlxport.converter.graph.ir.code import OMIT, expression
 from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.dtypes import (
     Number,
-    cast,
+    cast_to,
     emit_function,
     mlx_dtype,
     number,
@@ -125,7 +125,7 @@ def searchsorted(
         raise cx.refuse("searchsorted with a sorter: gather the sequence by it first")
     dtype = torch_promoted(sequence, values)
     if isinstance(values, Value):
-        sought = cast(cx.logical(values), dtype)
+        sought = cast_to(cx.logical(values), dtype)
     else:
         operands = {"v": number(values, dtype), "dtype": mlx_dtype(dtype)}
         sought = typed("mx.array(v, dtype=dtype)", dtype, **operands)
@@ -134,7 +134,7 @@ def searchsorted(
         searching.searchsorted,
         torch.int64,
         None,
-        cast(cx.logical(sequence), dtype),
+        cast_to(cx.logical(sequence), dtype),
         sought,
         right=(right or side == "right") or OMIT,
     )

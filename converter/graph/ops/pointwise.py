@@ -11,9 +11,9 @@ from mlxport.converter.graph.ir.code import call
 from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.dtypes import (
     Number,
-    Operand,
+    NumericOperand,
     Typed,
-    cast,
+    cast_to,
     emit,
     emit_function,
     is_inexact,
@@ -44,11 +44,11 @@ def pointwise(
         **named: values and Python numbers.
     """
     aligned, order = align(cx, *named.values())
-    operands: list[Operand] = [_operand(cx, x) for x in aligned]
+    operands: list[NumericOperand] = [_operand(cx, x) for x in aligned]
     gives = gives or mlx_promoted(*operands)
     if gives != cx.dtype and not is_inexact(gives) and not is_inexact(cx.dtype):
         # Cast before the operation: a sum of int32 overflows where PyTorch's int64 does not.
-        operands = [cast(x, cx.dtype) if isinstance(x, Value) else x for x in operands]
+        operands = [cast_to(x, cx.dtype) if isinstance(x, Value) else x for x in operands]
         gives = cx.dtype
     if isinstance(template, str):
         result = emit(cx, template, gives, order, **dict(zip(named, operands, strict=True)))
@@ -60,7 +60,7 @@ def pointwise(
     return result
 
 
-def _operand(cx: Context, operand: Any) -> Operand:
+def _operand(cx: Context, operand: Any) -> NumericOperand:
     if isinstance(operand, (Value, Typed)):
         return operand
     return number(operand, cx.dtype)

@@ -11,7 +11,7 @@ import torch
 from mlxport.converter.graph.ir.code import OMIT, call, expression
 from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.dtypes import Number, emit, mlx_dtype, widened
-from mlxport.converter.graph.ir.value import Scalar, Value, identity
+from mlxport.converter.graph.ir.value import Scalar, Value, logical_order
 from mlxport.converter.graph.ops.arguments import require_floating
 from mlxport.converter.graph.ops.broadcast import align
 from mlxport.converter.graph.ops.dropout import active
@@ -152,7 +152,7 @@ def multinomial(
     p = cx.logical(weights)
     logits = expression("mx.log(p)", {"p": widened(p)})
     if replacement or num_samples == 1:
-        layout = DrawLayout(cx.shape, cx.shape, identity(p.ndim))
+        layout = DrawLayout(cx.shape, cx.shape, logical_order(p.ndim))
         code = call("mx.random.categorical", logits, num_samples=num_samples)
         return emit(
             cx, "i", torch.uint32, None, i=draw(cx, "categorical", code, layout, torch.uint32)

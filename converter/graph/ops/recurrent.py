@@ -7,7 +7,7 @@ from typing import Any
 
 from mlxport.converter.graph.ir.code import OMIT
 from mlxport.converter.graph.ir.context import Context
-from mlxport.converter.graph.ir.value import Value, identity
+from mlxport.converter.graph.ir.value import Value, logical_order
 from mlxport.converter.graph.ops.registry import op
 from mlxport.layers.recurrent import cells, functions
 
@@ -68,7 +68,7 @@ def _network(
         cx.logical(x),
         cx.logical(hx) if isinstance(hx, Value) else tuple(map(cx.logical, hx)),
         [cx.logical(weight) for weight in weights],
-        orders=[identity(len(shape)) for shape, _ in cx.results],
+        orders=[logical_order(len(shape)) for shape, _ in cx.results],
         has_biases=OMIT if has_biases else False,
         bidirectional=bidirectional or OMIT,
         batch_first=batch_first or OMIT,
@@ -81,7 +81,7 @@ def lstm_cell(
     cx: Context, x: Value, hx: Sequence[Value], w_ih: Value, w_hh: Value, *biases: Value | None
 ) -> tuple[Value, ...]:
     """``torch.nn.functional.lstm_cell``: one step, which gives the hidden and the cell state."""
-    orders = [identity(len(shape)) for shape, _ in cx.results]
+    orders = [logical_order(len(shape)) for shape, _ in cx.results]
     states = tuple(map(cx.logical, (x, *hx)))
     weights = cx.logical(w_ih), cx.logical(w_hh)
     named = _biases(cx, *biases)

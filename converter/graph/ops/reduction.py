@@ -18,7 +18,7 @@ from mlxport.converter.graph.ir.dtypes import (
     HALF,
     Number,
     Typed,
-    cast,
+    cast_to,
     emit,
     emit_function,
     widened,
@@ -95,7 +95,7 @@ def _summed(
         keepdim: whether they stay with length one.
         **settings: further keywords of both functions.
     """
-    x = cast(of, cx.dtype)
+    x = cast_to(of, cx.dtype)
     of_mlx, of_layers = reducers
     function = of_layers if x.dtype in HALF or _is_long(of, dims) else of_mlx
     return reduce(cx, function, x, of, dims, keepdim, x.dtype, **settings)
@@ -112,7 +112,7 @@ def sum_(
     """The sum over some axes; integers and bools are summed as int64."""
     if cx.dtype.is_floating_point:
         return _summed(cx, ("mx.sum", reduction.total), x, dim, keepdim)
-    return reduce(cx, "mx.sum", cast(x, cx.dtype), x, dim, keepdim, _counted(cx.dtype))
+    return reduce(cx, "mx.sum", cast_to(x, cx.dtype), x, dim, keepdim, _counted(cx.dtype))
 
 
 def _counted(dtype: torch.dtype) -> torch.dtype:
@@ -218,7 +218,7 @@ def vector_norm(
     axes = normalise_dims(dim, x.ndim) if x.ndim else ()
     if ord == 2 and (len(axes) <= 2 or len(axes) == x.ndim):
         return _summed(cx, ("mx.linalg.norm", reduction.norm), x, dim, keepdim)
-    vectors = cast(x, cx.dtype)
+    vectors = cast_to(x, cx.dtype)
     return reduce(cx, reduction.norm, vectors, x, dim, keepdim, cx.dtype, float(ord))
 
 
@@ -238,7 +238,7 @@ def prod_dim(
     dtype: torch.dtype | None = None,
 ) -> Value:
     """The product over an axis."""
-    factors = widened(cast(x, cx.dtype))
+    factors = widened(cast_to(x, cx.dtype))
     return reduce(cx, "mx.prod", factors, x, dim, keepdim, _counted(factors.dtype))
 
 
@@ -249,7 +249,7 @@ def logsumexp(cx: Context, x: Value, dim: ReducedDims, keepdim: bool = False) ->
         raise cx.refuse("logsumexp of complex values: MLX takes their real parts")
     if 0 in x.shape:  # which MLX rejects
         return filled(cx, -math.inf, cx.shape)
-    wide = widened(cast(x, cx.dtype))
+    wide = widened(cast_to(x, cx.dtype))
     return reduce(cx, "mx.logsumexp", wide, x, dim, keepdim, wide.dtype)
 
 
@@ -330,7 +330,7 @@ def _running(function: str) -> Handler:
     def running(cx: Context, x: Value, dim: int, *, dtype: torch.dtype | None = None) -> Value:
         if x.ndim == 0:
             return in_dtype(cx, x)
-        wide = widened(cast(x, cx.dtype))
+        wide = widened(cast_to(x, cx.dtype))
         template = f"{function}(x, axis=axis)"
         return emit(cx, template, wide.dtype, x.order, x=wide, axis=stored_axis(x, dim))
 

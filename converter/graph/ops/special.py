@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mlxport.converter.graph.ir.context import Context
-from mlxport.converter.graph.ir.dtypes import cast, emit_function
+from mlxport.converter.graph.ir.dtypes import cast_to, emit_function
 from mlxport.converter.graph.ir.handler_context import Handler
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.registry import op
@@ -19,7 +19,7 @@ def _special(function: Callable[..., Any], *arguments: int, **settings: bool) ->
     def unary(cx: Context, x: Value) -> Value:
         if x.dtype.is_complex:
             raise cx.refuse(f"{function.__name__} of complex values")
-        wide = x if x.dtype.is_floating_point else cast(x, torch.float32)
+        wide = x if x.dtype.is_floating_point else cast_to(x, torch.float32)
         return emit_function(cx, function, wide.dtype, x.order, wide, *arguments, **settings)
 
     return unary

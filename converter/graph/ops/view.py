@@ -20,8 +20,8 @@ from mlxport.converter.graph.ir.value import (
     Order,
     Reshaped,
     Value,
-    identity,
     inherit,
+    logical_order,
 )
 from mlxport.converter.graph.ops.axes import expand_dims, insert_axis
 from mlxport.converter.graph.ops.registry import op
@@ -42,7 +42,7 @@ def reshaped(cx: Context, x: Value, shape: Shape) -> Value:
     before = x
     if order is None:
         x = cx.logical(x)
-        order = order_after_view(x, shape) or identity(len(shape))
+        order = order_after_view(x, shape) or logical_order(len(shape))
     result = inherit(_stored_as(cx, x, shape, order), x, _made_of(x.shape, shape))
     if before is not x:
         _note_flattened(result, before)
@@ -58,7 +58,7 @@ def _note_flattened(flat: Value, x: Value) -> None:
     """
     kept = flat.ndim - 1
     is_static = all(isinstance(size, int) for size in x.shape[kept:])
-    stays = x.shape[:kept] == flat.shape[:kept] and x.order[:kept] == identity(kept)
+    stays = x.shape[:kept] == flat.shape[:kept] and x.order[:kept] == logical_order(kept)
     if kept > 0 and is_static and stays:
         flat.variable.flattened = Flattened(flat, x)
 
@@ -106,7 +106,7 @@ def order_after_view(x: Value, target: Shape) -> Order | None:
         The order, or None where the view needs the array transposed.
     """
     if 0 in x.shape:
-        return identity(len(target)) if x.is_logical else None
+        return logical_order(len(target)) if x.is_logical else None
     groups = view_groups(x.shape, target)
     order = _order_of_groups(x, groups)
     if order is None:  # axes of length one may stand in the way

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlxport.converter.graph.ir.body import Array, Body
+from mlxport.converter.graph.ir.body import Body, StoredArray
 from mlxport.converter.graph.ir.user_files import is_mlx
 from mlxport.converter.rules.registry import LayerSpec
 
@@ -107,7 +107,7 @@ def layer_call(spec: LayerSpec) -> Built:
     )
 
 
-def zeros_call(array: Array) -> Built:
+def zeros_call(array: StoredArray) -> Built:
     """Return the call that makes room for an array until its weights are loaded."""
     dtype = str(array.tensor.dtype).removeprefix("torch.")
     kwargs = {} if dtype == "float32" else {"dtype": "bool_" if dtype == "bool" else dtype}

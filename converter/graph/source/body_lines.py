@@ -17,9 +17,15 @@ import torch
 from mlxport.converter.graph.ir.body import Body
 from mlxport.converter.graph.ir.code import substitute, to_source
 from mlxport.converter.graph.ir.inputs import Formal
-from mlxport.converter.graph.ir.naming import Kind, Names, children_of, kind_of, variable_name
+from mlxport.converter.graph.ir.naming import (
+    ModelNames,
+    ModuleKind,
+    children_of,
+    kind_of,
+    variable_name,
+)
 from mlxport.converter.graph.ir.statement import Nesting, Statement
-from mlxport.converter.graph.ir.value import Use, Value, Variable, structure_of, uses_in
+from mlxport.converter.graph.ir.value import Use, Value, Variable, expression_structure, uses_in
 from mlxport.converter.graph.source.format import statement as lay_out
 from mlxport.converter.graph.source.variables import Variables
 
@@ -42,7 +48,7 @@ class Loop:
 Item = Statement | Loop
 
 
-def write_body(body: Body, names: Names) -> tuple[str, ...]:
+def write_body(body: Body, names: ModelNames) -> tuple[str, ...]:
     """Return the lines of a body, without ``def`` and indented for a method."""
     if body.result is None:
         raise AssertionError(f"the body of {body.path!r} returns nothing")
@@ -70,7 +76,7 @@ def _targets(item: Item) -> Sequence[Value]:
 
 
 def _roll(
-    statements: Sequence[Statement], names: Names, owner: str, returned: Counter[Variable]
+    statements: Sequence[Statement], names: ModelNames, owner: str, returned: Counter[Variable]
 ) -> list[Item]:
     """Write calls of consecutive elements of one list, each fed by the last, as a loop."""
     uses = returned + Counter(name for s in statements for name in uses_in(s.code))
@@ -87,7 +93,7 @@ def _roll(
 
 
 def _chain(
-    statements: Sequence[Statement], first: int, names: Names, uses: Counter[Variable]
+    statements: Sequence[Statement], first: int, names: ModelNames, uses: Counter[Variable]
 ) -> list[Statement]:
     chain = [statements[first]]
     for following in statements[first + 1 :]:
@@ -113,7 +119,7 @@ def _chain(
     return chain
 
 
-def _loop(chain: Sequence[Statement], names: Names, owner: str) -> Loop:
+def _loop(chain: Sequence[Statement], names: ModelNames, owner: str) -> Loop:
     (container, first), (_, last) = _split(chain[0]), _split(chain[-1])
     element = names.reference(owner, _split_path(container, first))
     if not isinstance(element, ast.Subscript):
@@ -131,13 +137,13 @@ def _loop(chain: Sequence[Statement], names: Names, owner: str) -> Loop:
     return Loop(chain[-1].targets[0], whole, start, others, modules)
 
 
-def _element(statement: Statement, names: Names) -> bool:
+def _element(statement: Statement, names: ModelNames) -> bool:
     """Whether the statement calls one element of a list and gives one value."""
     if statement.module is None or len(statement.targets) != 1 or not _arguments(statement):
         return False
     container, _, index = statement.module.rpartition(".")
     parent = names.model.get_submodule(container)
-    return index.isdigit() and kind_of(parent) is Kind.LIST
+    return index.isdigit() and kind_of(parent) is ModuleKind.LIST
 
 
 def _split(statement: Statement) -> tuple[str, int]:
@@ -155,10 +161,10 @@ def _arguments(statement: Statement) -> list[ast.expr]:
 
 def _same_arguments(some: list[ast.expr], others: list[ast.expr]) -> bool:
     numbers: dict[Variable, int] = {}
-    return structure_of(some, numbers) == structure_of(others, numbers)
+    return expression_structure(some, numbers) == expression_structure(others, numbers)
 
 
-def _is_identity(names: Names, path: str) -> bool:
+def _is_identity(names: ModelNames, path: str) -> bool:
     return isinstance(names.model.get_submodule(path), torch.nn.Identity)
 
 

@@ -12,8 +12,8 @@ from functools import partial
 
 from mlxport.converter.graph.ir.body import Body, Lowered
 from mlxport.converter.graph.ir.naming import (
-    Kind,
-    Names,
+    ModelNames,
+    ModuleKind,
     children_of,
     class_name,
     identifier,
@@ -33,13 +33,13 @@ from mlxport.converter.graph.source.body_numbers import differences, skeleton
 from mlxport.converter.graph.source.parameters import parametrise
 
 
-def find_classes(lowered: Lowered, names: Names) -> list[ClassGroup]:
+def find_classes(lowered: Lowered, names: ModelNames) -> list[ClassGroup]:
     """Return the classes of a lowered model, each after those it uses; the model's own is last."""
     return _Finder(lowered, names).run()
 
 
 class _Finder:
-    def __init__(self, lowered: Lowered, names: Names) -> None:
+    def __init__(self, lowered: Lowered, names: ModelNames) -> None:
         self.lowered = lowered
         self.names = names
         self.groups: dict[Hashable, ClassGroup] = {}
@@ -72,11 +72,11 @@ class _Finder:
             or (
                 path not in self.lowered.leaves
                 and path not in self.lowered.arrays
-                and self._kind(path) is Kind.CLASS
+                and self._kind(path) is ModuleKind.CLASS
             )
         ]
 
-    def _kind(self, path: str) -> Kind:
+    def _kind(self, path: str) -> ModuleKind:
         return kind_of(self.names.model.get_submodule(path))
 
     # -- attributes ------------------------------------------------------------------------------
@@ -107,14 +107,14 @@ class _Finder:
             return layer_call(self.lowered.leaves[path].spec)
         if path in self.lowered.arrays:
             return zeros_call(self.lowered.arrays[path])
-        if self._kind(path) is Kind.CLASS:
+        if self._kind(path) is ModuleKind.CLASS:
             group, instance = self.group_of[path]
             return Built(group.name, [], {}, group=group, hints=[instance.path])
         return self._container(path)
 
     def _container(self, path: str) -> Container:
         children = {p.rpartition(".")[2]: p for p in self._children(path)}
-        if self._kind(path) is Kind.DICT:
+        if self._kind(path) is ModuleKind.DICT:
             keys = [self.names.segment(path, name) for name in children]
             return Container(keys, [self._attribute(child) for child in children.values()])
         module = self.names.model.get_submodule(path)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from mlxport.converter.graph.ir.body import Body, Lowered
 from mlxport.converter.graph.ir.code import call, to_ast, to_source
-from mlxport.converter.graph.ir.naming import Names
-from mlxport.converter.graph.ir.sizes import spelled_shape
+from mlxport.converter.graph.ir.naming import ModelNames
+from mlxport.converter.graph.ir.sizes import shape_text
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.source.attributes import Attribute, Built, ClassGroup, Parameter
 from mlxport.converter.graph.source.body_lines import write_body
@@ -60,7 +60,7 @@ class ModelPy:
 
 
 @stage("emit")
-def write_model(lowered: Lowered, names: Names, stem: str = "weights") -> ModelPy:
+def write_model(lowered: Lowered, names: ModelNames, stem: str = "weights") -> ModelPy:
     """Return the source of the MLX model.
 
     Deterministic: the same lowered model gives the same text.
@@ -81,7 +81,7 @@ def write_model(lowered: Lowered, names: Names, stem: str = "weights") -> ModelP
     return ModelPy(_module_docstring(root, lowered, names), layers, classes, root.name, stem)
 
 
-def _module_docstring(root: ClassGroup, lowered: Lowered, names: Names) -> str:
+def _module_docstring(root: ClassGroup, lowered: Lowered, names: ModelNames) -> str:
     body = lowered.bodies[""]
     torch_class = type(names.model)
     sizes = lowered.size_names
@@ -107,7 +107,7 @@ def _named_shapes(names: Sequence[str], values: Sequence[Value], sizes: Mapping[
     """Return names and shapes; a place in a tuple is no name."""
     named = [re.sub(r"^(\[\d+\])+|^\.", "", name) for name in names]
     pairs = zip(named, values, strict=True)
-    shaped = [f"{name} {spelled_shape(v.stored_shape, sizes)}".strip() for name, v in pairs]
+    shaped = [f"{name} {shape_text(v.stored_shape, sizes)}".strip() for name, v in pairs]
     return ", ".join(shaped)
 
 
@@ -152,7 +152,7 @@ def _layer_imports(classes: Sequence[str], imports: Mapping[str, str]) -> dict[s
 
 
 def _class(
-    group: ClassGroup, names: Names, buffers: Collection[str], conditions: Sequence[str]
+    group: ClassGroup, names: ModelNames, buffers: Collection[str], conditions: Sequence[str]
 ) -> str:
     instance = group.instances[0]
     lines = [f"class {group.name}(nn.Module):", *_class_docstring(group, names), ""]
@@ -186,7 +186,7 @@ def _unfreeze(result: str, below: bool) -> Iterator[str]:
     yield f"        return {result}"
 
 
-def _class_docstring(group: ClassGroup, names: Names) -> list[str]:
+def _class_docstring(group: ClassGroup, names: ModelNames) -> list[str]:
     instance = group.instances[0]
     name = type(names.model.get_submodule(instance.path)).__qualname__
     times = len(group.instances)
@@ -201,7 +201,7 @@ def _class_docstring(group: ClassGroup, names: Names) -> list[str]:
 
 
 def _shapes(values: Sequence[Value], sizes: Mapping[str, str]) -> str:
-    return " and ".join(spelled_shape(value.stored_shape, sizes) for value in values)
+    return " and ".join(shape_text(value.stored_shape, sizes) for value in values)
 
 
 def _method(body: Body, lines: Sequence[str], conditions: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from mlxport.converter.graph.ir.body import Body
 from mlxport.converter.graph.ir.code import substitute, to_source
 from mlxport.converter.graph.ir.context import Unsupported
 from mlxport.converter.graph.ir.size_reads import solved
-from mlxport.converter.graph.ir.sizes import FUNCTIONS, Size, spelled_shape, written
+from mlxport.converter.graph.ir.sizes import FUNCTIONS, Size, shape_text, written
 from mlxport.converter.graph.source.format import WIDTH
 
 _OPPOSITE: dict[type[ast.cmpop], ast.cmpop] = {
@@ -81,7 +81,7 @@ def _read(condition: str, reads: Mapping[str, ast.expr]) -> ast.expr:
 
 def _raising(conditions: Sequence[str], body: Body) -> list[str]:
     takes = ", ".join(
-        f"{value.name} {spelled_shape(value.stored_shape, body.sizes.names)}"
+        f"{value.name} {shape_text(value.stored_shape, body.sizes.names)}"
         for value in body.inputs
         if any(isinstance(size, Size) for size in value.shape)
     )

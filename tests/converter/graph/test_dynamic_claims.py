@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 import mlxport
 from mlxport.converter.errors import CaptureError, OptionsError, UnsupportedError
-from mlxport.converter.graph.capture.size_guards import hold, rule_of
+from mlxport.converter.graph.capture.size_guards import hold, pattern_of
 from mlxport.converter.graph.ir.dtypes import mlx_dtype
 from mlxport.converter.graph.ops import registry
 from mlxport.converter.tasks.convert import Converted
@@ -358,7 +358,7 @@ def test_an_axis_that_would_go_at_one_has_to_be_longer() -> None:
 def test_sizes_are_described_by_a_rule(
     accepted: Sequence[int], example: int, expected: list[str]
 ) -> None:
-    rule = rule_of(list(accepted), example, 130)
+    rule = pattern_of(list(accepted), example, 130)
     assert rule is not None
     assert list(rule.conditions("h")) == expected
     assert all(hold(expected, {"h": n}) == (n in rule.sizes()) for n in range(1, 131))
@@ -367,7 +367,7 @@ def test_sizes_are_described_by_a_rule(
 
 def test_sizes_that_follow_no_rule_have_none() -> None:
     squares = [n * n for n in range(1, 12)]
-    assert rule_of(squares, 9, 130) is None
+    assert pattern_of(squares, 9, 130) is None
 
 
 # -- what is refused, and what is caught ---------------------------------------------------------

@@ -9,7 +9,7 @@ from torch import nn
 
 import mlxport
 from mlxport.converter.graph.ir.constants import number_of
-from mlxport.converter.graph.ir.value import Value, identity
+from mlxport.converter.graph.ir.value import Value, logical_order
 
 X = torch.linspace(-2, 2, 2 * 4 * 3).reshape(2, 4, 3)
 
@@ -110,7 +110,7 @@ def test_dtypes_mix_as_in_pytorch(dtype, constant):
 
 
 def beside(dtype, ndim=1):
-    return Value((2,) * ndim, dtype, identity(ndim))
+    return Value((2,) * ndim, dtype, logical_order(ndim))
 
 
 @pytest.mark.parametrize(

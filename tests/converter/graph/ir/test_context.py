@@ -19,7 +19,7 @@ from mlxport.converter.graph.ir.code import substitute, to_source
 from mlxport.converter.graph.ir.context import Context, Unsupported
 from mlxport.converter.graph.ir.scopes import NodeScope
 from mlxport.converter.graph.ir.transposes import is_available_in
-from mlxport.converter.graph.ir.value import Order, Value, identity, uses_in
+from mlxport.converter.graph.ir.value import Order, Value, logical_order, uses_in
 from mlxport.converter.graph.ops.axes import expand_dims
 from mlxport.converter.graph.ops.shape import permute
 from mlxport.layers.arrays import reduction, sorting
@@ -28,7 +28,7 @@ SHAPE = (2, 3, 4, 5)
 
 
 def value(shape: tuple[int, ...], order: Order | None = None) -> Value:
-    return Value(shape, torch.float32, identity(len(shape)) if order is None else order)
+    return Value(shape, torch.float32, logical_order(len(shape)) if order is None else order)
 
 
 def giving(*results: Any) -> Context:

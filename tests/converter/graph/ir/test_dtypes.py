@@ -12,7 +12,7 @@ from mlxport.converter.graph.ir.context import Unsupported
 from mlxport.converter.graph.ir.dtypes import (
     MLX_NAME,
     Typed,
-    cast,
+    cast_to,
     literal,
     mlx_dtype,
     mlx_promoted,
@@ -78,10 +78,10 @@ def test_to_floating(dtype: torch.dtype) -> None:
 
 def test_casts_only_where_needed() -> None:
     x = value(torch.float16)
-    assert cast(x, torch.float16) is x
+    assert cast_to(x, torch.float16) is x
     assert widened(x).dtype == torch.float32
     assert widened(value(torch.int32)).dtype == torch.int32
-    typed = cast(x, torch.int64)
+    typed = cast_to(x, torch.int64)
     assert isinstance(typed, Typed)
     assert to_source(typed.code).endswith(".astype(mx.int64)")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mlxport.converter.graph.ir.naming import Names, attribute_name, class_name, identifier
+from mlxport.converter.graph.ir.naming import ModelNames, attribute_name, class_name, identifier
 
 
 class Block(nn.Module):
@@ -41,20 +41,20 @@ class Model(nn.Module):
     ],
 )
 def test_every_name_has_its_place(path, target, reference):
-    names = Names(Model())
+    names = ModelNames(Model())
     names.target("items_")  # asked for first, so it keeps its name
     assert names.target(path) == target
     assert ast.unparse(names.reference("", path)).replace("'", '"') == reference
 
 
 def test_a_model_that_is_a_list_keeps_its_layers_as_mlx_does():
-    names = Names(nn.Sequential(Block(), Block()))
+    names = ModelNames(nn.Sequential(Block(), Block()))
     assert names.target("1.conv.weight") == "layers.1.conv.weight"
     assert ast.unparse(names.reference("", "1.conv")) == "self.layers[1].conv"
 
 
 def test_a_class_speaks_only_of_what_it_holds():
-    names = Names(Model())
+    names = ModelNames(Model())
     assert ast.unparse(names.reference("blocks.0", "blocks.0.conv")) == "self.conv"
     with pytest.raises(ValueError, match="below"):
         names.reference("blocks.0", "named.conv")

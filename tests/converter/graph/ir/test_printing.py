@@ -10,7 +10,7 @@ from mlxport.converter.graph.capture.dynamic import DynamicSizes
 from mlxport.converter.graph.ir.code import call, expression
 from mlxport.converter.graph.ir.printing import code_text, numbered, order_text, statement_text
 from mlxport.converter.graph.ir.statement import Nesting, Statement
-from mlxport.converter.graph.ir.value import Order, Value, channels_last, identity
+from mlxport.converter.graph.ir.value import Order, Value, channels_last, logical_order
 
 ORDERS: dict[str, tuple[Order, str]] = {
     "PyTorch's": ((0, 1, 2, 3), ""),
@@ -29,7 +29,7 @@ def test_an_axis_order(order: Order, text: str) -> None:
 
 
 def value(*shape: int, name: str = "x", order: Order | None = None) -> Value:
-    return Value(shape, torch.float32, identity(len(shape)) if order is None else order, name)
+    return Value(shape, torch.float32, logical_order(len(shape)) if order is None else order, name)
 
 
 VALUES: dict[str, tuple[Value, str]] = {
