@@ -60,8 +60,9 @@ bench: $(STAMP) ## Measure it beside MLX's own layers and PyTorch; writes benchm
 calibrate: $(STAMP) ## Measure how far right conversions and planted faults stray from the noise
 	$(BIN)/python tests/models/calibrate.py
 
-docs: $(STAMP) ## Write the tables of layers and ops in docs/supported.md, from the registries
+docs: $(STAMP) ## Write the tables of layers and ops in docs/supported.md and docs/parity.schema.json
 	$(BIN)/python docs/write_supported.py
+	$(BIN)/python docs/write_schema.py
 
 docs-networks: $(STAMP) ## Convert the networks and write their table in docs/supported.md; takes minutes
 	$(BIN)/python tests/models/networks_table.py

@@ -78,7 +78,7 @@ def make(folder: Path) -> Made:
 
     made = Made(folder / "source.safetensors", folder / "conversion.json")
     write_safetensors(made.source, tensors(), {"format": "pt"}, specs=specs)
-    conversion = Conversion(WeightPlan(tuple(entries), specs=specs), (), ())
+    conversion = Conversion(plan=WeightPlan(tuple(entries), specs=specs), modules=(), inputs=())
     made.plan.write_text(json.dumps(conversion.to_json()))
     return made
 

@@ -27,6 +27,7 @@ from mlxport.converter.parity.run.verify import verify_at_sizes
 from mlxport.converter.parity.verdict.judgement import DEFAULT_JUDGEMENT, Judgement
 from mlxport.converter.parity.verdict.reference_data import Reference
 from mlxport.converter.parity.verdict.reference_file import load_reference, save_reference
+from mlxport.converter.plan.json_data import read_json
 from mlxport.converter.plan.quantize_step import config_text
 from mlxport.converter.plan.record import Conversion, Digests
 from mlxport.converter.plan.tensor import Tensor
@@ -232,13 +233,13 @@ def read_conversion(folder: Path) -> Conversion:
     """
     path = folder / "conversion.json"
     try:
-        return Conversion.from_json(json.loads(path.read_text(encoding="utf-8")))
+        return Conversion.from_json(read_json(path))
     except OSError as error:
         raise ConversionError(
             f"{path} cannot be read: {error.strerror}. Give a folder that `mlxport convert` wrote."
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConversionError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+    except ConversionError as error:
+        raise ConversionError(f"{path} is damaged: {error}") from error
 
 
 def use_device(name: str) -> None:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import numpy as np
 import numpy.typing as npt
 
 from mlxport.converter.errors import ConversionError
 from mlxport.converter.plan.batch_norm import folded_weight, scale_of
 from mlxport.converter.plan.orthogonal import orthogonal
-from mlxport.converter.plan.tensor import Tensors, from_float64, to_float64
+from mlxport.converter.plan.step import BaseStep
+from mlxport.converter.plan.tensor import DtypeName, Tensors, from_float64, to_float64
 
 
-@dataclass(frozen=True)
-class FoldWeightNorm:
+class FoldWeightNorm(BaseStep, frozen=True):
     """``(g, v)`` to the weight ``g · v / ‖v‖``, in float64, rounded to the dtype of ``v``.
 
     Matches ``torch._weight_norm``: the norm is over all axes of ``v`` but ``dim``, over all of them
@@ -23,7 +20,6 @@ class FoldWeightNorm:
     """
 
     dim: int = 0
-    kind: ClassVar[str] = "fold_weight_norm"
 
     def apply(self, tensors: Tensors) -> Tensors:
         """Map PyTorch's tensors towards MLX's."""
@@ -39,8 +35,7 @@ class FoldWeightNorm:
         raise _lost("magnitude and direction were folded into one weight, which does not tell them")
 
 
-@dataclass(frozen=True)
-class FoldSpectralNorm:
+class FoldSpectralNorm(BaseStep, frozen=True):
     """``(weight, u, v)`` to ``weight / uᵀ·W·v``, in float64, rounded to the weight's dtype.
 
     ``W`` has the weight's axis ``dim`` as rows and all others as columns. Matches
@@ -48,7 +43,6 @@ class FoldSpectralNorm:
     """
 
     dim: int = 0
-    kind: ClassVar[str] = "fold_spectral_norm"
 
     def apply(self, tensors: Tensors) -> Tensors:
         """Map PyTorch's tensors towards MLX's."""
@@ -62,8 +56,7 @@ class FoldSpectralNorm:
         raise _lost("the weight was divided by its spectral norm, which is not kept")
 
 
-@dataclass(frozen=True)
-class FoldOrthogonal:
+class FoldOrthogonal(BaseStep, frozen=True):
     """``(parameters,)`` or ``(parameters, base)`` to the matrices with orthonormal rows or columns.
 
     Matches ``torch.nn.utils.parametrizations.orthogonal``; in float64, rounded to the parameters'
@@ -72,7 +65,6 @@ class FoldOrthogonal:
 
     method: str
     based: bool = True
-    kind: ClassVar[str] = "fold_orthogonal"
 
     def apply(self, tensors: Tensors) -> Tensors:
         """Map PyTorch's tensors towards MLX's."""
@@ -85,8 +77,7 @@ class FoldOrthogonal:
         raise _lost("an orthogonal weight does not tell the parameters it was made from")
 
 
-@dataclass(frozen=True)
-class FoldBatchNormWeight:
+class FoldBatchNormWeight(BaseStep, frozen=True):
     """``(weight, running_var)`` or ``(weight, running_var, gamma)`` to the weight of both layers.
 
     Of a convolution or linear layer with the BatchNorm behind it, in evaluation: every output
@@ -97,7 +88,6 @@ class FoldBatchNormWeight:
     eps: float
     affine: bool = True
     groups: int | None = None
-    kind: ClassVar[str] = "fold_batch_norm_weight"
 
     def apply(self, tensors: Tensors) -> Tensors:
         """Map PyTorch's tensors towards MLX's."""
@@ -110,8 +100,7 @@ class FoldBatchNormWeight:
         raise _lost("BatchNorm was folded into the layer before it, which does not tell the two")
 
 
-@dataclass(frozen=True)
-class FoldBatchNormBias:
+class FoldBatchNormBias(BaseStep, frozen=True):
     """``(running_mean, running_var[, gamma, beta][, bias])`` to the bias of both layers.
 
     ``(bias − running_mean) · gamma / sqrt(running_var + eps) + beta`` in float64, rounded to
@@ -119,10 +108,9 @@ class FoldBatchNormBias:
     """
 
     eps: float
-    dtype: str
+    dtype: DtypeName
     affine: bool = True
     biased: bool = True
-    kind: ClassVar[str] = "fold_batch_norm_bias"
 
     def apply(self, tensors: Tensors) -> Tensors:
         """Map PyTorch's tensors towards MLX's."""

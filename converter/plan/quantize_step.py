@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Any
 
 from mlxport.converter.arguments import argument
 from mlxport.converter.errors import ConversionError, OptionsError
-from mlxport.converter.plan.tensor import MLX_DTYPE, Tensor, TensorSpec, from_mlx, to_mlx
+from mlxport.converter.plan.step import BaseStep
+from mlxport.converter.plan.tensor import (
+    MLX_DTYPE,
+    DtypeName,
+    Tensor,
+    TensorSpec,
+    from_mlx,
+    to_mlx,
+)
 
 # mode -> group size and bits where they are not said, as in mlx.nn
 _DEFAULTS = {"affine": (64, 4), "mxfp4": (32, 4), "mxfp8": (32, 8), "nvfp4": (16, 4)}
@@ -82,8 +90,7 @@ def _check(settings: Settings, said: str) -> None:
         raise OptionsError(f"{said}: {error}") from error
 
 
-@dataclass(frozen=True)
-class Quantize:
+class Quantize(BaseStep, frozen=True):
     """Weights at some places to their quantised values, scales and (``affine``) biases.
 
     ``(…, n)`` becomes ``(…, n·bits/32)`` words and ``(…, n/group_size)`` scales. Backwards the
@@ -101,8 +108,7 @@ class Quantize:
     group_size: int
     mode: str
     at: tuple[int, ...]
-    dtypes: tuple[str, ...]
-    kind: ClassVar[str] = "quantize"
+    dtypes: tuple[DtypeName, ...]
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -235,23 +241,6 @@ class Quantized:
             yield f"{_layers(self.left)} left: {_grouped(self.left)}"
         if self.before:
             yield f"before: {self.before}"
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as JSON data."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Quantized:
-        """Build it from JSON data."""
-        return cls(
-            Settings(**data["settings"]),
-            tuple(data["layers"]),
-            dict(data["left"]),
-            (data["nbytes"][0], data["nbytes"][1]),
-            data["before"],
-            tuple(Cost(**cost) for cost in data["costs"]),
-            tuple(Cost(**cost) for cost in data["layer_costs"]),
-        )
 
 
 def _layers(paths: Collection[str]) -> str:

@@ -7,9 +7,8 @@ A step maps a tuple of tensors to a tuple of tensors; rules and handlers only ch
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from math import prod
-from typing import Any, ClassVar, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -22,21 +21,8 @@ from mlxport.converter.plan.fold_steps import (
     FoldWeightNorm,
 )
 from mlxport.converter.plan.quantize_step import Quantize
-from mlxport.converter.plan.tensor import Tensors, cast, holds
-
-
-class Step(Protocol):
-    """One operation on the tensors of a plan's entry, reversible but for the folds."""
-
-    kind: ClassVar[str]
-
-    def apply(self, tensors: Tensors) -> Tensors:
-        """Map PyTorch's tensors towards MLX's."""
-        ...
-
-    def invert(self, tensors: Tensors) -> Tensors:
-        """Map MLX's tensors back towards PyTorch's."""
-        ...
+from mlxport.converter.plan.step import BaseStep
+from mlxport.converter.plan.tensor import DtypeName, Tensors, cast, holds
 
 
 def axes_to_last(ndim: int, axis: int) -> tuple[int, ...]:
@@ -44,12 +30,10 @@ def axes_to_last(ndim: int, axis: int) -> tuple[int, ...]:
     return (*(i for i in range(ndim) if i != axis), axis)
 
 
-@dataclass(frozen=True)
-class Permute:
+class Permute(BaseStep, frozen=True):
     """Reorder the axes of every tensor: axis ``axes[i]`` of the source becomes axis ``i``."""
 
     axes: tuple[int, ...]
-    kind: ClassVar[str] = "permute"
 
     def apply(self, tensors: Tensors) -> Tensors:
         """Map PyTorch's tensors towards MLX's."""
@@ -61,13 +45,11 @@ class Permute:
         return tuple(t.with_bits(t.bits.transpose(inverse)) for t in tensors)
 
 
-@dataclass(frozen=True)
-class Reshape:
+class Reshape(BaseStep, frozen=True):
     """Give every tensor another shape over the same elements in the same (logical) order."""
 
     source: tuple[int, ...]
     target: tuple[int, ...]
-    kind: ClassVar[str] = "reshape"
 
     def apply(self, tensors: Tensors) -> Tensors:
         """Map PyTorch's tensors towards MLX's."""
@@ -78,8 +60,7 @@ class Reshape:
         return tuple(t.with_bits(t.bits.reshape(self.source)) for t in tensors)
 
 
-@dataclass(frozen=True)
-class TransposedConvWeight:
+class TransposedConvWeight(BaseStep, frozen=True):
     """``(in, out/groups, *k)`` of ``torch.nn.ConvTransposeNd`` to MLX's ``(out, *k, in/groups)``.
 
     Group ``g`` of PyTorch's weight holds input channels ``g·in/groups …`` on axis 0 and, on axis 1,
@@ -87,7 +68,6 @@ class TransposedConvWeight:
     """
 
     groups: int = 1
-    kind: ClassVar[str] = "transposed_conv_weight"
 
     def apply(self, tensors: Tensors) -> Tensors:
         """Map PyTorch's tensors towards MLX's."""
@@ -112,16 +92,14 @@ class TransposedConvWeight:
         return np.moveaxis(split, -1, 1).reshape(self.groups * inputs, -1, *kernel)
 
 
-@dataclass(frozen=True)
-class Cast:
+class Cast(BaseStep, frozen=True):
     """Give each tensor another dtype, rounding as ``torch.Tensor.to`` does.
 
     Backwards, values that were rounded stay so.
     """
 
-    source: tuple[str, ...]
-    target: tuple[str, ...]
-    kind: ClassVar[str] = "cast"
+    source: tuple[DtypeName, ...]
+    target: tuple[DtypeName, ...]
 
     @property
     def rounds(self) -> bool:
@@ -143,21 +121,18 @@ class Cast:
         return tuple(map(cast, tensors, after))
 
 
-STEPS: dict[str, type[Any]] = {
-    step.kind: step
-    for step in (
-        Permute,
-        Reshape,
-        TransposedConvWeight,
-        Cast,
-        FoldWeightNorm,
-        FoldSpectralNorm,
-        FoldOrthogonal,
-        FoldBatchNormWeight,
-        FoldBatchNormBias,
-        Quantize,
-    )
-}
+Step: TypeAlias = (
+    Permute
+    | Reshape
+    | TransposedConvWeight
+    | Cast
+    | FoldWeightNorm
+    | FoldSpectralNorm
+    | FoldOrthogonal
+    | FoldBatchNormWeight
+    | FoldBatchNormBias
+    | Quantize
+)
 
 
 def rearranges(step: Step) -> bool:
@@ -195,31 +170,3 @@ def flattened_columns(rows: int, sizes: Sequence[int], order: Sequence[int]) -> 
         Permute((0, *(axis + 1 for axis in order))),
         Reshape((rows, *moved), (rows, columns)),
     )
-
-
-def step_to_json(step: Step) -> dict[str, Any]:
-    """Return a step as JSON data: its kind and its fields."""
-    values = {f.name: getattr(step, f.name) for f in fields(step)}  # type: ignore[arg-type]
-    return {"kind": step.kind, **values}
-
-
-def step_from_json(data: dict[str, Any]) -> Step:
-    """Build a step from JSON data.
-
-    Raises:
-        ConversionError: the kind is unknown or its fields do not fit.
-    """
-    values = dict(data)
-    kind = values.pop("kind", None)
-    if kind not in STEPS:
-        raise ConversionError(
-            f"plan step {kind!r} is unknown; known are {', '.join(sorted(STEPS))}. "
-            "The plan may come from a newer mlxport."
-        )
-    try:
-        step: Step = STEPS[kind](
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        )
-    except TypeError as error:
-        raise ConversionError(f"plan step {kind!r} has wrong fields {sorted(values)}") from error
-    return step

@@ -7,31 +7,67 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+import msgspec
+
+from mlxport.converter.plan.json_data import ABSENT
+
 Constant: TypeAlias = "bool | int | float | str | None"
 Key: TypeAlias = "str | int"
-Kind: TypeAlias = Literal["tensor", "number", "constant", "tuple", "list", "dict"]
+StructureKind: TypeAlias = Literal["tensor", "number", "constant", "tuple", "list", "dict"]
 
 _CONTAINERS: dict[str, type[Any]] = {"tuple": tuple, "list": list, "dict": dict}
 
 
-@dataclass(frozen=True)
-class Structure:
+class Structure(msgspec.Struct, frozen=True, rename={"finite": "value", "non_finite": "float"}):
     """A tensor, a constant, or a container of such.
 
     Attributes:
         kind: what it is in the MLX model; ``"number"`` is one the model computes (a size, say).
-        items: of a container.
         labels: of a container: how PyTorch reads each item (``".logits"``, ``"[0]"``,
             ``'["mask"]'``).
+        items: of a container.
         keys: of a dict.
-        value: of a constant.
+        finite: of a constant: its value.
+        non_finite: of a constant that is NaN or infinite, which JSON has not: its value as text.
     """
 
-    kind: Kind
-    items: tuple[Structure, ...] = ()
-    labels: tuple[str, ...] = ()
-    keys: tuple[Key, ...] = ()
-    value: Constant = None
+    kind: StructureKind
+    labels: tuple[str, ...] = ABSENT
+    items: tuple[Structure, ...] = ABSENT
+    keys: tuple[Key, ...] = ABSENT
+    finite: Constant = ABSENT
+    non_finite: Literal["inf", "-inf", "nan"] = ABSENT
+
+    def __post_init__(self) -> None:
+        if self.kind in _CONTAINERS:
+            columns = [self.labels, self.items, *([self.keys] if self.kind == "dict" else [])]
+            if ABSENT in columns or len({len(column) for column in columns}) > 1:
+                raise ValueError(f"a {self.kind} has as many labels and keys as items")
+        if self.kind == "constant" and (self.finite is ABSENT) == (self.non_finite is ABSENT):
+            raise ValueError("a constant has one value")
+
+    @classmethod
+    def constant(cls, value: Constant) -> Structure:
+        """Return the structure of a constant."""
+        if isinstance(value, float) and not math.isfinite(value):
+            return cls("constant", non_finite=str(value))  # type: ignore[arg-type]
+        return cls("constant", finite=value)
+
+    @classmethod
+    def container(
+        cls,
+        kind: StructureKind,
+        labels: tuple[str, ...],
+        items: tuple[Structure, ...],
+        keys: tuple[Key, ...] = (),
+    ) -> Structure:
+        """Return the structure of a container; only a dict has keys."""
+        return cls(kind, labels, items, keys if kind == "dict" else ABSENT)
+
+    @property
+    def value(self) -> Constant:
+        """A constant's value."""
+        return self.finite if self.non_finite is ABSENT else float(self.non_finite)
 
     def leaves(self, name: str) -> Iterator[tuple[str, Structure]]:
         """Yield all that is no container with its name, in PyTorch's pytree order.
@@ -41,6 +77,7 @@ class Structure:
         """
         if self.kind not in _CONTAINERS:
             yield name, self
+            return
         for label, item in zip(self.labels, self.items, strict=True):
             yield from item.leaves(name + label)
 
@@ -79,36 +116,6 @@ class Structure:
         trios = zip(self.items, given, self.labels, strict=True)
         return [line for s, v, label in trios for line in s.differences(v, name + label)]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the structure as JSON data, without NaN and infinity (they become strings)."""
-        if self.kind == "constant":
-            value = self.value
-            if isinstance(value, float) and not math.isfinite(value):
-                return {"kind": "constant", "float": str(value)}
-            return {"kind": "constant", "value": value}
-        data: dict[str, Any] = {"kind": self.kind}
-        if self.kind in _CONTAINERS:
-            data |= {"labels": list(self.labels), "items": [item.to_json() for item in self.items]}
-        if self.kind == "dict":
-            data["keys"] = list(self.keys)
-        return data
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Structure:
-        """Build a structure from JSON data.
-
-        Raises:
-            KeyError, TypeError, ValueError: it is no such data.
-        """
-        kind = data["kind"]
-        if kind == "constant":
-            value = float(data["float"]) if "float" in data else data["value"]
-            return cls("constant", value=value)
-        if kind not in ("tensor", "number", *_CONTAINERS):
-            raise ValueError(f"unknown kind {kind!r}")
-        items = tuple(cls.from_json(item) for item in data.get("items", ()))
-        return cls(kind, items, tuple(data.get("labels", ())), tuple(data.get("keys", ())))
-
 
 @dataclass(frozen=True)
 class Signature:
@@ -138,22 +145,6 @@ class Signature:
         """Return all else it was given, by name: fixed when the model was captured."""
         every = (s.constants(name) for name, s in self.arguments.items())
         return {name: value for constants in every for name, value in constants.items()}
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the signature as JSON data."""
-        arguments = {name: s.to_json() for name, s in self.arguments.items()}
-        keywords = list(self.keywords)
-        return {"arguments": arguments, "result": self.result.to_json(), "keywords": keywords}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Signature:
-        """Build a signature from JSON data.
-
-        Raises:
-            KeyError, TypeError, ValueError: it is no such data.
-        """
-        arguments = {name: Structure.from_json(s) for name, s in data["arguments"].items()}
-        return cls(arguments, Structure.from_json(data["result"]), tuple(data["keywords"]))
 
 
 def _equal(a: Constant, b: Constant) -> bool:

@@ -9,16 +9,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
 from mlxport.converter.errors import CheckpointError
+from mlxport.converter.plan.json_data import Count
 
 if TYPE_CHECKING:
     import mlx.core as mx
+
+    DtypeName: TypeAlias = str
 
 # safetensors dtype name -> numpy dtype of the storage
 STORAGE: dict[str, np.dtype[Any]] = {
@@ -42,6 +45,10 @@ STORAGE: dict[str, np.dtype[Any]] = {
     "F8_E5M2FNUZ": np.dtype("uint8"),
     "F8_E8M0": np.dtype("uint8"),
 }
+
+if not TYPE_CHECKING:
+    # The name of a dtype in the safetensors format, checked where it is read.
+    DtypeName = Literal[tuple(STORAGE)]
 
 # safetensors dtype name -> name of the dtype in mlx.core, where MLX has it
 MLX_DTYPE: dict[str, str] = {
@@ -110,8 +117,7 @@ class Tensor:
 Tensors = tuple[Tensor, ...]
 
 
-@dataclass(frozen=True)
-class TensorSpec:
+class TensorSpec(NamedTuple):
     """What is known of a tensor before its values.
 
     Attributes:
@@ -119,8 +125,8 @@ class TensorSpec:
         shape: the logical shape.
     """
 
-    dtype: str
-    shape: tuple[int, ...]
+    dtype: DtypeName
+    shape: tuple[Count, ...]
 
     @classmethod
     def of(cls, tensor: Tensor) -> TensorSpec:

@@ -11,7 +11,8 @@ from typing import Any
 
 from mlxport.converter.arguments import argument
 from mlxport.converter.errors import ConversionError, StateDictError
-from mlxport.converter.plan.steps import Step, step_from_json, step_to_json
+from mlxport.converter.plan.json_data import from_data, to_data
+from mlxport.converter.plan.steps import Step
 from mlxport.converter.plan.tensor import Tensor, TensorSpec
 
 
@@ -174,36 +175,14 @@ class WeightPlan:
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON data."""
-        return {
-            "entries": [
-                {
-                    "sources": list(entry.sources),
-                    "targets": list(entry.targets),
-                    "steps": [step_to_json(step) for step in entry.steps],
-                }
-                for entry in self.entries
-            ],
-            "ignored": dict(self.ignored),
-            "aliases": dict(self.aliases),
-            "constants": dict(self.constants),
-            "specs": {key: [spec.dtype, list(spec.shape)] for key, spec in self.specs.items()},
-            "ties": dict(self.ties),
-        }
+        data: dict[str, Any] = to_data(self)
+        return data
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> WeightPlan:
-        """Build a plan from JSON data."""
-        entries = tuple(
-            Entry(
-                tuple(entry["sources"]),
-                tuple(entry["targets"]),
-                tuple(step_from_json(step) for step in entry["steps"]),
-            )
-            for entry in data["entries"]
-        )
-        specs = {
-            key: TensorSpec(dtype, tuple(shape))
-            for key, (dtype, shape) in data.get("specs", {}).items()
-        }
-        ignored, aliases, constants = (dict(data[k]) for k in ("ignored", "aliases", "constants"))
-        return cls(entries, ignored, aliases, constants, specs, dict(data.get("ties", {})))
+    def from_json(cls, data: Any) -> WeightPlan:
+        """Build a plan from JSON data.
+
+        Raises:
+            ConversionError: it is no plan; the message names the field.
+        """
+        return from_data(cls, data)

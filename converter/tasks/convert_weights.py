@@ -102,9 +102,9 @@ def convert_by(
     plan, decoded = decode_float8(plan)
     written = write_weights(folder, plan, checkpoint, original_keys, max_shard_size=max_shard_size)
     conversion = Conversion(
-        plan.renamed(original_keys or {}),
-        (),
-        (),
+        plan=plan.renamed(original_keys or {}),
+        modules=(),
+        inputs=(),
         source=source_of(checkpoint, written.sha256, **(source or {})),
         digests=written.digests,
         stem=stem_of(checkpoint),

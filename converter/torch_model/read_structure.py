@@ -13,7 +13,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten
 
 from mlxport.converter.arguments import argument
 from mlxport.converter.errors import CaptureError
-from mlxport.converter.plan.structure import Key, Kind, Signature, Structure
+from mlxport.converter.plan.structure import Key, Signature, Structure, StructureKind
 from mlxport.converter.torch_model.calls import CallArguments, spread_arguments
 
 TENSOR = Structure("tensor")
@@ -66,7 +66,7 @@ def _leaf(value: Any) -> Structure:
     if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
         return NUMBER
     if value is None or isinstance(value, (bool, int, float, str)):
-        return Structure("constant", value=value)
+        return Structure.constant(value)
     raise CaptureError(_refusal(type(value)))
 
 
@@ -75,10 +75,10 @@ def _nested(spec: Any, leaves: Iterator[Structure]) -> Structure:
         return next(leaves)
     items = tuple(_nested(child, leaves) for child in spec.children())
     kind, labels, keys = _container(spec, len(items))
-    return Structure(kind, items, labels, keys)
+    return Structure.container(kind, labels, items, keys)
 
 
-def _container(spec: Any, size: int) -> tuple[Kind, tuple[str, ...], tuple[Key, ...]]:
+def _container(spec: Any, size: int) -> tuple[StructureKind, tuple[str, ...], tuple[Key, ...]]:
     """Return what a container becomes, how PyTorch reads its items, and its keys if it is a dict.
 
     Raises:

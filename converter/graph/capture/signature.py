@@ -60,7 +60,7 @@ def _leaf(argument: Any) -> Structure:
     if isinstance(argument, TensorArgument):
         return TENSOR
     if isinstance(argument, ConstantArgument):
-        return Structure("constant", value=argument.value)
+        return Structure.constant(argument.value)
     return NUMBER
 
 

@@ -91,6 +91,7 @@ def _places(place: _Place) -> Iterator[_Place]:
     structure = place.structure
     if structure.kind not in ("tuple", "list", "dict"):
         yield place
+        return
     keys = structure.keys or range(len(structure.items))
     for key, label, item in zip(keys, structure.labels, structure.items, strict=True):
         name = f"{place.name}{key}" if isinstance(key, int) else argument_name(key)

@@ -163,7 +163,7 @@ class HandPort:
             for value, match in zip(self.reference.outputs, run.outputs, strict=True)
         )
         root = ModuleRecord("", "", (), outputs)
-        return Conversion(WeightPlan(), (*records, root), ())
+        return Conversion(plan=WeightPlan(), modules=(*records, root), inputs=())
 
     def annotated(self, report: ParityReport, run: PortRun) -> ParityReport:
         """Return the report with MLX's paths, the orders found, and the modules not paired."""

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.writing.atomic import atomic_file
-from mlxport.converter.errors import OptionsError, ParityError
+from mlxport.converter.errors import ConversionError, OptionsError, ParityError
 from mlxport.converter.parity.report.html import html
 from mlxport.converter.parity.report.markdown import markdown
 from mlxport.converter.parity.report.report import ParityReport
+from mlxport.converter.plan.json_data import read_json
 
 REPORT = "parity.json"
 FORMATS = (".html", ".md", ".json")
@@ -34,10 +35,9 @@ def read_reports(sources: Sequence[Path]) -> dict[str, ParityReport]:
     problems = []
     for name, path in zip(_names(paths), paths, strict=True):
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            reports[name] = ParityReport.from_json(data)
-        except (OSError, ValueError, ParityError, KeyError, TypeError, AttributeError) as error:
-            problems.append(f"{path}: {type(error).__name__}: {error}")
+            reports[name] = ParityReport.from_json(read_json(path))
+        except (OSError, ConversionError) as error:
+            problems.append(f"{path}: {error}")
     if problems:
         raise ParityError.listing("these parity reports cannot be read:", problems)
     return reports

@@ -12,7 +12,6 @@ import numpy as np
 
 from mlxport.converter.parity.report.pictures import (
     LEVELS,
-    STEP,
     UNDEFINED,
     Histogram,
     Picture,
@@ -120,11 +119,11 @@ def _histogram(found: Histogram) -> str:
         f"{_LEFT + x * width:.1f},{top(n)}" for k, n in enumerate(found.torch) for x in (k, k + 1)
     )
     line = f'<polyline points="{steps}" fill="none" stroke="var(--series-1)" stroke-width="3"/>'
-    decades = [k for k in range(bins + 1) if (k * STEP).is_integer()]
+    decades = [k for k in range(bins + 1) if (k * found.step).is_integer()]
     every = -(-len(decades) // 10)
     ticks = [
         f'<text x="{_LEFT + k * width:.1f}" y="{floor + 16}" text-anchor="middle">'
-        f"1e{found.start + k * STEP:+.0f}</text>"
+        f"1e{found.start + k * found.step:+.0f}</text>"
         for k in decades[::every]
     ]
     mlx, torch = found.exact

@@ -5,21 +5,20 @@ Numpy only; small enough to stand in ``parity.json``, whatever the size of the o
 
 from __future__ import annotations
 
-import base64
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 
-from mlxport.converter.errors import ParityError
 from mlxport.converter.parity.verdict.precision import PRECISIONS
 from mlxport.converter.parity.verdict.reference_data import (
     NumpyArray,
     ReferenceValue,
     sample_indices,
 )
+from mlxport.converter.plan.json_data import Compressed, Count
 
 UNDEFINED = 255  # the level of a pixel that is NaN or infinite
 LEVELS = 254  # the highest level of all others
@@ -44,29 +43,16 @@ class Plane:
     """
 
     at: str
-    shape: tuple[int, int]
-    reference: bytes
-    mlx: bytes
-    difference: bytes
+    shape: tuple[Count, Count]
+    reference: Compressed
+    mlx: Compressed
+    difference: Compressed
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the slice as JSON data."""
-        pixels = {name: _packed(getattr(self, name)) for name in _PIXELS}
-        return {"at": self.at, "shape": list(self.shape), **pixels}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Plane:
-        """Build a slice from JSON data.
-
-        Raises:
-            ParityError: the pixels are not as many as the shape says.
-        """
-        rows, columns = data["shape"]
-        pixels = {name: _unpacked(data[name], rows * columns) for name in _PIXELS}
-        return cls(data["at"], (rows, columns), **pixels)
-
-
-_PIXELS = ("reference", "mlx", "difference")
+    def __post_init__(self) -> None:
+        size = self.shape[0] * self.shape[1]
+        for name in ("reference", "mlx", "difference"):
+            if (given := len(getattr(self, name))) != size:
+                raise ValueError(f"{name} has {given} pixels, its shape {size}")
 
 
 @dataclass(frozen=True)
@@ -82,28 +68,10 @@ class Picture:
     """
 
     name: str
-    leading: tuple[int, ...]
+    leading: tuple[Count, ...]
     limits: tuple[float, float]
-    largest: float
+    largest: Annotated[float, msgspec.Meta(ge=0)]
     planes: tuple[Plane, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the picture as JSON data."""
-        return {
-            "name": self.name,
-            "leading": list(self.leading),
-            "limits": list(self.limits),
-            "largest": self.largest,
-            "planes": [plane.to_json() for plane in self.planes],
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Picture:
-        """Build a picture from JSON data."""
-        low, high = map(float, data["limits"])
-        leading, largest = tuple(data["leading"]), float(data["largest"])
-        planes = tuple(map(Plane.from_json, data["planes"]))
-        return cls(data["name"], leading, (low, high), largest, planes)
 
 
 @dataclass(frozen=True)
@@ -116,6 +84,7 @@ class Histogram:
     Attributes:
         name: of the output.
         start: exponent of ten at which the first bin begins.
+        step: width of a bin in decades.
         mlx: how many positions have such an error in MLX.
         torch: how many in PyTorch's own dtype.
         exact: how many have none, in MLX and in PyTorch.
@@ -123,26 +92,10 @@ class Histogram:
 
     name: str
     start: float
-    mlx: tuple[int, ...]
-    torch: tuple[int, ...]
-    exact: tuple[int, int]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the histogram as JSON data."""
-        return {
-            "name": self.name,
-            "start": self.start,
-            "step": STEP,
-            "mlx": list(self.mlx),
-            "torch": list(self.torch),
-            "exact": list(self.exact),
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Histogram:
-        """Build a histogram from JSON data."""
-        mlx, torch = tuple(data["mlx"]), tuple(data["torch"])
-        return cls(data["name"], float(data["start"]), mlx, torch, tuple(data["exact"]))
+    step: float
+    mlx: tuple[Count, ...]
+    torch: tuple[Count, ...]
+    exact: tuple[Count, Count]
 
 
 def pictured(
@@ -264,15 +217,4 @@ def _histogram(name: str, mlx: NumpyArray, torch: NumpyArray, reference: NumpyAr
     bins = int(np.floor((known.max() - start) / STEP)) + 1 if known.size else 0
     edges = start + STEP * np.arange(bins + 1)
     counts = [tuple(map(int, np.histogram(e, edges)[0])) if bins else () for e in exponents]
-    return Histogram(name, start, counts[0], counts[1], (exact[0], exact[1]))
-
-
-def _packed(pixels: bytes) -> str:
-    return base64.b64encode(zlib.compress(pixels, 9)).decode()
-
-
-def _unpacked(text: str, size: int) -> bytes:
-    pixels = zlib.decompressobj().decompress(base64.b64decode(text), size + 1)
-    if len(pixels) != size:
-        raise ParityError(f"a picture of {size} pixels holds {len(pixels)}")
-    return pixels
+    return Histogram(name, start, STEP, counts[0], counts[1], (exact[0], exact[1]))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any
+from typing import Any, Final, Literal
 
-from mlxport.converter.errors import ParityError
+from mlxport.converter.errors import ConversionError, ParityError
 from mlxport.converter.parity.report.html import html
 from mlxport.converter.parity.report.markdown import markdown
 from mlxport.converter.parity.report.pictures import Histogram, Picture
@@ -22,9 +22,10 @@ from mlxport.converter.parity.verdict.entry import (
     ParityEntry,
 )
 from mlxport.converter.parity.verdict.judgement import NOISE_MULTIPLE
+from mlxport.converter.plan.json_data import Count, Real, from_data, named_format, to_data
 
-REPORT_FORMAT = "mlxport-parity"
-REPORT_VERSION = 1
+REPORT_FORMAT: Final = "mlxport-parity"
+REPORT_VERSION: Final = 1
 
 
 class Outcome(Enum):
@@ -36,49 +37,69 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True)
+class Findings:
+    """What follows from a report's verdicts; it stands first in its JSON.
+
+    Attributes:
+        format: of the file.
+        version: of the format.
+        passed: whether parity was shown, in every run.
+        culprit: qualified name of the module that causes the first failure; empty for the model
+            itself, null where passed.
+        verdict: the outcome in a sentence.
+    """
+
+    format: Literal["mlxport-parity"]
+    version: Literal[1]
+    passed: bool
+    culprit: str | None
+    verdict: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ParityReport:
     """What one verification found.
 
     Attributes:
-        entries: the modules' output tensors in the order in which MLX computed them, so that a
-            module's layers come before the module; those never reached come last.
-        outputs: the model's output tensors.
         dtype: the model's own dtype in PyTorch.
         reference_dtype: dtype the reference was computed in.
         fallback: why that is not float64; empty where it is.
         noise_multiple: how many times PyTorch's own noise passes.
         seed: of the reference run.
-        environment: device, backend, versions and settings of this run.
         draws: how many random draws of PyTorch's the MLX model was given.
-        gradients: of the model's inputs, then of its parameters in the order of their modules'
-            calls; empty where they were not asked for.
+        environment: device, backend, versions and settings of this run.
         sizes: name of each dynamic size -> what it was in this run; empty where all are static.
         case: what was put in, in words, where it was not the example (``"impulse inputs"``).
+        others: what was found at other sizes and on other inputs.
         pictures: slices of the model's outputs, as it runs whole.
         histograms: of the error at their single positions.
-        others: what was found at other sizes and on other inputs.
         notes: what the reader should know besides, one sentence each.
         quantized: how the weights are quantised, in PyTorch too, and how far that moves the
             outputs; empty where they are not.
+        outputs: the model's output tensors.
+        entries: the modules' output tensors in the order in which MLX computed them, so that a
+            module's layers come before the module; those never reached come last.
+        gradients: of the model's inputs, then of its parameters in the order of their modules'
+            calls; empty where they were not asked for.
     """
 
-    entries: tuple[ParityEntry, ...]
-    outputs: tuple[ParityEntry, ...]
     dtype: str = "float32"
     reference_dtype: str = "float64"
     fallback: str = ""
-    noise_multiple: float = NOISE_MULTIPLE
+    noise_multiple: Real = NOISE_MULTIPLE
     seed: int = 0
+    draws: Count = 0
     environment: Mapping[str, str] = field(default_factory=dict)
-    draws: int = 0
-    gradients: tuple[ParityEntry, ...] = ()
-    sizes: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, Count] = field(default_factory=dict)
     case: str = ""
+    others: tuple[ParityReport, ...] = ()
     pictures: tuple[Picture, ...] = ()
     histograms: tuple[Histogram, ...] = ()
-    others: tuple[ParityReport, ...] = ()
     notes: tuple[str, ...] = ()
     quantized: str = ""
+    outputs: tuple[ParityEntry, ...]
+    entries: tuple[ParityEntry, ...]
+    gradients: tuple[ParityEntry, ...] = ()
 
     def __repr__(self) -> str:
         return f"<ParityReport: {self.verdict}>"
@@ -132,63 +153,29 @@ class ParityReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON data, free of NaN and infinity."""
-        return {
-            "format": REPORT_FORMAT,
-            "version": REPORT_VERSION,
-            "passed": self.passed,
-            "culprit": self.culprit,
-            "verdict": self.verdict,
-            "dtype": self.dtype,
-            "reference_dtype": self.reference_dtype,
-            "fallback": self.fallback,
-            "noise_multiple": self.noise_multiple,
-            "seed": self.seed,
-            "draws": self.draws,
-            "environment": dict(self.environment),
-            "sizes": dict(self.sizes),
-            "case": self.case,
-            "others": [other.to_json() for other in self.others],
-            "pictures": [picture.to_json() for picture in self.pictures],
-            "histograms": [histogram.to_json() for histogram in self.histograms],
-            "notes": list(self.notes),
-            "quantized": self.quantized,
-            "outputs": [entry.to_json() for entry in self.outputs],
-            "entries": [entry.to_json() for entry in self.entries],
-            "gradients": [entry.to_json() for entry in self.gradients],
-        }
+        found = Findings(REPORT_FORMAT, REPORT_VERSION, self.passed, self.culprit, self.verdict)
+        data = {**to_data(found), **to_data(replace(self, others=()))}
+        return {**data, "others": [other.to_json() for other in self.others]}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> ParityReport:
+    def from_json(cls, data: Any) -> ParityReport:
         """Build a report from JSON data.
 
         Raises:
-            ParityError: it is no parity report, or one of another version.
+            ParityError: it is no parity report, or one of another version; the message names the
+                field that is wrong.
         """
-        if data.get("format") != REPORT_FORMAT or data.get("version") != REPORT_VERSION:
+        form, version = named_format(data)
+        if (form, version) != (REPORT_FORMAT, REPORT_VERSION):
             raise ParityError(
-                f"expected {REPORT_FORMAT} version {REPORT_VERSION}, got {data.get('format')!r} "
-                f"version {data.get('version')!r}. "
-                "Is this the parity.json of an mlxport output folder?"
+                f"expected {REPORT_FORMAT} version {REPORT_VERSION}, got {form!r} version "
+                f"{version!r}. Is this the parity.json of an mlxport output folder?"
             )
-        return cls(
-            entries=tuple(ParityEntry.from_json(entry) for entry in data["entries"]),
-            outputs=tuple(ParityEntry.from_json(entry) for entry in data["outputs"]),
-            dtype=data["dtype"],
-            reference_dtype=data["reference_dtype"],
-            fallback=data["fallback"],
-            noise_multiple=float(data["noise_multiple"]),
-            seed=data["seed"],
-            environment=dict(data["environment"]),
-            draws=data.get("draws", 0),
-            gradients=tuple(ParityEntry.from_json(entry) for entry in data.get("gradients", [])),
-            sizes=dict(data.get("sizes", {})),
-            case=data.get("case", ""),
-            pictures=tuple(map(Picture.from_json, data.get("pictures", ()))),
-            histograms=tuple(map(Histogram.from_json, data.get("histograms", ()))),
-            others=tuple(map(cls.from_json, data.get("others", ()))),
-            notes=tuple(data.get("notes", ())),
-            quantized=data.get("quantized", ""),
-        )
+        try:
+            from_data(Findings, data)
+            return from_data(cls, data)
+        except ConversionError as error:
+            raise ParityError(str(error)) from error
 
     def to_text(
         self,

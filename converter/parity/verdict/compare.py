@@ -8,7 +8,7 @@ a tensor of 1e-6 is as visible as any. Numpy only.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from mlxport.converter.errors import ParityError
 from mlxport.converter.parity.verdict.judgement import DEFAULT_JUDGEMENT, NOISE_MULTIPLE, Judgement
 from mlxport.converter.parity.verdict.precision import EXACT, PRECISIONS
 from mlxport.converter.parity.verdict.reference_data import NumpyArray
+from mlxport.converter.plan.json_data import Count, Real
 
 Index = tuple[int, ...]
 
@@ -29,6 +30,7 @@ class Verdict:
     integers) is None.
 
     Attributes:
+        passed: whether everything agrees.
         problems: what does not agree, in words; empty where the verdict is passed.
         shape: PyTorch's shape.
         dtype: PyTorch's dtype, by name.
@@ -51,27 +53,26 @@ class Verdict:
             has a last axis of two for the real and imaginary parts.
     """
 
+    passed: bool = field(init=False)
     problems: tuple[str, ...]
-    shape: Index
+    shape: tuple[Count, ...]
     dtype: str
     reference_dtype: str = "float64"
-    noise_multiple: float = NOISE_MULTIPLE
-    compared: int = 0
-    error: float | None = None
-    noise: float | None = None
-    ratio: float | None = None
-    max_abs: float | None = None
-    max_ulp: float | None = None
-    cosine: float | None = None
-    snr_db: float | None = None
-    first: Index | None = None
-    nonfinite: int = 0
-    misplaced: int = 0
+    noise_multiple: Real = NOISE_MULTIPLE
+    compared: Count = 0
+    error: Real | None = None
+    noise: Real | None = None
+    ratio: Real | None = None
+    max_abs: Real | None = None
+    max_ulp: Real | None = None
+    cosine: Real | None = None
+    snr_db: Real | None = None
+    first: tuple[Count, ...] | None = None
+    nonfinite: Count = 0
+    misplaced: Count = 0
 
-    @property
-    def passed(self) -> bool:
-        """Whether everything agrees."""
-        return not self.problems
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "passed", not self.problems)
 
 
 def judge(
@@ -251,7 +252,7 @@ def _judge_exact(
 
 
 def _with(verdict: Verdict, **changes: Any) -> Verdict:
-    return Verdict(**{**vars(verdict), **changes})
+    return replace(verdict, **changes)
 
 
 def _reals(values: NumpyArray) -> NumpyArray:

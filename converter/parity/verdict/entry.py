@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+
+import msgspec
 
 from mlxport.converter.parity.verdict.compare import Verdict
+from mlxport.converter.plan.json_data import Count
 
 # How MLX's value came about, in each mode: from what MLX computed so far, each layer evaluated;
 # from what PyTorch computed, layer by layer; from the whole model as one lazy graph; from that
@@ -15,6 +17,10 @@ from mlxport.converter.parity.verdict.compare import Verdict
 IN_PLACE, ALONE, WHOLE, COMPILED = "in_place", "alone", "whole", "compiled"
 BACKWARD = "gradient"
 JUDGED_MODES = (IN_PLACE, ALONE, WHOLE, COMPILED, BACKWARD)
+if TYPE_CHECKING:
+    Mode: TypeAlias = str
+else:
+    Mode = Literal[JUDGED_MODES]
 
 
 @dataclass(frozen=True)
@@ -36,14 +42,14 @@ class ParityEntry:
     """
 
     path: str
-    call: int = 0
-    output: int = 0
+    call: Count = 0
+    output: Count = 0
     layer: str = ""
-    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
-    skipped: Mapping[str, str] = field(default_factory=dict)
+    verdicts: Mapping[Mode, Verdict] = field(default_factory=dict)
+    skipped: Mapping[Mode, str] = field(default_factory=dict)
     name: str = ""
     target: str = ""
-    order: tuple[int, ...] | None = None
+    order: tuple[Annotated[int, msgspec.Meta(ge=-1)], ...] | None = None
 
     @property
     def failing(self) -> tuple[str, ...]:
@@ -59,56 +65,3 @@ class ParityEntry:
     def ratio(self) -> float:
         """The largest ratio of error to noise in any mode; 0 where none was measured."""
         return max((v.ratio for v in self.verdicts.values() if v.ratio is not None), default=0.0)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the entry as JSON data, without NaN and infinity (they become strings)."""
-        return {
-            "path": self.path,
-            "call": self.call,
-            "output": self.output,
-            "layer": self.layer,
-            "verdicts": {mode: _verdict_to_json(v) for mode, v in self.verdicts.items()},
-            "skipped": dict(self.skipped),
-            "name": self.name,
-            "target": self.target,
-            "order": None if self.order is None else list(self.order),
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> ParityEntry:
-        """Build an entry from JSON data."""
-        verdicts = {mode: _verdict_from_json(v) for mode, v in data["verdicts"].items()}
-        return cls(
-            data["path"],
-            data["call"],
-            data["output"],
-            data["layer"],
-            verdicts,
-            dict(data["skipped"]),
-            data.get("name", ""),
-            data.get("target", ""),
-            None if data.get("order") is None else tuple(data["order"]),
-        )
-
-
-_NUMBERS = ("noise_multiple", "error", "noise", "ratio", "max_abs", "max_ulp", "cosine", "snr_db")
-_TUPLES = ("problems", "shape", "first")
-
-
-def _verdict_to_json(verdict: Verdict) -> dict[str, Any]:
-    data: dict[str, Any] = {"passed": verdict.passed}
-    for one in fields(verdict):
-        value = getattr(verdict, one.name)
-        if isinstance(value, float) and not math.isfinite(value):
-            value = str(value)
-        data[one.name] = list(value) if isinstance(value, tuple) else value
-    return data
-
-
-def _verdict_from_json(data: Mapping[str, Any]) -> Verdict:
-    values = {one.name: data[one.name] for one in fields(Verdict) if one.name in data}
-    for name in _NUMBERS:
-        values[name] = None if values[name] is None else float(values[name])
-    for name in _TUPLES:
-        values[name] = None if values[name] is None else tuple(values[name])
-    return Verdict(**values)

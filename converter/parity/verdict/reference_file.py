@@ -10,14 +10,15 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from mlxport.converter.checkpoint.formats.safetensors import SafetensorsFile
 from mlxport.converter.checkpoint.writing.safetensors import write_safetensors
-from mlxport.converter.errors import CheckpointError, ParityError
+from mlxport.converter.errors import CheckpointError, ConversionError, ParityError
 from mlxport.converter.parity.verdict.reference_data import (
     Call,
     Draw,
@@ -25,8 +26,9 @@ from mlxport.converter.parity.verdict.reference_data import (
     Reference,
     ReferenceValue,
 )
+from mlxport.converter.plan.json_data import Count, from_data, named_format, parse_json, to_data
 from mlxport.converter.plan.structure import Signature
-from mlxport.converter.plan.tensor import STORAGE, Tensor
+from mlxport.converter.plan.tensor import STORAGE, DtypeName, Tensor
 
 REFERENCE_FORMAT = "mlxport-reference"
 REFERENCE_VERSION = 1
@@ -35,6 +37,68 @@ REFERENCE_VERSION = 1
 _PLAIN: dict[np.dtype[Any], str] = {}
 for _name, _storage in STORAGE.items():
     _PLAIN.setdefault(_storage, _name)
+
+
+@dataclass(frozen=True)
+class _TensorRecord:
+    """A tensor in the header: under which name its values lie in the file."""
+
+    name: str
+    dtype: DtypeName
+
+
+@dataclass(frozen=True)
+class _ValueRecord:
+    """A value in the header; three of its fields are names of arrays in the file."""
+
+    shape: tuple[Count, ...]
+    dtype: str
+    reference_dtype: str
+    reference: str
+    own: str
+    indices: str | None
+
+
+@dataclass(frozen=True)
+class _CallRecord:
+    """A call in the header."""
+
+    path: str
+    number: Count
+    outputs: tuple[_ValueRecord, ...]
+    draws: tuple[Count, Count] = (0, 0)
+
+
+@dataclass(frozen=True)
+class _DrawRecord:
+    """A random draw in the header; ``values`` is the name of an array in the file."""
+
+    kind: str
+    shape: tuple[Count, ...]
+    dtype: str
+    values: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Header:
+    """What the header of the file says of a reference; fields as of `Reference`."""
+
+    format: Literal["mlxport-reference"] = "mlxport-reference"
+    version: Literal[1] = 1
+    inputs: tuple[_TensorRecord, ...]
+    outputs: tuple[_ValueRecord, ...]
+    signature: Signature | None = None
+    calls: tuple[_CallRecord, ...]
+    draws: tuple[_DrawRecord, ...] = ()
+    aliases: Mapping[str, str]
+    dtype: str
+    reference_dtype: str
+    fallback: str
+    seed: int
+    sample: int
+    versions: Mapping[str, str]
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    case: str = ""
 
 
 def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
@@ -46,35 +110,32 @@ def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
         ParityError: the file cannot be written.
     """
     writer = _Writer()
-    header = {
-        "format": REFERENCE_FORMAT,
-        "version": REFERENCE_VERSION,
-        "inputs": [writer.tensor(f"input.{k}", x) for k, x in enumerate(reference.inputs)],
-        "outputs": writer.values("output", reference.outputs),
-        "signature": reference.signature and reference.signature.to_json(),
-        "calls": [
-            {
-                "path": call.path,
-                "number": call.number,
-                "outputs": writer.values(f"call.{k}", call.outputs),
-                "draws": list(call.draws),
-            }
+    header = _Header(
+        inputs=tuple(writer.tensor(f"input.{k}", x) for k, x in enumerate(reference.inputs)),
+        outputs=writer.values("output", reference.outputs),
+        signature=reference.signature,
+        calls=tuple(
+            _CallRecord(
+                call.path, call.number, writer.values(f"call.{k}", call.outputs), call.draws
+            )
             for k, call in enumerate(reference.calls)
-        ],
-        "draws": [writer.draw(f"draw.{k}", draw) for k, draw in enumerate(reference.draws)],
-        "aliases": dict(reference.aliases),
-        "dtype": reference.dtype,
-        "reference_dtype": reference.reference_dtype,
-        "fallback": reference.fallback,
-        "seed": reference.seed,
-        "sample": reference.sample,
-        "versions": dict(reference.versions),
-        "sizes": dict(reference.sizes),
-        "case": reference.case,
-    }
+        ),
+        draws=tuple(writer.draw(f"draw.{k}", draw) for k, draw in enumerate(reference.draws)),
+        aliases=reference.aliases,
+        dtype=reference.dtype,
+        reference_dtype=reference.reference_dtype,
+        fallback=reference.fallback,
+        seed=reference.seed,
+        sample=reference.sample,
+        versions=reference.versions,
+        sizes=reference.sizes,
+        case=reference.case,
+    )
     tensors = {name: Tensor(bits, _PLAIN[bits.dtype]) for name, bits in writer.arrays.items()}
     try:
-        write_safetensors(Path(path), tensors, {"mlxport": json.dumps(header, allow_nan=False)})
+        write_safetensors(
+            Path(path), tensors, {"mlxport": json.dumps(to_data(header), allow_nan=False)}
+        )
     except CheckpointError as error:
         raise ParityError(f"cannot write the reference: {error}") from error
 
@@ -88,25 +149,27 @@ def load_reference(path: str | os.PathLike[str]) -> Reference:
     Raises:
         ParityError: the file is missing, damaged, of another version or no reference.
     """
+    where = os.fspath(path)
     try:
         file = SafetensorsFile(Path(path))
-        header = _checked(json.loads(file.header.metadata.get("mlxport", "{}")), path)
+        data = parse_json(file.header.metadata.get("mlxport", "{}"))
+        form, version = named_format(data)
+        if (form, version) != (REFERENCE_FORMAT, REFERENCE_VERSION):
+            raise ParityError(
+                f"{where}: expected {REFERENCE_FORMAT} version {REFERENCE_VERSION}, got {form!r} "
+                f"version {version!r}. It should be the reference.safetensors of an mlxport output "
+                "folder."
+            )
+        header = from_data(_Header, data)
         return _reference(header, {name: tensor.bits for name, tensor in file.items()})
-    except (CheckpointError, ValueError) as error:
-        raise ParityError(f"cannot read the reference {os.fspath(path)}: {error}") from error
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ParityError(f"{os.fspath(path)} is a damaged reference: {error!r}") from error
-
-
-def _checked(header: Any, path: str | os.PathLike[str]) -> Mapping[str, Any]:
-    form, version = header.get("format"), header.get("version")
-    if (form, version) != (REFERENCE_FORMAT, REFERENCE_VERSION):
-        raise ParityError(
-            f"{os.fspath(path)}: expected {REFERENCE_FORMAT} version {REFERENCE_VERSION}, got "
-            f"{form!r} version {version!r}. "
-            "It should be the reference.safetensors of an mlxport output folder."
-        )
-    return dict(header)
+    except ParityError:
+        raise
+    except CheckpointError as error:
+        raise ParityError(f"cannot read the reference {where}: {error}") from error
+    except ConversionError as error:
+        raise ParityError(f"{where} is a damaged reference: {error}") from error
+    except (KeyError, ValueError) as error:
+        raise ParityError(f"{where} is a damaged reference: {error!r}") from error
 
 
 class _Writer:
@@ -115,22 +178,17 @@ class _Writer:
     def __init__(self) -> None:
         self.arrays: dict[str, NumpyArray] = {}
 
-    def tensor(self, name: str, tensor: Tensor) -> dict[str, str]:
-        return {"name": self._put(name, tensor.bits), "dtype": tensor.dtype}
+    def tensor(self, name: str, tensor: Tensor) -> _TensorRecord:
+        return _TensorRecord(self._put(name, tensor.bits), tensor.dtype)
 
-    def values(self, prefix: str, values: Sequence[ReferenceValue]) -> list[dict[str, Any]]:
-        return [self._value(f"{prefix}.{k}", value) for k, value in enumerate(values)]
+    def values(self, prefix: str, values: Sequence[ReferenceValue]) -> tuple[_ValueRecord, ...]:
+        return tuple(self._value(f"{prefix}.{k}", value) for k, value in enumerate(values))
 
-    def draw(self, name: str, draw: Draw) -> dict[str, Any]:
-        held = draw.values if draw.dtype == "float64" else draw.values.astype(np.float32)
-        return {
-            "kind": draw.kind,
-            "shape": list(draw.shape),
-            "dtype": draw.dtype,
-            "values": self._put(name, held),
-        }
+    def draw(self, name: str, draw: Draw) -> _DrawRecord:
+        values = draw.values if draw.dtype == "float64" else draw.values.astype(np.float32)
+        return _DrawRecord(draw.kind, draw.shape, draw.dtype, self._put(name, values))
 
-    def _value(self, name: str, value: ReferenceValue) -> dict[str, Any]:
+    def _value(self, name: str, value: ReferenceValue) -> _ValueRecord:
         indices = None
         if value.indices is not None:
             digest = hashlib.blake2b(value.indices.tobytes(), digest_size=16).hexdigest()
@@ -138,14 +196,14 @@ class _Writer:
         # own values come from a narrower dtype, and float32 holds the common ones without loss
         narrow = value.dtype in ("float16", "bfloat16", "float32")
         native = value.native.astype(np.float32) if narrow else value.native
-        return {
-            "shape": list(value.shape),
-            "dtype": value.dtype,
-            "reference_dtype": value.reference_dtype,
-            "reference": self._put(f"{name}.reference", _pairs(value.reference)),
-            "own": self._put(f"{name}.own", _pairs(native)),
-            "indices": indices,
-        }
+        return _ValueRecord(
+            value.shape,
+            value.dtype,
+            value.reference_dtype,
+            self._put(f"{name}.reference", _pairs(value.reference)),
+            self._put(f"{name}.own", _pairs(native)),
+            indices,
+        )
 
     def _put(self, name: str, array: NumpyArray) -> str:
         # safetensors writes the memory as it lies
@@ -158,43 +216,38 @@ def _pairs(values: NumpyArray) -> NumpyArray:
     return values.view(np.float64) if np.iscomplexobj(values) else values
 
 
-def _reference(header: Mapping[str, Any], arrays: Mapping[str, NumpyArray]) -> Reference:
-    def value(data: Mapping[str, Any]) -> ReferenceValue:
-        reference, native = arrays[data["reference"]], arrays[data["own"]]
+def _reference(header: _Header, arrays: Mapping[str, NumpyArray]) -> Reference:
+    def value(record: _ValueRecord) -> ReferenceValue:
+        reference, native = arrays[record.reference], arrays[record.own]
         # all stays in the file until it is judged, layer by layer
-        if data["dtype"].startswith("complex"):
+        if record.dtype.startswith("complex"):
             reference = reference.view(np.complex128)
             native = native.astype(np.float64).view(np.complex128)
-        indices = None if data["indices"] is None else arrays[data["indices"]]
-        shape = tuple(data["shape"])
+        indices = None if record.indices is None else arrays[record.indices]
         return ReferenceValue(
-            shape, data["dtype"], reference, native, indices, data["reference_dtype"]
+            record.shape, record.dtype, reference, native, indices, record.reference_dtype
         )
 
-    def values(items: Sequence[Mapping[str, Any]]) -> tuple[ReferenceValue, ...]:
-        return tuple(value(item) for item in items)
+    def call(record: _CallRecord) -> Call:
+        outputs = tuple(map(value, record.outputs))
+        return Call(record.path, record.number, outputs, draws=record.draws)
 
     return Reference(
-        inputs=tuple(Tensor(arrays[x["name"]], x["dtype"]) for x in header["inputs"]),
-        outputs=values(header["outputs"]),
-        signature=header.get("signature") and Signature.from_json(header["signature"]),
-        calls=tuple(
-            Call(c["path"], c["number"], values(c["outputs"]), draws=tuple(c.get("draws", (0, 0))))
-            for c in header["calls"]
+        inputs=tuple(Tensor(arrays[x.name], x.dtype) for x in header.inputs),
+        outputs=tuple(map(value, header.outputs)),
+        signature=header.signature,
+        calls=tuple(map(call, header.calls)),
+        draws=tuple(
+            Draw(x.kind, x.shape, x.dtype, arrays[x.values].astype(np.float64))
+            for x in header.draws
         ),
-        draws=tuple(_draw(data, arrays) for data in header.get("draws", [])),
-        aliases=dict(header["aliases"]),
-        dtype=header["dtype"],
-        reference_dtype=header["reference_dtype"],
-        fallback=header["fallback"],
-        seed=header["seed"],
-        sample=header["sample"],
-        versions=dict(header["versions"]),
-        sizes=dict(header.get("sizes", {})),
-        case=header.get("case", ""),
+        aliases=header.aliases,
+        dtype=header.dtype,
+        reference_dtype=header.reference_dtype,
+        fallback=header.fallback,
+        seed=header.seed,
+        sample=header.sample,
+        versions=header.versions,
+        sizes=header.sizes,
+        case=header.case,
     )
-
-
-def _draw(data: Mapping[str, Any], arrays: Mapping[str, NumpyArray]) -> Draw:
-    values = arrays[data["values"]].astype(np.float64)
-    return Draw(data["kind"], tuple(data["shape"]), data["dtype"], values)

@@ -81,4 +81,4 @@ def conversion(n=2, h=6, w=5, dtype="float32"):
         record("split", (nhwc(4),), (nhwc(3), mean)),
         record("", (Layout((n, 2, h, w), dtype, (0, 1, 2, 3)),), (nhwc(3), mean, classes)),
     ]
-    return Conversion(WeightPlan(), tuple(modules), ("x",))
+    return Conversion(plan=WeightPlan(), modules=tuple(modules), inputs=("x",))

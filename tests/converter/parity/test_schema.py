@@ -13,6 +13,7 @@ import mlxport
 from mlxport.cli import main
 from mlxport.converter import api
 from mlxport.converter.parity.report.report import ParityReport
+from mlxport.converter.parity.report.schema import parity_schema
 from mlxport.examples import hand_port
 
 ROOT = Path(__file__).parents[3]
@@ -68,6 +69,10 @@ def test_a_report_fits_it(made) -> None:
     data = json.loads(json.dumps(report.to_json(), allow_nan=False))
     VALIDATOR.validate(data)
     assert ParityReport.from_json(data) == report
+
+
+def test_it_is_what_the_classes_say() -> None:
+    assert parity_schema() == SCHEMA, "`make docs` writes it anew"
 
 
 def test_it_is_a_schema() -> None:

@@ -10,12 +10,8 @@ import torch
 
 from mlxport.converter.errors import ConversionError
 from mlxport.converter.plan.fold_steps import FoldSpectralNorm, FoldWeightNorm
-from mlxport.converter.plan.steps import (
-    Step,
-    conv_transpose_weight,
-    step_from_json,
-    step_to_json,
-)
+from mlxport.converter.plan.json_data import from_data, to_data
+from mlxport.converter.plan.steps import Step, conv_transpose_weight
 from mlxport.converter.plan.tensor import Tensor, to_float64
 from mlxport.converter.plan.torch_tensor import tensor_from_torch
 
@@ -76,7 +72,7 @@ def test_channels_are_normed_before_they_move() -> None:
 
 @pytest.mark.parametrize("step", [FoldWeightNorm(-1), FoldSpectralNorm(1)], ids=str)
 def test_folds_are_data_and_not_reversible(step: Step) -> None:
-    assert step_from_json(json.loads(json.dumps(step_to_json(step)))) == step
+    assert from_data(Step, json.loads(json.dumps(to_data(step)))) == step
     with pytest.raises(ConversionError, match="from the checkpoint that was converted"):
         step.invert((Tensor(np.ones((2, 2), np.float32), "F32"),))
 

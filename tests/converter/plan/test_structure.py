@@ -3,6 +3,8 @@ import math
 
 import pytest
 
+from mlxport.converter.errors import ConversionError
+from mlxport.converter.plan.json_data import from_data, to_data
 from mlxport.converter.plan.structure import Signature, Structure
 
 T = Structure("tensor")
@@ -10,24 +12,24 @@ NUMBER = Structure("number")
 
 
 def constant(value):
-    return Structure("constant", value=value)
+    return Structure.constant(value)
 
 
 def tuple_of(*items):
-    return Structure("tuple", items, tuple(f"[{i}]" for i in range(len(items))))
+    return Structure.container("tuple", tuple(f"[{i}]" for i in range(len(items))), items)
 
 
 def list_of(*items):
-    return Structure("list", items, tuple(f"[{i}]" for i in range(len(items))))
+    return Structure.container("list", tuple(f"[{i}]" for i in range(len(items))), items)
 
 
 def fields(**items):
-    return Structure("dict", tuple(items.values()), tuple(f".{k}" for k in items), tuple(items))
+    return Structure("dict", tuple(f".{k}" for k in items), tuple(items.values()), tuple(items))
 
 
 def keyed(items):
     labels = tuple(f"[{json.dumps(key)}]" for key in items)
-    return Structure("dict", tuple(items.values()), labels, tuple(items))
+    return Structure("dict", labels, tuple(items.values()), tuple(items))
 
 
 NESTED = list_of(T, keyed({"mask": tuple_of(T, constant(None)), 3: fields(logits=T)}), constant(2))
@@ -48,27 +50,47 @@ EVERY = {
 
 @pytest.mark.parametrize("structure", EVERY.values(), ids=EVERY)
 def test_json_gives_it_back(structure):
-    text = json.dumps(structure.to_json(), allow_nan=False)
-    assert Structure.from_json(json.loads(text)) == structure
+    text = json.dumps(to_data(structure), allow_nan=False)
+    assert from_data(Structure, json.loads(text)) == structure
 
 
 def test_json_keeps_numbers():
-    assert Structure.from_json(json.loads(json.dumps(NUMBER.to_json()))) == NUMBER
+    assert from_data(Structure, json.loads(json.dumps(to_data(NUMBER)))) == NUMBER
 
 
 def test_json_keeps_nan():
-    data = json.loads(json.dumps(constant(math.nan).to_json(), allow_nan=False))
-    assert math.isnan(Structure.from_json(data).value)
+    data = json.loads(json.dumps(to_data(constant(math.nan)), allow_nan=False))
+    assert math.isnan(from_data(Structure, data).value)
 
 
 @pytest.mark.parametrize(
     "data",
-    [{}, {"kind": "set"}, {"kind": "constant"}, {"kind": "list", "items": [{}]}],
-    ids=["nothing", "an unknown kind", "no value", "a bad item"],
+    [
+        {},
+        {"kind": "set"},
+        {"kind": "constant"},
+        {"kind": "constant", "value": 1, "float": "nan"},
+        {"kind": "constant", "value": []},
+        {"kind": "list", "items": [{}]},
+        {"kind": "list"},
+        {"kind": "tuple", "labels": ["[0]"], "items": []},
+        {"kind": "dict", "labels": [], "items": [], "keys": ["a"]},
+    ],
+    ids=[
+        "nothing",
+        "an unknown kind",
+        "no value",
+        "two values",
+        "a list as value",
+        "a bad item",
+        "no items",
+        "too many labels",
+        "too many keys",
+    ],
 )
 def test_what_is_no_structure_is_refused(data):
-    with pytest.raises((KeyError, TypeError, ValueError)):
-        Structure.from_json(data)
+    with pytest.raises(ConversionError):
+        from_data(Structure, data)
 
 
 def test_names_read_as_in_pytorch():
@@ -129,4 +151,4 @@ def test_a_signature_parts_tensors_from_what_is_fixed():
     assert list(signature.taken()) == ["x", "batch"]
     assert signature.tensors() == ["x", 'batch["image"]']
     assert signature.constants() == {"mode": "a", 'batch["size"]': 4, "mask": None}
-    assert Signature.from_json(json.loads(json.dumps(signature.to_json()))) == signature
+    assert from_data(Signature, json.loads(json.dumps(to_data(signature)))) == signature

@@ -22,8 +22,9 @@ from mlxport.converter import api
 from mlxport.converter.errors import ConversionError, OptionsError
 from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.verdict.reference_file import load_reference
+from mlxport.converter.plan.json_data import from_data, to_data
 from mlxport.converter.plan.quantize_step import Quantize, Settings, parse_settings
-from mlxport.converter.plan.steps import step_from_json, step_to_json
+from mlxport.converter.plan.steps import Step
 from mlxport.converter.plan.tensor import Tensor, TensorSpec
 from mlxport.converter.plan.weight_plan import Entry
 
@@ -412,7 +413,7 @@ def test_an_outline_tells_the_shapes(text: str, dtype: str) -> None:
     assert [TensorSpec.of(t) for t in made] == [TensorSpec.of(t) for t in outlines]
     assert [TensorSpec.of(t) for t in step.invert(made)] == [TensorSpec.of(t) for t in given]
     assert [TensorSpec.of(t) for t in step.invert(outlines)] == [TensorSpec.of(t) for t in given]
-    assert step_from_json(json.loads(json.dumps(step_to_json(step)))) == step
+    assert from_data(Step, json.loads(json.dumps(to_data(step)))) == step
 
 
 def test_a_damaged_plan_is_refused() -> None:

@@ -232,7 +232,7 @@ def folder_of(tmp_path: Path, plan: WeightPlan, state: dict[str, Tensor]) -> Pat
     folder = tmp_path / "out"
     folder.mkdir(exist_ok=True)
     write_safetensors(folder / "weights.safetensors", dict(plan.apply(state)))
-    write_json(folder / "conversion.json", Conversion(plan, (), ()).to_json())
+    write_json(folder / "conversion.json", Conversion(plan=plan, modules=(), inputs=()).to_json())
     return folder
 
 

@@ -60,7 +60,9 @@ def report(layers: int = 5, fault: int | None = None, name: str = "block") -> Pa
     last = verdict(2.0) if fault is None else verdict(1e7, problem)
     output = ParityEntry("", 0, 0, "Net", dict.fromkeys((IN_PLACE, WHOLE, COMPILED), last))
     return ParityReport(
-        tuple(entries), (output,), environment={"backend": "cpu", "device": "a <chip> & more"}
+        entries=tuple(entries),
+        outputs=(output,),
+        environment={"backend": "cpu", "device": "a <chip> & more"},
     )
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from mlxport.converter.errors import ParityError
+from mlxport.converter.errors import ConversionError
 from mlxport.converter.parity.report.images import (
     BLUE_ORANGE,
     VIRIDIS,
@@ -28,6 +28,7 @@ from mlxport.converter.parity.report.pictures import (
     pictured,
 )
 from mlxport.converter.parity.verdict.reference_data import ReferenceValue
+from mlxport.converter.plan.json_data import from_data, to_data
 
 
 def value(reference, dtype="float32", native=None, **options):
@@ -124,20 +125,21 @@ class TestPicture:
     def test_any_values_go_through_a_file(self, mlx):
         reference = volume((1, 4, 5))
         shown = pictured(["output"], [mlx], [value(reference)])
-        text = json.dumps([[one.to_json() for one in kind] for kind in shown], allow_nan=False)
+        text = json.dumps(to_data(shown), allow_nan=False)
         found = json.loads(text)
-        assert tuple(map(Picture.from_json, found[0])) == shown[0]
-        assert tuple(map(Histogram.from_json, found[1])) == shown[1]
+        assert from_data(tuple[Picture, ...], found[0]) == shown[0]
+        assert from_data(tuple[Histogram, ...], found[1]) == shown[1]
         figures(shown[0])
         histograms(shown[1])
 
     @pytest.mark.parametrize("shape", [[4, 6], [3, 5]], ids=["too few", "too many"])
     def test_damaged_pixels_are_refused(self, shape):
         (picture,), _ = pictured(["output"], [volume((1, 4, 5))], [value(volume((1, 4, 5)))])
-        data = picture.to_json()
+        data = to_data(picture)
         data["planes"][0]["shape"] = shape
-        with pytest.raises(ParityError, match="pixels"):
-            Picture.from_json(data)
+        message = r"planes\[0\]: reference has 20 pixels, its shape"
+        with pytest.raises(ConversionError, match=message):
+            from_data(Picture, data)
 
 
 class TestHistogram:

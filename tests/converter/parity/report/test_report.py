@@ -37,7 +37,7 @@ def layer(path, in_place, alone, call=0):
 def report(*entries, outputs=None, **options):
     if outputs is None:
         outputs = (ParityEntry("", layer="Net", verdicts={IN_PLACE: good(), WHOLE: good()}),)
-    return ParityReport(tuple(entries), tuple(outputs), **options)
+    return ParityReport(entries=tuple(entries), outputs=tuple(outputs), **options)
 
 
 FAILED_OUTPUT = (ParityEntry("", layer="Net", verdicts={IN_PLACE: bad(), WHOLE: bad()}),)

@@ -397,7 +397,7 @@ def test_alone_is_judged_by_the_noise_of_the_layer_alone(twin):
     model.lin.bias = mx.array(net[1].bias.detach().numpy()) * (1 + 1e-4)
     at = (Layout((2, 3), "float32", (0, 1)),)
     modules = (twin.ModuleRecord("1", "lin", at, at), twin.ModuleRecord("", "", at, at))
-    conversion = twin.Conversion(twin.WeightPlan(), modules, ("x",))
+    conversion = twin.Conversion(plan=twin.WeightPlan(), modules=modules, inputs=("x",))
     reference = record_reference(net, (torch.randn(2, 3),), paths=["1"], keep_inputs=True)
     report = verify_live(model, conversion, reference)
     assert report.entries[0].failing == (ALONE,)
@@ -447,7 +447,7 @@ class TestPairing:
             one("2", "b", (at,), (at,)),
             one("", "", (at,), (at,)),
         )
-        conversion = twin.Conversion(twin.WeightPlan(), modules, ("x",))
+        conversion = twin.Conversion(plan=twin.WeightPlan(), modules=modules, inputs=("x",))
         reference = record_reference(net, (torch.randn(2, 3),), paths=["0", "2"], keep_inputs=True)
         report = verify_live(model, conversion, reference)
         assert report.passed

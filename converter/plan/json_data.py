@@ -1,0 +1,225 @@
+"""Records as JSON data and back: how dataclasses are written, and checked when they are read.
+
+msgspec does the work by the types of their fields; here stands what JSON or msgspec has no form
+for. Needs neither torch nor mlx.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+import zlib
+from abc import ABC
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import msgspec
+
+from mlxport.converter.errors import ConversionError
+
+_Record = TypeVar("_Record")
+
+# The default of a field that is left out of the JSON data where it was not given.
+ABSENT: Any = msgspec.UNSET
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+_NOT_FINITE = ("inf", "-inf", "nan")
+_MOST_BYTES = 1 << 24
+_PLACE = re.compile(r"\.(\w+)|\[(\d+|\.\.\.)\]")
+
+if TYPE_CHECKING:
+    Real = float
+    Compressed = bytes
+else:
+
+    class Real(ABC):  # noqa: B024  # float counts as a subclass
+        """A float; infinity and NaN, which JSON has not, are text."""
+
+        @staticmethod
+        def schema() -> dict[str, Any]:
+            """Return the JSON schema."""
+            return {"anyOf": [{"type": "number"}, {"enum": list(_NOT_FINITE)}]}
+
+        @staticmethod
+        def read(data: Any) -> float:
+            """Return the number."""
+            number = isinstance(data, (int, float)) and not isinstance(data, bool)
+            if not number and data not in _NOT_FINITE:
+                raise ValueError(f"Expected `float`, got {_kind(data)}")
+            try:
+                return float(data)
+            except OverflowError as error:
+                raise ValueError("Number out of range") from error
+
+    Real.register(float)
+
+    class Compressed(ABC):  # noqa: B024  # as bytes does here
+        """Bytes; in JSON compressed by zlib, as base64."""
+
+        @staticmethod
+        def schema() -> dict[str, Any]:
+            """Return the JSON schema."""
+            return {"type": "string", "contentEncoding": "base64"}
+
+        @staticmethod
+        def read(data: Any) -> bytes:
+            """Return the bytes; no more than a record can hold, whatever the text claims."""
+            if not isinstance(data, str):
+                raise ValueError(f"Expected `str`, got {_kind(data)}")
+            try:
+                packed = base64.b64decode(data, validate=True)
+                return zlib.decompressobj().decompress(packed, _MOST_BYTES)
+            except (ValueError, zlib.error) as error:
+                raise ValueError(f"not bytes compressed by zlib, in base64: {error}") from error
+
+    Compressed.register(bytes)
+
+
+def to_data(record: Any, without_none: Collection[str] = ()) -> Any:
+    """Return a record as JSON data: dicts, lists, text and finite numbers.
+
+    Args:
+        record: a dataclass.
+        without_none: fields, of it or of records within, to leave out where they are None.
+    """
+    built = msgspec.to_builtins(record, builtin_types=(bytes,), enc_hook=_base)
+    return _plain(built, without_none)
+
+
+def from_data(record: type[_Record], data: Any) -> _Record:
+    """Build a record from JSON data.
+
+    Raises:
+        ConversionError: a field is missing or has another type; the message names it.
+    """
+    try:
+        return msgspec.convert(data, record, dec_hook=_read)
+    except msgspec.ValidationError as error:
+        what, _, place = str(error).partition(" - at `$")
+        field = _field(record, data, place.rstrip("`"), str(error))
+        raise ConversionError(f"{field}: {what}" if field else what) from error
+    except RecursionError as error:
+        raise ConversionError("it is nested too deeply") from error
+
+
+def named_format(data: Any) -> tuple[Any, Any]:
+    """Return the format and the version that JSON data says it is of; None where it does not."""
+    return (data.get("format"), data.get("version")) if isinstance(data, dict) else (None, None)
+
+
+def read_json(path: Path) -> Any:
+    """Return the JSON data in a file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ConversionError: it is not JSON.
+    """
+    return parse_json(path.read_bytes())
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return JSON data from its text, in UTF-8 where it is bytes.
+
+    Raises:
+        ConversionError: it is not JSON.
+    """
+    try:
+        return json.loads(text.decode() if isinstance(text, bytes) else text)
+    except RecursionError as error:
+        raise ConversionError("it is nested too deeply") from error
+    except ValueError as error:
+        raise ConversionError(f"it is not JSON: {error}") from error
+
+
+def schema_of(record: type[Any]) -> dict[str, Any]:
+    """Return the JSON schema of a record; those of records within stand under ``$defs``."""
+    return msgspec.json.schema(record, schema_hook=_schema)
+
+
+def _field(record: Any, data: Any, place: str, message: str) -> str:
+    """Return the field at a place as msgspec writes it, with the keys of mappings in it.
+
+    msgspec writes ``[...]`` for every key. The one is looked for by halves: a mapping without it
+    does not give the message again.
+    """
+
+    def is_among(keys: list[Any]) -> bool:
+        fewer = {key: found[key] for key in keys}
+        try:
+            msgspec.convert(_replaced(data, path, fewer), record, dec_hook=_read)
+        except msgspec.ValidationError as error:
+            return str(error) == message
+        return False
+
+    path: list[Any] = []
+    found, text = data, ""
+    for name, index in _PLACE.findall(place):
+        if index == "...":
+            keys = list(found)
+            while len(keys) > 1:
+                half = len(keys) // 2
+                keys = keys[:half] if is_among(keys[:half]) else keys[half:]
+            step, text = keys[0], f"{text}[{keys[0]!r}]"
+        else:
+            step = int(index) if index else name
+            text += f"[{index}]" if index else f".{name}"
+        path, found = [*path, step], found[step]
+    return text.lstrip(".")
+
+
+def _replaced(data: Any, path: list[Any], value: Any) -> Any:
+    """Return JSON data with another value at a path."""
+    if not path:
+        return value
+    copy = data.copy()
+    copy[path[0]] = _replaced(data[path[0]], path[1:], value)
+    return copy
+
+
+def _schema(cls: Any) -> dict[str, Any]:
+    schema: dict[str, Any] = cls.schema()
+    return schema
+
+
+def _read(cls: Any, data: Any) -> Any:
+    return cls.read(data)
+
+
+def _base(value: Any) -> Any:
+    """Return what an instance of a subclass is as JSON data."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    for cls in (int, float, str, tuple):
+        if isinstance(value, cls):
+            return cls(value)  # type: ignore[arg-type]
+    raise NotImplementedError(f"{type(value).__name__} has no form in JSON")
+
+
+def _plain(value: Any, without_none: Collection[str]) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: _plain(item, without_none)
+            for key, item in value.items()
+            if item is not None or key not in without_none
+        }
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, without_none) for item in value]
+    if isinstance(value, bytes):
+        return base64.b64encode(zlib.compress(value, 9)).decode()
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _kind(data: Any) -> str:
+    names = {
+        bool: "bool",
+        int: "int",
+        str: "str",
+        list: "array",
+        dict: "object",
+        type(None): "null",
+    }
+    return f"`{names.get(type(data), type(data).__name__)}`"

@@ -1,0 +1,43 @@
+"""What every step of a weight plan has: its name in JSON, and a way forwards and backwards."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from mlxport.converter.plan.tensor import Tensors
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+class BaseStep(
+    msgspec.Struct, frozen=True, tag_field="kind", tag=_snake_case, forbid_unknown_fields=True
+):
+    """One operation on the tensors of a plan's entry, reversible but for the folds.
+
+    In JSON it is its fields and its ``kind``, the name of its class in snake case.
+    """
+
+    @property
+    def kind(self) -> str:
+        """Its name in JSON."""
+        return str(self.__struct_config__.tag)
+
+    def apply(self, tensors: Tensors) -> Tensors:
+        """Map PyTorch's tensors towards MLX's."""
+        raise NotImplementedError
+
+    def invert(self, tensors: Tensors) -> Tensors:
+        """Map MLX's tensors back towards PyTorch's."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        values = (getattr(self, name) for name in self.__struct_fields__)
+        return f"{self.kind}({', '.join(map(_brief, values))})"
+
+
+def _brief(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
