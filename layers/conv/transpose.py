@@ -18,7 +18,7 @@ from typing import Any
 import mlx.core as mx
 from mlx import nn
 
-from mlxport.layers.conv.transpose_phases import compute
+from mlxport.layers.conv.transpose_phases import compute_transposed
 from mlxport.layers.windows.geometry import (
     IntsPerAxis,
     check_divisible,
@@ -102,8 +102,8 @@ def _conv_transpose(
     sizes, kernels = x.shape[-1 - rank : -1], weight.shape[1:-1]
     axes = transposed_axes(layer, sizes, kernels, strides, paddings, output_paddings, dilations)
     if x.ndim == rank + 1:
-        return compute(x[None], weight, bias, axes, groups).squeeze(0)
-    return compute(x, weight, bias, axes, groups)
+        return compute_transposed(x[None], weight, bias, axes, groups).squeeze(0)
+    return compute_transposed(x, weight, bias, axes, groups)
 
 
 class _ConvTransposeNd(nn.Module):

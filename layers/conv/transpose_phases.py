@@ -34,7 +34,7 @@ from mlxport.layers.windows.geometry import TransposedAxis
 SLAB_BYTES = 1 << 24
 
 
-def compute(
+def compute_transposed(
     x: mx.array, weight: mx.array, bias: mx.array | None, axes: list[TransposedAxis], groups: int
 ) -> mx.array:
     """Compute the transposed convolution of operands that are checked already.
