@@ -271,7 +271,13 @@ def main() -> None:
     default=True,
     help="Of a folder, carry config.json, tokenizer, README and licence along.  [default: yes]",
 )
-@click.option("--weights-only", is_flag=True, hidden=True, callback=_renamed_flag)
+@click.option(
+    "--weights-only",
+    is_flag=True,
+    hidden=True,
+    callback=_renamed_flag,
+    help="The old name of --no-carry-along.",
+)
 @click.option("--max-shard-size", metavar="SIZE", help="Write weights in files of 5GB, say.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output folder.")
 @click.option(
