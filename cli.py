@@ -140,16 +140,28 @@ def _renamed_flag(context: click.Context, option: click.Parameter, given: bool) 
     return given
 
 
+_model_args = click.option(
+    "--model-args",
+    metavar="JSON",
+    help="Keyword arguments of the factory: '{\"features\": 16}'.",
+)
+
+
 def _selection(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say what of a checkpoint is meant, and what its weights are."""
+    layer = click.option(
+        "--layer",
+        "layers",
+        multiple=True,
+        metavar="GLOB=CLASS[:GROUPS]",
+        help="Without --model: what weights are, 'up*.weight=ConvTranspose3d'; the last fits.",
+    )
+    return _selecting(layer(command))
+
+
+def _selecting(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that say what of a checkpoint is meant."""
     for option in (
-        click.option(
-            "--layer",
-            "layers",
-            multiple=True,
-            metavar="GLOB=CLASS[:GROUPS]",
-            help="Without --model: what weights are, 'up*.weight=ConvTranspose3d'; the last fits.",
-        ),
         click.option(
             "--rename",
             multiple=True,
@@ -163,14 +175,78 @@ def _selection(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _example(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that give an example call of the model."""
+    for option in (
+        click.option(
+            "--kwargs",
+            metavar="JSON",
+            help="Keyword arguments of the model that are no tensors: '{\"use_cache\": false}'.",
+        ),
+        click.option(
+            "--input-file",
+            "input_files",
+            multiple=True,
+            type=click.Path(path_type=Path),
+            help="Example inputs of your own: .npy for a positional one (after those of --input), "
+            ".npz or .safetensors for inputs by name.",
+        ),
+        click.option(
+            "--input",
+            "inputs",
+            multiple=True,
+            metavar="[NAME=][DTYPE:]SIZES[:LOW..HIGH]",
+            help="An example input with random values, in PyTorch's axes; once per input. Integers "
+            "are 0 or 1 without a range, floats normal.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _casting(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say in which dtype weights are held."""
+    for option in (
+        click.option(
+            "--allow-lossy-cast",
+            is_flag=True,
+            help="Round where the model's dtype cannot hold the checkpoint's values.",
+        ),
+        click.option(
+            "--dtype",
+            type=click.Choice(["float16", "bfloat16", "float32"]),
+            help="Cast all floating-point weights, and the model.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _capturing(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say what the MLX model takes and gives."""
+    for option in (
+        click.option(
+            "--dynamic",
+            metavar="AXES",
+            callback=_numbers("axes like 0,2,3,4"),
+            help="Axes whose size may change from call to call, in every input: 0 is the batch.",
+        ),
+        click.option(
+            "--layout",
+            type=click.Choice(["torch", "channels_last"]),
+            default="torch",
+            show_default=True,
+            help="Axes of the MLX model's inputs and outputs.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def _target(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that name an MLX model, and the arguments of any model."""
     for option in (
-        click.option(
-            "--model-args",
-            metavar="JSON",
-            help="Keyword arguments of the factory: '{\"features\": 16}'.",
-        ),
+        _model_args,
         click.option(
             "--target",
             metavar="PKG.MOD:FACTORY",
@@ -229,38 +305,9 @@ def main() -> None:
     help="Instead of --model: convert by the plan of other weights of the same architecture.",
 )
 @_target
-@click.option(
-    "--input",
-    "inputs",
-    multiple=True,
-    metavar="[NAME=][DTYPE:]SIZES[:LOW..HIGH]",
-    help="An example input with random values, in PyTorch's axes; once per input. Integers are 0 "
-    "or 1 without a range, floats normal.",
-)
-@click.option(
-    "--input-file",
-    "input_files",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Example inputs of your own: .npy for a positional one (after those of --input), .npz "
-    "or .safetensors for inputs by name.",
-)
-@click.option(
-    "--kwargs",
-    metavar="JSON",
-    help="Keyword arguments of the model that are no tensors: '{\"use_cache\": false}'.",
-)
+@_example
 @_selection
-@click.option(
-    "--dtype",
-    type=click.Choice(["float16", "bfloat16", "float32"]),
-    help="Cast all floating-point weights, and the model.",
-)
-@click.option(
-    "--allow-lossy-cast",
-    is_flag=True,
-    help="Round where the model's dtype cannot hold the checkpoint's values.",
-)
+@_casting
 @click.option(
     "--quantize",
     metavar="bits=4,group_size=64[,mode=…]",
@@ -280,19 +327,7 @@ def main() -> None:
 )
 @click.option("--max-shard-size", metavar="SIZE", help="Write weights in files of 5GB, say.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output folder.")
-@click.option(
-    "--layout",
-    type=click.Choice(["torch", "channels_last"]),
-    default="torch",
-    show_default=True,
-    help="Axes of the MLX model's inputs and outputs.",
-)
-@click.option(
-    "--dynamic",
-    metavar="AXES",
-    callback=_numbers("axes like 0,2,3,4"),
-    help="Axes whose size may change from call to call, in every input: 0 is the batch.",
-)
+@_capturing
 @_noise_multiple
 @click.option(
     "--gradients",
@@ -536,6 +571,45 @@ def export(folder: Path, output: Path, **options: Any) -> None:
     exported = api.export_function(folder, output, **options)
     _warn(exported.warnings)
     click.echo(str(exported))
+
+
+@main.command()
+@click.argument("source", type=_Source())
+@click.argument("path", required=False)
+@click.option("--model", required=True, metavar="PKG.MOD:FACTORY", help="Gives the torch model.")
+@_model_args
+@_example
+@_selecting
+@_casting
+@_capturing
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@_exits
+def explain(
+    source: Path,
+    path: str | None,
+    inputs: tuple[str, ...],
+    input_files: tuple[Path, ...],
+    layout: str,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Explain what convert makes of each module of the model, and why.
+
+    One line for each module; with PATH, its qualified name, all there is to know of one: whether it
+    is a layer, by which rule or why not, its lines in model.py, the axis orders it takes and gives,
+    its transposes and what happens to its tensors. Writes nothing.
+
+    \b
+    Example:
+      mlxport explain unet3d.pt --model examples.unet3d:UNet3d --input 1,1,32,48,40
+      mlxport explain unet3d.pt stem.0 --model examples.unet3d:UNet3d --input 1,1,32,48,40
+    """
+    options["model_args"] = _json_object(options["model_args"], "--model-args")
+    options["kwargs"] = _json_object(options["kwargs"], "--kwargs")
+    options["rename"] = api.parse_renames(options["rename"])
+    options |= {"inputs": (*inputs, *input_files), "channels_last": layout == "channels_last"}
+    explanation = api.explain_checkpoint(source, path, **options)
+    click.echo(json.dumps(explanation.to_json(), indent=1) if as_json else str(explanation))
 
 
 @main.command()

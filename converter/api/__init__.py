@@ -7,6 +7,7 @@ verifying a converted model needs no torch.
 from mlxport.converter.api.checkpoints import (
     analyze_checkpoint,
     convert_checkpoint,
+    explain_checkpoint,
 )
 from mlxport.converter.api.folders import (
     export_function,
@@ -20,6 +21,7 @@ from mlxport.converter.api.models import (
     analyze,
     convert,
     convert_layer,
+    explain,
     verify,
 )
 from mlxport.converter.api.tables import (
@@ -39,6 +41,8 @@ __all__ = [
     "convert_checkpoint",
     "convert_layer",
     "convert_state_dict",
+    "explain",
+    "explain_checkpoint",
     "export_function",
     "inspect",
     "load",

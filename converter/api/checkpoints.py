@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from mlxport.converter.checkpoint.keys.rename import Patterns
     from mlxport.converter.tasks.coverage import Analysis
+    from mlxport.converter.tasks.explanation import Explanation
     from mlxport.converter.tasks.result import Converted
 
 
@@ -275,4 +276,45 @@ def analyze_checkpoint(
     )
     return analyze_checkpoint(
         resolved(source), model, inputs, kwargs, reading=reading, capturing=capturing
+    )
+
+
+def explain_checkpoint(
+    source: str | Path,
+    path: str | None = None,
+    *,
+    model: str | torch.nn.Module,
+    inputs: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    key: str | None = None,
+    prefix: str | None = None,
+    rename: Patterns | None = None,
+    dtype: Literal["float16", "bfloat16", "float32"] | None = None,
+    allow_lossy_cast: bool = False,
+    channels_last: bool = False,
+    dynamic: Sequence[int] | int | None = None,
+    dynamic_shapes: Any = None,
+) -> Explanation:
+    """Return what ``convert_checkpoint`` makes of each module, and why; write nothing.
+
+    Arguments are those of ``convert_checkpoint``, and ``path`` that of ``explain``.
+
+    Raises:
+        OptionsError: the model has no module at ``path``; those with similar names are listed.
+        ConversionError: the checkpoint does not fit the model, or the model cannot be captured.
+    """
+    prepare()
+    from mlxport.converter.options.capture import CaptureOptions
+    from mlxport.converter.options.source import SourceOptions
+    from mlxport.converter.tasks.explain import explain_checkpoint
+
+    reading = SourceOptions(
+        model_args or {}, key, prefix, rename or {}, dtype, allow_lossy_cast=allow_lossy_cast
+    )
+    capturing = CaptureOptions.of(
+        channels_last=channels_last, dynamic=dynamic, dynamic_shapes=dynamic_shapes
+    )
+    return explain_checkpoint(
+        resolved(source), model, inputs, kwargs, path, reading=reading, capturing=capturing
     )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mlxport.converter.parity.hand_port.pair_modules import ModuleNames
     from mlxport.converter.parity.report.report import ParityReport
     from mlxport.converter.tasks.coverage import Analysis
+    from mlxport.converter.tasks.explanation import Explanation
     from mlxport.converter.tasks.result import Converted
 
 
@@ -137,6 +138,50 @@ def analyze(
         channels_last=channels_last, dynamic=dynamic, dynamic_shapes=dynamic_shapes
     )
     return analyze_model(module, _positional(example_inputs), kwargs, capturing)
+
+
+def explain(
+    module: torch.nn.Module,
+    example_inputs: torch.Tensor | Sequence[Any] = (),
+    path: str | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    channels_last: bool = False,
+    dynamic: Sequence[int] | int | None = None,
+    dynamic_shapes: Any = None,
+) -> Explanation:
+    """Return what ``convert`` makes of each module of a torch model, and why.
+
+    The model is captured and lowered as for a conversion; no weight becomes an MLX array and
+    nothing is written. The torch model runs on the inputs.
+
+    Args:
+        module: the torch model.
+        example_inputs: a tensor, or the positional inputs in a tuple or list.
+        path: qualified name of one module (``"encoder.0.conv"``; ``""`` is the model itself), which
+            is then explained in full; all modules in one line each, if not given.
+        kwargs: keyword inputs.
+        channels_last: as in ``convert``.
+        dynamic: as in ``convert``.
+        dynamic_shapes: as in ``convert``.
+
+    Returns:
+        For each module whether it is a layer, by which rule or why not, its class and lines in
+        ``model.py``, the axis orders it takes and gives, its transposes and what happens to its
+        tensors; ``str()`` gives it for reading, ``.to_json()`` as data.
+
+    Raises:
+        OptionsError: the model has no module at ``path``; those with similar names are listed.
+        CaptureError: torch.export cannot capture the model.
+    """
+    prepare()
+    from mlxport.converter.options.capture import CaptureOptions
+    from mlxport.converter.tasks.explain import explain_model
+
+    capturing = CaptureOptions.of(
+        channels_last=channels_last, dynamic=dynamic, dynamic_shapes=dynamic_shapes
+    )
+    return explain_model(module, _positional(example_inputs), kwargs, path, capturing)
 
 
 def convert_layer(module: torch.nn.Module) -> Any:

@@ -83,7 +83,7 @@ def translate(
     call = in_order(model, args, kwargs)
     if lowered.size_names:
         with stage("sizes"):
-            lowered.conditions = _conditions(captured, lowered, model, *call)
+            lowered.conditions = size_conditions(captured, lowered, model, *call)
     model_py = write_model(lowered, names, stem)
     conversion = Conversion(
         stem=stem,
@@ -109,7 +109,7 @@ def translate(
     return replace(translation, other=other, sizes=sizes)
 
 
-def _conditions(
+def size_conditions(
     captured: Captured,
     lowered: Lowered,
     model: torch.nn.Module,

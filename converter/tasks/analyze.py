@@ -57,7 +57,7 @@ def analyze_model(
         captured = capture(model, args, kwargs, handled=ops.registry.OPS, dynamic=capturing.dynamic)
         lowered, tally = attempt(captured, channels_last_ends=capturing.channels_last)
     body = lowered.bodies[""]
-    ways = _Ways(model, lowered, tally)
+    ways = Ways(model, lowered, tally)
     counted = _ops(tally)
     covered, total, unused = ways.parameters()
     return Analysis(
@@ -94,8 +94,8 @@ def analyze_checkpoint(
     return analyze_model(torch_model, *example_call(torch_model, inputs, kwargs), capturing)
 
 
-class _Ways:
-    """Which way every module of a model goes."""
+class Ways:
+    """What becomes of every module of a model: a layer, part of one, a class or a list."""
 
     def __init__(self, model: torch.nn.Module, lowered: Lowered, tally: Tally) -> None:
         self.model = model

@@ -151,6 +151,7 @@ class Lowered:
         records: the modules and the layouts at their boundaries, in call order, the model last.
         scope: what all of its bodies share: imports, random draws, demands.
         transposes: transposes executed in one call of the model.
+        inlined: captured path of each call that is written in place -> why it calls no class.
         size_names: torch's symbol for a dynamic size -> what to call it.
         conditions: what must be true of the sizes, in their names.
     """
@@ -162,6 +163,7 @@ class Lowered:
     records: list[ModuleRecord] = field(default_factory=list)
     scope: ModelScope = field(default_factory=ModelScope)
     transposes: int = 0
+    inlined: dict[str, str] = field(default_factory=dict)
     size_names: dict[str, str] = field(default_factory=dict)
     conditions: list[str] = field(default_factory=list)
 

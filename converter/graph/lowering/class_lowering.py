@@ -48,10 +48,11 @@ class ClassLowering:
         known = lowered.bodies.get(path)
         values = self._in_order_of_forward(path, inputs)
         if values is None:
-            return self.run(frame, inputs)
+            return self._in_place(frame, inputs, "it is called with sizes, not with tensors alone")
         if known is not None:
             if [v.ndim for v in values] != [v.ndim for v in known.inputs]:
-                return self.run(frame, inputs)
+                reason = "its first call is given tensors with other numbers of axes"
+                return self._in_place(frame, inputs, reason)
             pairs = zip(values, known.inputs, strict=True)
             values = [frame.cx.arrange(value, formal.order) for value, formal in pairs]
         calls, draws, transposes = (
@@ -63,9 +64,15 @@ class ClassLowering:
         if known is not None and known.structure() != body.structure():
             del lowered.records[calls:], lowered.scope.draws[draws:]
             lowered.transposes = transposes
-            return self.run(frame, inputs)
+            reason = "it computes something else than in its first call"
+            return self._in_place(frame, inputs, reason)
         lowered.keep(body)
         return self._called(frame, body, values, drawing=len(lowered.scope.draws) > draws)
+
+    def _in_place(self, frame: Frame, inputs: Sequence[Any], reason: str) -> Any:
+        """Write what a call computes into the body of the caller."""
+        self.state.lowered.inlined[frame.path] = reason
+        return self.run(frame, inputs)
 
     def _in_order_of_forward(self, path: str, inputs: Sequence[Any]) -> list[Value] | None:
         """Return the tensors among some inputs; None where something else is among them."""

@@ -55,6 +55,10 @@ class ModuleLowering:
                 problem = Problem.at(frame.node, type(module).__name__, frame.path, str(reason))
                 tally.problems[frame.node] = problem
                 return stand_in(frame.node, frame.cx)
-        if is_inlined(module) or place in captured.sharing.opened:
+        if place in captured.sharing.opened:
+            reason = "it uses what stands outside of itself, where its caller sees both"
+            self.state.lowered.inlined[frame.path] = reason
+            return self.run(frame, inputs)
+        if is_inlined(module):
             return self.run(frame, inputs)
         return self.classes.lower(frame, inputs)
