@@ -339,6 +339,12 @@ def main() -> None:
     is_flag=True,
     help="Make one layer of a convolution and the BatchNorm behind it. Rounds otherwise.",
 )
+@click.option(
+    "--debug-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write down in text files what each stage gives: graphs, leaves, passes, classes.",
+)
 @click.option("--timings", is_flag=True, help="Tell how long each stage took.")
 @click.option(
     "--input-kinds",
@@ -640,7 +646,7 @@ def layers(search: str, as_json: bool, markdown: bool, imports: tuple[str, ...])
 
 def _analyze(source: Path, as_json: bool, **options: Any) -> None:
     """Print the analysis of a conversion; exit 1 where it would fail."""
-    others = ("plan", "target", "layers", "max_shard_size")
+    others = ("plan", "target", "layers", "max_shard_size", "debug_dir")
     if given := [f"--{n.rstrip('s').replace('_', '-')}" for n in others if options.pop(n)]:
         raise OptionsError(
             f"--dry-run analyzes a model: give --model and --input, not {', '.join(given)}"

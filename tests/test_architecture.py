@@ -30,6 +30,7 @@ LEVELS: list[set[str]] = [
     {"converter.options"},
     {"converter.graph.fold_batchnorm", "converter.parity.hand_port"},
     {"converter.graph.translate", "converter.parity.verify_gradients"},
+    {"converter.graph.debug_folder"},
     {"converter.graph.lowering", "converter.parity.run"},
     {"converter.graph.capture", "converter.graph.ops", "converter.graph.source"},
     {"converter.graph.ir", "converter.parity.reference", "converter.parity.report"},

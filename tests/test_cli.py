@@ -124,6 +124,25 @@ def test_convert_and_verify(invoke: Invoke) -> None:
     assert invoke("verify", "out").stdout.startswith("parity holds")
 
 
+EXPLAIN = ("explain", "unet.pt", "--model", "nets:unet", "--input", "1,1,8,6,7")
+
+
+def test_explain_one_module_and_all(invoke: Invoke) -> None:
+    before = everything()
+    every = invoke(*EXPLAIN)
+    assert every.exit_code == 0, every.stderr
+    assert every.stdout.startswith("UNet3d: ")
+    one = invoke(*EXPLAIN, "stem.0")
+    assert one.stdout.startswith("stem.0: Conv3d -> mlx.nn.Conv3d\n")
+    assert everything() == before
+    data = json.loads(invoke(*EXPLAIN, "stem.0", "--json").stdout)
+    assert [module["path"] for module in data["modules"]] == ["stem.0"]
+
+
+def test_explain_lists_the_modules_close_to_an_unknown_one(invoke: Invoke) -> None:
+    assert "stem.0" in assert_fails(invoke, 2, *EXPLAIN, "stem0")
+
+
 VERBOSE = {
     "silent": ((), False, False),
     "stages": (("-v",), True, False),

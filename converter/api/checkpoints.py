@@ -52,6 +52,7 @@ def convert_checkpoint(
     carry_along: bool = True,
     input_kinds: Sequence[str] = (),
     batch_sizes: Sequence[int] | None = None,
+    debug_dir: str | Path | None = None,
     weights_only: bool | None = None,
 ) -> Converted:
     """Convert a PyTorch checkpoint into an output folder with a verified MLX model.
@@ -106,6 +107,7 @@ def convert_checkpoint(
             licence into the output folder.
         input_kinds: as for ``convert``; the references of these runs are stored too.
         batch_sizes: as for ``convert``; stored too.
+        debug_dir: as for ``convert``; outside of the output folder.
         weights_only: the old name of ``carry_along=False``; goes with the next release.
 
     Returns:
@@ -132,6 +134,7 @@ def convert_checkpoint(
             input_kinds=input_kinds,
             batch_sizes=batch_sizes,
             noise_multiple=noise_multiple,
+            debug_dir=debug_dir,
         )
     elif not (inputs or kwargs):
         example = argument("inputs", ["1,1,32,48,40"])
@@ -178,7 +181,9 @@ def convert_checkpoint(
         fold_batchnorm=fold_batchnorm,
         dynamic=dynamic,
         dynamic_shapes=dynamic_shapes,
+        debug_dir=debug_dir,
     )
+    _check_outside(capturing.debug_dir, Path(output))
     judging = JudgementOptions.of(
         noise_multiple=noise_multiple,
         gradients=gradients,
@@ -197,6 +202,15 @@ def convert_checkpoint(
         writing=writing,
         quantize=None if quantize is None else parse_settings(quantize),
     )
+
+
+def _check_outside(debug_dir: Path | None, output: Path) -> None:
+    """Refuse to write into the output folder, which is made whole or not at all."""
+    if debug_dir is not None and debug_dir.resolve().is_relative_to(output.resolve()):
+        raise OptionsError(
+            f"{argument('debug_dir', str(debug_dir))} lies in the output folder {output}: name one "
+            "outside of it"
+        )
 
 
 def _carries_along(carry_along: bool, weights_only: bool | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlxport.converter.environment import prepare
@@ -35,6 +36,7 @@ def convert(
     dynamic_shapes: Any = None,
     input_kinds: Sequence[str] = (),
     batch_sizes: Sequence[int] | None = None,
+    debug_dir: str | Path | None = None,
 ) -> Converted:
     """Convert a torch model into a live, verified MLX model.
 
@@ -70,6 +72,10 @@ def convert(
             Integers are drawn from the example's, masks stay as they are.
         batch_sizes: sizes of the first axis to judge besides; 1 and 2 where ``dynamic`` leaves the
             batch open and nothing is said. Of a batch that is fixed the report says so.
+        debug_dir: a folder to write down in, as text, what each stage gives: the captured graphs,
+            which modules become layers and why the others do not, each pass of the lowering, the
+            bodies of the classes. Made if there is none; of a conversion that fails it holds what
+            was reached. The result is the same without.
 
     Returns:
         The live model (``.model``), its source (``.source``), the record of the conversion
@@ -90,6 +96,7 @@ def convert(
         fold_batchnorm=fold_batchnorm,
         dynamic=dynamic,
         dynamic_shapes=dynamic_shapes,
+        debug_dir=debug_dir,
     )
     judging = JudgementOptions.of(
         noise_multiple=noise_multiple,

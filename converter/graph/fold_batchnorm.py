@@ -22,6 +22,7 @@ from mlxport.converter.graph.capture.capture import eval_mode
 from mlxport.converter.graph.capture.dynamic import DynamicSizes
 from mlxport.converter.graph.capture.leaves import plain_path
 from mlxport.converter.graph.capture.trial_runs import copied
+from mlxport.converter.graph.debug_folder import DebugFolder
 from mlxport.converter.graph.lowering.weight_plan import state_tensors
 from mlxport.converter.graph.translate import Translation, translate
 from mlxport.converter.plan.fold_steps import FoldBatchNormBias, FoldBatchNormWeight
@@ -101,15 +102,15 @@ def translate_folded(
     channels_last: bool = False,
     dynamic: DynamicSizes | None = None,
     stem: str = "weights",
+    debug: DebugFolder | None = None,
 ) -> tuple[Translation, str]:
     """Translate a torch model with its BatchNorms folded, and say which were.
 
     As `translate`; the plan's sources are keys of the state dict of the model that is given.
     """
     folds = fold_batchnorm(model, args, kwargs)
-    translation = translate(
-        folds.model, args, kwargs, channels_last=channels_last, dynamic=dynamic, stem=stem
-    )
+    options: dict[str, Any] = {"channels_last": channels_last, "dynamic": dynamic, "stem": stem}
+    translation = translate(folds.model, args, kwargs, debug=debug, **options)
     return (_with_folds(translation, folds, model) if folds.layers else translation), folds.note()
 
 

@@ -15,6 +15,7 @@ from mlxport.converter.graph.capture.dynamic import DynamicSizes, named_ranges
 from mlxport.converter.graph.capture.other_inputs import OtherInputs, example_sizes, other_inputs
 from mlxport.converter.graph.capture.size_guards import Guards, conditions
 from mlxport.converter.graph.capture.table_guards import table_conditions
+from mlxport.converter.graph.debug_folder import DebugFolder
 from mlxport.converter.graph.ir.body import Lowered
 from mlxport.converter.graph.ir.naming import ModelNames
 from mlxport.converter.graph.ir.sizes import size_text
@@ -61,6 +62,7 @@ def translate(
     channels_last: bool = False,
     dynamic: DynamicSizes | None = None,
     stem: str = "weights",
+    debug: DebugFolder | None = None,
 ) -> Translation:
     """Translate a torch model, captured on example inputs.
 
@@ -71,20 +73,24 @@ def translate(
         channels_last: the MLX model takes and gives channels-last arrays, without transposes.
         dynamic: which sizes of the inputs are dynamic; none if not given.
         stem: what the files of the weights are called before their ending.
+        debug: is told what each stage gives.
 
     Raises:
         CaptureError: torch.export cannot capture the model, or not at more than one size.
         UnsupportedError: modules or ops without MLX counterpart, all of them listed.
     """
+    debug = debug or DebugFolder(None)
     with eval_mode(model):  # rules look at the mode too
         captured = capture(model, args, kwargs, handled=ops.registry.OPS, dynamic=dynamic)
-        lowered = lower(captured, channels_last_ends=channels_last)
+        debug.captured(captured)
+        lowered = lower(captured, channels_last_ends=channels_last, watch=debug.passed)
     names = ModelNames(model)
     call = in_order(model, args, kwargs)
     if lowered.size_names:
         with stage("sizes"):
             lowered.conditions = size_conditions(captured, lowered, model, *call)
     model_py = write_model(lowered, names, stem)
+    debug.emitted(model_py.text())
     conversion = Conversion(
         stem=stem,
         plan=weight_plan(lowered, names),

@@ -13,6 +13,7 @@ import torch
 
 from mlxport.converter.checkpoint.keys.bind import bind
 from mlxport.converter.errors import OptionsError
+from mlxport.converter.graph.debug_folder import debugging
 from mlxport.converter.graph.fold_batchnorm import translate_folded
 from mlxport.converter.graph.lowering.weight_plan import state_tensors
 from mlxport.converter.graph.translate import Translation, translate
@@ -260,15 +261,17 @@ def _translated(
     stem: str = "weights",
 ) -> tuple[Translation, tuple[str, ...]]:
     """Return the translation, and what there is to say of it."""
-    options: dict[str, Any] = {
-        "channels_last": capturing.channels_last,
-        "dynamic": capturing.dynamic,
-        "stem": stem,
-    }
-    if not capturing.fold_batchnorm:
-        return translate(model, args, kwargs, **options), ()
-    translation, note = translate_folded(model, args, kwargs, **options)
-    return translation, (note,)
+    with debugging(capturing.debug_dir) as debug:
+        options: dict[str, Any] = {
+            "channels_last": capturing.channels_last,
+            "dynamic": capturing.dynamic,
+            "stem": stem,
+            "debug": debug,
+        }
+        if not capturing.fold_batchnorm:
+            return translate(model, args, kwargs, **options), ()
+        translation, note = translate_folded(model, args, kwargs, **options)
+        return translation, (note,)
 
 
 def _weights(

@@ -19,7 +19,7 @@ from mlxport.converter.graph import ops
 from mlxport.converter.graph.capture.capture import Captured, capture, eval_mode
 from mlxport.converter.graph.capture.leaves import plain_path
 from mlxport.converter.graph.ir.body import Lowered
-from mlxport.converter.graph.ir.naming import Names
+from mlxport.converter.graph.ir.naming import ModelNames
 from mlxport.converter.graph.lowering.lower import attempt
 from mlxport.converter.graph.lowering.problems import Tally
 from mlxport.converter.graph.lowering.weight_plan import weight_plan
@@ -97,7 +97,7 @@ class _Explainer:
     def __init__(self, captured: Captured, lowered: Lowered, tally: Tally) -> None:
         self.captured, self.lowered, self.tally = captured, lowered, tally
         self.model = captured.model
-        self.names = Names(self.model)
+        self.names = ModelNames(self.model)
         self.ways = Ways(self.model, lowered, tally).ways
         # what cannot be lowered has no source, and its tensors no plan
         whole = not tally.problems

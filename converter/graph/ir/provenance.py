@@ -32,6 +32,9 @@ class NodeName:
     module: str
     node: str
 
+    def __str__(self) -> str:
+        return f"{self.node} in {self.module or 'the model'}"
+
 
 @dataclass(frozen=True)
 class Provenance:
@@ -46,6 +49,10 @@ class Provenance:
     kind: ProvenanceKind
     name: str | NodeName
     axis: int | None = None
+
+    def __str__(self) -> str:
+        along = "" if self.axis is None else f" along axis {self.axis}"
+        return f"{self.kind.value} {self.name}{along}"
 
 
 @dataclass(frozen=True)
