@@ -56,8 +56,8 @@ class ModuleLowering:
                 tally.problems[frame.node] = problem
                 return stand_in(frame.node, frame.cx)
         if place in captured.sharing.opened:
-            reason = "it uses what stands outside of itself, where its caller sees both"
-            self.state.lowered.inlined[frame.path] = reason
+            why = "it uses what stands outside of itself, where its caller sees both"
+            self.state.lowered.inlined[frame.path] = why
             return self.run(frame, inputs)
         if is_inlined(module):
             return self.run(frame, inputs)

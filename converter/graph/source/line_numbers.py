@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class SourceLines:
             owner: the class.
             reference: how the class speaks of the module: ``self.blocks[0]``.
         """
-        indices: list[object] = []
+        indices: list[Any] = []
         while isinstance(reference, ast.Subscript) and isinstance(reference.slice, ast.Constant):
             indices.insert(0, reference.slice.value)
             reference = reference.value
@@ -84,14 +85,15 @@ class SourceLines:
         return SourceLine(number, self._lines[number - 1].strip())
 
 
-def _element(built: ast.expr, indices: Sequence[object]) -> ast.expr:
+def _element(built: ast.expr, indices: Sequence[Any]) -> ast.expr:
     """Return an element of nested lists and dicts as they are written, or what it is part of."""
     for index in indices:
         if isinstance(built, ast.List) and isinstance(index, int):
             built = built.elts[index]
         elif isinstance(built, ast.Dict):
-            keys = [key.value if isinstance(key, ast.Constant) else None for key in built.keys]
-            built = built.values[keys.index(index)]
+            pairs = zip(built.keys, built.values, strict=True)
+            named = {key.value: value for key, value in pairs if isinstance(key, ast.Constant)}
+            built = named[index]
         else:
             break
     return built
