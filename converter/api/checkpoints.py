@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import torch
 
     from mlxport.converter.checkpoint.keys.rename import Patterns
-    from mlxport.converter.tasks.coverage import Analysis
-    from mlxport.converter.tasks.explanation import Explanation
+    from mlxport.converter.tasks.analysis.coverage import Analysis
+    from mlxport.converter.tasks.analysis.explanation import Explanation
     from mlxport.converter.tasks.result import Converted
 
 
@@ -280,7 +280,7 @@ def analyze_checkpoint(
         )
     from mlxport.converter.options.capture import CaptureOptions
     from mlxport.converter.options.source import SourceOptions
-    from mlxport.converter.tasks.analyze import analyze_checkpoint
+    from mlxport.converter.tasks.analysis.analyze import analyze_checkpoint
 
     reading = SourceOptions(
         model_args or {}, key, prefix, rename or {}, dtype, allow_lossy_cast=allow_lossy_cast
@@ -321,7 +321,7 @@ def explain_checkpoint(
     prepare()
     from mlxport.converter.options.capture import CaptureOptions
     from mlxport.converter.options.source import SourceOptions
-    from mlxport.converter.tasks.explain import explain_checkpoint
+    from mlxport.converter.tasks.analysis.explain import explain_checkpoint
 
     reading = SourceOptions(
         model_args or {}, key, prefix, rename or {}, dtype, allow_lossy_cast=allow_lossy_cast

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from mlxport.converter.parity.hand_port.input_orders import MlxInputs, OrderSpec
     from mlxport.converter.parity.hand_port.pair_modules import ModuleNames
     from mlxport.converter.parity.report.report import ParityReport
-    from mlxport.converter.tasks.coverage import Analysis
-    from mlxport.converter.tasks.explanation import Explanation
+    from mlxport.converter.tasks.analysis.coverage import Analysis
+    from mlxport.converter.tasks.analysis.explanation import Explanation
     from mlxport.converter.tasks.result import Converted
 
 
@@ -139,7 +139,7 @@ def analyze(
     """
     prepare()
     from mlxport.converter.options.capture import CaptureOptions
-    from mlxport.converter.tasks.analyze import analyze_model
+    from mlxport.converter.tasks.analysis.analyze import analyze_model
 
     capturing = CaptureOptions.of(
         channels_last=channels_last, dynamic=dynamic, dynamic_shapes=dynamic_shapes
@@ -183,7 +183,7 @@ def explain(
     """
     prepare()
     from mlxport.converter.options.capture import CaptureOptions
-    from mlxport.converter.tasks.explain import explain_model
+    from mlxport.converter.tasks.analysis.explain import explain_model
 
     capturing = CaptureOptions.of(
         channels_last=channels_last, dynamic=dynamic, dynamic_shapes=dynamic_shapes

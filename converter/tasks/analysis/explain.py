@@ -30,8 +30,8 @@ from mlxport.converter.graph.translate import size_conditions
 from mlxport.converter.options.capture import CaptureOptions
 from mlxport.converter.options.source import SourceOptions
 from mlxport.converter.plan.weight_plan import WeightPlan
-from mlxport.converter.tasks.analyze import Ways
-from mlxport.converter.tasks.explanation import (
+from mlxport.converter.tasks.analysis.analyze import Ways
+from mlxport.converter.tasks.analysis.explanation import (
     ExplainedCall,
     ExplainedModule,
     ExplainedTensor,

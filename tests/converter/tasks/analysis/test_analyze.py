@@ -13,7 +13,7 @@ from mlxport.converter.errors import CaptureError, UnsupportedError
 from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.registry import OPS, Op
-from mlxport.converter.tasks.coverage import Analysis, Share
+from mlxport.converter.tasks.analysis.coverage import Analysis, Share
 from mlxport.examples.unet3d import UNet3d
 
 

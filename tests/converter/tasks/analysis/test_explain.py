@@ -13,7 +13,7 @@ from torch import nn
 import mlxport
 from mlxport.converter import api
 from mlxport.converter.errors import OptionsError
-from mlxport.converter.tasks.explanation import ExplainedModule, Explanation
+from mlxport.converter.tasks.analysis.explanation import ExplainedModule, Explanation
 
 
 class Doubling(nn.Linear):

@@ -24,7 +24,7 @@ from mlxport.converter.graph.lowering.lower import attempt
 from mlxport.converter.graph.lowering.problems import THE_MODEL, Tally
 from mlxport.converter.options.capture import CaptureOptions
 from mlxport.converter.options.source import SourceOptions
-from mlxport.converter.tasks.coverage import Analysis, AnalyzedTensor, Modules, Ops, Share
+from mlxport.converter.tasks.analysis.coverage import Analysis, AnalyzedTensor, Modules, Ops, Share
 from mlxport.converter.tasks.load_source_model import load_model
 from mlxport.converter.torch_model.example_inputs import example_call
 

@@ -1,0 +1,1 @@
+"""Tell what a conversion makes of a model: what is covered, and each module in full."""
