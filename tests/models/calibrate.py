@@ -21,7 +21,6 @@ from torch import nn
 import mlxport
 from mlxport.converter.errors import ConversionError
 from mlxport.converter.parity.report.report import ParityReport
-from mlxport.converter.parity.report.text import label
 from mlxport.converter.parity.verdict.entry import ALONE, ParityEntry
 from mlxport.converter.parity.verdict.judgement import NOISE_MULTIPLE
 
@@ -47,7 +46,7 @@ def ratios(report: ParityReport, name: str) -> Iterator[tuple[str, Ratio]]:
     for entry in (*report.entries, *report.outputs):
         for mode, verdict in entry.verdicts.items():
             if verdict.ratio is not None:
-                yield mode, Ratio(verdict.ratio, f"{name}, {label(entry)}")
+                yield mode, Ratio(verdict.ratio, f"{name}, {entry.label}")
 
 
 def of_networks() -> dict[tuple[str, str], list[Ratio]]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
-from mlxport.converter.parity.report.text import label
 from mlxport.converter.parity.verdict.precision import PRECISIONS
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def _points(report: ParityReport, name: str) -> Iterator[_Point]:
         noise = max(verdict.noise or 0.0, precision.roundoff if precision else 0.0)
         ratio = "" if verdict.ratio is None else f", {verdict.ratio:.2g}x"
         off = "no number" if verdict.error is None else f"error {verdict.error:.2g}"
-        title = f"{label(entry)}: {off}, noise {noise:.2g}{ratio} ({name})"
+        title = f"{entry.label}: {off}, noise {noise:.2g}{ratio} ({name})"
         limit = verdict.noise_multiple * noise
         yield _Point(place, title, verdict.error, noise, limit, not verdict.passed)
 

@@ -11,7 +11,7 @@ from mlxport.converter.errors import ConversionError, ParityError
 from mlxport.converter.parity.report.html import html
 from mlxport.converter.parity.report.markdown import markdown
 from mlxport.converter.parity.report.pictures import Histogram, Picture
-from mlxport.converter.parity.report.text import label, render
+from mlxport.converter.parity.report.text import render
 from mlxport.converter.parity.verdict.compare import Verdict
 from mlxport.converter.parity.verdict.entry import (
     ALONE,
@@ -26,6 +26,9 @@ from mlxport.converter.plan.json_data import Count, Real, from_data, named_forma
 
 REPORT_FORMAT: Final = "mlxport-parity"
 REPORT_VERSION: Final = 1
+
+
+_FAILURES_PRINTED = 5
 
 
 class Outcome(Enum):
@@ -103,6 +106,13 @@ class ParityReport:
 
     def __repr__(self) -> str:
         return f"<ParityReport: {self.verdict}>"
+
+    def __str__(self) -> str:
+        failed = [f"  {entry}" for entry in self.decisive.failed_entries]
+        lines = [self.verdict, *failed[:_FAILURES_PRINTED]]
+        if len(failed) > _FAILURES_PRINTED:
+            lines.append(f"  and {len(failed) - _FAILURES_PRINTED} more that failed")
+        return "\n".join(lines)
 
     @property
     def passed(self) -> bool:
@@ -193,9 +203,9 @@ class ParityReport:
             limit: list at most this many modules; all if None.
             color: with ANSI colours.
         """
-        told = self.decisive
-        if told is not self:
-            return told.to_text(width, failing_first=failing_first, limit=limit, color=color)
+        shown_run = self.decisive
+        if shown_run is not self:
+            return shown_run.to_text(width, failing_first=failing_first, limit=limit, color=color)
         entries = list(self.entries)
         if failing_first:
             entries.sort(key=lambda entry: not entry.failing)
@@ -242,8 +252,8 @@ class ParityReport:
         runs = (self, *self.others)
         sizes = [run.conditions.removeprefix("at ") for run in runs if run.sizes and not run.case]
         cases = [run.case for run in runs if run.case]
-        told = f"; sizes {' and '.join(sizes)}" if sizes else ""
-        return told + (f"; also on {', '.join(cases)}" if cases else "")
+        tried = f"; sizes {' and '.join(sizes)}" if sizes else ""
+        return tried + (f"; also on {', '.join(cases)}" if cases else "")
 
     def _all(self) -> Iterator[ParityEntry]:
         yield from self.entries
@@ -280,7 +290,7 @@ class ParityReport:
         found += [_count(len(judged), "gradient")] if self.gradients else []
         sentence = (
             f"{Outcome.HOLDS.value}: {', '.join(found[:-1])} and {found[-1]} within "
-            f"{self.noise_multiple:g}x of {yardstick}; worst {worst.ratio:.2g}x at {label(worst)}"
+            f"{self.noise_multiple:g}x of {yardstick}; worst {worst.ratio:.2g}x at {worst.label}"
         )
         sentence += f"; {_count(self.draws, 'random draw')} replayed" * bool(self.draws)
         sentence += f"; {_count(len(unjudged), 'layer call')} not judged" * bool(unjudged)
@@ -296,7 +306,7 @@ class ParityReport:
             entry = next(output for output in self.outputs if output.failing)
         mode = ALONE if ALONE in entry.failing else entry.failing[0]
         problem = "; ".join(entry.verdicts[mode].problems)
-        return f"{Outcome.FAILED.value} at {label(entry)}: {problem}\n{self._hint(entry, mode)}"
+        return f"{Outcome.FAILED.value} at {entry.label}: {problem}\n{self._hint(entry, mode)}"
 
     def _hint(self, entry: ParityEntry, mode: str) -> str:
         alone: Verdict | None = entry.verdicts.get(ALONE)
@@ -330,7 +340,7 @@ def _orders(entries: Iterable[ParityEntry]) -> list[str]:
     places: dict[tuple[int, ...], list[str]] = {}
     for entry in entries:
         if entry.order is not None:
-            places.setdefault(entry.order, []).append(label(entry))
+            places.setdefault(entry.order, []).append(entry.label)
     return [
         f"axes {order} in MLX: " + (f"{len(found)} tensors" if len(found) > 3 else ", ".join(found))
         for order, found in sorted(places.items(), key=lambda item: -len(item[1]))

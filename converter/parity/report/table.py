@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlxport.converter.parity.report.text import label
 from mlxport.converter.parity.verdict.compare import Verdict
 from mlxport.converter.parity.verdict.entry import JUDGED_MODES, ParityEntry
 
@@ -137,7 +136,7 @@ def _beside(title: str, reports: Mapping[str, Sequence[ParityEntry]]) -> Table:
 def _row(entry: ParityEntry, cells: tuple[Cell, ...]) -> TableRow:
     worst = _worst(entry)
     shape = " x ".join(map(str, worst.shape)) if worst else ""
-    return TableRow(label(entry), entry.layer, shape, cells)
+    return TableRow(entry.label, entry.layer, shape, cells)
 
 
 def _worst(entry: ParityEntry) -> Verdict | None:

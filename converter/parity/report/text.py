@@ -51,18 +51,6 @@ def render(
     return page.getvalue()
 
 
-def label(entry: ParityEntry) -> str:
-    """Return an entry's name in a report: ``up2.conv``, ``act call 1``, ``output.logits``."""
-    if entry.name not in ("", "output"):
-        return entry.name if entry.name.isprintable() else repr(entry.name)
-    name = entry.path or ("the model" if not entry.output else "the model's")
-    name = name if name.isprintable() else repr(name)
-    if entry.target not in ("", entry.path):
-        name += f" (MLX {entry.target})" if entry.target.isprintable() else ""
-    call = f" call {entry.call}" if entry.call else ""
-    return name + call + (f" output {entry.output}" if entry.output else "")
-
-
 def _table(rows: Sequence[ParityEntry]) -> Table:
     # a mode in which nothing was judged has no column; the reason is printed below the table
     modes = [mode for mode in JUDGED_MODES if any(mode in row.verdicts for row in rows)]
@@ -77,7 +65,7 @@ def _table(rows: Sequence[ParityEntry]) -> Table:
         shape = "x".join(map(str, worst.shape)) if worst else ""
         numbers = [_number(getattr(worst, name, None)) for name in _NUMBERS]
         cells = [_cell(row, mode) for mode in modes]
-        table.add_row(Text(label(row)), Text(row.layer), shape, *numbers, *cells)
+        table.add_row(Text(row.label), Text(row.layer), shape, *numbers, *cells)
     return table
 
 
@@ -102,7 +90,7 @@ def _cell(row: ParityEntry, mode: str) -> Text:
 def _problems(rows: Sequence[ParityEntry]) -> list[str]:
     """List the problems; only the first few, as one fault shows in all layers after it."""
     found = [
-        f"{label(row)}, {_TITLES[mode]}: {problem}"
+        f"{row.label}, {_TITLES[mode]}: {problem}"
         for row in rows
         for mode in row.failing
         for problem in row.verdicts[mode].problems
@@ -116,7 +104,7 @@ def _reasons(rows: Sequence[ParityEntry]) -> list[str]:
     places: dict[str, list[str]] = {}
     for row in rows:
         for mode, reason in row.skipped.items():
-            places.setdefault(f"not judged {_TITLES[mode]}, {reason}", []).append(label(row))
+            places.setdefault(f"not judged {_TITLES[mode]}, {reason}", []).append(row.label)
     return [
         f"{reason}: {', '.join(found[:3])}{f' and {len(found) - 3} more' if len(found) > 3 else ''}"
         for reason, found in places.items()

@@ -23,6 +23,11 @@ else:
     Mode = Literal[JUDGED_MODES]
 
 
+def _outcome(mode: str, verdict: Verdict) -> str:
+    ratio = "" if verdict.ratio is None else f" {verdict.ratio:.2g}x"
+    return f"{mode}{ratio}" if verdict.passed else f"{mode} FAILED{ratio}"
+
+
 @dataclass(frozen=True)
 class ParityEntry:
     """One tensor of the result of one call of one module, or one gradient.
@@ -55,6 +60,26 @@ class ParityEntry:
     def failing(self) -> tuple[str, ...]:
         """The modes that failed."""
         return tuple(mode for mode, verdict in self.verdicts.items() if not verdict.passed)
+
+    @property
+    def label(self) -> str:
+        """Its name in a report: ``up2.conv``, ``act call 1``, ``output.logits``."""
+        if self.name not in ("", "output"):
+            return self.name if self.name.isprintable() else repr(self.name)
+        name = self.path or ("the model" if not self.output else "the model's")
+        name = name if name.isprintable() else repr(name)
+        if self.target not in ("", self.path):
+            name += f" (MLX {self.target})" if self.target.isprintable() else ""
+        call = f" call {self.call}" if self.call else ""
+        return name + call + (f" output {self.output}" if self.output else "")
+
+    def __repr__(self) -> str:
+        return f"<ParityEntry {self}>"
+
+    def __str__(self) -> str:
+        outcomes = [_outcome(mode, verdict) for mode, verdict in self.verdicts.items()]
+        outcomes += [f"{mode} not judged" for mode in self.skipped]
+        return f"{self.label}: {', '.join(outcomes) or 'not judged'}"
 
     @property
     def judged(self) -> bool:

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from mlxport.converter.errors import ParityError
-from mlxport.converter.parity.report.report import ParityReport
+from mlxport.converter.parity.report.report import Outcome, ParityReport
 from mlxport.converter.parity.report.text import render
 from mlxport.converter.parity.verdict.compare import Verdict
 from mlxport.converter.parity.verdict.entry import ALONE, IN_PLACE, WHOLE, ParityEntry
@@ -223,3 +223,41 @@ class TestText:
 
     def test_a_report_of_nothing_is_a_sentence(self):
         assert report(outputs=()).to_text().startswith("parity NOT SHOWN")
+
+
+OUTCOMES = {
+    "holds": (report(layer("a", good(), good())), Outcome.HOLDS, []),
+    "a layer fails": (report(layer("a", bad(), good())), Outcome.FAILED, ["a"]),
+    "an output fails": (report(outputs=FAILED_OUTPUT), Outcome.FAILED, ["the model"]),
+    "another run fails": (
+        report(others=(report(layer("b", bad(), bad())),)),
+        Outcome.FAILED,
+        ["b"],
+    ),
+    "nothing compared": (report(outputs=()), Outcome.NOT_SHOWN, []),
+}
+
+
+@pytest.mark.parametrize(("found", "outcome", "labels"), OUTCOMES.values(), ids=OUTCOMES)
+def test_the_outcome_is_a_value_and_begins_the_verdict(found, outcome, labels):
+    assert found.outcome is outcome
+    assert found.verdict.startswith(outcome.value)
+    assert found.passed is (outcome is Outcome.HOLDS)
+    assert [entry.label for entry in found.decisive.failed_entries] == labels
+
+
+def test_an_entry_prints_its_outcome_in_each_mode():
+    entry = dataclasses.replace(layer("up.0", good(), bad(), call=1), skipped={WHOLE: "reason"})
+    assert str(entry) == "up.0 call 1: in_place 2x, alone FAILED 1e+07x, whole not judged"
+    assert repr(entry) == f"<ParityEntry {entry}>"
+    assert str(ParityEntry("", name="output.logits")) == "output.logits: not judged"
+
+
+def test_a_report_prints_its_verdict_and_the_first_failures():
+    assert str(report()) == report().verdict
+    found = report(*(layer(f"l{k}", bad(), bad()) for k in range(7)))
+    lines = str(found).splitlines()
+    assert "\n".join(lines[:2]) == found.verdict
+    assert lines[2] == "  l0: in_place FAILED 1e+07x, alone FAILED 1e+07x"
+    assert lines[-1] == "  and 2 more that failed"
+    assert len(lines) == 8
