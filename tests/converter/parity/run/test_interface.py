@@ -1,5 +1,3 @@
-import dataclasses
-
 import pytest
 import torch
 from torch import nn
@@ -7,6 +5,7 @@ from torch import nn
 import mlxport
 from mlxport.converter.errors import ParityError
 from mlxport.converter.output.lineage import lineage_of
+from mlxport.converter.plan.structure import Structure
 
 
 class Net(nn.Module):
@@ -70,7 +69,7 @@ def test_a_tensor_of_other_axes_is_told(converted, net):
 def test_another_result_is_told(net):
     model = mlxport.convert(net, a(), {"named": True}, verify=False).model
     arguments = lineage_of(model).conversion.signature.arguments
-    arguments["named"] = dataclasses.replace(arguments["named"], value=False)
+    arguments["named"] = Structure.constant(False)
     with pytest.raises(ParityError, match=r'gives output\["z"\] in PyTorch.*output\["y"\]'):
         mlxport.verify(model, net, a(), {"named": False})
 
