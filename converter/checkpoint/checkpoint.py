@@ -42,6 +42,14 @@ class Checkpoint:
     files: tuple[Path, ...] = ()
     mapped: tuple[range, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"Checkpoint({str(self.path)!r}, {len(self.tensors)} tensors)"
+
+    def __str__(self) -> str:
+        under = f", under {self.key!r}" if self.key not in (None, ".") else ""
+        shown = (f"{printable(name)}: {tensor}" for name, tensor in self.tensors.items())
+        return "\n".join([f"{self.path}: {len(self.tensors)} tensors{under}", *shown, *self.notes])
+
     @stage("digest")
     def digest(self, stop: threading.Event | None = None) -> str:
         """Return the SHA-256 of the file, in hexadecimal.

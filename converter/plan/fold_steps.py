@@ -32,7 +32,7 @@ class FoldWeightNorm(BaseStep, frozen=True):
 
     def invert(self, tensors: Tensors) -> Tensors:
         """Refuse: only their product is left of the two."""
-        raise _lost("magnitude and direction were folded into one weight, which does not tell them")
+        raise _lost("magnitude and direction were folded into one weight")
 
 
 class FoldSpectralNorm(BaseStep, frozen=True):
@@ -69,12 +69,12 @@ class FoldOrthogonal(BaseStep, frozen=True):
     def apply(self, tensors: Tensors) -> Tensors:
         """Map PyTorch's tensors towards MLX's."""
         parameters, *base = _values(self.kind, tensors, 2 if self.based else 1)
-        made = orthogonal(self.method, parameters, base[0] if base else None)
-        return (from_float64(made, tensors[0].dtype),)
+        matrices = orthogonal(self.method, parameters, base[0] if base else None)
+        return (from_float64(matrices, tensors[0].dtype),)
 
     def invert(self, tensors: Tensors) -> Tensors:
         """Refuse: many parameters make one matrix."""
-        raise _lost("an orthogonal weight does not tell the parameters it was made from")
+        raise _lost("an orthogonal weight does not determine its parameters")
 
 
 class FoldBatchNormWeight(BaseStep, frozen=True):
@@ -97,7 +97,7 @@ class FoldBatchNormWeight(BaseStep, frozen=True):
 
     def invert(self, tensors: Tensors) -> Tensors:
         """Refuse: only the product of weight and scale is left."""
-        raise _lost("BatchNorm was folded into the layer before it, which does not tell the two")
+        raise _lost("BatchNorm was folded into the layer before it")
 
 
 class FoldBatchNormBias(BaseStep, frozen=True):
@@ -124,7 +124,7 @@ class FoldBatchNormBias(BaseStep, frozen=True):
 
     def invert(self, tensors: Tensors) -> Tensors:
         """Refuse: one sum is left of four vectors."""
-        raise _lost("BatchNorm was folded into the layer before it, which does not tell the two")
+        raise _lost("BatchNorm was folded into the layer before it")
 
 
 def _values(kind: str, tensors: Tensors, count: int) -> list[npt.NDArray[np.float64]]:

@@ -1,4 +1,4 @@
-"""Records as JSON data and back: how dataclasses are written, and checked when they are read.
+"""Dataclasses to JSON data and back, with their types checked when they are read.
 
 msgspec does the work by the types of their fields; here stands what JSON or msgspec has no form
 for. Needs neither torch nor mlx.
@@ -20,7 +20,7 @@ import msgspec
 
 from mlxport.converter.errors import ConversionError
 
-_Record = TypeVar("_Record")
+_Data = TypeVar("_Data")
 
 # The default of a field that is left out of the JSON data where it was not given.
 ABSENT: Any = msgspec.UNSET
@@ -67,7 +67,7 @@ else:
 
         @staticmethod
         def read(data: Any) -> bytes:
-            """Return the bytes; no more than a record can hold, whatever the text claims."""
+            """Return the bytes; no more than a file may have, whatever the text claims."""
             if not isinstance(data, str):
                 raise ValueError(f"Expected `str`, got {_kind(data)}")
             try:
@@ -79,28 +79,28 @@ else:
     Compressed.register(bytes)
 
 
-def to_data(record: Any, without_none: Collection[str] = ()) -> Any:
-    """Return a record as JSON data: dicts, lists, text and finite numbers.
+def to_data(value: Any, without_none: Collection[str] = ()) -> Any:
+    """Return a dataclass as JSON data: dicts, lists, text and finite numbers.
 
     Args:
-        record: a dataclass.
-        without_none: fields, of it or of records within, to leave out where they are None.
+        value: a dataclass, or several.
+        without_none: fields, of it or of dataclasses within, to leave out where they are None.
     """
-    built = msgspec.to_builtins(record, builtin_types=(bytes,), enc_hook=_base)
+    built = msgspec.to_builtins(value, builtin_types=(bytes,), enc_hook=_base)
     return _plain(built, without_none)
 
 
-def from_data(record: type[_Record], data: Any) -> _Record:
-    """Build a record from JSON data.
+def from_data(cls: type[_Data], data: Any) -> _Data:
+    """Build a dataclass from JSON data.
 
     Raises:
         ConversionError: a field is missing or has another type; the message names it.
     """
     try:
-        return msgspec.convert(data, record, dec_hook=_read)
+        return msgspec.convert(data, cls, dec_hook=_read)
     except msgspec.ValidationError as error:
         what, _, place = str(error).partition(" - at `$")
-        field = _field(record, data, place.rstrip("`"), str(error))
+        field = _field(cls, data, place.rstrip("`"), str(error))
         raise ConversionError(f"{field}: {what}" if field else what) from error
     except RecursionError as error:
         raise ConversionError("it is nested too deeply") from error
@@ -135,12 +135,12 @@ def parse_json(text: str | bytes) -> Any:
         raise ConversionError(f"it is not JSON: {error}") from error
 
 
-def schema_of(record: type[Any]) -> dict[str, Any]:
-    """Return the JSON schema of a record; those of records within stand under ``$defs``."""
-    return msgspec.json.schema(record, schema_hook=_schema)
+def schema_of(cls: type[Any]) -> dict[str, Any]:
+    """Return the JSON schema of a dataclass; those of others within stand under ``$defs``."""
+    return msgspec.json.schema(cls, schema_hook=_schema)
 
 
-def _field(record: Any, data: Any, place: str, message: str) -> str:
+def _field(cls: Any, data: Any, place: str, message: str) -> str:
     """Return the field at a place as msgspec writes it, with the keys of mappings in it.
 
     msgspec writes ``[...]`` for every key. The one is looked for by halves: a mapping without it
@@ -150,7 +150,7 @@ def _field(record: Any, data: Any, place: str, message: str) -> str:
     def is_among(keys: list[Any]) -> bool:
         fewer = {key: found[key] for key in keys}
         try:
-            msgspec.convert(_replaced(data, path, fewer), record, dec_hook=_read)
+            msgspec.convert(_replaced(data, path, fewer), cls, dec_hook=_read)
         except msgspec.ValidationError as error:
             return str(error) == message
         return False

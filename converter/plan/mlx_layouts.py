@@ -1,6 +1,6 @@
-"""What an MLX layer says about the layout of its parameters: the steps from PyTorch's to its own.
+"""The steps from PyTorch's layout to that of an MLX layer's parameters, read off the layer.
 
-The permutations themselves stand in ``transforms``. Needs no torch.
+The permutations themselves stand in ``steps``. Needs no torch.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _bilinear(_module: Any) -> Steps:
     return bilinear_weight()
 
 
-# MLX layer -> its parameters with axes of their own; its other parameters are PyTorch's as they are
+# MLX layer -> its parameters whose axes differ from PyTorch's; the others are stored alike
 _WEIGHTS: Mapping[type[nn.Module], Mapping[str, Callable[[Any], Steps]]] = {
     nn.Conv1d: {"weight": _conv},
     nn.Conv2d: {"weight": _conv},

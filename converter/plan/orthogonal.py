@@ -55,8 +55,8 @@ def _householder(tall: Matrices) -> Matrices:
         along = normal[..., None, :] @ product
         product = product - scale[..., i, None, None] * normal[..., :, None] * along
     signs = np.trunc(np.diagonal(tall, axis1=-2, axis2=-1))
-    made: Matrices = product * signs[..., None, :]
-    return made
+    columns: Matrices = product * signs[..., None, :]
+    return columns
 
 
 def _skew(tall: Matrices) -> Matrices:

@@ -1,4 +1,4 @@
-"""Quantised weights: how they are asked for, the plan's step that makes them, what they cost.
+"""Quantised weights: their settings, the step that quantises them, and what that costs.
 
 The arithmetic is ``mx.quantize``'s, which ``mlx.nn.quantize`` calls for each layer. Needs no torch;
 mlx only to compute.
@@ -112,7 +112,7 @@ class Quantize(BaseStep, frozen=True):
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """What a quantised weight is held in, by the names of ``mlx.nn``'s layers."""
+        """The parameters a quantised weight becomes, as ``mlx.nn``'s layers name them."""
         return ("weight", "scales", *(("biases",) if self.mode == "affine" else ()))
 
     def apply(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

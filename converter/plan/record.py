@@ -1,4 +1,4 @@
-"""What a conversion leaves behind for those who come after it: ``conversion.json`` as data.
+"""The conversion record: ``conversion.json`` as data, to repeat, reverse or verify a conversion.
 
 The lowering writes it, parity reads it: which MLX module stands for which PyTorch module, and in
 which axis order its values lie. Needs neither torch nor mlx.
@@ -16,7 +16,7 @@ from mlxport.converter.plan.quantize_step import Quantized
 from mlxport.converter.plan.structure import Signature
 from mlxport.converter.plan.weight_plan import WeightPlan
 
-# What every output folder holds, and what tells one from a folder of the user's own.
+# Every output folder has this file; a folder without it is the user's and is never replaced.
 RECORD_FILE = "conversion.json"
 RECORD_FORMAT = "mlxport-conversion"
 RECORD_VERSION = 1
@@ -24,10 +24,10 @@ RECORD_VERSION = 1
 
 @dataclass(frozen=True)
 class Merged:
-    """How an axis was made of several that MLX stores in another sequence than PyTorch.
+    """An axis that merges several, which MLX stores in another sequence than PyTorch.
 
     Attributes:
-        sizes: of the axes it was made of, in PyTorch's sequence.
+        sizes: of the merged axes, in PyTorch's sequence.
         order: ``order[i]`` is which of them comes ``i``-th in MLX.
     """
 
@@ -44,7 +44,7 @@ class Layout:
         dtype: the torch dtype's name without prefix (``"float32"``).
         order: ``order[i]`` is the PyTorch axis stored at MLX axis ``i``. In a model written by hand
             axes of size 1 may be missing, or stand there in addition (as -1).
-        merged: how the last axis was made of several, where MLX does it in another sequence.
+        merged: the axes merged into the last one, where MLX stores them in another sequence.
     """
 
     shape: tuple[int | str, ...]
@@ -141,6 +141,19 @@ class Conversion:
     stem: str = "weights"
     plan: WeightPlan
     digests: Digests = field(default_factory=Digests)
+
+    def __repr__(self) -> str:
+        return f"Conversion({len(self.modules)} modules, {self.plan!r})"
+
+    def __str__(self) -> str:
+        lines = [f"from {self.source['path']}"] if "path" in self.source else []
+        lines += [f"inputs: {', '.join(self.inputs)}"] if self.inputs else []
+        if self.modules:
+            lines.append(f"{len(self.modules)} modules, {self.transposes} transposes a call")
+        lines += [f"{n}: {low} to {high or 'any'}" for n, (low, high) in self.dynamic.items()]
+        lines += [f"{len(self.draws)} random draws"] if self.draws else []
+        lines += [f"quantized: {self.quantized.settings}"] if self.quantized else []
+        return "\n".join([*lines, repr(self.plan)])
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON data."""

@@ -35,9 +35,13 @@ class BaseStep(
         raise NotImplementedError
 
     def __str__(self) -> str:
-        values = (getattr(self, name) for name in self.__struct_fields__)
-        return f"{self.kind}({', '.join(map(_brief, values))})"
+        values = {name: _brief(getattr(self, name)) for name in self.__struct_fields__}
+        if list(values) == ["axes"]:
+            return f"{self.kind}{values['axes']}"
+        if list(values) == ["source", "target"]:
+            return f"{self.kind}({values['source']} -> {values['target']})"
+        return f"{self.kind}({', '.join(f'{name}={text}' for name, text in values.items())})"
 
 
 def _brief(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return f"({', '.join(map(str, value))})" if isinstance(value, tuple) else str(value)

@@ -1,4 +1,7 @@
-"""How what a model takes and gives is nested, as data. Needs neither torch nor mlx."""
+"""The nesting of a model's arguments and results (tuples, lists, dicts), as data.
+
+Needs neither torch nor mlx.
+"""
 
 from __future__ import annotations
 

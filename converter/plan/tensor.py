@@ -104,6 +104,12 @@ class Tensor:
                 f"a {self.dtype} tensor is stored as {STORAGE[self.dtype]}, got {self.bits.dtype}"
             )
 
+    def __repr__(self) -> str:
+        return f"Tensor({self})"
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {self.shape}"
+
     @property
     def shape(self) -> tuple[int, ...]:
         """The logical shape."""

@@ -30,6 +30,10 @@ class Entry:
     targets: tuple[str, ...]
     steps: tuple[Step, ...] = ()
 
+    def __str__(self) -> str:
+        line = f"{', '.join(self.targets)} <- {', '.join(self.sources)}"
+        return f"{line}: {', '.join(map(str, self.steps))}" if self.steps else line
+
     def renamed(self, source: Callable[[str], str], target: Callable[[str], str]) -> Entry:
         """Return the entry with its names mapped."""
         return Entry(tuple(map(source, self.sources)), tuple(map(target, self.targets)), self.steps)
@@ -55,6 +59,9 @@ class Entry:
         return tensors
 
 
+_PARTS = ("entries", "constants", "aliases", "ties", "ignored")
+
+
 @dataclass(frozen=True)
 class WeightPlan:
     """What happens to every tensor: entries for those converted, reasons for those left out.
@@ -64,8 +71,8 @@ class WeightPlan:
         ignored: source key -> why it has no target.
         aliases: source key -> the source key of the same tensor that an entry uses.
         constants: target -> why its value comes with the model and not from a checkpoint.
-        specs: source key -> dtype and shape of the tensors the plan was made for, in their order;
-            empty where it was made for one layer.
+        specs: source key -> dtype and shape in the checkpoint the plan fits, in its order; empty
+            for the plan of a single layer.
         ties: source key -> the first key of the same tensor, where entries use both: PyTorch has
             one tensor there and MLX has several.
     """
@@ -76,6 +83,19 @@ class WeightPlan:
     constants: Mapping[str, str] = field(default_factory=dict)
     specs: Mapping[str, TensorSpec] = field(default_factory=dict)
     ties: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        parts = {name: len(getattr(self, name)) for name in _PARTS}
+        return f"WeightPlan({', '.join(f'{n} {name}' for name, n in parts.items() if n)})"
+
+    def __str__(self) -> str:
+        lines = [
+            *map(str, self.entries),
+            *(f"{target} is a constant: {why}" for target, why in self.constants.items()),
+            *(f"{key} is {other}" for key, other in (*self.aliases.items(), *self.ties.items())),
+            *(f"{key} is left out: {why}" for key, why in self.ignored.items()),
+        ]
+        return "\n".join(lines)
 
     def renamed(self, keys: Mapping[str, str]) -> WeightPlan:
         """Return the plan with other source keys (a model's names mapped to a checkpoint's)."""

@@ -1,7 +1,7 @@
 """Read the folders that ``torch.distributed.checkpoint`` writes; code from them never runs.
 
 A pickled ``.metadata`` says of every tensor its shape, its chunks and where in which ``.distcp``
-file each chunk lies; a chunk is what ``torch.save`` writes of one tensor.
+file each chunk is; a chunk is what ``torch.save`` writes of one tensor.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from mlxport.converter.checkpoint.checkpoint import Checkpoint, cleaned, printable
 from mlxport.converter.checkpoint.formats.index import stays_inside
 from mlxport.converter.checkpoint.formats.inert_pickle import InertPickle, Placeholder, load_inert
-from mlxport.converter.checkpoint.formats.recognise import DISTRIBUTED, check_unpacked, records_in
+from mlxport.converter.checkpoint.formats.recognise import DISTRIBUTED, check_unpacked, stored_sizes
 from mlxport.converter.checkpoint.formats.state_dict import find_state_dict
 from mlxport.converter.errors import CheckpointError
 from mlxport.converter.plan.tensor import Tensor
@@ -31,7 +31,7 @@ _DAMAGED = "Write the checkpoint again, or fetch all its files again."
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Where a part of a tensor lies: in the tensor, and in which file."""
+    """The position of a part of a tensor: in the tensor, and in which file."""
 
     offsets: tuple[int, ...]
     sizes: tuple[int, ...]
@@ -60,11 +60,11 @@ class _Distributed(Mapping[str, Tensor]):
         parts = [_load(chunk, whole.dtype) for chunk in whole.chunks]
         if len(parts) == 1:
             return parts[0]
-        made = parts[0].with_bits(np.empty(whole.shape, parts[0].bits.dtype))
+        whole_tensor = parts[0].with_bits(np.empty(whole.shape, parts[0].bits.dtype))
         for chunk, part in zip(whole.chunks, parts, strict=True):
             place = tuple(slice(o, o + n) for o, n in zip(chunk.offsets, chunk.sizes, strict=True))
-            made.bits[place] = part.bits
-        return made
+            whole_tensor.bits[place] = part.bits
+        return whole_tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
@@ -195,7 +195,7 @@ def _load(chunk: _Chunk, dtype: torch.dtype) -> Tensor:
             data = file.read(chunk.length)
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             check_unpacked(archive, len(data), f"{chunk.file} at {chunk.start}")
-        module = InertPickle(records_in(io.BytesIO(data)))
+        module = InertPickle(stored_sizes(io.BytesIO(data)))
         loaded = load_inert(io.BytesIO(data), module, mmap=False)
     except CheckpointError:
         raise

@@ -1,4 +1,4 @@
-"""A state dict that is in memory already, as a checkpoint.
+"""Make a checkpoint of a state dict that is in memory already.
 
 Needs torch only for torch's tensors.
 """
@@ -16,7 +16,7 @@ from mlxport.converter.checkpoint.formats.open_checkpoint import open_checkpoint
 from mlxport.converter.errors import ConversionError, OptionsError, StateDictError
 from mlxport.converter.plan.tensor import STORAGE, Tensor
 
-# numpy's own dtypes; where two stand for one storage, the first is meant
+# numpy's dtypes; where two stand for one storage, the first is meant
 _NUMPY: dict[np.dtype[Any], str] = {}
 for _name, _storage in STORAGE.items():
     _NUMPY.setdefault(_storage, _name)
@@ -31,7 +31,7 @@ def checkpoint_of(source: str | Path | Mapping[str, Any], key: str | None = None
     if not isinstance(source, Mapping):
         return open_checkpoint(source, key)
     if key is not None:
-        raise OptionsError(f"key {key!r} was given for a state dict; give what lies under it")
+        raise OptionsError(f"key {key!r} was given for a state dict; give what is under it")
     tensors: dict[str, Tensor] = {}
     storage: dict[str, Hashable] = {}
     problems = []

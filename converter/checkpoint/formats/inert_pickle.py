@@ -40,9 +40,9 @@ class Placeholder:
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Placeholder:
         """Take whatever arguments the pickle gives, and drop them."""
-        made = super().__new__(cls)
-        made.state, made.items = None, {}
-        return made
+        placeholder = super().__new__(cls)
+        placeholder.state, placeholder.items = None, {}
+        return placeholder
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
         pass
@@ -158,7 +158,7 @@ class InertPickle:
     Attributes:
         records: key of each storage -> its bytes, where torch would take the pickle's word for it.
         placeholders: the global a placeholder stood for -> its class.
-        Unpickler: the class ``torch.load`` derives its own from.
+        Unpickler: the class ``torch.load`` derives its unpickler from.
     """
 
     __name__ = "mlxport_inert_pickle"
@@ -186,8 +186,8 @@ class InertPickle:
         if source in _ALLOWED:
             return _ALLOWED[source]
         if source not in self.placeholders:
-            made = type("Placeholder", (Placeholder,), {"source": source})
-            self.placeholders[source] = made
+            cls = type("Placeholder", (Placeholder,), {"source": source})
+            self.placeholders[source] = cls
         return self.placeholders[source]
 
     def _storage_from_bytes(self, data: Any) -> Any:
@@ -232,7 +232,7 @@ class _InertUnpickler(pickle.Unpickler):
         return self.module.resolve(module, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # torch.load hands over its own loader of storages; what it gets to see is checked first.
+        # torch.load hands over its loader of storages; what it gets to see is checked first.
         super().__setattr__("_load_storage" if name == "persistent_load" else name, value)
 
     def persistent_load(self, pid: Any) -> Any:

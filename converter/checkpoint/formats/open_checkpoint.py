@@ -1,4 +1,4 @@
-"""Open a checkpoint of any format mlxport reads, told by its content.
+"""Open a checkpoint of any format mlxport reads; the format is recognised by content.
 
 Needs torch only for files that torch wrote.
 """

@@ -1,4 +1,4 @@
-"""Tell what a file is by its content; an extension is only what somebody called it.
+"""Recognise the format of a file by its content, not by its extension.
 
 Needs no torch.
 """
@@ -62,7 +62,7 @@ def recognise(path: Path) -> Format:
 
     Raises:
         CheckpointError: the file is missing, empty, cut short, or none of the formats; the message
-            says what it is where that can be told.
+            says what it is where that is known.
     """
     try:
         size = path.stat().st_size
@@ -98,9 +98,9 @@ def recognise(path: Path) -> Format:
     )
 
 
-def is_inflated(claimed: int, held: int) -> bool:
+def is_inflated(claimed: int, size: int) -> bool:
     """Tell whether a few bytes claim to be so many that no honest file does it."""
-    return claimed > _HARMLESS and claimed > _MOST_GAIN * held
+    return claimed > _HARMLESS and claimed > _MOST_GAIN * size
 
 
 def check_unpacked(archive: zipfile.ZipFile, size: int, where: str) -> None:
@@ -117,7 +117,7 @@ def check_unpacked(archive: zipfile.ZipFile, size: int, where: str) -> None:
         )
 
 
-def records_in(file: Path | BinaryIO) -> dict[str, int]:
+def stored_sizes(file: Path | BinaryIO) -> dict[str, int]:
     """Return the key of each storage in what torch.save wrote -> how many bytes it is."""
     with zipfile.ZipFile(file) as archive:
         infos = archive.infolist()

@@ -101,12 +101,12 @@ def to_tensors(entries: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     """
     tensors: dict[str, Tensor] = {}
     problems = []
-    held = path.stat().st_size
+    size = path.stat().st_size
     for name, value in entries.items():
         try:
             if isinstance(value, Placeholder):
                 raise StateDictError(f"made by {printable(value.source)}, not a plain tensor")
-            if is_inflated(value.numel() * value.element_size(), held):
+            if is_inflated(value.numel() * value.element_size(), size):
                 raise StateDictError(f"one value claims to be {tuple(value.shape)}")
             tensors[name] = tensor_from_torch(value)
         except StateDictError as error:

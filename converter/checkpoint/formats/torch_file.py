@@ -16,7 +16,7 @@ import torch
 from mlxport.converter.checkpoint.checkpoint import Checkpoint, cleaned, printable
 from mlxport.converter.checkpoint.formats.inert_pickle import InertPickle, load_inert
 from mlxport.converter.checkpoint.formats.mapped import mappings_of
-from mlxport.converter.checkpoint.formats.recognise import Format, is_mappable, records_in
+from mlxport.converter.checkpoint.formats.recognise import Format, is_mappable, stored_sizes
 from mlxport.converter.checkpoint.formats.state_dict import find_state_dict, memory_of, to_tensors
 from mlxport.converter.checkpoint.formats.torch_legacy import load_legacy
 from mlxport.converter.errors import CheckpointError, ConversionError
@@ -36,7 +36,7 @@ def open_torch(path: Path, form: Format, key: str | None = None) -> Checkpoint:
         CheckpointError: the file is damaged, or holds tensors that are not plain ones.
         StateDictError: it holds no state dict, several, or none under ``key``.
     """
-    loaded, notes = load(path, form)
+    loaded, notes = load_torch_file(path, form)
     try:
         found = find_state_dict(loaded, path, key)
         tensors = to_tensors(found.entries, path)
@@ -49,7 +49,7 @@ def open_torch(path: Path, form: Format, key: str | None = None) -> Checkpoint:
     return Checkpoint(path, tensors, storage, notes, found.key, (path,), mappings_of(path))
 
 
-def load(path: Path, form: Format) -> tuple[Any, tuple[str, ...]]:
+def load_torch_file(path: Path, form: Format) -> tuple[Any, tuple[str, ...]]:
     """Return the object in a file, tensors left on disk where the format allows, and notes.
 
     Objects other than tensors, numbers, text and standard containers come as ``Placeholder``.
@@ -66,7 +66,7 @@ def load(path: Path, form: Format) -> tuple[Any, tuple[str, ...]]:
             return _load_legacy(path)
         if not is_mappable(path):
             # read into memory, torch believes what the pickle says of a storage's length
-            module = InertPickle(records_in(path))
+            module = InertPickle(stored_sizes(path))
             return load_inert(str(path), module, mmap=False), _notes(module)
         return _load_by_torch(path, mmap=True)
     except CheckpointError:

@@ -1,4 +1,4 @@
-"""Fit a weight plan to one checkpoint: its keys, its dtypes, and what it holds besides.
+"""Fit a weight plan to one checkpoint: its keys, its dtypes, and the tensors left out.
 
 Needs no torch.
 """
@@ -22,7 +22,7 @@ _SURPLUS = "the model has no such tensor and needs none"
 def bind(
     plan: WeightPlan, keys: Mapping[str, str], checkpoint: Checkpoint, *, prefix: str | None = None
 ) -> WeightPlan:
-    """Return the plan that makes the same MLX parameters of a checkpoint's own tensors.
+    """Return the plan that makes the same MLX parameters of a checkpoint's tensors.
 
     Where the checkpoint's dtype is not the one the plan computes with, the entry begins with a
     cast. Keys the plan does not speak of are ignored, with the reason.
@@ -53,17 +53,17 @@ def bind(
 
 
 def left_out(
-    plan: WeightPlan, checkpoint: Checkpoint, own: Mapping[str, str] | None = None
+    plan: WeightPlan, checkpoint: Checkpoint, original_keys: Mapping[str, str] | None = None
 ) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint that have no target, but for those not asked for.
 
     Args:
         plan: says which.
         checkpoint: the weights.
-        own: key -> the name they are to have, where it is another.
+        original_keys: key -> the name they are to have, where it is another.
     """
     return {
-        (own or {}).get(key, key): checkpoint.tensors[key]
+        (original_keys or {}).get(key, key): checkpoint.tensors[key]
         for key, reason in plan.ignored.items()
         if reason != OUTSIDE and key in checkpoint.tensors
     }

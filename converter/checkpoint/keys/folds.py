@@ -1,4 +1,4 @@
-"""Find weights that a checkpoint holds in parts: those of weight norm and of spectral norm.
+"""Find the parts of weight-normed and spectral-normed weights, and fold them into one weight.
 
 Needs no torch.
 """
@@ -37,13 +37,13 @@ _EITHER = "spectral norm may have taken either axis of it as rows; its two vecto
 
 @dataclass(frozen=True)
 class Source:
-    """What a tensor of a plain module is made from.
+    """The sources of a tensor of a plain module.
 
     Attributes:
         keys: of the checkpoint.
         steps: what makes one tensor of them; none for a tensor that is there.
         spec: its shape and dtype.
-        open: why what is made of it cannot be told; empty where it can.
+        open: why the weight is not known; empty where it is.
     """
 
     keys: tuple[str, ...]

@@ -1,7 +1,7 @@
-"""Tell what a checkpoint's tensors are without the model: by evidence, or by what the user says.
+"""Infer the layer of each tensor without the model: by evidence, or by what the user says.
 
 The shape of a weight alone does not say whether its first axis is a convolution's output or a
-transposed convolution's input. What is not settled stays open; a name is a hint, never a proof.
+transposed convolution's input. What no evidence decides stays open: a name is only a hint.
 Needs no torch.
 """
 

@@ -20,7 +20,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 # Counters that inference never reads: of BatchNorm, and of torch.optim.swa_utils.AveragedModel.
 _COUNTERS = {"num_batches_tracked", "n_averaged"}
-# torch's own name for a weight norm's parts (weight_g, weight_v) since it is a parametrisation.
+# torch's name for a weight norm's parts (weight_g, weight_v) since it is a parametrisation.
 _WEIGHT_NORM = re.compile(r"(.*\.)?parametrizations\.(\w+)\.original([01])")
 _MOST_PREFIXES = 8
 

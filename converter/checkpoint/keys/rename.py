@@ -1,4 +1,4 @@
-"""Give the keys of a checkpoint other names, by patterns.
+"""Rename the keys of a checkpoint by patterns.
 
 Needs no torch.
 """
@@ -87,7 +87,7 @@ def fits(pattern: str | re.Pattern[str], key: str) -> bool:
 
 
 def renamed(checkpoint: Checkpoint, patterns: Patterns) -> tuple[Checkpoint, dict[str, str]]:
-    """Return the checkpoint under its new names, and new name -> its own key.
+    """Return the checkpoint under its new names, and new name -> original key.
 
     Without patterns it is the checkpoint itself.
     """

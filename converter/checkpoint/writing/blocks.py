@@ -20,7 +20,7 @@ BLOCK = 1 << 20
 _TILE = 1 << 18
 _ROWS = 512
 _PAD = 64
-# Where a column's values lie closer together, numpy's own copy is as fast or faster.
+# Where a column's values lie closer together, numpy's copy is as fast or faster.
 _FAR = 1 << 10
 _NARROW = 16
 
@@ -34,7 +34,7 @@ def blocks(bits: _Array, size: int = BLOCK) -> Iterator[npt.NDArray[np.uint8]]:
         bits: of any strides. C-contiguous ones are not copied.
         size: of a block in bytes; a single value may be larger.
     """
-    bits = np.asarray(bits)  # subclasses do things of their own to every view
+    bits = np.asarray(bits)  # subclasses may change every view
     if not bits.size:
         return
     if bits.flags.c_contiguous:

@@ -51,14 +51,14 @@ class Streamed:
         found = ", ".join(self.not_finite)
         return [f"these weights hold NaN or infinity: {found}"] if found else []
 
-    def digests(self, own: Mapping[str, str], left_out: Mapping[str, str]) -> Digests:
+    def digests(self, original_keys: Mapping[str, str], left_out: Mapping[str, str]) -> Digests:
         """Return the record of them.
 
         Args:
-            own: key -> the checkpoint's own name for it, where it is another.
-            left_out: the digests of further tensors, under the checkpoint's own names.
+            original_keys: key -> the checkpoint's name for it, where it is another.
+            left_out: the digests of further tensors, under the checkpoint's names.
         """
-        sources = {own.get(key, key): digest for key, digest in self.sources.items()}
+        sources = {original_keys.get(key, key): digest for key, digest in self.sources.items()}
         return Digests({**sources, **left_out}, self.targets)
 
 
@@ -95,24 +95,27 @@ def stream_weights(
     _check_dtypes(specs)
     shards = split(specs, SHARD if max_shard_size is None else max_shard_size)
     streamed = Streamed()
-    made = _converted(plan, checkpoint, constants or {}, streamed)
-    sized = counted(made, {name: spec.nbytes for name, spec in specs.items()})
+    converted = _converted(plan, checkpoint, constants or {}, streamed)
+    sized = counted(converted, {name: spec.nbytes for name, spec in specs.items()})
     _write(folder, stem, shards, sized)
     return streamed
 
 
 def _write(
-    folder: Path, stem: str, shards: list[dict[str, TensorSpec]], made: Iterator[tuple[str, Tensor]]
+    folder: Path,
+    stem: str,
+    shards: list[dict[str, TensorSpec]],
+    converted: Iterator[tuple[str, Tensor]],
 ) -> None:
     if len(shards) == 1:
-        write_safetensors(folder / f"{stem}.safetensors", made, specs=shards[0])
+        write_safetensors(folder / f"{stem}.safetensors", converted, specs=shards[0])
         return
     weight_map = {}
     for number, shard in enumerate(shards, 1):
         name = f"{stem}-{number:05}-of-{len(shards):05}.safetensors"
-        write_safetensors(folder / name, islice(made, len(shard)), specs=shard)
+        write_safetensors(folder / name, islice(converted, len(shard)), specs=shard)
         weight_map.update(dict.fromkeys(shard, name))
-    next(made, None)  # the last one is done with, too
+    next(converted, None)  # the last one is done with, too
     total = sum(spec.nbytes for shard in shards for spec in shard.values())
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     path = folder / f"{stem}.safetensors.index.json"

@@ -42,7 +42,7 @@ def digest_of(tensor: Tensor) -> str:
 
 @contextlib.contextmanager
 def digesting(checkpoint: Checkpoint) -> Iterator[Callable[[], str]]:
-    """Take the digest of a checkpoint's files in a thread of its own; the call waits for it.
+    """Take the digest of a checkpoint's files in another thread; the call waits for it.
 
     Leaving the block early stops it.
     """

@@ -23,18 +23,18 @@ def write_torch(
 
     Args:
         path: the file; one that stands there is replaced in one step.
-        tensors: pairs of key and tensor; all are held until the end.
-        ties: key -> the key of the tensor it is another name of; its own tensor may be missing.
+        tensors: pairs of key and tensor; all are in memory until the end.
+        ties: key -> the key of the tensor it is another name of; that may be missing.
         order: keys in the order they are to stand in; others follow.
 
     Raises:
         CheckpointError: the file cannot be written.
     """
-    made = {key: tensor_to_torch(tensor) for key, tensor in tensors if key not in ties}
-    made.update({key: made[other] for key, other in ties.items() if other in made})
-    state = {key: made[key] for key in order if key in made}
+    converted = {key: tensor_to_torch(tensor) for key, tensor in tensors if key not in ties}
+    converted.update({key: converted[other] for key, other in ties.items() if other in converted})
+    state = {key: converted[key] for key in order if key in converted}
     try:
         with atomic_file(path) as file:
-            torch.save(state | made, file)
+            torch.save(state | converted, file)
     except (OSError, RuntimeError) as error:  # torch raises the latter on a full disk
         raise CheckpointError(f"{path}: cannot be written: {error}") from error

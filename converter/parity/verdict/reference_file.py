@@ -40,7 +40,7 @@ for _name, _storage in STORAGE.items():
 
 
 @dataclass(frozen=True)
-class _TensorRecord:
+class _TensorHeader:
     """A tensor in the header: under which name its values lie in the file."""
 
     name: str
@@ -48,7 +48,7 @@ class _TensorRecord:
 
 
 @dataclass(frozen=True)
-class _ValueRecord:
+class _ValueHeader:
     """A value in the header; three of its fields are names of arrays in the file."""
 
     shape: tuple[Count, ...]
@@ -60,17 +60,17 @@ class _ValueRecord:
 
 
 @dataclass(frozen=True)
-class _CallRecord:
+class _CallHeader:
     """A call in the header."""
 
     path: str
     number: Count
-    outputs: tuple[_ValueRecord, ...]
+    outputs: tuple[_ValueHeader, ...]
     draws: tuple[Count, Count] = (0, 0)
 
 
 @dataclass(frozen=True)
-class _DrawRecord:
+class _DrawHeader:
     """A random draw in the header; ``values`` is the name of an array in the file."""
 
     kind: str
@@ -85,11 +85,11 @@ class _Header:
 
     format: Literal["mlxport-reference"] = "mlxport-reference"
     version: Literal[1] = 1
-    inputs: tuple[_TensorRecord, ...]
-    outputs: tuple[_ValueRecord, ...]
+    inputs: tuple[_TensorHeader, ...]
+    outputs: tuple[_ValueHeader, ...]
     signature: Signature | None = None
-    calls: tuple[_CallRecord, ...]
-    draws: tuple[_DrawRecord, ...] = ()
+    calls: tuple[_CallHeader, ...]
+    draws: tuple[_DrawHeader, ...] = ()
     aliases: Mapping[str, str]
     dtype: str
     reference_dtype: str
@@ -115,7 +115,7 @@ def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
         outputs=writer.values("output", reference.outputs),
         signature=reference.signature,
         calls=tuple(
-            _CallRecord(
+            _CallHeader(
                 call.path, call.number, writer.values(f"call.{k}", call.outputs), call.draws
             )
             for k, call in enumerate(reference.calls)
@@ -178,17 +178,17 @@ class _Writer:
     def __init__(self) -> None:
         self.arrays: dict[str, NumpyArray] = {}
 
-    def tensor(self, name: str, tensor: Tensor) -> _TensorRecord:
-        return _TensorRecord(self._put(name, tensor.bits), tensor.dtype)
+    def tensor(self, name: str, tensor: Tensor) -> _TensorHeader:
+        return _TensorHeader(self._put(name, tensor.bits), tensor.dtype)
 
-    def values(self, prefix: str, values: Sequence[ReferenceValue]) -> tuple[_ValueRecord, ...]:
+    def values(self, prefix: str, values: Sequence[ReferenceValue]) -> tuple[_ValueHeader, ...]:
         return tuple(self._value(f"{prefix}.{k}", value) for k, value in enumerate(values))
 
-    def draw(self, name: str, draw: Draw) -> _DrawRecord:
+    def draw(self, name: str, draw: Draw) -> _DrawHeader:
         values = draw.values if draw.dtype == "float64" else draw.values.astype(np.float32)
-        return _DrawRecord(draw.kind, draw.shape, draw.dtype, self._put(name, values))
+        return _DrawHeader(draw.kind, draw.shape, draw.dtype, self._put(name, values))
 
-    def _value(self, name: str, value: ReferenceValue) -> _ValueRecord:
+    def _value(self, name: str, value: ReferenceValue) -> _ValueHeader:
         indices = None
         if value.indices is not None:
             digest = hashlib.blake2b(value.indices.tobytes(), digest_size=16).hexdigest()
@@ -196,7 +196,7 @@ class _Writer:
         # own values come from a narrower dtype, and float32 holds the common ones without loss
         narrow = value.dtype in ("float16", "bfloat16", "float32")
         native = value.native.astype(np.float32) if narrow else value.native
-        return _ValueRecord(
+        return _ValueHeader(
             value.shape,
             value.dtype,
             value.reference_dtype,
@@ -217,7 +217,7 @@ def _pairs(values: NumpyArray) -> NumpyArray:
 
 
 def _reference(header: _Header, arrays: Mapping[str, NumpyArray]) -> Reference:
-    def value(record: _ValueRecord) -> ReferenceValue:
+    def value(record: _ValueHeader) -> ReferenceValue:
         reference, native = arrays[record.reference], arrays[record.own]
         # all stays in the file until it is judged, layer by layer
         if record.dtype.startswith("complex"):
@@ -228,7 +228,7 @@ def _reference(header: _Header, arrays: Mapping[str, NumpyArray]) -> Reference:
             record.shape, record.dtype, reference, native, indices, record.reference_dtype
         )
 
-    def call(record: _CallRecord) -> Call:
+    def call(record: _CallHeader) -> Call:
         outputs = tuple(map(value, record.outputs))
         return Call(record.path, record.number, outputs, draws=record.draws)
 

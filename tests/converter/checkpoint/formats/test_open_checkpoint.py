@@ -131,3 +131,11 @@ def test_any_file_name_will_do(name, tmp_path) -> None:
     folder.mkdir()
     write(folder, name)
     assert list(open_checkpoint(folder / name).tensors) == ["weight"]
+
+
+def test_a_checkpoint_prints_its_tensors_without_their_values(tmp_path) -> None:
+    write_safetensors(tmp_path / "a.safetensors", ONE)
+    checkpoint = open_checkpoint(tmp_path / "a.safetensors")
+    path = tmp_path / "a.safetensors"
+    assert repr(checkpoint) == f"Checkpoint({str(path)!r}, 1 tensors)"
+    assert str(checkpoint) == f"{path}: 1 tensors\nweight: F32 (3,)"
