@@ -1,4 +1,4 @@
-"""The emitted model before it is text: classes-to-be with attributes and bodies."""
+"""The IR of a whole model: the bodies of its classes, its layers and its arrays."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ class Lowered:
         self.transposes += body.transposes
 
     def own_arrays(self) -> dict[str, StoredArray]:
-        """Return the arrays that no layer holds."""
+        """Return the arrays that are attributes of classes, not of layers."""
         return {
             path: array
             for path, array in self.arrays.items()

@@ -1,4 +1,4 @@
-"""Constant arrays as a person would write them: ``mx.arange(7)``, ``mx.tril(mx.ones((7, 7)))``."""
+"""Short expressions for constant arrays: ``mx.arange(7)``, ``mx.tril(mx.ones((7, 7)))``."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def short_expression(constant: torch.Tensor) -> ast.expr | None:
 
 def filled_array(number: float, shape: tuple[Any, ...], dtype: torch.dtype) -> ast.Call:
     """Return the expression of an array of one number, which is of the kind of the dtype."""
-    made = mlx_dtype(dtype)
+    mlx = mlx_dtype(dtype)
     if number in (0, 1) and str(number) != "-0.0":
-        default: Any = OMIT if dtype == torch.float32 else made
+        default: Any = OMIT if dtype == torch.float32 else mlx
         return call("mx.ones" if number else "mx.zeros", shape, dtype=default)
-    default = OMIT if dtype in (torch.float32, torch.int32) else made
+    default = OMIT if dtype in (torch.float32, torch.int32) else mlx
     value = complex(number) if dtype.is_complex else number  # MLX 0.32.4 heeds no other dtype then
     return call("mx.full", shape, value, dtype=default)
 
@@ -59,7 +59,7 @@ def _shortest(number: float, dtype: torch.dtype) -> Any:
 
 
 def _steps(core: torch.Tensor) -> ast.Call | None:
-    """Return an ``mx.arange`` of integers, which float32 may hold too."""
+    """Return an ``mx.arange`` of integers, of dtype float32 too."""
     if core.ndim != 1 or core.dtype == torch.bool:
         return None
     if core.dtype.is_floating_point:
@@ -85,13 +85,13 @@ def _triangle(core: torch.Tensor) -> ast.Call | None:
     rows, columns = torch.nonzero(core, as_tuple=True)
     number = core[rows[0], columns[0]].item()
     whole, offsets = torch.full_like(core, number), columns - rows
-    made = filled_array(_shortest(number, core.dtype), tuple(core.shape), core.dtype)
+    filled = filled_array(_shortest(number, core.dtype), tuple(core.shape), core.dtype)
     for function, triangle, diagonal in (
         ("mx.tril", torch.tril, int(offsets.max())),
         ("mx.triu", torch.triu, int(offsets.min())),
     ):
         if _same(triangle(whole, diagonal), core):
-            return call(function, made, *([diagonal] if diagonal else []))
+            return call(function, filled, *([diagonal] if diagonal else []))
     return None
 
 

@@ -1,4 +1,4 @@
-"""Constants of a model's code, written as code: ``0.5``, ``mx.array([0.5, 0.25])``."""
+"""Short constants as literals of the emitted source: ``0.5``, ``mx.array([0.5, 0.25])``."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _DTYPES = {
 
 
 def is_short(constant: torch.Tensor) -> bool:
-    """Whether a constant is written into the code; a longer one is kept with the weights."""
+    """Whether a constant is written into the code; a longer one goes to the weights."""
     return 0 < constant.numel() <= SHORT and constant.dtype in _DTYPES
 
 

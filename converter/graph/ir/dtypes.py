@@ -147,11 +147,11 @@ def widened(operand: Value | Typed) -> Value | Typed:
 def number(value: Number | Scalar, dtype: torch.dtype) -> NumericOperand:
     """Return a Python number as an operand of arithmetic that PyTorch does in ``dtype``.
 
-    PyTorch applies a number to half precision in float32, so one that the dtype cannot hold (1e6
-    or 1e-9 in float16) becomes a float32 array, and so does one known only at run time.
+    PyTorch applies a number to half precision in float32, so one that the dtype cannot represent
+    (1e6 or 1e-9 in float16) becomes a float32 array, and so does one known only at run time.
 
     Raises:
-        Unsupported: an integer that an integer dtype cannot hold.
+        Unsupported: an integer that an integer dtype cannot represent.
     """
     if isinstance(value, Scalar) and dtype in HALF:
         return Typed(call("mx.array", value, dtype=mlx_dtype(torch.float32)), torch.float32)
@@ -165,7 +165,7 @@ def number(value: Number | Scalar, dtype: torch.dtype) -> NumericOperand:
 
 
 def require_fitting(value: int, dtype: torch.dtype) -> None:
-    """Refuse an integer that an integer dtype cannot hold.
+    """Refuse an integer that an integer dtype cannot represent.
 
     Raises:
         Unsupported: PyTorch would wrap it around, or raise.
@@ -176,21 +176,21 @@ def require_fitting(value: int, dtype: torch.dtype) -> None:
 
 
 def _fits(value: float, dtype: torch.dtype) -> bool:
-    held = float(torch.tensor(value, dtype=torch.float64).to(dtype))
+    rounded = float(torch.tensor(value, dtype=torch.float64).to(dtype))
     return (
-        held == value
+        rounded == value
         or not math.isfinite(value)
-        or abs(held - value) <= (torch.finfo(dtype).eps / 2 * abs(value))
+        or abs(rounded - value) <= (torch.finfo(dtype).eps / 2 * abs(value))
     )
 
 
 def literal(value: Number | Scalar, dtype: torch.dtype) -> Any:
-    """Return a Python number of the kind that stands for a dtype (``True`` for bool, …).
+    """Return a Python number of the kind that goes with a dtype (``True`` for bool, …).
 
     One known only at run time is converted then.
 
     Raises:
-        Unsupported: an integer that an integer dtype cannot hold.
+        Unsupported: an integer that an integer dtype cannot represent.
     """
     if isinstance(value, Scalar):
         wanted = bool if dtype == torch.bool else float if is_inexact(dtype) else int

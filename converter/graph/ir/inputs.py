@@ -41,8 +41,8 @@ class Formal:
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a part of the arguments stands: its name in PyTorch, a name and an expression here."""
+class _Part:
+    """A part of the arguments: its label in PyTorch, and its name and expression in MLX."""
 
     structure: Structure
     label: str
@@ -50,8 +50,10 @@ class _Place:
     code: ast.expr
 
 
-def enter(signature: Signature, placeholders: Sequence[Node]) -> tuple[list[Formal], list[Any]]:
-    """Return the model's parameters, and what stands for each placeholder of its graph.
+def model_inputs(
+    signature: Signature, placeholders: Sequence[Node]
+) -> tuple[list[Formal], list[Any]]:
+    """Return the parameters of ``__call__``, and the value for each placeholder of the graph.
 
     Arguments without tensors are no parameters: they were fixed when the model was captured.
 
@@ -63,12 +65,12 @@ def enter(signature: Signature, placeholders: Sequence[Node]) -> tuple[list[Form
         CaptureError: the graph takes something other than the torch model.
     """
     formals: list[Formal] = []
-    places: list[_Place] = []
+    places: list[_Part] = []
     for name, structure in signature.arguments.items():
         formal = _formal(name, structure, formals, name in signature.keywords)
         if structure.tensors(name):
             formals.append(formal)
-        places += _places(_Place(structure, name, formal.name, Use(formal.variable)))
+        places += _places(_Part(structure, name, formal.name, Use(formal.variable)))
     if len(places) != len(placeholders):
         raise CaptureError(
             f"torch.export sees {len(placeholders)} inputs, forward() was given {len(places)}. "
@@ -86,7 +88,7 @@ def _formal(name: str, structure: Structure, others: Sequence[Formal], keyword: 
     return Formal(Variable(), wanted, "mx.array" if plain else structure.kind, keyword)
 
 
-def _places(place: _Place) -> Iterator[_Place]:
+def _places(place: _Part) -> Iterator[_Part]:
     """Yield the place of every leaf."""
     structure = place.structure
     if structure.kind not in ("tuple", "list", "dict"):
@@ -96,10 +98,10 @@ def _places(place: _Place) -> Iterator[_Place]:
     for key, label, item in zip(keys, structure.labels, structure.items, strict=True):
         name = f"{place.name}{key}" if isinstance(key, int) else argument_name(key)
         code = ast.Subscript(place.code, ast.Constant(key))
-        yield from _places(_Place(item, place.label + label, name, code))
+        yield from _places(_Part(item, place.label + label, name, code))
 
 
-def _given(node: Node, place: _Place) -> Any:
+def _given(node: Node, place: _Part) -> Any:
     if place.structure.kind != "tensor":
         return place.structure.value
     fake = node.meta["val"]

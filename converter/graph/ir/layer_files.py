@@ -10,11 +10,11 @@ _OURS = re.compile(r"^(\s*from )mlxport\.layers\.([\w.]+)( import )", re.MULTILI
 
 
 def layer_files(names: Iterable[str], own: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return path -> text of layer files and of those they import, fit to lie in ``layers/``.
+    """Return path -> text of layer files and of those they import, fit for ``layers/``.
 
     Args:
         names: modules of ``mlxport.layers`` (``"conv.transpose"``).
-        own: module name -> text of files of the user's own that go with them, fit already.
+        own: module name -> text of files that the user wrote and that go with them, fit already.
     """
     found = {f"{name}.py": text for name, text in (own or {}).items()}
     pending = sorted(set(names))

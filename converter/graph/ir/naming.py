@@ -1,4 +1,4 @@
-"""Names in the emitted source: where a torch module stands in the MLX model, and under what name.
+"""Names in the emitted source: the attribute path in MLX of each torch module and parameter.
 
 PyTorch's attribute names are kept, so that parameters are called as in the state dict. A name that
 MLX's ``Module`` (a dict with methods) cannot bear gets a trailing underscore.
@@ -46,13 +46,13 @@ def children_of(module: torch.nn.Module) -> list[str]:
 
 
 def is_inlined(module: torch.nn.Module) -> bool:
-    """Whether a called module has no class of its own: its calls are written where it stands."""
+    """Whether a called module gets no class: its graph is written into the body of its caller."""
     return kind_of(module) is ModuleKind.LIST or type(module).__module__.startswith("torch.nn.")
 
 
 @dataclass
 class ModelNames:
-    """Where every module and parameter of a torch model stands in the MLX model.
+    """The attribute paths in MLX of the modules and parameters of a torch model.
 
     Attributes:
         model: the torch model.
@@ -83,13 +83,13 @@ class ModelNames:
         return taken[name]
 
     def reference(self, owner: str, path: str) -> ast.expr:
-        """Return the expression by which the class of ``owner`` speaks of what stands at ``path``.
+        """Return the expression that reads ``path`` in the class of ``owner``: ``self.enc[0]``.
 
         Raises:
-            ValueError: ``path`` does not lie below ``owner``.
+            ValueError: ``path`` is not below ``owner``.
         """
         if owner and not path.startswith(owner + "."):
-            raise ValueError(f"{path} does not lie below {owner}")
+            raise ValueError(f"{path} is not below {owner}")
         tree: ast.expr = ast.Name("self")
         if not owner and self.root_is_list:
             tree = ast.Attribute(tree, "layers")

@@ -59,8 +59,8 @@ def flat(values: Any) -> list[Value]:
 
 def stand_in(node: Node, cx: Context) -> Any:
     """Return what PyTorch says a node gives, for going on after a problem."""
-    made = [Value(shape, dtype, logical_order(len(shape)), cx.name) for shape, dtype in cx.results]
-    return made[0] if isinstance(node.meta.get("val"), torch.Tensor) else tuple(made)
+    values = [Value(s, dtype, logical_order(len(s)), cx.name) for s, dtype in cx.results]
+    return values[0] if isinstance(node.meta.get("val"), torch.Tensor) else tuple(values)
 
 
 def check_result(node: Node, result: Any) -> None:
@@ -108,8 +108,8 @@ def with_sizes(graph: Graph, given: Any) -> Any:
     if not any(isinstance(node, Node) and is_symbolic(node) for node in nodes):
         return given
     tensors = iter([given] if isinstance(given, Value) else given)
-    made = [symbolic(n.meta["val"]) if is_symbolic(n) else next(tensors) for n in nodes]
-    return made[0] if isinstance(output, Node) else tuple(made)
+    outputs = [symbolic(n.meta["val"]) if is_symbolic(n) else next(tensors) for n in nodes]
+    return outputs[0] if isinstance(output, Node) else tuple(outputs)
 
 
 def where_static(node: Node, reason: NotStatic) -> Unsupported:
@@ -122,5 +122,5 @@ def where_static(node: Node, reason: NotStatic) -> Unsupported:
         for name, value in given
         if any(isinstance(n, Node) and is_symbolic(n) for n in tree_leaves(value))
     ]
-    told = f"argument {', '.join(map(repr, dynamic))}" if dynamic else "its shapes"
-    return Unsupported(f"{reason} in {told}; convert with that axis static")
+    where = f"argument {', '.join(map(repr, dynamic))}" if dynamic else "its shapes"
+    return Unsupported(f"{reason} in {where}; convert with that axis static")

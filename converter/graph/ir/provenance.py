@@ -22,7 +22,7 @@ class ProvenanceKind(Enum):
 
 @dataclass(frozen=True)
 class NodeName:
-    """What tells a node from all others of a model; the same for every call of a module.
+    """Identifies a node among all of a model; the same for every call of a module.
 
     Attributes:
         module: path of the torch module whose graph it is in.

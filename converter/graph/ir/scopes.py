@@ -28,7 +28,7 @@ class ModelScope:
         preferences: provenance -> the axis order to store that array in, chosen before the pass.
         demands: provenance -> the axis orders in which its consumers asked for it.
         imports: name of a function or class -> the file of ``layers/`` it comes from.
-        user_files: name of a user's file in ``layers/`` -> what it holds.
+        user_files: name of a user's file in ``layers/`` -> the file.
         draws: the random draws, in order.
         above_one: dynamic sizes that were taken for more than one: PyTorch drops axes of one.
     """
@@ -87,10 +87,10 @@ class NodeScope:
     Attributes:
         results: what PyTorch says it gives, as ``(shape, dtype)`` of every tensor.
         name: what to call its result where that needs a name of its own.
-        fx: the node of the captured graph, for what its values do not tell: strides, and which
-            results are read.
-        key: what tells it from all other nodes of the model.
-        operand: the same of its first operand.
+        fx: the node of the captured graph, for what no value knows: strides, and which results
+            are read.
+        key: identifies it among all nodes of the model.
+        operand: identifies its first operand.
     """
 
     results: NodeResults = ()

@@ -1,7 +1,7 @@
 """How a body reads the sizes its expressions speak of: ``n, h, w, _ = x.shape``.
 
-Expressions hold names that stand for sizes. Once a body is complete, each is written in terms of
-the shapes of arrays the body has at that place; what no shape tells becomes an argument.
+Expressions have holes for sizes. Once a body is complete, each is filled in terms of the shapes of
+the arrays that exist at that place; a size that no shape determines becomes an argument.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class SizeReads:
     ) -> tuple[list[Statement], ast.expr]:
         """Return statements and result with all sizes read off the arrays there are.
 
-        Sizes that no array tells are added to ``given``.
+        Sizes that no array determines are added to ``given``.
         """
         while True:
             body = _Body(self, inputs)
@@ -75,7 +75,7 @@ class _Body:
         self.sizes = reads
         self.reads: dict[tuple[Variable, int], Read] = {}
         self.missing: list[sympy.Basic] = []
-        self.known: dict[sympy.Basic, sympy.Symbol] = {}  # size -> a symbol for what tells it
+        self.known: dict[sympy.Basic, sympy.Symbol] = {}  # size -> a symbol for what determines it
         self.solved: dict[sympy.Basic, sympy.Basic] = {}  # part of a size -> by such symbols
         self.sources: dict[str, tuple[Value, int] | Value] = {}
         for size, variable in reads.given:
@@ -84,7 +84,7 @@ class _Body:
             self._offer_shape(value)
 
     def filled(self, tree: ast.expr, position: int, targets: Sequence[Value]) -> ast.expr:
-        """Return an expression with its sizes written; then its targets tell sizes too."""
+        """Return an expression with its sizes written; then its targets determine sizes too."""
         sizes = {n.key: n.size for n in ast.walk(tree) if isinstance(n, SizeUse)}
         codes = {key: self._code(size, position) for key, size in sizes.items()}
         for target in targets:
@@ -97,26 +97,26 @@ class _Body:
                 self._offer(size, (value, axis))
 
     def _offer(self, size: Size, source: tuple[Value, int] | Value) -> None:
-        """Take note that a size is told; the first that tells it does."""
+        """Note what determines a size; the first that does is read."""
         if size.key in self.known:
             return
         symbol = sympy.Symbol(f"size_{len(self.known)}", integer=True, positive=True)
         self.known[size.key] = symbol
         self.sources[symbol.name] = source
         self.solved.setdefault(size.expr, symbol)
-        told = solved(size.key, symbol)
-        if told is not None:
-            self.solved.setdefault(*told)
+        part = solved(size.key, symbol)
+        if part is not None:
+            self.solved.setdefault(*part)
 
     def _code(self, size: Size, position: int) -> ast.expr:
         expr = self.known.get(size.key)
         if expr is None:
             expr = size.expr.xreplace(self.solved)
-        told = {s for s in expr.free_symbols if s.name in self.sources}
-        if told != expr.free_symbols:
+        determined = {s for s in expr.free_symbols if s.name in self.sources}
+        if determined != expr.free_symbols:
             self.missing.append(expr if expr in self.known else size.expr.xreplace(self.solved))
             return ast.Constant(0)
-        return written(expr, {s.name: self._read(s.name, position) for s in told})
+        return written(expr, {s.name: self._read(s.name, position) for s in determined})
 
     def _read(self, name: str, position: int) -> ast.expr:
         source = self.sources[name]

@@ -65,7 +65,7 @@ class Size(Scalar):
         self.key = sympy.expand(expr) if isinstance(expr, sympy.Expr) else expr
 
     def to_ast(self) -> ast.expr:
-        """Return what stands for it until a body says how it reads it."""
+        """Return the hole that a body fills with how it reads this size."""
         return SizeUse(self.expr, self)
 
     def __repr__(self) -> str:
@@ -134,7 +134,7 @@ class Size(Scalar):
 
 
 def symbolic(value: Any) -> Any:
-    """Return what stands for one of torch's symbolic numbers; a plain number as it is."""
+    """Return one of torch's symbolic numbers as a `Size`; a plain number as it is."""
     if not isinstance(value, SYMBOLIC):
         return value
     kind = {torch.SymInt: int, torch.SymFloat: float, torch.SymBool: bool}[type(value)]

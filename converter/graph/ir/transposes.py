@@ -1,4 +1,4 @@
-"""Transposes of values: joined with one another, made once, and left out where they can be."""
+"""Transposes: two in a row become one, equal ones are emitted once, needless ones not at all."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def is_available_in(value: Value, order: Order) -> bool:
 
 def _base_of(value: Value) -> tuple[Value, Order]:
     """Return what a value is the transpose of, and by which axes."""
-    made = value.producer
+    producer = value.producer
     return (
-        (made.base, made.axes)
-        if isinstance(made, Transposed)
+        (producer.base, producer.axes)
+        if isinstance(producer, Transposed)
         else (value, logical_order(value.ndim))
     )
 

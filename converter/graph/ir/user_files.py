@@ -1,4 +1,4 @@
-"""MLX classes and functions of the user's own: their file travels with the converted model.
+"""MLX classes and functions that the user wrote: their file is copied beside the emitted model.
 
 A converted model runs where mlx alone is, so such a file may need nothing but mlx, the standard
 library and the files of ``mlxport.layers``, which travel too.
@@ -20,7 +20,7 @@ from mlxport.converter.errors import ConversionError
 from mlxport.converter.graph.ir.layer_files import beside, needed_by
 
 LAYERS = "mlxport.layers"
-# What the emitted source calls its own: a class or function of that name would hide it.
+# Names that the emitted source defines: a class or function of that name would hide them.
 _TAKEN = frozenset({"Model", "Path", "load", "mx", "nn"})
 
 
@@ -30,7 +30,7 @@ class NotPortable(ConversionError):
 
 @dataclass(frozen=True)
 class UserFile:
-    """A file of the user's own, fit to lie in ``layers/``.
+    """A file that the user wrote, fit for ``layers/``.
 
     Attributes:
         name: what it is called there, without ``.py``.
@@ -54,7 +54,7 @@ def is_ours(target: Any) -> bool:
 
 
 def user_file_of(target: Any) -> UserFile:
-    """Return the file of a class or function of the user's own, fit to travel.
+    """Return the file of a class or function that the user wrote, fit to travel.
 
     Raises:
         NotPortable: it cannot; every reason is listed.

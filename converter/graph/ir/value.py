@@ -1,4 +1,4 @@
-"""Values of the model being lowered: an expression and the axis order it is stored in."""
+"""Values of the IR: an array of the emitted model, its axis order, and how it was produced."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Variable:
     Attributes:
         producer: how it came about, where a consumer may look through that.
         transposes: axes -> the value that is it transposed so: a common subexpression.
-        flattened: what it is the flattened form of, where only a transpose stands between.
+        flattened: the array it is the flattened form of, where that took a transpose.
         number: its value, where it is a constant without axes.
     """
 
@@ -133,8 +133,8 @@ class Value:
         return self.order == logical_order(self.ndim)
 
     @property
-    def lies_logically(self) -> bool:
-        """Whether its elements lie in PyTorch's order, axes of length one left aside.
+    def is_logical_in_memory(self) -> bool:
+        """Whether its elements are stored in PyTorch's order, axes of length one left aside.
 
         Axis 0 is never left aside: a batch of one at capture may be larger later.
         """
@@ -172,8 +172,9 @@ class Expanded:
     @staticmethod
     def base_of(value: Value) -> tuple[Value, tuple[int, ...]]:
         """Return a value without the axes it was just given, and where those are stored."""
-        made = value.producer
-        return (made.base, made.positions) if isinstance(made, Expanded) else (value, ())
+        producer = value.producer
+        expanded = isinstance(producer, Expanded)
+        return (producer.base, producer.positions) if expanded else (value, ())
 
 
 @dataclass(frozen=True, eq=False)

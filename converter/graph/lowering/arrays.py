@@ -1,4 +1,4 @@
-"""The parameters, buffers and constants that bodies read themselves."""
+"""Read parameters, buffers and constants of the torch model in the bodies of classes."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _CONSTANT = "constant_"
 
 
 class Arrays:
-    """Reads the tensors of a captured model, wherever they stand in the MLX model.
+    """Reads the tensors of a captured model, wherever they are in the MLX model.
 
     Args:
         captured: the captured model.
-        names: where its modules stand in the MLX model.
+        names: the attribute paths in MLX of its modules.
         lowered: gains what is read.
     """
 

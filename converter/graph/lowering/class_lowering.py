@@ -41,7 +41,7 @@ class ClassLowering:
 
         Args:
             frame: the module, and the body of its caller at the call.
-            inputs: what stands for the placeholders of its graph.
+            inputs: the values of the placeholders of its graph.
         """
         lowered = self.state.lowered
         path = self.state.captured.place(frame.path)
@@ -95,7 +95,7 @@ class ClassLowering:
 
         Args:
             frame: the module.
-            path: where the class stands.
+            path: of the torch module that the class is for.
             values: what it is called with, in the order of ``forward``.
             inputs: the captured inputs, sizes among them.
         """

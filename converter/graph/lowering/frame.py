@@ -22,7 +22,7 @@ class Frame:
 
     Attributes:
         module: the captured module.
-        path: where it stands in the captured program (``"enc@1"`` is a second call of ``"enc"``).
+        path: its path in the captured program (``"enc@1"`` is a second call of ``"enc"``).
         owner: path of the class whose body is written.
         cx: the body's context, at the node being lowered.
         dtypes: which values of the body follow the dtype of others.

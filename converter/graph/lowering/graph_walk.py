@@ -41,7 +41,7 @@ class GraphWalk:
 
         Args:
             frame: the module and the body.
-            inputs: what stands for the placeholders of its graph.
+            inputs: the values of the placeholders of its graph.
         """
         self.state.tally.walked.add(plain_path(frame.path))
         self.state.folding.of(

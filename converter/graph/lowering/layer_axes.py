@@ -39,7 +39,7 @@ def order_after(spec: LayerSpec, value: Value, ndim: int) -> Order:
     """Return the axis order of a layer's output.
 
     Raises:
-        Refusal: it cannot be told.
+        Refusal: it cannot be derived from the input's.
     """
     if ndim == value.ndim:
         return value.order

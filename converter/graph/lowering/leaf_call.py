@@ -1,7 +1,7 @@
 """How the graph of a leaf module calls its op: what of it is an argument, and what is given back.
 
 torch.export flattens what a module takes and gives, orders its inputs by their first use and drops
-the results nobody reads. The op inside still tells which is which.
+the results nobody reads. The op inside shows which is which.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class LeafCall:
     """One call of a leaf module.
 
     Attributes:
-        op: the node of the op it stands for.
+        op: the node of the op that the layer computes.
         arguments: what the module is called with, in the order of its ``forward``; tuples nested
             as there. Zeros that it makes itself are left out.
         gives: which of the op's results the graph gives; a number where it gives just one.
@@ -41,9 +41,9 @@ def read_call(graph: Graph, rule: Rule, module: torch.nn.Module, inputs: Sequenc
 
     Args:
         graph: the captured graph of the module.
-        rule: the rule that stands for the module.
+        rule: the rule of the module.
         module: the torch module.
-        inputs: what stands for the placeholders of the graph, in their order.
+        inputs: the values of the placeholders of the graph, in their order.
 
     Raises:
         Refusal: the graph does something else with the op than the module's class does.
@@ -62,15 +62,15 @@ def read_call(graph: Graph, rule: Rule, module: torch.nn.Module, inputs: Sequenc
             weights += [str(node.target) for node in nodes]
         elif not all(map(_is_zeros, nodes)):
             raise Refusal(f"{op.target} is given something computed in {type(module).__name__}")
-    own = [name for name, _ in module.named_parameters(remove_duplicate=False)]
-    if weights != own:
-        raise Refusal(f"{op.target} takes {weights} of {type(module).__name__}, not {own}")
+    expected = [name for name, _ in module.named_parameters(remove_duplicate=False)]
+    if weights != expected:
+        raise Refusal(f"{op.target} takes {weights} of {type(module).__name__}, not {expected}")
     output = next(node for node in graph.nodes if node.op == "output").args[0]
     if isinstance(output, Node):
         return LeafCall(op, tuple(arguments), _result(op, output))
-    made = [n for n in output if not (isinstance(n, Node) and is_symbolic(n))]
-    results = tuple(_result(op, node) for node in made)
-    alone = len(made) == 1 < len(output)
+    tensors = [n for n in output if not (isinstance(n, Node) and is_symbolic(n))]
+    results = tuple(_result(op, node) for node in tensors)
+    alone = len(tensors) == 1 < len(output)
     return LeafCall(op, tuple(arguments), results[0] if alone else results)
 
 

@@ -55,11 +55,11 @@ def lower_leaf(state: LoweringPass, frame: Frame, inputs: Sequence[Any]) -> Any:
     Args:
         state: the pass over the model, which gains the layer and the record of the call.
         frame: the leaf, and the body of its caller at the call.
-        inputs: what stands for the placeholders of its graph.
+        inputs: the values of the placeholders of its graph.
 
     Raises:
         Refusal: the rule does not serve it; nothing was written.
-        Unsupported: the layer cannot stand in a converted model, or its call not for the module's.
+        Unsupported: the layer's file cannot travel, or its call cannot replace the module's.
     """
     path = state.captured.place(frame.path)
     call = _layer_call(state, frame, path, inputs)
@@ -98,7 +98,7 @@ def _layer_call(state: LoweringPass, frame: Frame, path: str, inputs: Sequence[A
 
 
 def _call_of_op(frame: Frame, spec: LayerSpec, read: LeafCall) -> _LayerCall:
-    """Return the call of a layer whose graph holds more than its op: a state of zeros, say."""
+    """Return the call of a layer whose graph has more than its op: a state of zeros, say."""
     names = [str(name) for name in tree_leaves(spec.results)]
     results = [
         Value(shape, dtype, logical_order(len(shape)), name)

@@ -22,7 +22,7 @@ class LoweringPass:
 
     Attributes:
         captured: the model.
-        names: where its modules stand in the MLX model.
+        names: the attribute paths in MLX of its modules.
         lowered: gains what is lowered.
         arrays: reads the model's tensors.
         tally: gains what is met on the way.

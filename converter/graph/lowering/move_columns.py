@@ -35,7 +35,7 @@ def behind_flattened(
         spec: what to build.
         path: of the layer.
         value: what PyTorch calls it with.
-        movable: tells whether its weight is its own, and this its first call.
+        movable: whether no other layer shares its weight, and this is its first call.
     """
     key = Provenance(ProvenanceKind.COLUMNS, path)
     demands = cx.model.demands.setdefault
@@ -50,12 +50,12 @@ def behind_flattened(
         demands(key, []).append(order)
         return spec, value
     merged = Merged(x.shape[kept:], order)
-    lying = cx.compute(expression("x.flatten(axis)", {"x": x, "axis": kept}), flat.shape, x.dtype)
-    return _with_columns_moved(spec, merged), replace(lying, merged=merged)
+    unmoved = cx.compute(expression("x.flatten(axis)", {"x": x, "axis": kept}), flat.shape, x.dtype)
+    return _with_columns_moved(spec, merged), replace(unmoved, merged=merged)
 
 
 def is_movable(model: torch.nn.Module, module: torch.nn.Module) -> bool:
-    """Whether the weight of a linear layer is a parameter of its own, under one name only."""
+    """Whether the weight of a linear layer is a parameter that nothing else shares."""
     weight = module._parameters.get("weight")
     if weight is None or not isinstance(weight.data, torch.Tensor):
         return False
@@ -67,7 +67,7 @@ def is_movable(model: torch.nn.Module, module: torch.nn.Module) -> bool:
 def of_columns(
     demands: Mapping[Provenance, Sequence[Order]], known: Mapping[Provenance, Order]
 ) -> list[dict[Provenance, Order]]:
-    """Return what to try: the linear layers all of whose calls take an array as it lies."""
+    """Return what to try: the linear layers all of whose calls take an array as it is stored."""
     columns = ProvenanceKind.COLUMNS
     asked = {p: set(orders) for p, orders in demands.items() if p.kind is columns}
     agreed = {k: min(o) for k, o in asked.items() if len(o) == 1 and o != {_ELSEWHERE}}

@@ -19,7 +19,7 @@ class Problem:
 
     Attributes:
         op: the ATen op or module class.
-        module: qualified name of the module it stands in.
+        module: qualified name of the module it is in.
         line: source line of the model, ``file:line``, or empty.
         reason: why, in one line.
     """
@@ -33,20 +33,20 @@ class Problem:
     def at(cls, node: Node, op: str, module: str, reason: str) -> Problem:
         """Build the problem of a node, with the source line torch.export kept."""
         frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
-        own = [frame for frame in frames if "/torch/nn/" not in frame[0]] or frames
-        line = "{}:{}".format(*own[-1]) if own else ""
+        users = [frame for frame in frames if "/torch/nn/" not in frame[0]] or frames
+        line = "{}:{}".format(*users[-1]) if users else ""
         return cls(op, module or THE_MODEL, line, reason)
 
 
 @dataclass(frozen=True)
 class Gap:
-    """What has no MLX counterpart, wherever it stands.
+    """An op or module without MLX counterpart, with all places where it occurs.
 
     Attributes:
         op: the ATen op or module class.
         reason: why, in one line.
-        count: in how many places it stands.
-        module: qualified name of the module where it stands first.
+        count: in how many places it occurs.
+        module: qualified name of the module where it occurs first.
         line: source line of that place, ``file:line``, or empty.
     """
 

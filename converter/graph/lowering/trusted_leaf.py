@@ -35,12 +35,12 @@ def trusted_call(
         spec: what the rule answered.
         cx: the body and the node being lowered.
         module: the torch module.
-        inputs: what stands for the placeholders of its captured graph.
+        inputs: the values of the placeholders of its captured graph.
         known: which argument of ``forward`` each of them is.
         given: which result of ``forward`` each of its outputs is; None where that is not known.
 
     Raises:
-        Unsupported: the call is not one that the rule's answer can stand for.
+        Unsupported: the layer of the rule cannot take this call.
     """
     _check_tensors(spec, module)
     arguments = tuple(_arranged(spec, cx, value) for value in _in_order(inputs, known))

@@ -54,7 +54,7 @@ def weight_plan(lowered: Lowered, names: ModelNames) -> WeightPlan:
 
 
 def constants(lowered: Lowered, names: ModelNames) -> dict[str, Tensor]:
-    """Return the arrays whose values no state dict holds, by target name, as stored."""
+    """Return the arrays that are in no state dict, by target name, as stored."""
     state = names.model.state_dict(keep_vars=True)
     return {
         names.target(path): _apply(_steps(array), tensor_from_torch(array.tensor))

@@ -66,7 +66,7 @@ def index_select(cx: Context, x: Value, dim: int, places: Value) -> Value:
 @op("aten.take.default")
 def take(cx: Context, x: Value, places: Value) -> Value:
     """Elements at some places of the flattened array."""
-    flat = x if x.lies_logically else cx.logical(x)
+    flat = x if x.is_logical_in_memory else cx.logical(x)
     return cx.call("mx.take", flat, places, order=places.order)
 
 

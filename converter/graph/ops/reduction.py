@@ -271,7 +271,7 @@ op("aten.amin.default", "aten.min.default")(_MIN)
 def _place(function: str) -> Handler:
     def place(cx: Context, x: Value, dim: int | None = None, keepdim: bool = False) -> Value:
         if dim is None:  # the place among all values in PyTorch's order
-            x = x if x.lies_logically else cx.logical(x)
+            x = x if x.is_logical_in_memory else cx.logical(x)
         return reduce(cx, function, x, x, dim, keepdim, torch.uint32)
 
     return place

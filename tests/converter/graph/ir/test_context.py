@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from mlxport.converter.graph.ir.code import substitute, to_source
 from mlxport.converter.graph.ir.context import Context, Unsupported
+from mlxport.converter.graph.ir.handler_context import HandlerContext
 from mlxport.converter.graph.ir.scopes import NodeScope
 from mlxport.converter.graph.ir.transposes import is_available_in
 from mlxport.converter.graph.ir.value import Order, Value, logical_order, uses_in
@@ -121,3 +122,18 @@ def test_two_functions_of_one_name_are_refused() -> None:
     mean.__module__ = "mlxport.layers.norm.statistics"
     with pytest.raises(Unsupported, match=r"layers/arrays.reduction.py and layers/norm.statistics"):
         cx.function(mean, value(SHAPE))
+
+
+def test_the_context_is_what_handlers_of_users_may_rely_on() -> None:
+    cx: HandlerContext = Context()
+    assert all(hasattr(Context, name) for name in vars(HandlerContext) if name[0] != "_")
+    assert isinstance(cx.refuse("reason"), Unsupported)
+
+
+def test_a_node_gives_other_results_in_a_context_of_its_own() -> None:
+    cx = giving((SHAPE, torch.float32), (SHAPE, torch.int64))
+    second = cx.giving(cx.results[1:])
+    assert (cx.dtype, second.dtype) == (torch.float32, torch.int64)
+    second.call("mx.sin", value(SHAPE))
+    assert cx.statements is second.statements
+    assert len(cx.statements) == 1
