@@ -70,7 +70,6 @@ class Body:
         result: the expression it returns; None until all of it is lowered.
         sizes: where the sizes in its expressions come from.
         imported: names that ``model.py`` imported when it was lowered; no variable may hide them.
-        text: the lines of ``__call__``, once written.
     """
 
     path: str
@@ -81,7 +80,6 @@ class Body:
     result: ast.expr | None = None
     sizes: SizeReads = field(default_factory=lambda: SizeReads({}))
     imported: frozenset[str] = frozenset()
-    text: tuple[str, ...] = ()
 
     @property
     def transposes(self) -> int:

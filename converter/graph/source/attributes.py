@@ -9,6 +9,7 @@ from typing import Any
 
 from mlxport.converter.graph.ir.body import Body, StoredArray
 from mlxport.converter.graph.ir.user_files import is_mlx
+from mlxport.converter.graph.source.format import Code
 from mlxport.converter.rules.registry import LayerSpec
 
 
@@ -50,6 +51,7 @@ class Instance:
         attributes: name -> how it is built, in order.
         frozen: names of the arrays that are not trained.
         body: what it computes; None for a mere namespace.
+        code: the statements of the body.
         arguments: the values of the class's parameters for this instance.
     """
 
@@ -57,6 +59,7 @@ class Instance:
     attributes: dict[str, Attribute]
     frozen: list[str]
     body: Body | None
+    code: Code = ()
     arguments: list[Any] = field(default_factory=list)
 
 
@@ -69,14 +72,14 @@ class ClassGroup:
         instances: all modules it stands for.
         parameters: names of its constructor arguments.
         settings: attribute -> the argument it holds, for numbers that its body reads.
-        text: the lines of its body where it reads such numbers; the first instance's own if None.
+        code: the statements of its body where it reads such numbers; None if it reads none.
     """
 
     name: str
     instances: list[Instance]
     parameters: list[str] = field(default_factory=list)
     settings: dict[str, str] = field(default_factory=dict)
-    text: tuple[str, ...] | None = None
+    code: Code | None = None
 
 
 @dataclass(frozen=True)

@@ -1,54 +1,51 @@
 """Numbers in which the bodies of otherwise equal modules differ: the sizes of heads, scales.
 
 They become settings of one class, given to its constructor, in place of a class for each number.
-Axes and places are no such numbers: a body that differs in them computes something else.
+Axes and indices are no such numbers: a body that differs in them computes something else.
 """
 
 from __future__ import annotations
 
 import ast
-import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from copy import deepcopy
 
-from mlxport.converter.graph.source.format import statement as lay_out
+from mlxport.converter.graph.ir.value import structure_of
+from mlxport.converter.graph.source.format import Code
 
-MOST_SETTINGS = 4  # settings of a class; bodies that differ in more numbers are told apart
+MOST_SETTINGS = 4  # settings of a class; bodies that differ in more numbers are separate classes
 _AXES = {"axis", "axes", "start_axis", "end_axis", "axis1", "axis2", "dtype"}
-_MARGIN = 8
-
-Text = tuple[str, ...]
 
 
-def skeleton(text: Text) -> str | None:
-    """Return what bodies share that differ in numbers alone; None where none may differ."""
-    tree = _parsed(text)
-    if _written(tree) != text:
-        return None
-    for number in _numbers(tree):
-        number.value = type(number.value).__name__
-    return ast.dump(tree)
+def skeleton(code: Code) -> Hashable:
+    """Return what bodies share that are equal but for numbers."""
+    copied = deepcopy(code)
+    for number in _numbers(copied):
+        number.value = f"<{type(number.value).__name__}>"
+    return structure_of([*copied], {})
 
 
-def differences(texts: Sequence[Text]) -> dict[int, tuple[float, ...]] | None:
-    """Return the numbers in which bodies of one skeleton differ: place -> value in each body.
+def differences(codes: Sequence[Code]) -> dict[int, tuple[float, ...]] | None:
+    """Return the numbers in which bodies of one skeleton differ: index -> value in each body.
 
-    None where they differ in more than a class should be told.
+    None where they differ in more numbers than a class may have settings.
     """
-    columns = zip(*([n.value for n in _numbers(_parsed(text))] for text in texts), strict=True)
+    columns = zip(*([n.value for n in _numbers(code)] for code in codes), strict=True)
     found = {i: column for i, column in enumerate(columns) if len(set(map(repr, column))) > 1}
     return found if len(set(map(repr, found.values()))) <= MOST_SETTINGS else None
 
 
-def with_settings(text: Text, names: Mapping[int, str]) -> Text:
+def with_settings(code: Code, names: Mapping[int, str]) -> Code:
     """Return a body that reads some of its numbers from settings of its class.
 
     Args:
-        text: its lines.
-        names: place of a number -> the attribute that holds it.
+        code: its statements.
+        names: index of a number -> the attribute that has it.
     """
-    tree = _parsed(text)
-    at = {id(number): names[i] for i, number in enumerate(_numbers(tree)) if i in names}
-    return _written(_Reading(at).visit(tree))
+    copied = deepcopy(code)
+    at = {id(number): names[i] for i, number in enumerate(_numbers(copied)) if i in names}
+    reading = _Reading(at)
+    return tuple(reading.visit(item) for item in copied)
 
 
 class _Reading(ast.NodeTransformer):
@@ -60,16 +57,12 @@ class _Reading(ast.NodeTransformer):
         return node if name is None else ast.Attribute(ast.Name("self"), name)
 
 
-def _parsed(text: Text) -> ast.Module:
-    return ast.parse(textwrap.dedent("\n".join(text)))
-
-
-def _numbers(tree: ast.AST) -> list[ast.Constant]:
-    return list(_free(tree))
+def _numbers(code: Code) -> list[ast.Constant]:
+    return [number for item in code for number in _free(item)]
 
 
 def _free(node: ast.AST, listed: bool = False) -> Iterator[ast.Constant]:
-    """Yield the numbers that say how large or how much: no axes, no places.
+    """Yield the numbers that say how large or how much: no axes, no indices.
 
     Args:
         node: where to look.
@@ -95,23 +88,3 @@ def _free(node: ast.AST, listed: bool = False) -> Iterator[ast.Constant]:
         counts = (ast.Tuple, ast.BinOp, ast.Compare, ast.Slice, ast.UnaryOp)
         for child in ast.iter_child_nodes(node):
             yield from _free(child, isinstance(node, counts))
-
-
-def _written(tree: ast.Module) -> Text:
-    return tuple(_lines(tree.body, _MARGIN))
-
-
-def _lines(statements: Sequence[ast.stmt], indent: int) -> Iterator[str]:
-    for item in statements:
-        if isinstance(item, ast.Assign):
-            (target,) = item.targets
-            name = ast.unparse(target)
-            name = name[1:-1] if isinstance(target, ast.Tuple) else name
-            yield from lay_out(f"{name} = ", item.value, indent)
-        elif isinstance(item, ast.Return) and item.value is not None:
-            yield from lay_out("return ", item.value, indent)
-        elif isinstance(item, ast.For):
-            yield from lay_out(f"for {ast.unparse(item.target)} in ", item.iter, indent, ":")
-            yield from _lines(item.body, indent + 4)
-        else:
-            yield ast.unparse(item)  # which makes the text another one: such a body stays as it is

@@ -7,7 +7,7 @@ arguments.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from mlxport.converter.graph.ir.body import Body, Lowered
@@ -19,6 +19,7 @@ from mlxport.converter.graph.ir.naming import (
     identifier,
     kind_of,
 )
+from mlxport.converter.graph.ir.value import structure_of
 from mlxport.converter.graph.source.attributes import (
     Attribute,
     Built,
@@ -30,18 +31,22 @@ from mlxport.converter.graph.source.attributes import (
     zeros_call,
 )
 from mlxport.converter.graph.source.body_numbers import differences, skeleton
+from mlxport.converter.graph.source.format import Code
 from mlxport.converter.graph.source.parameters import parametrise
 
 
-def find_classes(lowered: Lowered, names: ModelNames) -> list[ClassGroup]:
+def find_classes(
+    lowered: Lowered, names: ModelNames, codes: Mapping[str, Code]
+) -> list[ClassGroup]:
     """Return the classes of a lowered model, each after those it uses; the model's own is last."""
-    return _Finder(lowered, names).run()
+    return _Finder(lowered, names, codes).run()
 
 
 class _Finder:
-    def __init__(self, lowered: Lowered, names: ModelNames) -> None:
+    def __init__(self, lowered: Lowered, names: ModelNames, codes: Mapping[str, Code]) -> None:
         self.lowered = lowered
         self.names = names
+        self.codes = codes
         self.groups: dict[Hashable, ClassGroup] = {}
         self.taken = {*lowered.scope.imports, "Path", "Model", "load"}
         self.used = _ancestors([*lowered.bodies, *lowered.leaves, *lowered.own_arrays()])
@@ -92,7 +97,8 @@ class _Finder:
                 attributes[name] = self._attribute(child)
                 if child in self.lowered.arrays and not self.lowered.arrays[child].trainable:
                     frozen.append(name)
-        return Instance(path, attributes, frozen, self.lowered.bodies.get(path))
+        body, code = self.lowered.bodies.get(path), self.codes.get(path, ())
+        return Instance(path, attributes, frozen, body, code)
 
     def _children(self, path: str) -> list[str]:
         """Paths of what stands directly below a module, in torch's order, arrays first."""
@@ -141,18 +147,17 @@ class _Finder:
         for instance, key in zip(instances, keys, strict=True):
             alike.setdefault(key, []).append(instance)
         for instance, key in zip(instances, keys, strict=True):
-            texts = [i.body.text for i in alike[key] if i.body is not None]
-            joined = len(set(texts)) < 2 or differences(texts) is not None
+            joined = differences([i.code for i in alike[key]]) is not None
             yield instance, key if joined else self._key(instance)
 
     def _key(self, instance: Instance, *, but_for_numbers: bool = False) -> Hashable:
         body = instance.body
-        text = None if body is None else (but_for_numbers and skeleton(body.text)) or body.text
+        code = skeleton(instance.code) if but_for_numbers else structure_of([*instance.code], {})
         return (
             type(self.names.model.get_submodule(instance.path)),
             tuple((n, structure(a)) for n, a in instance.attributes.items()),
             tuple(instance.frozen),
-            None if body is None else (_signature(body), text),
+            None if body is None else (_signature(body), code),
         )
 
     def _join(self, instance: Instance, key: Hashable) -> ClassGroup:

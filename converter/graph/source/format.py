@@ -1,12 +1,38 @@
-"""Lay out emitted statements on lines the way ruff and black do."""
+"""Lay out emitted Python statements on lines, the way ruff and black do."""
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 from mlxport.converter.graph.ir.code import to_source
 
 WIDTH = 88
+
+# The statements of a method: assignments, loops and a return.
+Code: TypeAlias = "tuple[ast.stmt, ...]"
+
+
+def code_lines(code: Sequence[ast.stmt], indent: int) -> Iterator[str]:
+    """Yield the lines of assignments, loops and returns.
+
+    Raises:
+        TypeError: one is another kind of statement.
+    """
+    for item in code:
+        if isinstance(item, ast.Assign):
+            (target,) = item.targets
+            name = ast.unparse(target)
+            name = name[1:-1] if isinstance(target, ast.Tuple) else name
+            yield from statement(f"{name} = ", item.value, indent)
+        elif isinstance(item, ast.Return) and item.value is not None:
+            yield from statement("return ", item.value, indent)
+        elif isinstance(item, ast.For):
+            yield from statement(f"for {ast.unparse(item.target)} in ", item.iter, indent, ":")
+            yield from code_lines(item.body, indent + 4)
+        else:
+            raise TypeError(f"a body has no {type(item).__name__}")
 
 
 def statement(prefix: str, tree: ast.expr, indent: int, suffix: str = "") -> list[str]:

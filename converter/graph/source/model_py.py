@@ -14,9 +14,9 @@ from mlxport.converter.graph.ir.naming import ModelNames
 from mlxport.converter.graph.ir.sizes import shape_text
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.source.attributes import Attribute, Built, ClassGroup, Parameter
-from mlxport.converter.graph.source.body_lines import write_body
+from mlxport.converter.graph.source.body_code import write_body
 from mlxport.converter.graph.source.classes import find_classes
-from mlxport.converter.graph.source.format import WIDTH, statement
+from mlxport.converter.graph.source.format import WIDTH, Code, code_lines, statement
 from mlxport.converter.graph.source.load_function import load_function
 from mlxport.converter.graph.source.size_checks import check_lines
 from mlxport.converter.timings import stage
@@ -70,9 +70,8 @@ def write_model(lowered: Lowered, names: ModelNames, stem: str = "weights") -> M
         names: its names.
         stem: what the files of the weights are called before their ending.
     """
-    for body in lowered.bodies.values():
-        body.text = write_body(body, names)
-    groups = find_classes(lowered, names)
+    codes = {path: write_body(body, names) for path, body in lowered.bodies.items()}
+    groups = find_classes(lowered, names, codes)
     root = groups[-1]
     buffers = {i.path for group in groups for i in group.instances if i.frozen}
     limits = {root.name: lowered.conditions}
@@ -165,8 +164,8 @@ def _class(
     if instance.frozen:
         lines.append(f"        {freeze}")
     if instance.body is not None:
-        text = group.text or instance.body.text
-        lines += ["", *_method(instance.body, text, conditions)]
+        code = group.code or instance.code
+        lines += ["", *_method(instance.body, code, conditions)]
     prefix = f"{instance.path}." if instance.path else ""
     below = any(path != instance.path and path.startswith(prefix) for path in buffers)
     if instance.frozen or below:
@@ -204,13 +203,13 @@ def _shapes(values: Sequence[Value], sizes: Mapping[str, str]) -> str:
     return " and ".join(shape_text(value.stored_shape, sizes) for value in values)
 
 
-def _method(body: Body, lines: Sequence[str], conditions: Sequence[str]) -> list[str]:
+def _method(body: Body, code: Code, conditions: Sequence[str]) -> list[str]:
     arguments = ["self", *(f"{formal.name}: {formal.annotation}" for formal in body.parameters)]
     named = [formal.keyword for formal in body.parameters]
     if any(named):
         arguments.insert(1 + named.index(True), "*")
     head = _head("__call__", arguments, f") -> {_annotation(body.result)}:")
-    return [*head, *check_lines(conditions, body), *lines]
+    return [*head, *check_lines(conditions, body), *code_lines(code, 8)]
 
 
 def _head(name: str, arguments: Sequence[str], tail: str) -> list[str]:

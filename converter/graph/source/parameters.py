@@ -63,18 +63,19 @@ def _fill_column(column: Sequence[Built], chosen: dict[str, tuple[Any, ...]]) ->
 
 def _fill_body(group: ClassGroup, name_of: Namer, chosen: dict[str, tuple[Any, ...]]) -> None:
     """Replace the numbers in which the bodies of a class differ by settings."""
-    texts = [i.body.text for i in group.instances if i.body is not None]
-    if len(set(texts)) < 2:
+    codes = [instance.code for instance in group.instances]
+    different = differences(codes)
+    if not different:
         return
     attributes = {}
-    for place, values in (differences(texts) or {}).items():
+    for index, values in different.items():
         parameter = _name_for(values, name_of(values), chosen)
         attribute = attribute_name(parameter)
         while attribute in group.instances[0].attributes:
             attribute += "_"
-        attributes[place] = attribute
+        attributes[index] = attribute
         group.settings[attribute] = parameter
-    group.text = with_settings(texts[0], attributes)
+    group.code = with_settings(codes[0], attributes)
 
 
 def _name_for(values: tuple[Any, ...], hint: str, chosen: dict[str, tuple[Any, ...]]) -> str:
