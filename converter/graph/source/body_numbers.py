@@ -10,7 +10,7 @@ import ast
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from copy import deepcopy
 
-from mlxport.converter.graph.ir.value import structure_of
+from mlxport.converter.graph.ir.value import expression_structure
 from mlxport.converter.graph.source.format import Code
 
 MOST_SETTINGS = 4  # settings of a class; bodies that differ in more numbers are separate classes
@@ -22,7 +22,7 @@ def skeleton(code: Code) -> Hashable:
     copied = deepcopy(code)
     for number in _numbers(copied):
         number.value = f"<{type(number.value).__name__}>"
-    return structure_of([*copied], {})
+    return expression_structure([*copied], {})
 
 
 def differences(codes: Sequence[Code]) -> dict[int, tuple[float, ...]] | None:

@@ -19,7 +19,7 @@ from mlxport.converter.graph.ir.naming import (
     identifier,
     kind_of,
 )
-from mlxport.converter.graph.ir.value import structure_of
+from mlxport.converter.graph.ir.value import expression_structure
 from mlxport.converter.graph.source.attributes import (
     Attribute,
     Built,
@@ -152,7 +152,11 @@ class _Finder:
 
     def _key(self, instance: Instance, *, but_for_numbers: bool = False) -> Hashable:
         body = instance.body
-        code = skeleton(instance.code) if but_for_numbers else structure_of([*instance.code], {})
+        code = (
+            skeleton(instance.code)
+            if but_for_numbers
+            else expression_structure([*instance.code], {})
+        )
         return (
             type(self.names.model.get_submodule(instance.path)),
             tuple((n, structure(a)) for n, a in instance.attributes.items()),

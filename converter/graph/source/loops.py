@@ -9,9 +9,15 @@ from dataclasses import dataclass
 
 import torch
 
-from mlxport.converter.graph.ir.naming import Kind, ModelNames, children_of, kind_of, variable_name
+from mlxport.converter.graph.ir.naming import (
+    ModelNames,
+    ModuleKind,
+    children_of,
+    kind_of,
+    variable_name,
+)
 from mlxport.converter.graph.ir.statement import Statement
-from mlxport.converter.graph.ir.value import Use, Value, Variable, structure_of, uses_in
+from mlxport.converter.graph.ir.value import Use, Value, Variable, expression_structure, uses_in
 
 
 @dataclass(frozen=True)
@@ -155,7 +161,7 @@ def _calls_element(statement: Statement, names: ModelNames) -> bool:
         return False
     container, _, index = statement.module.rpartition(".")
     parent = names.model.get_submodule(container)
-    return index.isdigit() and kind_of(parent) is Kind.LIST
+    return index.isdigit() and kind_of(parent) is ModuleKind.LIST
 
 
 def _split(statement: Statement) -> tuple[str, int]:
@@ -173,7 +179,7 @@ def _arguments(statement: Statement) -> list[ast.expr]:
 
 def _same_arguments(some: list[ast.expr], others: list[ast.expr]) -> bool:
     numbers: dict[Variable, int] = {}
-    return structure_of(some, numbers) == structure_of(others, numbers)
+    return expression_structure(some, numbers) == expression_structure(others, numbers)
 
 
 def _is_identity(names: ModelNames, path: str) -> bool:
