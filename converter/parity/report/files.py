@@ -1,4 +1,4 @@
-"""Parity reports on disk: read them, and write what is made of them."""
+"""Read parity reports from disk, and write them as JSON, Markdown or HTML."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read_reports(sources: Sequence[Path]) -> dict[str, ParityReport]:
     """Read reports, by names that tell them apart.
 
     Args:
-        sources: files of reports as JSON, or output folders that hold ``parity.json``.
+        sources: files of reports as JSON, or output folders with a ``parity.json``.
 
     Raises:
         ParityError: a file cannot be read or holds no report; all of them are listed.

@@ -72,7 +72,7 @@ def _runs(name: str, report: ParityReport, named: bool) -> str:
     runs = (report, *report.others)
     items = "".join(
         f"<li>{escape(run.conditions or 'example inputs')}: "
-        f"{'holds' if run.own_passed else '<strong>FAILED</strong>'}, worst "
+        f"{'holds' if run.run_passed else '<strong>FAILED</strong>'}, worst "
         f"{run.worst_ratio:.2g}x</li>"
         for run in runs
     )

@@ -1,4 +1,4 @@
-"""Pictures of outputs and histograms of their errors, as HTML that needs no other file."""
+"""Draw slices of outputs and histograms of errors, as HTML that needs no other file."""
 
 from __future__ import annotations
 

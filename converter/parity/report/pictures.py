@@ -1,6 +1,6 @@
-"""What a report shows of a model's outputs besides numbers: slices to look at, and histograms.
+"""Slices of a model's outputs and histograms of their errors, for people to look at.
 
-Numpy only; small enough to stand in ``parity.json``, whatever the size of the outputs.
+Small enough to be part of ``parity.json``, whatever the size of the outputs. Numpy only.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Plane:
     """One slice in 8 bits, row after row.
 
     Attributes:
-        at: where it lies, as an index (``"[:, 12, :]"``).
+        at: which slice of the volume, as an index (``"[:, 12, :]"``).
         shape: rows and columns.
         reference: PyTorch's value in float64, from the lowest level (0) to the highest.
         mlx: MLX's, on the same scale.
@@ -103,8 +103,8 @@ def pictured(
 ) -> tuple[tuple[Picture, ...], tuple[Histogram, ...]]:
     """Return slices and histograms of a model's floating outputs, of the first few.
 
-    A picture has what has more than two axes, the last two or three of which are the image or
-    volume. Outputs of another shape than PyTorch's and those kept in part have none.
+    Outputs of more than two axes have a picture, the last two or three axes being the image or
+    volume. Outputs of another shape than PyTorch's, and those sampled in part, have none.
 
     Args:
         names: of the outputs.
@@ -168,13 +168,13 @@ def _picture(
 
 
 def _centres(shape: Sequence[int]) -> list[tuple[str, tuple[Any, ...]]]:
-    """Return the central slices, spoken of and as indices; of an image the whole."""
+    """Return the central slices, as text and as indices; of an image the whole."""
     cuts = [None] if len(shape) == 2 else range(len(shape))
     found = []
     for cut in cuts:
         index = tuple(n // 2 if axis == cut else slice(None) for axis, n in enumerate(shape))
-        spoken = ", ".join(":" if isinstance(one, slice) else str(one) for one in index)
-        found.append((f"[{spoken}]", index))
+        text = ", ".join(":" if isinstance(one, slice) else str(one) for one in index)
+        found.append((f"[{text}]", index))
     return found
 
 

@@ -1,4 +1,4 @@
-"""The parity report: every verdict, what follows from them, and where they were reached."""
+"""The parity report: all verdicts, the outcome, and where the verification ran."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class ParityReport:
         dtype: the model's own dtype in PyTorch.
         reference_dtype: dtype the reference was computed in.
         fallback: why that is not float64; empty where it is.
-        noise_multiple: how many times PyTorch's own noise passes.
+        noise_multiple: the largest ratio of MLX's error to PyTorch's noise that passes.
         seed: of the reference run.
         draws: how many random draws of PyTorch's the MLX model was given.
         environment: device, backend, versions and settings of this run.
@@ -123,7 +123,7 @@ class ParityReport:
         were asked for and none was compared. Where it was tried at several sizes or on several
         inputs, parity is shown only where it is in every run.
         """
-        return self.own_passed and all(other.passed for other in self.others)
+        return self.run_passed and all(other.passed for other in self.others)
 
     @property
     def outcome(self) -> Outcome:
@@ -238,8 +238,8 @@ class ParityReport:
         return " ".join(filter(None, [self.case and f"on {self.case}", at and f"at {at}"]))
 
     @property
-    def own_passed(self) -> bool:
-        """Whether this run passed, whatever the others did."""
+    def run_passed(self) -> bool:
+        """Whether this run passed, regardless of the others."""
         return not self.failed_entries and self._compared()
 
     @property

@@ -11,9 +11,9 @@ import msgspec
 from mlxport.converter.parity.verdict.compare import Verdict
 from mlxport.converter.plan.json_data import Count
 
-# How MLX's value came about, in each mode: from what MLX computed so far, each layer evaluated;
-# from what PyTorch computed, layer by layer; from the whole model as one lazy graph; from that
-# compiled by mx.compile; and, backwards, from the derivative of the whole model.
+# How MLX computed the value, in each mode: layer by layer from what MLX computed before; each layer
+# alone from PyTorch's inputs; the whole model as one lazy graph; that graph compiled by mx.compile;
+# and, backwards, the gradient of the whole model.
 IN_PLACE, ALONE, WHOLE, COMPILED = "in_place", "alone", "whole", "compiled"
 BACKWARD = "gradient"
 JUDGED_MODES = (IN_PLACE, ALONE, WHOLE, COMPILED, BACKWARD)
@@ -42,8 +42,8 @@ class ParityEntry:
         name: of one of the model's outputs (``"output.logits"``) or of a gradient (``"gradient of
             encoder.0.weight"``); empty for a module's output.
         target: path of the module in an MLX model written by hand; empty where it was converted.
-        order: which of PyTorch's axes MLX stores where, as found by the values; None where it was
-            not looked for, or is not known.
+        order: which of PyTorch's axes MLX stores where, as inferred from the values; None where
+            it was not inferred, or is unknown.
     """
 
     path: str

@@ -1,7 +1,7 @@
-"""A reference in a file: ``reference.safetensors``, for machines without torch.
+"""Write and read references: ``reference.safetensors``, for machines without torch.
 
-Layer inputs are left out, they would be as large as all activations. Every array is stored as its
-raw bits; the header's metadata holds, as JSON, what each array belongs to.
+Layer inputs are left out, they would be as large as all activations. Every array is stored as raw
+bits; the metadata in the header says, as JSON, what each array is.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ for _name, _storage in STORAGE.items():
 
 @dataclass(frozen=True)
 class _TensorHeader:
-    """A tensor in the header: under which name its values lie in the file."""
+    """A tensor in the header: the name of its values in the file."""
 
     name: str
     dtype: DtypeName
@@ -81,7 +81,7 @@ class _DrawHeader:
 
 @dataclass(frozen=True, kw_only=True)
 class _Header:
-    """What the header of the file says of a reference; fields as of `Reference`."""
+    """The header of the file; fields as of `Reference`."""
 
     format: Literal["mlxport-reference"] = "mlxport-reference"
     version: Literal[1] = 1
@@ -102,7 +102,7 @@ class _Header:
 
 
 def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
-    """Write a reference, without layer inputs, in place of whatever the file held.
+    """Write a reference, without layer inputs, in place of whatever was in the file.
 
     Written beside the destination and then renamed, so a failure leaves the old file or none.
 
@@ -193,7 +193,7 @@ class _Writer:
         if value.indices is not None:
             digest = hashlib.blake2b(value.indices.tobytes(), digest_size=16).hexdigest()
             indices = self._put(f"indices.{digest}", value.indices)
-        # own values come from a narrower dtype, and float32 holds the common ones without loss
+        # native values come from a narrower dtype; float32 represents the common ones exactly
         narrow = value.dtype in ("float16", "bfloat16", "float32")
         native = value.native.astype(np.float32) if narrow else value.native
         return _ValueHeader(
@@ -206,7 +206,7 @@ class _Writer:
         )
 
     def _put(self, name: str, array: NumpyArray) -> str:
-        # safetensors writes the memory as it lies
+        # safetensors writes memory as it is laid out
         self.arrays[name] = np.ascontiguousarray(array).reshape(array.shape)
         return name
 

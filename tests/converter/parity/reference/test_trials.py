@@ -157,7 +157,7 @@ def test_what_the_example_hides_is_found(
     change, culprit = HIDDEN[fault]
     replaced(pair[0].relu, change)
     x = torch.randn(2, 2, 6, 7)
-    assert mlxport.verify(*pair, x).own_passed
+    assert mlxport.verify(*pair, x).run_passed
     report = mlxport.verify(*pair, x, **ALL)
     assert not report.passed
     assert report.culprit == culprit
