@@ -1,7 +1,7 @@
-"""Run a ``model.py``: the only way a live model is made, whether from memory or from a folder.
+"""Run a ``model.py``: the only way to build a live model, from memory or from a folder.
 
 What the user reads is what runs. The emitted source imports the layers beside it as ``layers``;
-in memory those are mlxport's own, of which the files beside a written ``model.py`` are copies.
+in memory those are mlxport's, of which the files beside a written ``model.py`` are copies.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from mlxport.converter.timings import stage
 
 
 def load_source(
-    source: str, files: tuple[str, ...], own: Mapping[str, str] | None = None
+    source: str, files: tuple[str, ...], user_files: Mapping[str, str] | None = None
 ) -> ModuleType:
-    """Execute the source of a model, with mlxport's own layers.
+    """Execute the source of a model, with mlxport's layers.
 
     Args:
         source: the text of ``model.py``.
         files: the files of ``mlxport.layers`` it imports from.
-        own: name -> text of files of the user's own it imports from, as they go into ``layers/``.
+        user_files: name -> text of the user's files it imports from, as they go into ``layers/``.
     """
     families = {file.partition(".")[0] for file in files}
     layers = {name: import_module(f"mlxport.layers.{name}") for name in (*families, *files)}
     module = ModuleType("mlxport_model")
     package = ModuleType("layers")
     with _modules({"layers": package, **{f"layers.{n}": m for n, m in layers.items()}}):
-        for name, text in (own or {}).items():
+        for name, text in (user_files or {}).items():
             sys.modules[f"layers.{name}"] = _run(ModuleType(f"layers.{name}"), text)
         return _run(module, source, "model.py")
 
@@ -46,7 +46,7 @@ def _run(module: ModuleType, source: str, file: str = "") -> ModuleType:
 
 
 def load_folder(folder: str | Path) -> ModuleType:
-    """Import the ``model.py`` of an output folder with the layers that lie beside it.
+    """Import the ``model.py`` of an output folder with the layers beside it.
 
     Raises:
         ConversionError: there is no ``model.py``.

@@ -1,4 +1,4 @@
-"""What the classes of the emitted model hold: layers, arrays, instances of other classes."""
+"""Attributes of the classes of the emitted model: layers, arrays, instances of other classes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlxport.converter.rules.registry import LayerSpec
 
 @dataclass
 class Built:
-    """An attribute that is built by a constructor: a layer, or one of the model's own classes.
+    """An attribute that is built by a constructor: a layer, or a class of the emitted model.
 
     Attributes:
         target: what is called (``nn.Conv3d``, ``ResidualUnit``, ``mx.zeros``).
@@ -71,7 +71,7 @@ class ClassGroup:
         name: its name in the source.
         instances: all modules it stands for.
         parameters: names of its constructor arguments.
-        settings: attribute -> the argument it holds, for numbers that its body reads.
+        settings: attribute -> the argument it is set to, for numbers that its body reads.
         code: the statements of its body where it reads such numbers; None if it reads none.
     """
 

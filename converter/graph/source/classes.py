@@ -1,8 +1,8 @@
 """Find the classes of the emitted model: one per distinct module, however often it is built.
 
 Modules of the same torch class whose attributes and bodies agree become one class. The constructor
-arguments, and a few numbers of the bodies, in which they differ become the class's own constructor
-arguments.
+arguments, and a few numbers of the bodies, in which they differ become constructor arguments of
+the class.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from mlxport.converter.graph.source.parameters import parametrise
 def find_classes(
     lowered: Lowered, names: ModelNames, codes: Mapping[str, Code]
 ) -> list[ClassGroup]:
-    """Return the classes of a lowered model, each after those it uses; the model's own is last."""
+    """Return the classes of a lowered model, each after those it uses; the root class is last."""
     return _Finder(lowered, names, codes).run()
 
 
@@ -69,7 +69,7 @@ class _Finder:
         return list(self.groups.values())
 
     def _class_paths(self) -> list[str]:
-        """Paths of all modules that become instances of a class of the model's own."""
+        """Paths of all modules that become instances of an emitted class."""
         return [
             path
             for path in self.used
@@ -140,7 +140,7 @@ class _Finder:
     def _keyed(self, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Hashable]]:
         """Yield instances with what those share that become one class.
 
-        Their bodies agree, or do so but for a few numbers.
+        Their bodies are equal, or differ in a few numbers only.
         """
         alike: dict[Hashable, list[Instance]] = {}
         keys = [self._key(instance, but_for_numbers=True) for instance in instances]
@@ -179,8 +179,8 @@ class _Finder:
         """Return what the torch modules of a class call a number that differs between them."""
         modules = [self.names.model.get_submodule(i.path) for i in group.instances]
         for name in vars(modules[0]):
-            held = [getattr(module, name, None) for module in modules]
-            if all(type(h) is type(v) and h == v for h, v in zip(held, values, strict=True)):
+            values_of = [getattr(module, name, None) for module in modules]
+            if all(type(h) is type(v) and h == v for h, v in zip(values_of, values, strict=True)):
                 return identifier(name).strip("_")
         return "size" if isinstance(values[0], int) else "factor"
 

@@ -1,4 +1,4 @@
-"""Write the source of the MLX model: ``model.py``, as a careful MLX user would write it."""
+"""Write ``model.py``, the source of the MLX model, from the lowered model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ModelPy:
         docstring: of the module.
         layers: file of ``layers/`` -> the names imported from it.
         classes: the source of every class, each after those it uses.
-        name: name of the model's own class.
+        name: name of the class of the model itself.
         stem: what the files of the weights are called before their ending.
     """
 
@@ -117,11 +117,11 @@ def _dynamic(lowered: Lowered) -> list[str]:
         return []
     limits = f", as long as {' and '.join(lowered.conditions)}" if lowered.conditions else ""
     what = f"size {names[0]}" if len(names) == 1 else f"sizes {', '.join(names)}"
-    told = (
+    note = (
         f"The {what} may change from call to call{limits}. mx.compile traces each shape anew; "
         "with shapeless=True it would go on with the sizes of the first call."
     )
-    return textwrap.wrap(told, WIDTH)
+    return textwrap.wrap(note, WIDTH)
 
 
 def _fixed(lowered: Lowered) -> list[str]:
@@ -130,9 +130,9 @@ def _fixed(lowered: Lowered) -> list[str]:
     fixed = [f"{name}={to_source(to_ast(value))}" for name, value in given if value is not None]
     if not fixed:
         return []
-    said = f"Fixed when converted: {', '.join(fixed)}."
-    # an escape taken apart would be another one
-    return textwrap.wrap(said, WIDTH, break_long_words=False, break_on_hyphens=False)
+    note = f"Fixed when converted: {', '.join(fixed)}."
+    # breaking an escape sequence would change it
+    return textwrap.wrap(note, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _layer_imports(classes: Sequence[str], imports: Mapping[str, str]) -> dict[str, list[str]]:
@@ -174,7 +174,7 @@ def _class(
 
 
 def _unfreeze(result: str, below: bool) -> Iterator[str]:
-    """Yield the method that keeps PyTorch's buffers frozen, as MLX's BatchNorm keeps its own."""
+    """Yield the method that keeps PyTorch's buffers frozen, as MLX's BatchNorm does."""
     yield "    def unfreeze(self, *args, **kwargs):"
     yield '        """Unfreeze parameters; what PyTorch holds in buffers stays frozen."""'
     yield "        super().unfreeze(*args, **kwargs)"

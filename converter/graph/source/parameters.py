@@ -1,4 +1,4 @@
-"""Constructor arguments for the classes of the emitted model.
+"""Find the constructor arguments that the classes of the emitted model need.
 
 Instances of one class agree in all but the arguments of the constructors they call, and some
 numbers in their bodies. Each in which they differ becomes an argument of the class; those that

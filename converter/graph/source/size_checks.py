@@ -1,4 +1,4 @@
-"""The check at the entrance of a model with dynamic sizes: it raises where it does not hold."""
+"""Write the check of dynamic sizes that a model makes of its inputs before anything else."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OPPOSITE: dict[type[ast.cmpop], ast.cmpop] = {
 
 
 def check_lines(conditions: Sequence[str], body: Body) -> list[str]:
-    """Return the lines that hold the sizes of a model's inputs to what must be true of them.
+    """Return the lines that raise where the sizes of a model's inputs break a condition.
 
     Args:
         conditions: what must be true, in the names of the sizes.
@@ -57,13 +57,13 @@ def _reads(body: Body) -> dict[str, ast.expr]:
     for value in body.inputs:
         array = substitute(value.to_ast(), formals)
         for axis, size in enumerate(value.shape):
-            told = solved(size.key, symbol) if isinstance(size, Size) else None
-            if told is None or not told[0].is_Symbol:
+            solution = solved(size.key, symbol) if isinstance(size, Size) else None
+            if solution is None or not solution[0].is_Symbol:
                 continue
             place = ast.Constant(value.order.index(axis))
             code = ast.Subscript(ast.Attribute(array, "shape"), place)
-            name = body.sizes.names[str(told[0])]
-            reads.setdefault(name, written(told[1], {"size": code}))
+            name = body.sizes.names[str(solution[0])]
+            reads.setdefault(name, written(solution[1], {"size": code}))
     return reads
 
 

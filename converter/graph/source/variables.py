@@ -1,4 +1,4 @@
-"""Names for the variables of an emitted body."""
+"""Choose names for the variables of an emitted body."""
 
 from __future__ import annotations
 
