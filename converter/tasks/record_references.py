@@ -66,8 +66,9 @@ class Origin:
         trials = [*self.trials.of_kinds(given), *self._of_batch_sizes(given)]
         batch, _ = self._moves(given)
         for trial in trials:
-            changed = batch in self.sizes and trial.batch_size is not None
-            sizes = {**self.sizes, **({batch: trial.batch_size} if changed else {})}
+            sizes = dict(self.sizes)
+            if batch in sizes and trial.batch_size is not None:
+                sizes[batch] = trial.batch_size
             for reference in recorded_trials(self.model, [trial], self.paths, self.notes):
                 yield replace(reference, sizes=sizes)
 

@@ -166,7 +166,7 @@ def test_a_source_in_the_folder_to_be_replaced_is_refused(old, tmp_path) -> None
     (old / "model.pt").write_text("x")
     (tmp_path / "link.pt").symlink_to(old / "model.pt")
     for source in (old / "model.pt", tmp_path / "link.pt"):
-        with pytest.raises(OptionsError, match=r"model\.pt lies in .*out, which is to be"):
+        with pytest.raises(OptionsError, match=r"model\.pt is in .*out, which is to be"):
             OutputFolder(old, overwrite=True, sources=[source])
     OutputFolder(old, overwrite=True, sources=[tmp_path / "elsewhere.pt"])
 
