@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["assert_parity"]
 
 # of a failing report: what fails stands first
-_LAYERS_TOLD = 10
+_LAYERS_SHOWN = 10
 
 
 def assert_parity(
@@ -46,5 +46,5 @@ def assert_parity(
     __tracebackhide__ = True  # pytest then shows the line of the test
     report = api.verify(mlx_model, torch_model, inputs, kwargs, **options)
     if not report.passed:
-        raise AssertionError(report.to_text(failing_first=True, limit=_LAYERS_TOLD))
+        raise AssertionError(report.to_text(failing_first=True, limit=_LAYERS_SHOWN))
     return report

@@ -133,12 +133,12 @@ class _Reader:
         self.times: dict[int, int] = {}
         for _, module in model.named_modules(remove_duplicate=False):
             self.times[id(module)] = self.times.get(id(module), 0) + 1
-        self.held: dict[int, int] = {}
+        self.holders: dict[int, int] = {}
         for tensor in [
             *(p for _, p in model.named_parameters(remove_duplicate=False)),
             *(b for _, b in model.named_buffers(remove_duplicate=False)),
         ]:
-            self.held[id(tensor)] = self.held.get(id(tensor), 0) + 1
+            self.holders[id(tensor)] = self.holders.get(id(tensor), 0) + 1
 
     def path_of(self, node: Node) -> str:
         """Return the innermost module a node belongs to."""
@@ -175,7 +175,7 @@ class _Reader:
         read = {self.names[n.name]: n for n in node.all_input_nodes if n.name in self.names}
         return (
             self.times[id(module)] == 1
-            and all(self.held[id(tensor)] == 1 for tensor in own.values())
+            and all(self.holders[id(tensor)] == 1 for tensor in own.values())
             and read.keys() == own.keys()
             and all(set(placeholder.users) == {node} for placeholder in read.values())
         )

@@ -36,7 +36,7 @@ class Translation:
         model_py: the emitted source, in its parts.
         conversion: the record; its plan's sources are keys of the model's state dict.
         constants: target name -> values that no state dict holds, as stored.
-        own: name -> text of files of the user's own that go into ``layers/``.
+        user_files: name -> text of files of the user's own that go into ``layers/``.
         other: the example call at other sizes, where sizes are dynamic.
         sizes: name of each dynamic size -> what it is in the example.
     """
@@ -44,7 +44,7 @@ class Translation:
     model_py: ModelPy
     conversion: Conversion
     constants: Mapping[str, Tensor]
-    own: Mapping[str, str] = field(default_factory=dict)
+    user_files: Mapping[str, str] = field(default_factory=dict)
     other: OtherInputs | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
 
@@ -104,8 +104,8 @@ def translate(
         dynamic=named_ranges(captured.exported, lowered.size_names),
         conditions=tuple(lowered.conditions),
     )
-    own = {name: file.text for name, file in lowered.scope.user_files.items()}
-    translation = Translation(model_py, conversion, constants(lowered, names), own)
+    user_files = {name: file.text for name, file in lowered.scope.user_files.items()}
+    translation = Translation(model_py, conversion, constants(lowered, names), user_files)
     if not lowered.size_names:
         return translation
     with stage("sizes"):

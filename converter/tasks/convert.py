@@ -76,7 +76,9 @@ def convert_model(
     translation, notes = _translated(model, args, kwargs, capturing)
     with stage("weights"):
         weights = _weights(translation, translation.conversion, state_tensors(model))
-        module = load_source(translation.source, translation.conversion.layers, translation.own)
+        module = load_source(
+            translation.source, translation.conversion.layers, translation.user_files
+        )
         built: nn.Module = module.Model()
         built.load_weights([(name, to_mlx(tensor)) for name, tensor in weights.items()])
         built.eval()
@@ -138,7 +140,7 @@ def convert_checkpoint(
             references = tuple(origin.references())
         if writing.carry_along:
             carry_along(folder, Path(source))
-        write_folder(folder, translation.source, conversion, references, translation.own)
+        write_folder(folder, translation.source, conversion, references, translation.user_files)
         built = live_model(folder)
         lineage = record_lineage(built, conversion, translation.conversion.plan)
         with stage("verify"):

@@ -23,7 +23,7 @@ from mlxport.converter.output.whole_folder import OutputFolder
 from mlxport.converter.plan.record import RECORD_FILE, Conversion
 from mlxport.converter.plan.tensor import TensorSpec
 from mlxport.converter.plan.weight_plan import Entry, WeightPlan
-from mlxport.converter.tasks.inspection import InspectedTensor, Inspection, settled_by, ties_of
+from mlxport.converter.tasks.inspection import InspectedTensor, Inspection, layer_option, ties_of
 from mlxport.converter.tasks.result import Converted
 
 
@@ -165,7 +165,7 @@ def _plan(
         if reading.ignored:
             ignored.update(dict.fromkeys(source.keys, reading.ignored))
         elif reading.steps is None:
-            said = settled_by(name, reading.options)
+            said = layer_option(name, reading.options)
             problems.append(f"{said}  {source.spec.shape}: {reading.evidence}")
         else:
             entries.append(Entry(source.keys, (name,), (*source.steps, *reading.steps)))

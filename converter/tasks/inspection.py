@@ -112,7 +112,7 @@ class Inspection:
         if open_rows := [row for row in self.tensors if row.kind == "open"]:
             ways = f"{argument('model')} decides on them all, or {argument('layers')} on each"
             lines += ["", f"{len(open_rows)} are open. {ways}:"]
-            lines += [f"  {settled_by(row.name, row.options)}" for row in open_rows]
+            lines += [f"  {layer_option(row.name, row.options)}" for row in open_rows]
         if self.problems:
             lines += ["", f"{len(self.problems)} do not fit:", *(f"  {p}" for p in self.problems)]
         return "\n".join(lines)
@@ -138,7 +138,7 @@ def ties_of(checkpoint: Checkpoint) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
 
-def settled_by(name: str, options: Sequence[str]) -> str:
+def layer_option(name: str, options: Sequence[str]) -> str:
     """Return ``name=Conv3d | ConvTranspose3d`` of options for one tensor."""
     if not options:
         return f"{printable(name)}: only {argument('model')} decides on it"

@@ -70,7 +70,7 @@ class _Reader:
         offsets: dict[str, int] | None,
     ) -> None:
         self.found: dict[str, tuple[int, int]] = {}
-        self._made: dict[str, TypedStorage] = {}
+        self._storages: dict[str, TypedStorage] = {}
         self._mapped, self._offsets = mapped, offsets
 
         class Unpickler(module.Unpickler):  # type: ignore[name-defined, misc]
@@ -92,10 +92,10 @@ class _Reader:
         nbytes = count * kind.dtype.itemsize
         if self.found.setdefault(key, (count, nbytes)) != (count, nbytes):
             raise ValueError(f"storage {key!r} has two sizes")
-        if key not in self._made:
+        if key not in self._storages:
             start = 0 if self._offsets is None else self._offsets[key]
             if start + nbytes > self._mapped.nbytes():
                 raise ValueError(f"storage {key!r} is longer than the file")
             part = self._mapped[start : start + nbytes]
-            self._made[key] = TypedStorage(wrap_storage=part, dtype=kind.dtype, _internal=True)
-        return self._made[key]
+            self._storages[key] = TypedStorage(wrap_storage=part, dtype=kind.dtype, _internal=True)
+        return self._storages[key]

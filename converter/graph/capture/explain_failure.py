@@ -54,7 +54,7 @@ def uncapturable(model: str, error: Exception) -> str:
         error: what torch.export raised.
     """
     places = list(_places(error))
-    own = _own(places)
+    own = _in_users_code(places)
     for kind in _KINDS:
         if kind.meant(error, places):
             what, advice = kind.what, kind.advice
@@ -74,7 +74,7 @@ def rejected(model: str, inputs: str, error: Exception) -> str:
     for pattern, better in _rejections():
         if re.search(pattern, str(error)):
             advice = better
-    place = _at(_own(list(_places(error))))
+    place = _at(_in_users_code(list(_places(error))))
     return f"{model} itself rejects the example input {inputs}{place}: {reason(error)}\n{advice}"
 
 
@@ -104,7 +104,7 @@ def _places(error: BaseException | None) -> Iterator[Place]:
         error = error.__cause__ or error.__context__
 
 
-def _own(places: list[Place]) -> Place | None:
+def _in_users_code(places: list[Place]) -> Place | None:
     """Return the innermost line that is neither torch's nor ours: the model's."""
     found = [
         place
@@ -128,7 +128,7 @@ def _by_values(error: Exception) -> bool:
 
 
 def _branching(error: Exception, places: list[Place]) -> bool:
-    own = _own(places)
+    own = _in_users_code(places)
     source = own.source if own else ""
     return _by_values(error) and bool(re.search(r"\b(if|elif|while|assert|_assert)\b", source))
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 # torch.nn.Module's own; what a forward() changes in them it changes in their items
-_OWN = ("_parameters", "_buffers", "_modules", "training")
+_KEPT_BY_TORCH = ("_parameters", "_buffers", "_modules", "training")
 _CONTAINERS = (list, dict, set)
 
 
@@ -24,7 +24,7 @@ class State:
     def __init__(self, model: torch.nn.Module) -> None:
         self._model = model
         self._before = {
-            module: {place: (value, _copy(value)) for place, value in _held_by(module)}
+            module: {place: (value, _copy(value)) for place, value in _attributes_of(module)}
             for module in model.modules()
         }
 
@@ -33,7 +33,7 @@ class State:
         found = []
         for path, module in self._model.named_modules():
             before = self._before.get(module, {})
-            for place, value in _held_by(module):
+            for place, value in _attributes_of(module):
                 if place not in before or not _is_as_before(value, *before[place]):
                     found.append(f"{path}.{place[1]}" if path else place[1])
         return found
@@ -41,7 +41,7 @@ class State:
     def put_back(self) -> None:
         """Make the model what it was; containers within containers stay as they are."""
         for module, before in self._before.items():
-            for place in [place for place, _ in _held_by(module) if place not in before]:
+            for place in [place for place, _ in _attributes_of(module) if place not in before]:
                 del _owner(module, place)[place[1]]
             for place, (value, copy) in before.items():
                 _owner(module, place)[place[1]] = value
@@ -51,9 +51,9 @@ class State:
 _Place = tuple[str, str]  # the dict of the module it is in, none for attributes; and its name
 
 
-def _held_by(module: torch.nn.Module) -> Iterator[tuple[_Place, Any]]:
+def _attributes_of(module: torch.nn.Module) -> Iterator[tuple[_Place, Any]]:
     for name, value in vars(module).items():
-        if name not in _OWN:
+        if name not in _KEPT_BY_TORCH:
             yield ("", name), value
     for name, value in module._buffers.items():
         yield ("_buffers", name), value

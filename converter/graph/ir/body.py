@@ -176,7 +176,7 @@ class Lowered:
         self.bodies.setdefault(body.path, body)
         self.transposes += body.transposes
 
-    def own_arrays(self) -> dict[str, StoredArray]:
+    def arrays_outside_layers(self) -> dict[str, StoredArray]:
         """Return the arrays that are attributes of classes, not of layers."""
         return {
             path: array

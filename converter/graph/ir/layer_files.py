@@ -9,14 +9,16 @@ from importlib.resources import files
 _OURS = re.compile(r"^(\s*from )mlxport\.layers\.([\w.]+)( import )", re.MULTILINE)
 
 
-def layer_files(names: Iterable[str], own: Mapping[str, str] | None = None) -> dict[str, str]:
+def layer_files(
+    names: Iterable[str], user_files: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Return path -> text of layer files and of those they import, fit for ``layers/``.
 
     Args:
         names: modules of ``mlxport.layers`` (``"conv.transpose"``).
-        own: module name -> text of files that the user wrote and that go with them, fit already.
+        user_files: module name -> text of files by the user that go with them, fit already.
     """
-    found = {f"{name}.py": text for name, text in (own or {}).items()}
+    found = {f"{name}.py": text for name, text in (user_files or {}).items()}
     pending = sorted(set(names))
     while pending:
         family, _, file = pending.pop().partition(".")

@@ -156,7 +156,7 @@ def _widest(missing: Sequence[sympy.Basic]) -> Size:
     symbol = next(s for s in _in_order(missing[0]) if not s.name.startswith("size_"))
     chains = [list(_around(expr, symbol)) for expr in missing if symbol in expr.free_symbols]
     for expr in chains[0]:
-        if all(expr in chain for chain in chains) and _is_own(expr):
+        if all(expr in chain for chain in chains) and _without_known_sizes(expr):
             return Size(expr)
     return Size(symbol)
 
@@ -165,7 +165,7 @@ def _in_order(expr: sympy.Basic) -> list[sympy.Symbol]:
     return sorted(expr.free_symbols, key=str)
 
 
-def _is_own(expr: sympy.Basic) -> bool:
+def _without_known_sizes(expr: sympy.Basic) -> bool:
     return bool(expr.is_integer) and not any(s.name.startswith("size_") for s in expr.free_symbols)
 
 

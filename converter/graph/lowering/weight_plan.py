@@ -28,7 +28,7 @@ def weight_plan(lowered: Lowered, names: ModelNames) -> WeightPlan:
         entries.append(entry.renamed(_below(path), _below(names.target(path))))
         ignored.update({_below(path)(key): reason for key, reason in reasons.items()})
     constants = {}
-    for path, array in lowered.own_arrays().items():
+    for path, array in lowered.arrays_outside_layers().items():
         if path in state:
             entries.append(Entry((path,), (names.target(path),), _steps(array)))
         else:
@@ -58,7 +58,7 @@ def constants(lowered: Lowered, names: ModelNames) -> dict[str, Tensor]:
     state = names.model.state_dict(keep_vars=True)
     return {
         names.target(path): _apply(_steps(array), tensor_from_torch(array.tensor))
-        for path, array in lowered.own_arrays().items()
+        for path, array in lowered.arrays_outside_layers().items()
         if path not in state
     }
 

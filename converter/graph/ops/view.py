@@ -43,7 +43,7 @@ def reshaped(cx: Context, x: Value, shape: Shape) -> Value:
     if order is None:
         x = cx.logical(x)
         order = order_after_view(x, shape) or logical_order(len(shape))
-    result = inherit(_stored_as(cx, x, shape, order), x, _made_of(x.shape, shape))
+    result = inherit(_stored_as(cx, x, shape, order), x, _sources_of_axes(x.shape, shape))
     if before is not x:
         _note_flattened(result, before)
     return result
@@ -86,7 +86,7 @@ def _unviewed(x: Value) -> Value:
     return x
 
 
-def _made_of(source: Shape, target: Shape) -> tuple[Order, ...]:
+def _sources_of_axes(source: Shape, target: Shape) -> tuple[Order, ...]:
     """Return for each axis of a view the source axes it is made of."""
     made_of: dict[int, tuple[int, ...]] = {}
     if 0 not in source:

@@ -49,7 +49,7 @@ class _Finder:
         self.codes = codes
         self.groups: dict[Hashable, ClassGroup] = {}
         self.taken = {*lowered.scope.imports, "Path", "Model", "load"}
-        self.used = _ancestors([*lowered.bodies, *lowered.leaves, *lowered.own_arrays()])
+        self.used = _ancestors([*lowered.bodies, *lowered.leaves, *lowered.arrays_outside_layers()])
 
     def run(self) -> list[ClassGroup]:
         pending = self._class_paths()
