@@ -51,7 +51,7 @@ def lower(
     Args:
         captured: the model.
         channels_last_ends: take inputs and give outputs channels-last, without transposes.
-        watch: is told of each pass.
+        watch: is called with each pass.
 
     Raises:
         UnsupportedError: modules or ops without support, all of them listed.
@@ -75,20 +75,20 @@ def attempt(
         state = LoweringPass.starting(captured, preferences, tally, folding)
         return lower_model(state, channels_last_ends=channels_last_ends)
 
-    def told(lowered: Lowered, preferences: AxisPreferences, *, kept: bool) -> bool:
+    def watched(lowered: Lowered, preferences: AxisPreferences, *, kept: bool) -> bool:
         if watch is not None:
             watch(PassOutcome(lowered, preferences, kept, tally))
         return kept
 
     best = lowered_by(preferences)
-    told(best, preferences, kept=True)
+    watched(best, preferences, kept=True)
     for more in (unanimous, of_parts, unanimous, of_columns):
         for added in more(best.scope.demands, preferences):
             wanted = {**preferences, **added}
             tried = lowered_by(wanted)
             fewest = best.transposes + (more is unanimous)
             better = tried.transposes < fewest and served_columns(tried, wanted)
-            if told(tried, wanted, kept=better):
+            if watched(tried, wanted, kept=better):
                 best, preferences = tried, wanted
                 break
     return best, tally

@@ -169,19 +169,19 @@ class _Explainer:
         """Yield what happens to a module's tensors; of a layer, to those of its parts too."""
         whole = path in self.lowered.leaves
 
-        def own(key: str) -> bool:
+        def belongs(key: str) -> bool:
             parent = key.rpartition(".")[0]
             return parent == path or (whole and parent.startswith(f"{path}."))
 
         for entry in self.plan.entries:
-            if any(map(own, entry.sources)):
+            if any(map(belongs, entry.sources)):
                 how = ", ".join(map(str, entry.steps)) or "bit for bit"
                 yield ExplainedTensor(entry.sources, entry.targets, how)
         for key, other in self.plan.aliases.items():
-            if own(key):
+            if belongs(key):
                 yield ExplainedTensor((key,), (), f"the same tensor as {other}")
         for key, reason in self.plan.ignored.items():
-            if own(key):
+            if belongs(key):
                 yield ExplainedTensor((key,), (), f"left out: {reason}")
 
     def _inlined(self, place: str) -> Iterator[str]:
