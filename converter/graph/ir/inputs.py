@@ -50,7 +50,7 @@ class _Part:
     code: ast.expr
 
 
-def model_inputs(
+def input_values(
     signature: Signature, placeholders: Sequence[Node]
 ) -> tuple[list[Formal], list[Any]]:
     """Return the parameters of ``__call__``, and the value for each placeholder of the graph.

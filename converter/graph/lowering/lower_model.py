@@ -10,7 +10,7 @@ from torch.fx import Graph
 from mlxport.converter.graph.capture.signature import nested_result
 from mlxport.converter.graph.ir.body import Body, Lowered
 from mlxport.converter.graph.ir.context import Context
-from mlxport.converter.graph.ir.inputs import model_inputs
+from mlxport.converter.graph.ir.inputs import input_values
 from mlxport.converter.graph.ir.nodes import flat, graph_of
 from mlxport.converter.graph.ir.size_reads import SizeReads
 from mlxport.converter.graph.ir.sizes import Size, name_symbols
@@ -33,7 +33,7 @@ def lower_model(state: LoweringPass, *, channels_last_ends: bool = False) -> Low
     lowered, root = state.lowered, state.captured.root
     signature = lowered.signature = state.captured.signature
     placeholders = [node for node in graph_of(root).nodes if node.op == "placeholder"]
-    formals, inputs = model_inputs(signature, placeholders)
+    formals, inputs = input_values(signature, placeholders)
     lowered.size_names = name_symbols(flat(inputs))
     body = Body("", flat(inputs), formals, sizes=SizeReads(lowered.size_names))
     frame = Frame.of_class(root, "", body, lowered.scope)

@@ -18,7 +18,7 @@ from mlxport.converter.graph.ir.statement import Nesting, Statement
 from mlxport.converter.graph.ir.value import uses_in
 from mlxport.converter.graph.source.format import Code
 from mlxport.converter.graph.source.inlining import inline
-from mlxport.converter.graph.source.loops import Item, Loop, reads_of, roll
+from mlxport.converter.graph.source.loops import Item, Loop, reads_of, reroll
 from mlxport.converter.graph.source.variables import Variables
 
 
@@ -32,7 +32,7 @@ def write_body(body: Body, names: ModelNames) -> Code:
     if body.result is None:
         raise AssertionError(f"the body of {body.path!r} returns nothing")
     statements = [replace(statement) for statement in body.statements]
-    items, result = inline(roll(statements, names, body.path, body.result), body.result)
+    items, result = inline(reroll(statements, names, body.path, body.result), body.result)
     return tuple(_named(items, result, body.parameters, body.imported))
 
 

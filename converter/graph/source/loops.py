@@ -85,7 +85,7 @@ def targets_of(item: Item) -> Sequence[Value]:
     return (item.target,) if isinstance(item, Loop) else item.targets
 
 
-def roll(
+def reroll(
     statements: Sequence[Statement], names: ModelNames, owner: str, result: ast.expr
 ) -> list[Item]:
     """Return the items of a body, with a loop for each chain of calls.
