@@ -156,7 +156,9 @@ def test_what_is_logged_goes_to_stderr_where_asked_for(
 ) -> None:
     result = convert(invoke, *flags)
     assert ("mlxport.converter.timings: capture/torch.export took " in result.stderr) is stages
-    node = "mlxport.converter.graph.lowering.walk: aten.cat.default in the model itself gives "
+    node = (
+        "mlxport.converter.graph.lowering.op_lowering: aten.cat.default in the model itself gives "
+    )
     assert (node in result.stderr) is details
     assert result.stdout.startswith("parity holds")
     logger = logging.getLogger("mlxport")

@@ -34,6 +34,7 @@ class ModelPy:
         classes: the source of every class, each after those it uses.
         name: name of the class of the model itself.
         stem: what the files of the weights are called before their ending.
+        class_of: path of every module that is an instance of one of the classes -> its name.
     """
 
     docstring: str
@@ -41,6 +42,7 @@ class ModelPy:
     classes: tuple[str, ...]
     name: str
     stem: str
+    class_of: Mapping[str, str]
 
     def text(self, *, quantized: bool = False) -> str:
         """Return the source.
@@ -77,7 +79,9 @@ def write_model(lowered: Lowered, names: ModelNames, stem: str = "weights") -> M
     limits = {root.name: lowered.conditions}
     classes = tuple(_class(group, names, buffers, limits.get(group.name, ())) for group in groups)
     layers = _layer_imports(classes, lowered.scope.imports)
-    return ModelPy(_module_docstring(root, lowered, names), layers, classes, root.name, stem)
+    docstring = _module_docstring(root, lowered, names)
+    class_of = {instance.path: group.name for group in groups for instance in group.instances}
+    return ModelPy(docstring, layers, classes, root.name, stem, class_of)
 
 
 def _module_docstring(root: ClassGroup, lowered: Lowered, names: ModelNames) -> str:

@@ -23,7 +23,6 @@ from mlxport.converter.graph.ir.naming import ModelNames
 from mlxport.converter.graph.lowering.lower import attempt
 from mlxport.converter.graph.lowering.problems import Tally
 from mlxport.converter.graph.lowering.weight_plan import weight_plan
-from mlxport.converter.graph.source.classes import find_classes
 from mlxport.converter.graph.source.line_numbers import SourceLine, SourceLines
 from mlxport.converter.graph.source.model_py import write_model
 from mlxport.converter.graph.translate import size_conditions
@@ -101,10 +100,10 @@ class _Explainer:
         self.ways = Ways(self.model, lowered, tally).ways
         # what cannot be lowered has no source, and its tensors no plan
         whole = not tally.problems
-        self.source = SourceLines(write_model(lowered, self.names).text()) if whole else None
+        model_py = write_model(lowered, self.names) if whole else None
+        self.source = None if model_py is None else SourceLines(model_py.text())
+        self.classes = {} if model_py is None else model_py.class_of
         self.plan = weight_plan(lowered, self.names) if whole else WeightPlan()
-        groups = find_classes(lowered, self.names) if whole else []
-        self.classes = {i.path: group.name for group in groups for i in group.instances}
 
     def module(self, path: str) -> ExplainedModule:
         """Return what became of the module at a path."""
