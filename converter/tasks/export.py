@@ -18,7 +18,7 @@ from mlxport.converter.checkpoint.writing.atomic import sibling, sync_folder
 from mlxport.converter.errors import CheckpointError, ConversionError, OptionsError, ParityError
 from mlxport.converter.output.contents import read_conversion, use_device
 from mlxport.converter.output.live_model import live_model
-from mlxport.converter.parity.run.interface import model_inputs, output_names
+from mlxport.converter.parity.run.interface import mlx_arguments, output_names
 from mlxport.converter.parity.run.judge_arrays import judge_array
 from mlxport.converter.parity.run.trace import arrays, mapped, mlx_dtype_name
 from mlxport.converter.parity.verdict.judgement import DEFAULT_JUDGEMENT, Judgement
@@ -139,7 +139,7 @@ class _Function:
         roots = [record for record in conversion.modules if record.path == ""]
         self.root: ModuleRecord = roots[0]
         self.model, self.reference = model, reference
-        self.given = model_inputs(self.root, conversion, reference)
+        self.given = mlx_arguments(self.root, conversion, reference)
         self.inputs = list(arrays(self.given))
         signature = conversion.signature
         self.names = list(conversion.inputs if signature is None else signature.tensors())

@@ -28,7 +28,7 @@ from mlxport.converter.output.lineage import record_lineage
 from mlxport.converter.output.live_model import live_model
 from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.run.cost import layer_costs, output_costs
-from mlxport.converter.parity.run.interface import model_inputs, output_names
+from mlxport.converter.parity.run.interface import mlx_arguments, output_names
 from mlxport.converter.parity.run.replay_draws import replayed
 from mlxport.converter.parity.run.trace import run_model
 from mlxport.converter.parity.run.verify import verify_at_sizes
@@ -290,7 +290,7 @@ def _read_elsewhere(whole: Whole, modules: Mapping[str, nn.Module]) -> set[str]:
     classes = {cls: watched(cls) for cls in set(map(type, modules.values()))}
     reference, conversion = whole.references[0], whole.conversion
     root = next(record for record in conversion.modules if record.path == "")
-    inputs, named = model_inputs(root, conversion, reference)
+    inputs, named = mlx_arguments(root, conversion, reference)
     kinds = {path: type(module) for path, module in modules.items()}
     try:
         for path, module in modules.items():

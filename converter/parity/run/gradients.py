@@ -17,7 +17,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from mlxport.converter.errors import ParityError
-from mlxport.converter.parity.run.interface import model_inputs
+from mlxport.converter.parity.run.interface import mlx_arguments
 from mlxport.converter.parity.run.judge_arrays import judge_array
 from mlxport.converter.parity.run.layouts import to_mlx_order
 from mlxport.converter.parity.run.replay_draws import replayed
@@ -167,7 +167,7 @@ class _GradientCheck:
         self, targets: Sequence[str], inputs: Sequence[int]
     ) -> tuple[dict[str, mx.array], dict[int, mx.array]]:
         """Return MLX's gradients of parameters by name, and of inputs by number."""
-        given = self.given or model_inputs(self.root, self.conversion, self.reference)
+        given = self.given or mlx_arguments(self.root, self.conversion, self.reference)
         flat = list(arrays(given))
         current = dict(tree_flatten(self.model.parameters()))
         wanted = {

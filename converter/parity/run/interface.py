@@ -13,7 +13,7 @@ from mlxport.converter.plan.structure import Signature
 from mlxport.converter.plan.tensor import Tensor
 
 
-def model_inputs(
+def mlx_arguments(
     root: ModuleRecord, conversion: Conversion, reference: Reference
 ) -> tuple[list[Any], dict[str, Any]]:
     """Return the arguments of the MLX model: the reference's inputs, as MLX stores them.

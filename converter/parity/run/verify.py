@@ -21,7 +21,7 @@ from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.run.call_alone import CallTemplate
 from mlxport.converter.parity.run.environment import environment
 from mlxport.converter.parity.run.interface import (
-    model_inputs,
+    mlx_arguments,
     output_names,
     paired_values,
     pairing_problem,
@@ -189,7 +189,7 @@ class _Verification:
     ) -> None:
         self.model, self.reference, self.judgement = model, reference, judgement
         self.root, self.records = _by_module(model, conversion)
-        self.inputs, self.named = inputs or model_inputs(self.root, conversion, reference)
+        self.inputs, self.named = inputs or mlx_arguments(self.root, conversion, reference)
         self.names = output_names(conversion, reference)
         self.signature = conversion.signature and (reference.signature or conversion.signature)
         self.calls = {(call.path, call.number): call for call in reference.calls}
