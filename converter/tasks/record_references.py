@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from mlxport.converter.graph.capture.other_inputs import OtherInputs
-from mlxport.converter.graph.capture.size_guards import hold
+from mlxport.converter.graph.capture.size_guards import satisfied
 from mlxport.converter.parity.reference.record_reference import record_reference
 from mlxport.converter.parity.reference.recorded_values import tensors
 from mlxport.converter.parity.reference.trials import Trial, Trials, batched, recorded_trials
@@ -111,6 +111,6 @@ class Origin:
         complete = sizes.keys() >= self.conversion.dynamic.keys()
         if size < least or (most is not None and size > most):
             return f"the model takes {least} to {'any' if most is None else most}"
-        if complete and not hold(self.conversion.conditions, sizes):
+        if complete and not satisfied(self.conversion.conditions, sizes):
             return f"the model takes {', '.join(self.conversion.conditions)}"
         return ""

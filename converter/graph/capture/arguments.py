@@ -1,9 +1,9 @@
 """Which argument of ``forward`` each input of a captured submodule is.
 
 torch.export orders the inputs of a submodule by their first use, and forgets their names. Running
-the model and the captured program once on the example inputs tells them apart by value. What a
-model hands to a submodule only while it is captured (a mask it can do without when it runs) is told
-by its shape among what was handed over then.
+the model and the captured program once on the example inputs shows which is which by their values.
+What a model hands to a submodule only while it is captured (a mask it can do without when it runs)
+is recognised by its shape among what was handed over then.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def order_arguments(
         kwargs: keyword example inputs.
 
     Returns:
-        path -> one argument for each placeholder; paths that cannot be told are left out.
+        path -> one argument for each placeholder; paths without an answer are left out.
     """
     orders: dict[str, tuple[Argument, ...]] = {}
     received: dict[str, list[Seen]] = {}
@@ -148,7 +148,7 @@ def order_arguments(
 
 
 def _refuse_packed(path: str, module: torch.nn.Module, given: Sequence[Any]) -> None:
-    # torch.export's own complaint is about tensors turned to numbers, deep inside the layer
+    # what torch.export complains about is tensors turned to numbers, deep inside the layer
     if any(isinstance(value, PackedSequence) for value in given):
         raise CaptureError(
             f"{path} ({type(module).__name__}) takes a PackedSequence, whose computation depends "

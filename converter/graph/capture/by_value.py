@@ -1,4 +1,4 @@
-"""Tensors told apart by their values, where torch.export has forgotten which is which."""
+"""Match tensors by their values, where torch.export does not record which is which."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Seen:
 
 
 def places(some: Sequence[Seen], among: Sequence[Seen]) -> list[int | None]:
-    """Return where each of some tensors stands among others, none twice; None if it does not."""
+    """Return the position of each of some tensors among others, none twice; None if absent."""
     free = list(range(len(among)))
     found: list[int | None] = []
     for one in some:

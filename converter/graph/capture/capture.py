@@ -23,7 +23,7 @@ from mlxport.converter.graph.capture.arguments import Argument, order_arguments,
 from mlxport.converter.graph.capture.dynamic import DynamicSizes
 from mlxport.converter.graph.capture.explain_failure import uncapturable
 from mlxport.converter.graph.capture.leaves import drop_aside, find_leaves, plain_path
-from mlxport.converter.graph.capture.results import Results, order_results
+from mlxport.converter.graph.capture.results import ModuleResults, order_results
 from mlxport.converter.graph.capture.sharing import Sharing, by_every_name
 from mlxport.converter.graph.capture.signature import read_signature
 from mlxport.converter.graph.capture.trial_runs import copied, seeded, try_forward
@@ -41,14 +41,14 @@ class Captured:
         model: the torch module, in eval mode.
         root: the decomposed program with its module hierarchy (graph modules by qualified name).
         program: the decomposed program, flat.
-        leaves: path -> the rule of each module that does just what its torch.nn class stands for.
+        leaves: path -> the rule of each module that does just what its torch.nn class does.
         arguments: path -> which argument of ``forward`` each input of a submodule is.
         signature: what the model takes and gives.
         results: captured path -> which result of ``forward`` each output is, for leaves whose
             class the user registered and for modules that give several tensors; those that
             cannot be told are left out.
         several: paths of the modules that give several tensors.
-        sharing: where the modules and parameters stand that bear several names.
+        sharing: the places of modules and parameters with several names.
         exported: the program before it was decomposed, with its guards.
         obstacles: path of every other called module without modules below -> why it is no leaf.
     """
@@ -61,7 +61,7 @@ class Captured:
     signature: Signature
     sharing: Sharing
     exported: ExportedProgram
-    results: Mapping[str, Results] = field(default_factory=dict)
+    results: Mapping[str, ModuleResults] = field(default_factory=dict)
     several: Collection[str] = ()
     obstacles: Mapping[str, str] = field(default_factory=dict)
 
@@ -85,7 +85,7 @@ class Captured:
         return () if plain_path(path) in self.several else None
 
     def place(self, path: str) -> str:
-        """Return where the torch module of a path of the captured hierarchy stands."""
+        """Return the place of the torch module at a path of the captured hierarchy."""
         return self.sharing.module(plain_path(path))
 
 
@@ -133,9 +133,9 @@ def capture(
                 calls = by_every_name(model, calls)
                 ordered = order_arguments(calls, traced, root, *copied(args, kwargs))
                 arguments = by_every_name(model, ordered)
-                vouched = {path for path, rule in leaves.items() if rule.trusted}
-                told = by_every_name(model, dict.fromkeys(vouched | (several - leaves.keys())))
-                results = order_results(model, root, told.keys(), *copied(args, kwargs))
+                trusted = {path for path, rule in leaves.items() if rule.trusted}
+                observed = by_every_name(model, dict.fromkeys(trusted | (several - leaves.keys())))
+                results = order_results(model, root, observed.keys(), *copied(args, kwargs))
         except (CaptureError, OptionsError):
             raise
         except Exception as error:
@@ -191,12 +191,12 @@ def _without_mutations(program: ExportedProgram) -> ExportedProgram:
             "An MLX model made from it would not. Keep such state outside of forward().",
         )
     written = (OutputKind.USER_INPUT_MUTATION, OutputKind.PARAMETER_MUTATION)
-    kept = [spec.kind not in written for spec in signature.output_specs]
-    if all(kept):
+    outputs = [spec.kind not in written for spec in signature.output_specs]
+    if all(outputs):
         return program
     output = next(node for node in program.graph.nodes if node.op == "output")
-    output.args = (tuple(itertools.compress(output.args[0], kept)),)
-    signature.output_specs[:] = itertools.compress(signature.output_specs, kept)
+    output.args = (tuple(itertools.compress(output.args[0], outputs)),)
+    signature.output_specs[:] = itertools.compress(signature.output_specs, outputs)
     return program
 
 

@@ -24,7 +24,7 @@ class Place:
     Attributes:
         file: its file.
         line: its number.
-        function: what it stands in.
+        function: the function it is in.
     """
 
     file: str

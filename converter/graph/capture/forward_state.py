@@ -1,4 +1,4 @@
-"""What a model's forward() leaves behind in the model itself: found, and put back."""
+"""Find what a model's forward() changes in the model itself, and restore it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-# torch.nn.Module's own; what a forward() changes in them it changes in their items
-_KEPT_BY_TORCH = ("_parameters", "_buffers", "_modules", "training")
+# of torch.nn.Module; what a forward() changes in them it changes in their items
+_OF_MODULE = ("_parameters", "_buffers", "_modules", "training")
 _CONTAINERS = (list, dict, set)
 
 
-class State:
+class ModuleState:
     """The attributes and buffers of all modules of a model, as they are now.
 
     Parameters are left to themselves, but for tables of embeddings that a forward() writes into.
@@ -24,24 +24,24 @@ class State:
     def __init__(self, model: torch.nn.Module) -> None:
         self._model = model
         self._before = {
-            module: {place: (value, _copy(value)) for place, value in _attributes_of(module)}
+            module: {place: (value, _copy(value)) for place, value in _state_of(module)}
             for module in model.modules()
         }
 
     def changes(self) -> list[str]:
-        """Name the attributes and buffers that are others than before, or hold other things."""
+        """Name the attributes and buffers that were replaced, or whose contents changed."""
         found = []
         for path, module in self._model.named_modules():
             before = self._before.get(module, {})
-            for place, value in _attributes_of(module):
-                if place not in before or not _is_as_before(value, *before[place]):
+            for place, value in _state_of(module):
+                if place not in before or not _is_unchanged(value, *before[place]):
                     found.append(f"{path}.{place[1]}" if path else place[1])
         return found
 
-    def put_back(self) -> None:
+    def restore(self) -> None:
         """Make the model what it was; containers within containers stay as they are."""
         for module, before in self._before.items():
-            for place in [place for place, _ in _attributes_of(module) if place not in before]:
+            for place in [place for place, _ in _state_of(module) if place not in before]:
                 del _owner(module, place)[place[1]]
             for place, (value, copy) in before.items():
                 _owner(module, place)[place[1]] = value
@@ -51,9 +51,9 @@ class State:
 _Place = tuple[str, str]  # the dict of the module it is in, none for attributes; and its name
 
 
-def _attributes_of(module: torch.nn.Module) -> Iterator[tuple[_Place, Any]]:
+def _state_of(module: torch.nn.Module) -> Iterator[tuple[_Place, Any]]:
     for name, value in vars(module).items():
-        if name not in _KEPT_BY_TORCH:
+        if name not in _OF_MODULE:
             yield ("", name), value
     for name, value in module._buffers.items():
         yield ("_buffers", name), value
@@ -63,8 +63,8 @@ def _attributes_of(module: torch.nn.Module) -> Iterator[tuple[_Place, Any]]:
 
 
 def _owner(module: torch.nn.Module, place: _Place) -> dict[str, Any]:
-    held: dict[str, Any] = getattr(module, place[0]) if place[0] else vars(module)
-    return held
+    owner: dict[str, Any] = getattr(module, place[0]) if place[0] else vars(module)
+    return owner
 
 
 def _copy(value: Any) -> Any:
@@ -73,15 +73,15 @@ def _copy(value: Any) -> Any:
     return value.detach().clone() if isinstance(value, torch.Tensor) else None
 
 
-def _is_as_before(now: Any, before: Any, copy: Any) -> bool:
+def _is_unchanged(now: Any, before: Any, copy: Any) -> bool:
     plain = isinstance(now, (bool, int, float, str)) and type(now) is type(before)
     if now is not before:
         return plain and bool(now == before)
-    return _holds(now, copy)
+    return _is_equal(now, copy)
 
 
-def _holds(value: Any, copy: Any) -> bool:
-    """Whether a tensor has the very values, a container the very items it had."""
+def _is_equal(value: Any, copy: Any) -> bool:
+    """Whether a tensor has the same values, a container the same items."""
     if type(value) in _CONTAINERS:
         return _items(value) == _items(copy)
     if isinstance(value, torch.Tensor):
@@ -97,7 +97,7 @@ def _items(value: Any) -> list[Any]:
 
 
 def _refill(value: Any, copy: Any) -> None:
-    if _holds(value, copy):
+    if _is_equal(value, copy):
         return
     if isinstance(value, torch.Tensor):
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Inputs of other sizes than the example's, for holding a claim of dynamic sizes to."""
+"""Example inputs at other sizes, to test that a model with dynamic sizes serves them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from mlxport.converter.errors import CaptureError, ConversionError
 from mlxport.converter.graph.capture.dynamic import STATIC, input_shapes, numbers_at, symbol_ranges
-from mlxport.converter.graph.capture.size_guards import hold
+from mlxport.converter.graph.capture.size_guards import satisfied
 from mlxport.converter.graph.ir.size_reads import solved
 from mlxport.converter.graph.ir.sizes import Size
 
@@ -44,9 +44,9 @@ def example_sizes(
     found: dict[str, int] = {}
     for shape, given in zip(input_shapes(program), _leaves(args, kwargs), strict=True):
         for size, number in zip(shape, given.shape if shape else (), strict=True):
-            told = solved(size.key, number) if isinstance(size, Size) else None
-            if told is not None and told[0].is_Symbol:
-                found.setdefault(str(told[0]), int(told[1]))
+            part = solved(size.key, number) if isinstance(size, Size) else None
+            if part is not None and part[0].is_Symbol:
+                found.setdefault(str(part[0]), int(part[1]))
     return found
 
 
@@ -129,7 +129,7 @@ class _Search:
                     yield sizes
 
     def allowed(self, symbol: str, size: int) -> bool:
-        """Whether a size lies in the range torch.export gives for it."""
+        """Whether a size is in the range torch.export gives for it."""
         low, high = self.ranges.get(symbol, (0, None))
         return size >= max(low, 1) and (high is None or size <= high)
 
@@ -140,11 +140,11 @@ class _Search:
             with torch.no_grad():
                 self.module(*args, **kwargs)
         except Exception as error:  # a failed guard, or whatever an op of the model raises
-            told = next((line for line in str(error).splitlines() if line.strip()), "")
-            self.refusals[self.spelled(sizes)] = f"{type(error).__name__}: {told.strip()}"
+            first = next((line for line in str(error).splitlines() if line.strip()), "")
+            self.refusals[self.spelled(sizes)] = f"{type(error).__name__}: {first.strip()}"
             _logger.debug("the captured program does not run at %s", sizes, exc_info=True)
             return False
-        return hold(self.conditions, {self.names[s]: size for s, size in sizes.items()})
+        return satisfied(self.conditions, {self.names[s]: size for s, size in sizes.items()})
 
     def inputs(self, sizes: dict[str, int]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return a call at these sizes."""

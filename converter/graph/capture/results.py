@@ -1,7 +1,7 @@
 """Which result of ``forward`` each output of a captured module is.
 
 torch.export orders the outputs of a submodule as they are computed, and drops those nobody reads.
-Running the model and the captured program once on the example inputs tells them apart by value.
+Running the model and the captured program once on the example inputs shows it by their values.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ResultShapes = tuple[tuple[tuple[int, ...], torch.dtype], ...]
 
 
 @dataclass(frozen=True)
-class Results:
+class ModuleResults:
     """The results of one captured module.
 
     Attributes:
@@ -47,7 +47,7 @@ def order_results(
     paths: Collection[str],
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
-) -> dict[str, Results]:
+) -> dict[str, ModuleResults]:
     """Return, for some modules of a captured program, which result each output is.
 
     Args:
@@ -58,7 +58,7 @@ def order_results(
         kwargs: keyword example inputs.
 
     Returns:
-        captured path -> its results; paths that cannot be told are left out.
+        captured path -> its results; paths without an answer are left out.
     """
     if not paths:
         return {}
@@ -66,13 +66,13 @@ def order_results(
         model(*args, **kwargs)
     with _watched(root, paths) as captured, torch.no_grad(), seeded():
         root(*args, **kwargs)
-    found: dict[str, Results] = {}
+    found: dict[str, ModuleResults] = {}
     for path, (result, *_) in captured.items():
         for expected in given.get(plain_path(path), []):
             known = [p for p in places(result.tensors, expected.tensors) if p is not None]
             if len(known) == len(result.tensors) and path not in found:
                 shapes = tuple((seen.shape, seen.dtype) for seen in expected.tensors)
-                found[path] = Results(shapes, tuple(known), result.nested)
+                found[path] = ModuleResults(shapes, tuple(known), result.nested)
     return found
 
 

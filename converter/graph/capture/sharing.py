@@ -1,7 +1,7 @@
-"""What a model holds under several names: in the emitted model it stands in one place.
+"""Modules and parameters with several names (aliases): the emitted model has each in one place.
 
-A module that reaches beyond itself for what stands elsewhere has no class of its own: its calls are
-written where both can be seen.
+A module that uses an alias of something outside of itself gets no class: its graph is written into
+the body of a caller that has both.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Sharing:
-    """Where the modules and parameters stand that bear several names.
+    """The one place of each module and parameter that has several names.
 
     Attributes:
-        modules: other path of a module -> the one it stands at.
-        tensors: other name of a parameter -> the one it stands under.
+        modules: alias of a module -> the path of its place.
+        tensors: alias of a parameter -> the name of its place.
         opened: paths of the modules that use something outside of themselves.
     """
 
@@ -32,14 +32,14 @@ class Sharing:
     opened: frozenset[str] = frozenset()
 
     def module(self, path: str) -> str:
-        """Return the path a module stands at, which may be by what it lies in."""
+        """Return the path of a module's place; a module above it may be the alias."""
         if path in self.modules or not path:
             return self.modules.get(path, path)
         parent, dot, name = path.rpartition(".")
         return f"{self.module(parent)}{dot}{name}"
 
     def tensor(self, path: str) -> str:
-        """Return the name a tensor stands under."""
+        """Return the name of a tensor's place."""
         parent, dot, name = path.rpartition(".")
         path = f"{self.module(parent)}{dot}{name}"
         return self.tensors.get(path, path)
@@ -48,7 +48,7 @@ class Sharing:
 def shared_modules(model: torch.nn.Module) -> dict[str, str]:
     """Return other path -> first path of the modules that bear several names.
 
-    Modules that hold no tensors are not among them: two of them do what one does.
+    Modules without tensors are not among them: two of them do what one does.
     """
     first = {id(module): path for path, module in model.named_modules()}
     return {
@@ -72,9 +72,9 @@ def by_every_name(model: torch.nn.Module, found: Mapping[str, T]) -> dict[str, T
 
 
 def find_sharing(model: torch.nn.Module, leaves: Mapping[str, Rule]) -> Sharing:
-    """Return what stands where.
+    """Return the places of all that has several names.
 
-    A parameter of several modules stands in an embedding if one of them is, or else in one that
+    The place of a parameter of several modules is an embedding if one of them is, or else one that
     becomes a layer, or else where it was registered first.
 
     Args:
@@ -88,14 +88,14 @@ def find_sharing(model: torch.nn.Module, leaves: Mapping[str, Rule]) -> Sharing:
             names.setdefault(id(parameter), []).append(path)
     tensors = {}
     for several in names.values():
-        stands = min(several, key=lambda path: _rank(leaves.get(path.rpartition(".")[0])))
-        tensors.update({path: stands for path in several if path != stands})
+        place = min(several, key=lambda path: _rank(leaves.get(path.rpartition(".")[0])))
+        tensors.update({path: place for path in several if path != place})
     opened = {
         outer
         for aliases in (modules, tensors)
-        for path, stands in aliases.items()
+        for path, place in aliases.items()
         for outer in _ancestors(path, modules)
-        if not stands.startswith(f"{outer}.")
+        if not place.startswith(f"{outer}.")
     }
     return Sharing(modules, tensors, frozenset(opened))
 
@@ -107,7 +107,7 @@ def _rank(rule: Rule | None) -> int:
 
 
 def _ancestors(path: str, modules: Collection[str]) -> Iterator[str]:
-    """Yield what lies around a path, unless that stands elsewhere itself."""
+    """Yield the paths above a path, unless one of them is an alias itself."""
     segments = path.split(".")[:-1]
     outer = [".".join(segments[: i + 1]) for i in range(len(segments))]
     if not any(ancestor in modules for ancestor in outer):

@@ -1,4 +1,4 @@
-"""At which sizes a captured program holds: torch.export's guards, put as people would put them.
+"""The sizes at which a captured program is valid: torch.export's guards as readable conditions.
 
 The capture took the branches that the example takes. The guards say at which sizes the torch model
 takes the same ones; at others the converted model would compute something else without a word. So
@@ -59,7 +59,7 @@ class Guards:
         self.names = names
 
     def failing(self, sizes: Sizes) -> str | None:
-        """Return the first guard that does not hold at some sizes, in torch's words.
+        """Return the first guard that fails at some sizes, in torch's words.
 
         Empty where a guard cannot even be computed there.
         """
@@ -103,14 +103,14 @@ class _Named(ast.NodeTransformer):
 
 
 def conditions(guards: Guards, example: Sizes, program: ExportedProgram) -> list[str]:
-    """Return what must hold of the sizes, in their names, beyond that there is something.
+    """Return the conditions on the sizes, in their names, beyond that there is something.
 
     Args:
         guards: the guards, which are tried at many sizes.
-        example: the sizes of the example, at which they hold.
+        example: the sizes of the example, which satisfy them.
         program: what torch.export captured.
     """
-    told: dict[str, None] = {}
+    found_all: dict[str, None] = {}
     accepted: dict[str, Sequence[int]] = {}
     for symbol, size in example.items():
         last = max(FARTHEST, 2 * size)
@@ -123,12 +123,12 @@ def conditions(guards: Guards, example: Sizes, program: ExportedProgram) -> list
             )
         else:
             accepted[symbol], found = rule.sizes(), rule.conditions(guards.names[symbol])
-        told.update(dict.fromkeys(found))
+        found_all.update(dict.fromkeys(found))
     for symbol, _, high in symbol_ranges(program):
         if symbol in example and high is not None and high >= max(FARTHEST, 2 * example[symbol]):
-            told[f"{guards.names[symbol]} <= {high}"] = None
-    told.update(dict.fromkeys(_joint(guards, accepted)))
-    return list(told)
+            found_all[f"{guards.names[symbol]} <= {high}"] = None
+    found_all.update(dict.fromkeys(_joint(guards, accepted)))
+    return list(found_all)
 
 
 @dataclass(frozen=True)
@@ -157,8 +157,8 @@ class SizePattern:
             yield f"{name} == {self.sizes()[0]}"
             return
         if self.period > 1:
-            told = f"== {self.remainders[0]}" if len(self.remainders) == 1 else None
-            yield f"{name} % {self.period} {told or f'in {self.remainders}'}"
+            one = f"== {self.remainders[0]}" if len(self.remainders) == 1 else None
+            yield f"{name} % {self.period} {one or f'in {self.remainders}'}"
         if any(size % self.period in self.remainders for size in range(1, self.first)):
             yield f"{name} >= {self.sizes()[0]}"
         if self.final < self.last:
@@ -182,7 +182,7 @@ def pattern_of(accepted: Sequence[int], example: int, last: int) -> SizePattern 
     return None
 
 
-def hold(conditions: Sequence[str], sizes: Mapping[str, int]) -> bool:
+def satisfied(conditions: Sequence[str], sizes: Mapping[str, int]) -> bool:
     """Whether conditions are true of some sizes, by name."""
     known = dict(sizes)
     return all(eval(condition, {"__builtins__": {}}, known) for condition in conditions)

@@ -1,6 +1,6 @@
-"""How far positions counted along a dynamic size may go in a table of a fixed number of rows.
+"""Conditions that keep positions along a dynamic size within a table of a fixed number of rows.
 
-PyTorch raises where an index lies beyond the table; MLX reads whatever lies there. No guard of
+PyTorch raises where an index is beyond the table; MLX reads whatever is there. No guard of
 torch.export's says so, as to it an index is data.
 """
 
@@ -39,7 +39,7 @@ _SAME_VALUES = frozenset(
 
 
 def table_conditions(program: ExportedProgram, names: Mapping[str, str]) -> list[str]:
-    """Return what must be true of the sizes so that every counted position lies in its table.
+    """Return what must be true of the sizes so that every counted position is within its table.
 
     Args:
         program: what torch.export captured, not decomposed.
@@ -67,7 +67,7 @@ def _looked_up(node: Node) -> Iterator[tuple[Any, int, Any]]:
 
 
 def _largest(value: Any) -> Any:
-    """Return the largest number among some positions, as far as that can be told."""
+    """Return the largest number among some positions, as far as that is known."""
     if not isinstance(value, Node):
         return value if isinstance(value, int) else None
     number = symbolic(value.meta.get("val"))

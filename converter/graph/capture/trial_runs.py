@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
 from mlxport.converter.errors import CaptureError
 from mlxport.converter.graph.capture.arguments import Given, watch_calls
 from mlxport.converter.graph.capture.explain_failure import rejected
-from mlxport.converter.graph.capture.forward_state import State
+from mlxport.converter.graph.capture.forward_state import ModuleState
 from mlxport.converter.torch_model.calls import every_module_called, spread_arguments
 from mlxport.converter.torch_model.read_structure import read_structure
 
@@ -32,7 +32,7 @@ def try_forward(
         CaptureError: the model rejects its inputs, takes or gives what has no counterpart in MLX,
             or gives another result when it is called again.
     """
-    before = State(model)
+    before = ModuleState(model)
     calls, hooks = watch_calls(model)
     several = _watch_results(model, hooks)
     try:
@@ -50,7 +50,7 @@ def try_forward(
     finally:
         for hook in hooks:
             hook.remove()
-        before.put_back()
+        before.restore()
     if not _same(first, again):
         raise CaptureError.listing(
             f"{type(model).__name__} gives another result when it is called again on the same "

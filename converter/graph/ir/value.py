@@ -172,9 +172,9 @@ class Expanded:
     @staticmethod
     def base_of(value: Value) -> tuple[Value, tuple[int, ...]]:
         """Return a value without the axes it was just given, and where those are stored."""
-        producer = value.producer
-        expanded = isinstance(producer, Expanded)
-        return (producer.base, producer.positions) if expanded else (value, ())
+        if isinstance(value.producer, Expanded):
+            return value.producer.base, value.producer.positions
+        return value, ()
 
 
 @dataclass(frozen=True, eq=False)

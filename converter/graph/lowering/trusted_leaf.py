@@ -13,7 +13,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from mlxport.converter.graph.capture.arguments import Argument
-from mlxport.converter.graph.capture.results import Results
+from mlxport.converter.graph.capture.results import ModuleResults
 from mlxport.converter.graph.ir.context import Context, Unsupported
 from mlxport.converter.graph.ir.nodes import flat
 from mlxport.converter.graph.ir.value import Value, logical_order
@@ -27,7 +27,7 @@ def trusted_call(
     module: torch.nn.Module,
     inputs: Sequence[Any],
     known: Sequence[Argument],
-    given: Results | None,
+    given: ModuleResults | None,
 ) -> tuple[tuple[Value, ...], list[Value], int | tuple[int, ...]]:
     """Return what the MLX layer is called with, what it gives, and what of it the graph gives.
 

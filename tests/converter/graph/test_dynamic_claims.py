@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 import mlxport
 from mlxport.converter.errors import CaptureError, OptionsError, UnsupportedError
-from mlxport.converter.graph.capture.size_guards import hold, pattern_of
+from mlxport.converter.graph.capture.size_guards import pattern_of, satisfied
 from mlxport.converter.graph.ir.dtypes import mlx_dtype
 from mlxport.converter.graph.ops import registry
 from mlxport.converter.tasks.convert import Converted
@@ -322,7 +322,7 @@ def test_positions_stay_in_their_table(way: str, condition: str) -> None:
     assert converted.report is not None
     assert converted.report.passed, converted.report.verdict
     assert converted.conversion.conditions == (condition,)
-    longest = next(n for n in range(20, 0, -1) if hold([condition], {"length": n}))
+    longest = next(n for n in range(20, 0, -1) if satisfied([condition], {"length": n}))
     assert converted.model(mx.zeros((1, longest, 4))).shape == (1, longest, 4)
     with pytest.raises(ValueError, match="expected length"):
         converted.model(mx.zeros((1, longest + 1, 4)))
@@ -361,7 +361,7 @@ def test_sizes_are_described_by_a_rule(
     rule = pattern_of(list(accepted), example, 130)
     assert rule is not None
     assert list(rule.conditions("h")) == expected
-    assert all(hold(expected, {"h": n}) == (n in rule.sizes()) for n in range(1, 131))
+    assert all(satisfied(expected, {"h": n}) == (n in rule.sizes()) for n in range(1, 131))
     assert set(rule.sizes()) <= set(accepted)
 
 
