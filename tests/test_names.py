@@ -4,6 +4,7 @@ import ast
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,11 @@ GIVEN = {
 }
 
 
+@cache
+def parsed(source: str) -> ast.Module:
+    return ast.parse(source)
+
+
 def defined(node: ast.AST) -> Iterator[str]:
     """Names that a statement at the top level of a module defines."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -60,7 +66,7 @@ def public_names(sources: dict[str, str]) -> dict[str, list[str]]:
     """Every public name with the modules that define it."""
     found: dict[str, list[str]] = defaultdict(list)
     for module, source in sources.items():
-        names = {name for node in ast.parse(source).body for name in defined(node)}
+        names = {name for node in parsed(source).body for name in defined(node)}
         for name in sorted(name for name in names if not name.startswith("_")):
             found[name].append(module)
     return found
@@ -105,7 +111,7 @@ def identifiers(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 def private_words(module: str, source: str) -> list[str]:
     """Identifiers of a module, its name included, that hold a word of ``PRIVATE_WORDS``."""
-    named = [(1, module.rpartition(".")[2]), *identifiers(ast.parse(source))]
+    named = [(1, module.rpartition(".")[2]), *identifiers(parsed(source))]
     return sorted(
         f"{module}:{line} {name}"
         for line, name in set(named)
@@ -134,7 +140,7 @@ def test_names_are_of_the_fields_words(module: str) -> None:
 
 @pytest.mark.parametrize("module", SOURCES)
 def test_the_first_line_of_a_module_is_a_sentence(module: str) -> None:
-    docstring = ast.get_docstring(ast.parse(SOURCES[module]))
+    docstring = ast.get_docstring(parsed(SOURCES[module]))
     assert docstring, "say what the module is for"
     first = docstring.splitlines()[0]
     assert len(first) <= 100

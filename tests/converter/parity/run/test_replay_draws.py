@@ -97,9 +97,9 @@ def record_of(draw, order=None):
 def test_mlx_gets_what_torch_drew(name):
     theirs, ours, order = PAIRS[name]
     draws = TorchDraws()
-    with draws.recorded():
+    with draws.recording():
         expected = theirs()
-    with replayed(draws.made, [record_of(draws.made[0], order)]):
+    with replayed(draws.recorded, [record_of(draws.recorded[0], order)]):
         got = ours()
     assert str(got.dtype).startswith("mlx.core." + str(expected.dtype)[6:]) or not (
         expected.is_floating_point()
