@@ -81,7 +81,7 @@ KINDS: dict[str, tuple[Fn, str]] = {
 def test_a_draw_is_recorded_as_it_is_stored(name: str, lower_op: Fn) -> None:
     fn, kind = KINDS[name]
     lowered = lower_op(fn, torch.rand(2, 3, 4, 5), orders=[(0, 2, 3, 1)])
-    (draw,) = lowered.cx.draws
+    (draw,) = lowered.cx.model.draws
     assert (draw.kind, draw.layout.shape, draw.layout.order) == (kind, (2, 3, 4, 5), (0, 2, 3, 1))
 
 
