@@ -59,7 +59,10 @@ for line in open("/proc/self/maps"):
         print(line.rpartition("/")[2].strip())
 print("torch" in sys.modules)
 """
-TOO_LATE = "DEBUG mlxport mlx was imported before mlxport: too late to give it torch's BLAS"
+TOO_LATE = (
+    "DEBUG mlxport.converter.environment mlx was imported before mlxport: too late to give it "
+    "torch's BLAS"
+)
 
 
 def blas_of(code, **environment):
@@ -68,7 +71,7 @@ def blas_of(code, **environment):
         [sys.executable, "-c", SYMBOL.format(code=code)],
         capture_output=True, text=True, env=dict(os.environ) | environment,
     )  # fmt: skip
-    log = [line for line in done.stderr.splitlines() if " mlxport " in line]
+    log = [line for line in done.stderr.splitlines() if " mlxport.converter.environment " in line]
     if "undefined symbol" in done.stderr:
         return None, None, log
     assert done.returncode == 0, done.stderr
