@@ -1,8 +1,8 @@
 """Digests of what conversions write, to compare two commits: `python tests/models/digests.py OUT`.
 
 A change that is to alter nothing alters none of them: neither the text of ``model.py``, the
-record, the weights nor the verdicts of any network, layer sample, op sample or checkpoint. Layer
-files are named by their last part alone, so moving one shows only in ``layers_of``.
+record, the weights nor the verdicts of any network, layer sample, op sample or checkpoint. Where
+layer files lie does not count, only which names are imported from them.
 """
 
 from __future__ import annotations
@@ -225,7 +225,6 @@ def main(output: Path, parts: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(TESTS / "models"))
     import import_torchvision  # noqa: F401
 
     main(Path(sys.argv[1]), sys.argv[2:])
