@@ -212,7 +212,7 @@ def test_the_record_says_what_is_dynamic(with_sides: Converted) -> None:
     data = with_sides.conversion.to_json()
     assert data["dynamic"].keys() == {"n", "h", "w"}
     assert data["modules"][-1]["inputs"][0]["shape"] == ["n", 4, "h", "w"]
-    assert data["modules"][-1]["outputs"][0]["shape"] == ("n", 4, "h // 2", "w // 2")
+    assert data["modules"][-1]["outputs"][0]["shape"] == ["n", 4, "h // 2", "w // 2"]
     again = type(with_sides.conversion).from_json(data)
     assert again.dynamic == with_sides.conversion.dynamic
 
