@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import cmath
-import json
 import math
 from collections.abc import Hashable, Mapping
 from functools import cache
@@ -120,6 +119,12 @@ def _number(value: float) -> ast.expr:
     return ast.UnaryOp(ast.USub(), constant) if negative else constant
 
 
+def _quoted(text: str) -> str:
+    """Return a string literal in ASCII, in double quotes."""
+    escaped = text.encode("unicode_escape").decode("ascii").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
 @cache
 def _parse(source: str) -> ast.expr:
     return ast.parse(source, mode="eval").body
@@ -156,7 +161,7 @@ class _Spelling(ast.NodeTransformer):
 
     def visit_Constant(self, node: ast.Constant) -> ast.expr:
         if isinstance(node.value, str):
-            return ast.Name(json.dumps(node.value, ensure_ascii=True))
+            return ast.Name(_quoted(node.value))
         if isinstance(node.value, float):
             mantissa, _, exponent = repr(node.value).partition("e")
             return ast.Name(f"{mantissa}e{int(exponent)}" if exponent else mantissa)

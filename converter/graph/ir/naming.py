@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import keyword
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -116,25 +117,30 @@ class ModelNames:
         if kind is ModuleKind.LIST:
             return name
         if kind is ModuleKind.DICT:
-            return f"layer_{name}" if name.isdigit() else name.replace(".", "_")
+            return f"layer_{name}" if _is_index(name) else name.replace(".", "_")
         return attribute_name(name)
 
 
 def attribute_name(name: str) -> str:
-    """Return a name an attribute of ``mlx.nn.Module`` can bear."""
+    """Return a name an attribute of ``mlx.nn.Module`` can bear: a leading ``_`` hides it there."""
     new = identifier(re.sub(r"^_?lifted_tensor_", "constant_", name))
-    stripped = new.lstrip("_")
-    if stripped != new:
-        new = f"{stripped}_"
+    if new.startswith("_"):
+        new = f"{public_identifier(new)}_"
     return f"{new}_" if new in RESERVED else new
 
 
 def identifier(name: str) -> str:
-    """Return a Python identifier that resembles a name."""
-    new = re.sub(r"\W", "_", name, flags=re.ASCII) or "x"
-    if new[0].isdigit():
+    """Return a Python identifier that resembles a name, in the form in which Python reads it."""
+    letters = unicodedata.normalize("NFKC", name)
+    new = "".join(c if f"a{c}".isidentifier() else "_" for c in letters) or "x"
+    if not new[0].isidentifier():
         new = f"layer_{new}"
     return f"{new}_" if keyword.iskeyword(new) else new
+
+
+def public_identifier(name: str) -> str:
+    """Return a Python identifier that resembles a name and does not begin with ``_``."""
+    return identifier(identifier(name).lstrip("_"))
 
 
 def argument_name(name: str) -> str:
@@ -145,11 +151,21 @@ def argument_name(name: str) -> str:
 
 def class_name(module: torch.nn.Module) -> str:
     """Return what to call the class of a torch module."""
-    name = identifier(type(module).__name__).lstrip("_") or "Block"
-    return name[0].upper() + name[1:]
+    name = identifier(type(module).__name__).lstrip("_")
+    name = identifier(name) if name else "Block"
+    return identifier(name[0].upper() + name[1:])
 
 
 def variable_name(path: str, otherwise: str = "y") -> str:
     """Name a module's result after the module: ``enc1``, or ``down0`` for the first of ``down``."""
     match = re.search(r"([^.]*[^.\d][^.]*)(?:\.(\d+))?[.\d]*$", path)
     return identifier(match[1] + (match[2] or "")) if match else otherwise
+
+
+def _is_index(key: str) -> bool:
+    """Whether MLX takes a key for the index of a list when it loads weights by their names."""
+    try:
+        int(key)
+    except ValueError:
+        return False
+    return True

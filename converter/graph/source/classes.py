@@ -7,6 +7,7 @@ the class.
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
@@ -16,8 +17,8 @@ from mlxport.converter.graph.ir.naming import (
     ModuleKind,
     children_of,
     class_name,
-    identifier,
     kind_of,
+    public_identifier,
 )
 from mlxport.converter.graph.ir.value import expression_structure
 from mlxport.converter.graph.source.attributes import (
@@ -48,7 +49,7 @@ class _Finder:
         self.names = names
         self.codes = codes
         self.groups: dict[Hashable, ClassGroup] = {}
-        self.taken = {*lowered.scope.imports, "Path", "Model", "load"}
+        self.taken = {*lowered.scope.imports, *dir(builtins), "Path", "Model", "load"}
         self.used = _ancestors([*lowered.bodies, *lowered.leaves, *lowered.arrays_outside_layers()])
 
     def run(self) -> list[ClassGroup]:
@@ -181,7 +182,7 @@ class _Finder:
         for name in vars(modules[0]):
             values_of = [getattr(module, name, None) for module in modules]
             if all(type(h) is type(v) and h == v for h, v in zip(values_of, values, strict=True)):
-                return identifier(name).strip("_")
+                return public_identifier(name.rstrip("_"))
         return "size" if isinstance(values[0], int) else "factor"
 
 

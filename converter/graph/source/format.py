@@ -14,6 +14,14 @@ WIDTH = 88
 Code: TypeAlias = "tuple[ast.stmt, ...]"
 
 
+def docstring_text(text: str) -> str:
+    """Return text as it may stand in a docstring, whatever it holds: it ends none."""
+    escaped = text.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in escaped
+    )
+
+
 def code_lines(code: Sequence[ast.stmt], indent: int) -> Iterator[str]:
     """Yield the lines of assignments, loops and returns.
 

@@ -16,7 +16,7 @@ from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.source.attributes import Attribute, Built, ClassGroup, Parameter
 from mlxport.converter.graph.source.body_code import write_body
 from mlxport.converter.graph.source.classes import find_classes
-from mlxport.converter.graph.source.format import WIDTH, Code, code_lines, statement
+from mlxport.converter.graph.source.format import WIDTH, Code, code_lines, docstring_text, statement
 from mlxport.converter.graph.source.load_function import load_function
 from mlxport.converter.graph.source.size_checks import check_lines
 from mlxport.converter.timings import stage
@@ -87,6 +87,7 @@ def write_model(lowered: Lowered, names: ModelNames, stem: str = "weights") -> M
 def _module_docstring(root: ClassGroup, lowered: Lowered, names: ModelNames) -> str:
     body = lowered.bodies[""]
     torch_class = type(names.model)
+    torch_name = docstring_text(f"{torch_class.__module__}.{torch_class.__qualname__}")
     sizes = lowered.size_names
     takes = _named_shapes(lowered.signature.tensors(), body.inputs, sizes)
     gives = _named_shapes(lowered.signature.result.tensors(""), body.outputs, sizes)
@@ -96,8 +97,8 @@ def _module_docstring(root: ClassGroup, lowered: Lowered, names: ModelNames) -> 
         [
             f'"""{root.name} in MLX, converted from PyTorch.',
             "",
-            f"Stands for ``{torch_class.__module__}.{torch_class.__qualname__}``.",
-            *textwrap.wrap(f"Takes {takes}; gives {gives}; axes {axes}.", WIDTH),
+            f"Stands for ``{torch_name}``.",
+            *_wrapped(f"Takes {takes}; gives {gives}; axes {axes}.", WIDTH),
             *_dynamic(lowered),
             *_fixed(lowered),
             '"""',
@@ -111,7 +112,7 @@ def _named_shapes(names: Sequence[str], values: Sequence[Value], sizes: Mapping[
     named = [re.sub(r"^(\[\d+\])+|^\.", "", name) for name in names]
     pairs = zip(named, values, strict=True)
     shaped = [f"{name} {shape_text(v.stored_shape, sizes)}".strip() for name, v in pairs]
-    return ", ".join(shaped)
+    return docstring_text(", ".join(shaped))
 
 
 def _dynamic(lowered: Lowered) -> list[str]:
@@ -135,8 +136,12 @@ def _fixed(lowered: Lowered) -> list[str]:
     if not fixed:
         return []
     note = f"Fixed when converted: {', '.join(fixed)}."
-    # breaking an escape sequence would change it
-    return textwrap.wrap(note, WIDTH, break_long_words=False, break_on_hyphens=False)
+    return _wrapped(note, WIDTH, break_on_hyphens=False)
+
+
+def _wrapped(text: str, width: int, *, break_on_hyphens: bool = True) -> list[str]:
+    """Return the lines of a docstring's text; a broken escape sequence would be another."""
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=break_on_hyphens)
 
 
 def _layer_imports(classes: Sequence[str], imports: Mapping[str, str]) -> dict[str, list[str]]:
@@ -191,7 +196,7 @@ def _unfreeze(result: str, below: bool) -> Iterator[str]:
 
 def _class_docstring(group: ClassGroup, names: ModelNames) -> list[str]:
     instance = group.instances[0]
-    name = type(names.model.get_submodule(instance.path)).__qualname__
+    name = docstring_text(type(names.model.get_submodule(instance.path)).__qualname__)
     times = len(group.instances)
     first = f"PyTorch's ``{name}``" + (f", {times} times in the model." if times > 1 else ".")
     if instance.body is None:

@@ -31,8 +31,8 @@ def test_a_template_is_filled(template, operands, source):
 
 @pytest.mark.parametrize(
     "text",
-    ['edge"; import os #', "a\nb", "\\", "'", "é\u2028"],
-    ids=["quote", "line", "slash", "tick", "odd"],
+    ['edge"; import os #', "a\nb", "\\", "'", "é\u2028", "😀", "\ud800", "\0\x7f"],
+    ids=["quote", "line", "slash", "tick", "odd", "beyond U+FFFF", "surrogate", "control"],
 )
 def test_text_reaches_the_source_only_quoted(text):
     source = to_source(expression("f(mode)", {"mode": text}))

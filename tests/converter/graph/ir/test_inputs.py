@@ -74,7 +74,7 @@ INPUTS = {
         (t(),),
         {"d": "\u00e9" * 40, "k": "x" * 100},
         "x: mx.array",
-        'd="' + "\\u00e9" * 40 + '", k="' + "x" * 100 + '"',
+        'd="' + "\\xe9" * 40 + '", k="' + "x" * 100 + '"',
     ),
     "a tuple": ((t(), (t(), t(3))), {}, "x: mx.array, m: tuple", None),
     "a list": ((t(), [t(), None, t(3)]), {}, "x: mx.array, m: list", None),

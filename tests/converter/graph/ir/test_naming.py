@@ -71,6 +71,18 @@ def test_a_class_speaks_only_of_what_it_holds():
         ("__dunder", "dunder_"),
         ("class", "class_"),
         ("2d", "layer_2d"),
+        ("_1x1", "layer_1x1_"),
+        ("_3", "layer_3_"),
+        ("_", "x_"),
+        ("__", "x_"),
+        ("_class", "class__"),
+        ("λ", "λ"),
+        ("層", "層"),
+        ("_層", "層_"),
+        ("x²", "x2"),  # NFKC, as Python reads identifiers
+        ("ﬁlter", "filter"),
+        ("😀", "x_"),
+        ("a😀", "a_"),
         ("a-b.c", "a_b_c"),
         ('x"; import os', "x___import_os"),
         ("", "x"),
@@ -81,6 +93,23 @@ def test_attribute_names_are_ones_mlx_can_bear(name, attribute):
     assert identifier(attribute).isidentifier()
 
 
-def test_class_names_start_with_a_capital():
-    made = type("_my_block", (nn.Module,), {})
-    assert class_name(made()) == "My_block"
+@pytest.mark.parametrize(
+    ("torch_class", "name"),
+    [
+        ("_my_block", "My_block"),
+        ("_3DBlock", "Layer_3DBlock"),
+        ("_", "Block"),
+        ("none", "None_"),
+        ("λ", "Λ"),
+        ("ﬁlter", "Filter"),
+        ("class", "Class_"),
+    ],
+)
+def test_class_names_start_with_a_capital(torch_class, name):
+    assert class_name(type(torch_class, (nn.Module,), {})()) == name
+
+
+@pytest.mark.parametrize("key", ["0", "-1", "+1", "1_0", "\N{FULLWIDTH DIGIT ONE}"])
+def test_a_key_that_mlx_would_take_for_an_index_is_renamed(key):
+    names = ModelNames(nn.ModuleDict({key: nn.Linear(1, 1)}))
+    assert names.target(f"{key}.weight") == f"layer_{key}.weight"
