@@ -26,7 +26,7 @@ from mlxport.converter.graph.debug_folder import DebugFolder
 from mlxport.converter.graph.lowering.weight_plan import state_tensors
 from mlxport.converter.graph.translate import Translation, translate
 from mlxport.converter.plan.fold_steps import FoldBatchNormBias, FoldBatchNormWeight
-from mlxport.converter.plan.record import Conversion, ModuleRecord
+from mlxport.converter.plan.record import Conversion, ModuleRecord, Stem
 from mlxport.converter.plan.tensor import TensorSpec
 from mlxport.converter.plan.torch_tensor import tensor_from_torch, tensor_to_torch
 from mlxport.converter.plan.weight_plan import Entry, WeightPlan
@@ -101,7 +101,7 @@ def translate_folded(
     *,
     channels_last: bool = False,
     dynamic: DynamicSizes | None = None,
-    stem: str = "weights",
+    stem: Stem = "weights",
     debug: DebugFolder | None = None,
 ) -> tuple[Translation, str]:
     """Translate a torch model with its BatchNorms folded, and say which were.

@@ -22,7 +22,7 @@ from mlxport.converter.graph.ir.sizes import size_text
 from mlxport.converter.graph.lowering.lower import lower
 from mlxport.converter.graph.lowering.weight_plan import constants, weight_plan
 from mlxport.converter.graph.source.model_py import ModelPy, write_model
-from mlxport.converter.plan.record import Conversion
+from mlxport.converter.plan.record import Conversion, Stem
 from mlxport.converter.plan.tensor import Tensor
 from mlxport.converter.timings import stage
 from mlxport.converter.torch_model.calls import in_order
@@ -61,7 +61,7 @@ def translate(
     *,
     channels_last: bool = False,
     dynamic: DynamicSizes | None = None,
-    stem: str = "weights",
+    stem: Stem = "weights",
     debug: DebugFolder | None = None,
 ) -> Translation:
     """Translate a torch model, captured on example inputs.

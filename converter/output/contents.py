@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
@@ -29,15 +29,14 @@ from mlxport.converter.parity.verdict.reference_data import Reference
 from mlxport.converter.parity.verdict.reference_file import load_reference, save_reference
 from mlxport.converter.plan.json_data import read_json
 from mlxport.converter.plan.quantize_step import config_text
-from mlxport.converter.plan.record import Conversion, Digests
+from mlxport.converter.plan.record import Conversion, Digests, Stem
 from mlxport.converter.plan.tensor import Tensor
 from mlxport.converter.plan.weight_plan import WeightPlan
 from mlxport.converter.timings import stage
 from mlxport.converter.torch_model.hub import address_of
 
 WEIGHTS = "weights.safetensors"
-# What the files of the weights are called before their ending; the second as on the Hub.
-STEMS = ("weights", "model")
+STEMS = get_args(Stem)
 LEFT_OUT = "left_out.safetensors"
 DEVICES = ("auto", "cpu", "metal", "cuda")
 
@@ -121,7 +120,7 @@ def write_weights(
     state: Mapping[str, Tensor] | None = None,
     constants: Mapping[str, Tensor] | None = None,
     max_shard_size: int | None = None,
-    stem: str | None = None,
+    stem: Stem | None = None,
 ) -> WrittenWeights:
     """Write what a plan makes of a checkpoint and, for ``mlxport restore``, what it leaves out.
 
@@ -152,7 +151,7 @@ def write_weights(
         )
 
 
-def stem_of(checkpoint: Checkpoint) -> str:
+def stem_of(checkpoint: Checkpoint) -> Stem:
     """Return what files of weights are called: as the checkpoint's, where those have MLX's name."""
     name = checkpoint.path.name
     return "model" if name.startswith("model.safetensors") else "weights"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from mlxport.converter.errors import ConversionError
 from mlxport.converter.plan.json_data import from_data, named_format, to_data
@@ -20,6 +20,9 @@ from mlxport.converter.plan.weight_plan import WeightPlan
 RECORD_FILE = "conversion.json"
 RECORD_FORMAT = "mlxport-conversion"
 RECORD_VERSION = 1
+
+# What the files of the weights are called before their ending; the second as on the Hub.
+Stem = Literal["weights", "model"]
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ class Conversion:
     modules: tuple[ModuleRecord, ...]
     draws: tuple[DrawRecord, ...] = ()
     quantized: Quantized | None = None
-    stem: str = "weights"
+    stem: Stem = "weights"
     plan: WeightPlan
     digests: Digests = field(default_factory=Digests)
 

@@ -41,7 +41,7 @@ from mlxport.converter.parity.verdict.judgement import Judgement
 from mlxport.converter.parity.verdict.reference_data import Reference
 from mlxport.converter.parity.verify_gradients import TorchModel, verify_gradients
 from mlxport.converter.plan.quantize_step import Settings
-from mlxport.converter.plan.record import Conversion
+from mlxport.converter.plan.record import Conversion, Stem
 from mlxport.converter.plan.tensor import Tensor, to_mlx
 from mlxport.converter.tasks.load_source_model import load_model
 from mlxport.converter.tasks.quantize import (
@@ -260,7 +260,7 @@ def _translated(
     args: Sequence[Any],
     kwargs: Mapping[str, Any] | None,
     capturing: CaptureOptions,
-    stem: str = "weights",
+    stem: Stem = "weights",
 ) -> tuple[Translation, tuple[str, ...]]:
     """Return the translation, and what there is to say of it."""
     with debugging(capturing.debug_dir) as debug:

@@ -236,9 +236,20 @@ def _constants(plan: WeightPlan, folder: Path) -> dict[str, Tensor]:
 
 
 def _copy_model(other: Path, folder: Path) -> str:
-    """Copy ``model.py`` and ``layers/`` and return the former's text; empty where there is none."""
+    """Copy ``model.py`` and ``layers/`` and return the former's text; empty where there is none.
+
+    Raises:
+        ConversionError: among them are links: what they lead to is not part of the folder.
+    """
     if not (other / "model.py").is_file():
         return ""
+    paths = [other / "model.py", other / "layers", *(other / "layers").rglob("*")]
+    if links := [str(path) for path in paths if path.is_symlink()]:
+        raise ConversionError.listing(
+            f"{other}: these are links, and an output folder holds none:",
+            links,
+            "Put the files there that they lead to, if you trust them.",
+        )
     shutil.copyfile(other / "model.py", folder / "model.py")
     if (other / "layers").is_dir():
         ignored = shutil.ignore_patterns("__pycache__")

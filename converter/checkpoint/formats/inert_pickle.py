@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import io
 import pickle
-import pickletools
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -20,6 +19,8 @@ from typing import Any, ClassVar
 import torch
 from torch.serialization import StorageType
 from torch.storage import TypedStorage
+
+from mlxport.converter.checkpoint.formats.pickle_opcodes import check_opcodes
 
 _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
@@ -195,26 +196,6 @@ class InertPickle:
         if not isinstance(data, bytes) or not data.startswith(_LEGACY_MAGIC):
             raise pickle.UnpicklingError("a storage that torch did not write")
         return load_inert(io.BytesIO(data), self, mmap=False)
-
-
-def check_opcodes(file: Any) -> None:
-    """Check that the pickle at a file's position asks for no more memory than it fills.
-
-    The unpickler makes room for every entry of its memo up to the one that is named, and for text
-    and bytes as long as they claim to be.
-
-    Raises:
-        UnpicklingError: an entry of the memo is numbered higher than there are opcodes.
-        ValueError: the pickle is cut short, or none.
-    """
-    start = file.tell()
-    for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-        if opcode.name in _PUTS and int(argument or 0) > number:
-            raise pickle.UnpicklingError(f"entry {argument} of the memo after {number} opcodes")
-    file.seek(start)
-
-
-_PUTS = {"PUT", "BINPUT", "LONG_BINPUT"}
 
 
 class _InertUnpickler(pickle.Unpickler):

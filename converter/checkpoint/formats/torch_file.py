@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import pickle
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,19 @@ import torch
 from mlxport.converter.checkpoint.checkpoint import Checkpoint, cleaned, printable
 from mlxport.converter.checkpoint.formats.inert_pickle import InertPickle, load_inert
 from mlxport.converter.checkpoint.formats.mapped import mappings_of
+from mlxport.converter.checkpoint.formats.pickle_opcodes import (
+    UnsafePickleError,
+    check_opcodes,
+)
 from mlxport.converter.checkpoint.formats.recognise import Format, is_mappable, stored_sizes
 from mlxport.converter.checkpoint.formats.state_dict import find_state_dict, memory_of, to_tensors
 from mlxport.converter.checkpoint.formats.torch_legacy import load_legacy
 from mlxport.converter.errors import CheckpointError, ConversionError
 
 _logger = logging.getLogger(__name__)
+
+# A number that marks the format, its version, the writer's machine, the object, its storages.
+_LEGACY_PICKLES = 5
 
 
 def open_torch(path: Path, form: Format, key: str | None = None) -> Checkpoint:
@@ -68,9 +77,15 @@ def load_torch_file(path: Path, form: Format) -> tuple[Any, tuple[str, ...]]:
             # read into memory, torch believes what the pickle says of a storage's length
             module = InertPickle(stored_sizes(path))
             return load_inert(str(path), module, mmap=False), _notes(module)
+        _check_archive(path)
         return _load_by_torch(path, mmap=True)
     except CheckpointError:
         raise
+    except UnsafePickleError as error:
+        raise CheckpointError(
+            f"{path} will not be unpickled: {error}. torch.save writes nothing like it. If you "
+            "trust the file, load it in PyTorch and save its state dict with safetensors."
+        ) from error
     except Exception as error:  # torch, pickle and zipfile raise nearly anything on damaged files
         raise _damaged(path, error) from error
 
@@ -83,8 +98,24 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
     )
 
 
+def _check_archive(path: Path) -> None:
+    """Check every pickle in a zip archive, whichever of them torch takes."""
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.filename.lower().endswith(".pkl"):
+                check_opcodes(io.BytesIO(archive.read(info)))
+
+
+def _check_pickles(path: Path) -> None:
+    """Check the pickles of a file of before PyTorch 1.6: its head, the object, its storages."""
+    with path.open("rb") as file:
+        for _ in range(_LEGACY_PICKLES):
+            file.seek(check_opcodes(file))
+
+
 def _load_legacy(path: Path) -> tuple[Any, tuple[str, ...]]:
     module = InertPickle()
+    _check_pickles(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of TypedStorage, which the format is made of

@@ -1,6 +1,7 @@
 """Other weights of an architecture that was converted before: no model code, no torch."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -99,6 +100,36 @@ def test_gives_what_the_model_would(first: Path, tmp_path: Path) -> None:
     model.load_state_dict(state)
     assert result.model is not None
     assert mlxport.verify(result.model, model, torch.randn(1, 1, 4, 6, 5)).passed
+
+
+@pytest.mark.parametrize("stem", ["../precious/victim", "/tmp/victim", "a\0b", "", 1, "weights/.."])
+def test_files_are_written_into_the_output_alone(stem: object, first: Path, tmp_path: Path) -> None:
+    torch.save(weights(unet, 2), tmp_path / "second.pt")
+    record = json.loads((first / "conversion.json").read_text())
+    (tmp_path / "plan").mkdir()
+    (tmp_path / "plan/conversion.json").write_text(json.dumps({**record, "stem": stem}))
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/victim.safetensors").write_text("precious")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ConversionError, match=r"conversion\.json is damaged: stem: "):
+        api.convert_checkpoint(tmp_path / "second.pt", tmp_path / "out", plan=tmp_path / "plan")
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "precious/victim.safetensors").read_text() == "precious"
+
+
+@pytest.mark.parametrize("linked", ["model.py", "layers", "layers/secret.py"])
+def test_links_beside_a_plan_are_not_followed(linked: str, first: Path, tmp_path: Path) -> None:
+    torch.save(weights(unet, 2), tmp_path / "second.pt")
+    shutil.copytree(first, tmp_path / "plan")
+    link = tmp_path / "plan" / linked
+    if link.exists():
+        link.rename(tmp_path / "elsewhere")
+    else:
+        (tmp_path / "elsewhere").write_text("SECRET = 1")
+    link.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConversionError, match=f"links(.|\n)*{linked}"):
+        api.convert_checkpoint(tmp_path / "second.pt", tmp_path / "out", plan=tmp_path / "plan")
+    assert not (tmp_path / "out").exists()
 
 
 def test_its_output_restores_to_its_own_checkpoint(first: Path, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """A few bytes that claim to be many are refused before anything is allocated for them."""
 
+import io
+import pickle
 import resource
 import zipfile
 from collections import OrderedDict
@@ -112,11 +114,42 @@ def test_a_value_may_be_repeated_within_reason(tmp_path: Path) -> None:
     assert open_checkpoint(tmp_path / "x.pt").tensors["mask"].shape == (4, 12, 8, 8)
 
 
-@pytest.mark.parametrize("entry", [b"r\xff\xff\xff\x1f", b"p536870911\n"], ids=["binary", "text"])
-@pytest.mark.parametrize("name", ["x.pkl", "x.pt"])
-def test_room_for_a_far_entry_of_the_memo_is_not_made(name: str, entry: bytes, tmp_path) -> None:
-    path = tmp_path / name
-    content = b"\x80\x02}" + entry + b"cargparse\nNamespace\n)\x81."
+DEEP = 10**5
+LONG = b"m" * 2000
+HOSTILE = {
+    "a far entry of the memo": (
+        b"}r\xff\xff\xff\x1fcargparse\nNamespace\n)\x81.",
+        "of the memo after",
+    ),
+    "a far entry, as text": (b"}p536870911\ncargparse\nNamespace\n)\x81.", "of the memo after"),
+    "nested tuples as a key": (b"})" + b"\x85" * DEEP + b"K\1s.", "nested more than 1000 deep"),
+    "nested pairs": (b"})" + b"K\0\x86" * DEEP + b"K\1s.", "nested more than 1000 deep"),
+    "tuples of marks": (b"}" + b"(" * DEEP + b"t" * DEEP + b"K\1s.", "nested more than 1000 deep"),
+    "tuples through the memo": (
+        b"})" + b"q\0" + b"0h\0\x85q\0" * DEEP + b"K\1s.",
+        "nested more than 1000 deep",
+    ),
+    "tuples in lists made tuples": (
+        b"})" + b"\x85" * 999 + b"q\0]h\0aq\1(0\x85" + b"\x85" * DEEP + b"K\1s.",
+        "nested more than 1000 deep",
+    ),
+    "tuples of sizes": (
+        b"})" + b"q\0ctorch\nSize\nh\0\x85\x85R" * 1 + b"\x85" * DEEP + b"K\1s.",
+        "nested more than 1000 deep",
+    ),
+    "a long name": (b"c" + LONG + b"\nx\n)R.", "a name of 2002 characters"),
+    "a long name on the stack": (
+        b"\x8c\x01mB" + len(LONG).to_bytes(4, "little") + LONG + b"\x93)R.",
+        "a name of 2001 characters",
+    ),
+    "a long name of an instance": (b"(i" + LONG + b"\nx\n.", "a name of 2002 characters"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("name", ["x.pkl", "x.pt", "legacy.pt"])
+def test_a_pickle_that_unpicklers_cannot_read_is_refused(name, content, message, tmp_path) -> None:
+    path, content = tmp_path / name, b"\x80\x02" + content
     if name == "x.pt":
         torch.save({"a": torch.zeros(16)}, path)
         with zipfile.ZipFile(path) as archive:
@@ -124,9 +157,16 @@ def test_room_for_a_far_entry_of_the_memo_is_not_made(name: str, entry: bytes, t
         with zipfile.ZipFile(path, "w") as archive:
             for key, value in members.items():
                 archive.writestr(key, content if key.endswith("data.pkl") else value)
+    elif name == "legacy.pt":
+        torch.save({"a": torch.zeros(16)}, path, _use_new_zipfile_serialization=False)
+        whole = path.read_bytes()
+        head = io.BytesIO(whole)
+        for _ in range(3):
+            pickle.load(head)
+        path.write_bytes(whole[: head.tell()] + content + whole[head.tell() :])
     else:
         path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="of the memo after"):
+    with pytest.raises(CheckpointError, match=message):
         open_checkpoint(path)
 
 
