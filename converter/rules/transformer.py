@@ -19,7 +19,7 @@ from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal, changed, 
 
 _LAYER = "activation a function of PyTorch's or its module, with defaults"
 _STACK = f"layers of equal arguments, then LayerNorm or nothing; {_LAYER}"
-_PADDING = "padding is computed as in training, not zeroed"
+_PADDING = "with mask_check, if padding is zeroed in inference"
 
 _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "relu": (F.relu, F.relu_, torch.relu, torch.relu_),
@@ -122,10 +122,11 @@ def transformer_stack(module: Any) -> LayerSpec:
         layer = torch.nn.TransformerDecoderLayer(*args, **keywords)
         return torch.nn.TransformerDecoder(layer, len(module.layers), final)
 
+    nested = {"enable_nested_tensor": False} if encodes and not _nests(module) else {}
     return LayerSpec(
         layers.TransformerEncoder if encodes else layers.TransformerDecoder,
         (len(module.layers), *args),
-        changed(_DEFAULTS, **arguments) | ({} if norm is None else {"norm": norm}),
+        changed(_DEFAULTS, **arguments) | ({} if norm is None else {"norm": norm}) | nested,
         every_tensor(module, rebuild),
         axes=Axes.LOGICAL,
     )
@@ -144,6 +145,8 @@ def transformer(module: torch.nn.Transformer) -> LayerSpec:
         if type(found := getattr(module, name)) is not cls:
             raise Refusal(f"its {name} is a {type(found).__name__}, not a {cls.__name__}; {ADVICE}")
     first = _first_layer(module.encoder)
+    if not _nests(module.encoder):
+        raise Refusal(f"its encoder was built with enable_nested_tensor=False; {ADVICE}")
     arguments = _layer_arguments(first) | {
         f"num_{name}_layers": len(getattr(module, name).layers) for name in stacks
     }
@@ -158,6 +161,19 @@ def transformer(module: torch.nn.Transformer) -> LayerSpec:
         every_tensor(module, lambda: torch.nn.Transformer(*args, **_for_torch(first, arguments))),
         axes=Axes.LOGICAL,
     )
+
+
+def _nests(encoder: Any) -> bool:
+    """Tell whether an encoder may zero padding in inference, its layers and its input permitting.
+
+    Raises:
+        Refusal: it zeroes whatever lies beyond the number of positions that are none.
+    """
+    if not getattr(encoder, "enable_nested_tensor", False):
+        return False
+    if encoder.use_nested_tensor and not getattr(encoder, "mask_check", True):
+        raise Refusal(f"it was built with mask_check=False; {ADVICE}")
+    return True
 
 
 def _first_layer(stack: Any) -> Any:

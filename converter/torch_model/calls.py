@@ -6,10 +6,12 @@ import inspect
 import itertools
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+
+from mlxport.converter.torch_model.encoder_padding import padding_zeroed
 
 # positional and keyword arguments of a call
 CallArguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -88,10 +90,14 @@ def parameters_of(module: torch.nn.Module) -> Mapping[str, inspect.Parameter]:
 
 @contextmanager
 def every_module_called() -> Iterator[None]:
-    """Keep attention layers from a fused path that bypasses the modules inside them."""
+    """Keep attention layers from a fused path that bypasses the modules inside them.
+
+    What that path does to padding encoders then do op by op, unless the user switched it off.
+    """
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        yield
+        with padding_zeroed() if enabled else nullcontext():
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)

@@ -46,6 +46,19 @@ def merged_mask(
     return sum((_additive(mask, dtype) for mask in masks[1:]), _additive(masks[0], dtype))
 
 
+def trailing_padding(padding: mx.array) -> mx.array:
+    """Return where a padding mask masks, if it does so at the ends of sequences only, else nowhere.
+
+    Args:
+        padding: ``(N, S)``, bool, true where a key is masked, or floating, masking where not zero.
+
+    Returns:
+        A bool array of that shape.
+    """
+    masked = padding if padding.dtype == mx.bool_ else padding != 0
+    return masked & (masked | (mx.cumsum(masked, axis=1) == 0)).all()
+
+
 def _additive(mask: mx.array, dtype: mx.Dtype) -> mx.array:
     return mx.where(mask, -mx.inf, 0).astype(dtype) if mask.dtype == mx.bool_ else mask
 

@@ -7,6 +7,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_map
 
+from mlxport.layers.attention.masks import trailing_padding
 from mlxport.layers.attention.transformer_layers import (
     Activation,
     TransformerDecoderLayer,
@@ -14,6 +15,9 @@ from mlxport.layers.attention.transformer_layers import (
     TransformerLayer,
     build_layer_norm,
 )
+
+# those whose layers PyTorch fuses in inference
+_FUSED_ACTIVATIONS = (nn.relu, nn.gelu, "relu", "gelu", "gelu_tanh")
 
 
 class TransformerStack(nn.Module):
@@ -58,15 +62,44 @@ class TransformerStack(nn.Module):
 class TransformerEncoder(TransformerStack):
     """A stack of encoder layers; matches ``torch.nn.TransformerEncoder``.
 
-    Arguments are those of :class:`TransformerStack`. In inference PyTorch may zero the output at
-    masked positions of ``src_key_padding_mask``; here, as in its training, they are computed.
+    As PyTorch does in inference, a layer in eval mode gives zeros at the masked positions of
+    ``src_key_padding_mask`` (behind the layers, before the normalisation): given a batch, with
+    ``batch_first``, without ``mask``, where padding is at the end of every sequence, and where
+    ``norm_first`` is False, ``bias`` True, ``nhead`` even and the activation ReLU or GELU.
 
     Shape:
         - Source and output: ``(S, N, d_model)``, ``(N, S, d_model)`` with ``batch_first``, or
           ``(S, d_model)``
+
+    Args:
+        num_layers (int): The number of layers.
+        d_model (int): The number of features.
+        nhead (int): The number of heads.
+        enable_nested_tensor (bool, optional): Whether padding is zeroed at all.
+            Default: ``True``.
+        **arguments: As of :class:`TransformerStack`.
     """
 
     _layer = TransformerEncoderLayer
+
+    def __init__(
+        self,
+        num_layers: int,
+        d_model: int,
+        nhead: int,
+        *,
+        enable_nested_tensor: bool = True,
+        **arguments: Any,
+    ):
+        super().__init__(num_layers, d_model, nhead, **arguments)
+        self.zeroes_padding = (
+            enable_nested_tensor
+            and arguments.get("batch_first", False)
+            and not arguments.get("norm_first", False)
+            and arguments.get("bias", True)
+            and nhead % 2 == 0
+            and arguments.get("activation", "relu") in _FUSED_ACTIVATIONS
+        )
 
     def __call__(
         self,
@@ -86,9 +119,14 @@ class TransformerEncoder(TransformerStack):
         Raises:
             ValueError: shapes or dtypes do not fit, or ``is_causal`` is given without a mask.
         """
+        fused = self.zeroes_padding and not self.training and src.ndim == 3 and mask is None
+        if not fused or src_key_padding_mask is None:
+            for layer in self.layers:
+                src = layer(src, mask, src_key_padding_mask, bool(is_causal))
+            return self._normalised(src)
         for layer in self.layers:
-            src = layer(src, mask, src_key_padding_mask, bool(is_causal))
-        return self._normalised(src)
+            src = layer(src, None, src_key_padding_mask)
+        return self._normalised(mx.where(trailing_padding(src_key_padding_mask)[..., None], 0, src))
 
 
 class TransformerDecoder(TransformerStack):

@@ -30,7 +30,7 @@ from mlxport.converter.graph.capture.trial_runs import copied, seeded, try_forwa
 from mlxport.converter.plan.structure import Signature
 from mlxport.converter.rules.registry import Rule
 from mlxport.converter.timings import stage
-from mlxport.converter.torch_model.calls import in_order
+from mlxport.converter.torch_model.calls import every_module_called, in_order
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def capture(
             calls, several = try_forward(model, args, kwargs)
         try:
             shapes: Any = dynamic.for_export(model, args, kwargs) if dynamic else None
-            with stage("torch.export"), watch_capture(model) as traced:
+            with stage("torch.export"), every_module_called(), watch_capture(model) as traced:
                 captured = export(model, args, kwargs, strict=False, dynamic_shapes=shapes)
             if dynamic:
                 dynamic.check(captured)

@@ -14,7 +14,7 @@ import torch
 from mlxport.converter.arguments import argument
 
 _TORCH = Path(torch.__file__).parent
-_HERE = Path(__file__).parents[1]
+_HERE = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)

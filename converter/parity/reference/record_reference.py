@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from mlxport.converter.errors import ParityError
+from mlxport.converter.parity.reference.fast_path import fast_path_difference, has_fast_path
 from mlxport.converter.parity.reference.recorded_values import RecordedTensor, reference_values
 from mlxport.converter.parity.reference.recorder import Recorder
 from mlxport.converter.parity.verdict.reference_data import Reference
@@ -38,7 +39,8 @@ def record_reference(
     Both runs are made on copies, in eval mode, without gradients, on copies of the arguments and
     with the same random numbers: module, arguments and random state are left as they were. The
     float64 run widens parameters, buffers, floating arguments, what is created on the way and
-    casts to a floating dtype (``x.float()``); integers stay.
+    casts to a floating dtype (``x.float()``); integers stay. Where the model has attention layers
+    whose modules PyTorch bypasses in inference, it is run that way too, to see if that agrees.
 
     Args:
         module: the model.
@@ -65,14 +67,19 @@ def record_reference(
     recorder = Recorder(module, in_order(module, args, kwargs), canonical, since, sample, seed)
     recorder.run_native(with_inputs=keep_inputs)
     recorder.run_float64()
+    outputs = reference_values(recorder.native_outputs, recorder.float64_outputs)
+    difference = ""
+    if has_fast_path(module):
+        difference = fast_path_difference(module, recorder.given, outputs, seed)
     return Reference(
         inputs=recorder.inputs,
-        outputs=reference_values(recorder.native_outputs, recorder.float64_outputs),
+        outputs=outputs,
         calls=tuple(recorder.calls()),
         aliases=canonical,
         dtype=recorder.dtype,
         reference_dtype=recorder.dtype if recorder.fallback else "float64",
         fallback=recorder.fallback,
+        fast_path=difference,
         seed=seed,
         sample=sample,
         draws=tuple(recorder.draws.recorded),

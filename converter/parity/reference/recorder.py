@@ -267,6 +267,7 @@ class Recorder:
 
         with ExitStack() as stack:
             stack.enter_context(self._random_state())
+            stack.enter_context(every_module_called())
             stack.enter_context(in_float64())
             for path in inside:
                 hooked = self._hooked(self.float64_module, path, on_call, known=known)

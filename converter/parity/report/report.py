@@ -73,6 +73,8 @@ class ParityReport:
         environment: device, backend, versions and settings of this run.
         sizes: name of each dynamic size -> what it was in this run; empty where all are static.
         case: what was put in, in words, where it was not the example (``"impulse inputs"``).
+        fast_path: what is other on PyTorch's fast path for attention, which it takes in eval mode
+            without gradients, and which is then not followed; empty where nothing is.
         others: what was found at other sizes and on other inputs.
         pictures: slices of the model's outputs, as it runs whole.
         histograms: of the error at their single positions.
@@ -95,6 +97,7 @@ class ParityReport:
     environment: Mapping[str, str] = field(default_factory=dict)
     sizes: Mapping[str, Count] = field(default_factory=dict)
     case: str = ""
+    fast_path: str = ""
     others: tuple[ParityReport, ...] = ()
     pictures: tuple[Picture, ...] = ()
     histograms: tuple[Histogram, ...] = ()
@@ -289,13 +292,25 @@ class ParityReport:
         judged = [entry for entry in self.gradients if entry.verdicts]
         found += [_count(len(judged), "gradient")] if self.gradients else []
         sentence = (
-            f"{Outcome.HOLDS.value}: {', '.join(found[:-1])} and {found[-1]} within "
+            f"{Outcome.HOLDS.value}{self._not_followed()}: "
+            f"{', '.join(found[:-1])} and {found[-1]} within "
             f"{self.noise_multiple:g}x of {yardstick}; worst {worst.ratio:.2g}x at {worst.label}"
         )
         sentence += f"; {_count(self.draws, 'random draw')} replayed" * bool(self.draws)
         sentence += f"; {_count(len(unjudged), 'layer call')} not judged" * bool(unjudged)
         left = len(self.gradients) - len(judged)
         return sentence + (f"; {_count(left, 'gradient')} not judged" * bool(left))
+
+    def _not_followed(self) -> str:
+        """Say that PyTorch's own fast path is another, wherever that was found."""
+        run = next((run for run in (self, *self.others) if run.fast_path), None)
+        if run is None:
+            return ""
+        where = f" {run.conditions}" if run is not self else ""
+        return (
+            " with torch.backends.mha.set_fastpath_enabled(False), not with the fast path that "
+            f"PyTorch takes in eval() without gradients ({run.fast_path}{where})"
+        )
 
     def _failed(self) -> str:
         if not self.failed_entries:

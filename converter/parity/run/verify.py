@@ -159,6 +159,7 @@ def _report(
         environment=environment(reference.versions),
         sizes=dict(reference.sizes),
         case=reference.case,
+        fast_path=reference.fast_path,
     )
 
 

@@ -121,6 +121,8 @@ class Reference:
         signature: how its arguments and its result are nested; None if not known.
         sizes: name of each dynamic size -> what it was; empty where all are static.
         case: which inputs these are, where not the example (``"impulse inputs"``).
+        fast_path: what is other on PyTorch's fast path for attention, which it takes in eval mode
+            without gradients; empty where nothing is, or there is none.
     """
 
     inputs: tuple[Tensor, ...]
@@ -137,6 +139,7 @@ class Reference:
     signature: Signature | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
     case: str = ""
+    fast_path: str = ""
 
     def __repr__(self) -> str:
         return f"<Reference {self.dtype}, {len(self.calls)} calls, {len(self.outputs)} outputs>"

@@ -99,6 +99,7 @@ class _Header:
     versions: Mapping[str, str]
     sizes: Mapping[str, int] = field(default_factory=dict)
     case: str = ""
+    fast_path: str = ""
 
 
 def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
@@ -130,6 +131,7 @@ def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
         versions=reference.versions,
         sizes=reference.sizes,
         case=reference.case,
+        fast_path=reference.fast_path,
     )
     tensors = {name: Tensor(bits, _PLAIN[bits.dtype]) for name, bits in writer.arrays.items()}
     try:
@@ -250,4 +252,5 @@ def _reference(header: _Header, arrays: Mapping[str, NumpyArray]) -> Reference:
         versions=header.versions,
         sizes=header.sizes,
         case=header.case,
+        fast_path=header.fast_path,
     )
