@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mlxport.converter.arguments import argument
 from mlxport.converter.environment import prepare
 from mlxport.converter.errors import OptionsError
+from mlxport.converter.exclusive import exclusive
 from mlxport.converter.timings import stage, timed
 from mlxport.converter.torch_model.hub import resolved
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mlxport.converter.tasks.result import Converted
 
 
+@exclusive
 @timed
 def convert_checkpoint(
     source: str | Path,
@@ -251,6 +253,7 @@ def _is_given(value: Any) -> bool:
     return value is not None and value is not False and not is_empty
 
 
+@exclusive
 def analyze_checkpoint(
     source: str | Path,
     *,
@@ -293,6 +296,7 @@ def analyze_checkpoint(
     )
 
 
+@exclusive
 def explain_checkpoint(
     source: str | Path,
     path: str | None = None,

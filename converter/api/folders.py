@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlxport.converter.environment import prepare
+from mlxport.converter.exclusive import exclusive
 
 if TYPE_CHECKING:
     import mlx.nn
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mlxport.converter.tasks.verify_weights import WeightsReport
 
 
+@exclusive
 def load(folder: str | Path) -> mlx.nn.Module:
     """Return the MLX model of an output folder, with its weights, in eval mode.
 
@@ -35,6 +37,7 @@ def load(folder: str | Path) -> mlx.nn.Module:
     return model
 
 
+@exclusive
 def verify_folder(
     folder: str | Path,
     *,
@@ -115,6 +118,7 @@ def report(
     return reports
 
 
+@exclusive
 def restore(
     source: str | Path, output: str | Path, *, partial: bool = False, overwrite: bool = False
 ) -> Restored:
@@ -145,6 +149,7 @@ def restore(
     return restore(source, output, partial=partial, overwrite=overwrite)
 
 
+@exclusive
 def export_function(
     folder: str | Path,
     path: str | Path,

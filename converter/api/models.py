@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlxport.converter.environment import prepare
+from mlxport.converter.exclusive import exclusive
 from mlxport.converter.timings import stage, timed
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from mlxport.converter.tasks.result import Converted
 
 
+@exclusive
 @timed
 def convert(
     module: torch.nn.Module,
@@ -108,6 +110,7 @@ def convert(
     return convert_model(module, positional, kwargs, capturing, judging if verify else None)
 
 
+@exclusive
 def analyze(
     module: torch.nn.Module,
     example_inputs: torch.Tensor | Sequence[Any] = (),
@@ -147,6 +150,7 @@ def analyze(
     return analyze_model(module, _positional(example_inputs), kwargs, capturing)
 
 
+@exclusive
 def explain(
     module: torch.nn.Module,
     example_inputs: torch.Tensor | Sequence[Any] = (),
@@ -191,6 +195,7 @@ def explain(
     return explain_model(module, _positional(example_inputs), kwargs, path, capturing)
 
 
+@exclusive
 def convert_layer(module: torch.nn.Module) -> Any:
     """Convert one torch.nn layer into its MLX counterpart, weights included.
 
@@ -207,6 +212,7 @@ def convert_layer(module: torch.nn.Module) -> Any:
     return build_layer(module)
 
 
+@exclusive
 def verify(
     model: mlx.nn.Module,
     module: torch.nn.Module,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mlxport.converter.arguments import argument
 from mlxport.converter.environment import prepare
 from mlxport.converter.errors import OptionsError
+from mlxport.converter.exclusive import exclusive
 from mlxport.converter.torch_model.hub import resolved
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mlxport.converter.tasks.inspection import Inspection
 
 
+@exclusive
 def convert_state_dict(
     source: str | Path | Mapping[str, Any],
     plan: str | Path | Conversion | WeightPlan,
@@ -110,6 +112,7 @@ def inspect(
     return inspect(source, layers, reading)
 
 
+@exclusive
 def load_weights(
     model: mlx.nn.Module,
     source: str | Path | Mapping[str, Any],

@@ -29,6 +29,7 @@ def load_function(model: str, stem: str, *, quantized: bool) -> str:
             f"    model = {model}()",
             *(_QUANTIZING if quantized else ()),
             "    model.load_weights(list(weights.items()))",
+            "    mx.eval(model.parameters())  # then any thread may call it",
             "    model.eval()",
             "    return model",
             "",
