@@ -22,9 +22,11 @@ from mlxport.converter.plan.tensor import (
     from_mlx,
     to_mlx,
 )
+from mlxport.converter.ranges import is_whole
 
 # mode -> group size and bits where they are not said, as in mlx.nn
 _DEFAULTS = {"affine": (64, 4), "mxfp4": (32, 4), "mxfp8": (32, 8), "nvfp4": (16, 4)}
+_MOST_BITS, _LARGEST_GROUP = 16, 1024  # beyond what MLX has, which it says itself
 _PACKED = "U32"  # the words in which quantised values lie
 
 
@@ -69,21 +71,31 @@ def parse_settings(given: str | Mapping[str, Any]) -> Settings:
         raise OptionsError(f"{said}: MLX's modes are {', '.join(_DEFAULTS)}")
     group_size, bits = _DEFAULTS[mode]
     try:
-        settings = Settings(
-            int(pairs.get("bits", bits)), int(pairs.get("group_size", group_size)), mode
-        )
+        bits = _whole(pairs.get("bits", bits))
+        group_size = _whole(pairs.get("group_size", group_size))
     except (TypeError, ValueError) as error:
         raise OptionsError(f"{said}: {expected}") from error
+    settings = Settings(bits, group_size, mode)
     _check(settings, said)
     return settings
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, str):
+        return int(value)
+    if not is_whole(value):
+        raise TypeError(f"{value!r} is no whole number")
+    return int(value)
 
 
 def _check(settings: Settings, said: str) -> None:
     """Let MLX say whether it quantises so."""
     import mlx.core as mx
 
-    if settings.bits < 1 or settings.group_size < 1:
-        raise OptionsError(f"{said}: bits and group_size are positive")
+    if not (1 <= settings.bits <= _MOST_BITS and 1 <= settings.group_size <= _LARGEST_GROUP):
+        raise OptionsError(
+            f"{said}: expected bits from 1 to {_MOST_BITS}, group_size from 1 to {_LARGEST_GROUP}"
+        )
     try:
         mx.eval(mx.quantize(mx.zeros((32, settings.group_size)), **settings.to_json()))
     except ValueError as error:

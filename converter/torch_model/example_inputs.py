@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 
 from mlxport.converter.arguments import argument
 from mlxport.converter.errors import OptionsError
+from mlxport.converter.ranges import MOST_ELEMENTS
 from mlxport.converter.torch_model.calls import parameters_of
 
 DTYPES = {
@@ -67,6 +69,8 @@ class Spec:
         shape = tuple(map(int, match["sizes"].split(","))) if match["sizes"] else ()
         if any(size < 0 for size in shape):
             raise ValueError("a size is negative")
+        if math.prod(shape) > MOST_ELEMENTS:
+            raise ValueError(f"it has {math.prod(shape):,} elements, of at most {MOST_ELEMENTS:,}")
         kind = DTYPES[dtype] if dtype else None
         return cls(shape, kind, *_limits(match["low"], match["high"], kind), match["name"] or "")
 
@@ -136,10 +140,11 @@ class _Call:
         """Add what a text describes; without dtype of its own it has the given one."""
         try:
             spec = Spec.parse(text)
-        except ValueError as error:
-            self.problems.append(f"{text!r}: {error}")
+            values = spec.draw(dtype, generator)
+        except (ValueError, RuntimeError) as error:  # torch's, where there is no memory for it
+            self.problems.append(f"{text!r}: {error}".splitlines()[0])
             return
-        self.name(repr(text), spec.name, spec.draw(dtype, generator))
+        self.name(repr(text), spec.name, values)
 
     def read(self, path: Path) -> None:
         """Add the tensors of a file."""
@@ -195,10 +200,12 @@ def _limits(
     if whole and not all(re.fullmatch(r"-?\d+", limit) for limit in (low, high)):
         raise ValueError(f"the range of {str(dtype).removeprefix('torch.')} has whole limits")
     limits = (int(low), int(high)) if whole else (float(low), float(high))
+    if not all(map(math.isfinite, limits)):
+        raise ValueError(f"the range {low}..{high} is not finite")
     if limits[0] > limits[1]:
         raise ValueError(f"the range {low}..{high} is empty")
-    if whole and dtype is not None:
-        info = torch.iinfo(dtype)
+    if dtype is not None:
+        info: Any = torch.iinfo(dtype) if whole else torch.finfo(dtype)
         if limits[0] < info.min or limits[1] > info.max:
             raise ValueError(f"the range {low}..{high} is beyond {info.min}..{info.max}")
     return limits

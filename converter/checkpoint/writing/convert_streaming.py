@@ -180,17 +180,17 @@ def parse_size(size: int | str | None) -> int | None:
     """Return a size in bytes: ``"5GB"``, ``"512 MiB"`` or a number.
 
     Raises:
-        OptionsError: it is none, or not positive.
+        OptionsError: it is none, not positive, or more than a file may have.
     """
     if size is None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]I?B|)", str(size).strip().upper())
-    value = int(float(match[1]) * _UNITS[match[2]]) if match else 0
-    if value < 1:
+    value = float(match[1]) * _UNITS[match[2]] if match else 0.0
+    if not 1 <= value < 2**63:
         raise OptionsError(
             f"{argument('max_shard_size', size)}: expected a size such as 5GB or 512MiB"
         )
-    return value
+    return int(value)
 
 
 def split(specs: Mapping[str, TensorSpec], size: int | None) -> list[dict[str, TensorSpec]]:

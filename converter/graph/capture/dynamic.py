@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from mlxport.converter.errors import CaptureError, OptionsError
 from mlxport.converter.graph.ir.sizes import Size, shape_of, symbolic
+from mlxport.converter.ranges import is_whole
 
 Sizes = Mapping[str, int]  # torch's symbol -> a size
 
@@ -43,13 +44,13 @@ class DynamicSizes:
             raise OptionsError("give either dynamic (axes) or dynamic_shapes, not both")
         if axes is None:
             return None if shapes is None else cls(shapes=shapes)
-        listed = (axes,) if isinstance(axes, int) else tuple(axes)
-        if not listed or any(axis < 0 for axis in listed):
+        listed = tuple(axes) if isinstance(axes, Iterable) else (axes,)
+        if not listed or not all(is_whole(axis) and axis >= 0 for axis in listed):
             raise OptionsError(
                 f"dynamic={listed}: expected axes counted from 0, e.g. (0,) for the batch or "
                 "(0, 2, 3) for the batch and both sides of an image"
             )
-        return cls(tuple(dict.fromkeys(listed)))
+        return cls(tuple(dict.fromkeys(map(int, listed))))
 
     def for_export(
         self, model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]

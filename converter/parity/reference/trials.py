@@ -21,6 +21,7 @@ from mlxport.converter.parity.reference.record_reference import record_native, r
 from mlxport.converter.parity.reference.recorded_values import RecordedTensor, tensors
 from mlxport.converter.parity.verdict.precision import PRECISIONS
 from mlxport.converter.parity.verdict.reference_data import NumpyArray, Reference, ReferenceValue
+from mlxport.converter.ranges import integers
 from mlxport.converter.torch_model.calls import CallArguments
 
 _logger = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ _logger = logging.getLogger(__name__)
 # powers of two, so that they are the same number in every dtype
 _SEED = 20210  # another than people take for the example
 _LARGE, _EVERY = 1024.0, 16
+_LARGEST_BATCH = 2**16
 _PERTURBED_RUNS = 2  # that tell how far rounding moves the values
 
 
@@ -70,9 +72,9 @@ class Trials:
             raise OptionsError(
                 f"unknown kinds of inputs: {', '.join(unknown)}; there are {', '.join(KINDS)}"
             )
-        if wrong := [size for size in batch_sizes or () if size < 1]:
-            raise OptionsError(f"batch sizes: {', '.join(map(str, wrong))} is no number from 1 on")
-        sizes = None if batch_sizes is None else tuple(dict.fromkeys(batch_sizes))
+        sizes = None
+        if batch_sizes is not None:
+            sizes = tuple(dict.fromkeys(integers("batch_sizes", batch_sizes, 1, _LARGEST_BATCH)))
         return cls(tuple(dict.fromkeys(kinds)), sizes)
 
     def of_kinds(self, given: CallArguments) -> Iterator[Trial]:

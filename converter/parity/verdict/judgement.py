@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlxport.converter.arguments import argument
-from mlxport.converter.errors import OptionsError
+from mlxport.converter.ranges import positive
 
 # Right layers lose up to 13 times what torch loses, faulty ones 3,000 times: `make calibrate`.
 NOISE_MULTIPLE = 32.0
+LARGEST_MULTIPLE = 1000.0
 
 
 @dataclass(frozen=True)
@@ -19,15 +19,14 @@ class Judgement:
         noise_multiple: the largest ratio of MLX's error to PyTorch's rounding noise that passes.
 
     Raises:
-        OptionsError: the ratio is not positive.
+        OptionsError: the ratio is no number above 0, or so large that faults would pass.
     """
 
     noise_multiple: float = NOISE_MULTIPLE
 
     def __post_init__(self) -> None:
-        if not self.noise_multiple > 0:
-            said = argument("noise_multiple", self.noise_multiple)
-            raise OptionsError(f"{said}: expected a number above 0")
+        multiple = positive("noise_multiple", self.noise_multiple, LARGEST_MULTIPLE)
+        object.__setattr__(self, "noise_multiple", multiple)
 
     @classmethod
     def of(cls, noise_multiple: float | None) -> Judgement:

@@ -38,8 +38,25 @@ WRONG = {
     "no noise": (lambda: judged(noise_multiple=0), r"noise_multiple=0: expected a number above 0"),
     "less than none": (lambda: judged(noise_multiple=-1.0), r"noise_multiple=-1\.0: expected"),
     "no number": (lambda: judged(noise_multiple=math.nan), r"noise_multiple=nan: expected"),
+    "infinite noise": (lambda: judged(noise_multiple=math.inf), r"noise_multiple=inf: expected"),
+    "beyond faults": (lambda: judged(noise_multiple=1001), r"noise_multiple=1001: .* at most 1000"),
+    "a flag": (lambda: judged(noise_multiple=True), r"noise_multiple=True: expected a number"),
+    "a text": (lambda: judged(noise_multiple="8"), r"noise_multiple='8': expected a number"),
+    "huge shard": (lambda: written(max_shard_size="9" * 400), "expected a size such as"),
+    "infinite shard": (lambda: written(max_shard_size=math.inf), "expected a size such as"),
+    "axis of a fraction": (
+        lambda: CaptureOptions.of(channels_last=False, dynamic=(math.nan,)),
+        "axes counted from 0",
+    ),
+    "axis by a flag": (lambda: CaptureOptions.of(channels_last=False, dynamic=True), "axes count"),
     "kind": (lambda: judged(input_kinds=["odd"]), "unknown kinds of inputs: odd"),
-    "batch": (lambda: judged(batch_sizes=[0]), "batch sizes: 0 is no number from 1 on"),
+    "batch": (
+        lambda: judged(batch_sizes=[0]),
+        "batch_sizes=: expected whole numbers from 1 to 65,536, got 0",
+    ),
+    "half a batch": (lambda: judged(batch_sizes=[1.5]), r"got 1\.5"),
+    "no batch": (lambda: judged(batch_sizes=[math.nan]), "got nan"),
+    "huge batch": (lambda: judged(batch_sizes=[2**40]), "got 1099511627776"),
 }
 
 

@@ -367,7 +367,8 @@ def test_settings_are_read(given: Any, settings: Settings) -> None:
 @pytest.mark.parametrize(
     "given",
     ["", "4", "bits=four", "bit=4", "bits=7", "bits=-4", "group_size=48", "mode=int4",
-     "mode=mxfp4,bits=8", {"bits": 4, "groups": 2}],
+     "mode=mxfp4,bits=8", {"bits": 4, "groups": 2}, {"bits": 4.5}, {"bits": float("inf")},
+     {"bits": True}, {"group_size": float("nan")}, f"group_size={2**40}", f"bits={10**30}"],
     ids=str,
 )  # fmt: skip
 def test_settings_that_mlx_does_not_have(given: Any) -> None:

@@ -74,7 +74,7 @@ class TestKinds:
     def test_unknown_kinds_and_sizes_are_refused(self):
         with pytest.raises(OptionsError, match="unknown kinds of inputs: odd, strange; there are"):
             Trials.of(["odd", "constant", "strange"], None)
-        with pytest.raises(OptionsError, match="batch sizes: 0, -1"):
+        with pytest.raises(OptionsError, match="whole numbers from 1 to 65,536, got 0, -1"):
             Trials.of([], [0, 1, -1])
 
 
