@@ -87,6 +87,7 @@ TORCH_FREE: set[str] = {
     "converter.tasks.inspection",
     "converter.tasks.load_weights",
     "converter.tasks.restore",
+    "converter.tasks.verify_folder",
     "converter.tasks.verify_weights",
     "converter.timings",
     "layers",

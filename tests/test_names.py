@@ -26,7 +26,6 @@ SAME_OP = ("layers", *LIBRARIES, "converter.rules", "converter.graph.ops")
 # Other names that may be defined more than once, each with its reason.
 EXEMPT: dict[str, str] = {
     "parse_renames": "the public function hands on to that of the keys",
-    "verify_folder": "the public function hands on to that of the output folder",
 }
 
 # Words that mean nothing in particular, or something only in this project; the field has others.

@@ -48,7 +48,8 @@ def verify_folder(
 ) -> ParityReport:
     """Run the model of an output folder and compare it with the reference stored in it.
 
-    Needs mlx, not torch.
+    Needs mlx, not torch. Where the weights are no longer those that were written, by the digests
+    in ``conversion.json``, the verdict says that too.
 
     Args:
         folder: what ``mlxport convert`` wrote.
@@ -58,14 +59,14 @@ def verify_folder(
         overwrite: replace that file if it exists.
 
     Raises:
-        ConversionError: the folder holds no converted model.
+        ConversionError: the folder holds no converted model, or no reference.
         DeviceError: the device is not on this machine.
         OptionsError: the report cannot be written there.
     """
     prepare()
-    from mlxport.converter.output.contents import verify_folder
     from mlxport.converter.parity.report.files import check_page, write_page
     from mlxport.converter.parity.verdict.judgement import Judgement
+    from mlxport.converter.tasks.verify_folder import verify_folder
 
     judgement = Judgement.of(noise_multiple)
     if output is not None:

@@ -20,13 +20,10 @@ from mlxport.converter.checkpoint.writing.convert_streaming import stream_left_o
 from mlxport.converter.checkpoint.writing.digest import digesting
 from mlxport.converter.errors import ConversionError, DeviceError
 from mlxport.converter.graph.ir.layer_files import layer_files
-from mlxport.converter.output.live_model import live_model
 from mlxport.converter.parity.report.files import REPORT, write_page
 from mlxport.converter.parity.report.report import ParityReport
-from mlxport.converter.parity.run.verify import verify_at_sizes
-from mlxport.converter.parity.verdict.judgement import DEFAULT_JUDGEMENT, Judgement
 from mlxport.converter.parity.verdict.reference_data import Reference
-from mlxport.converter.parity.verdict.reference_file import load_reference, save_reference
+from mlxport.converter.parity.verdict.reference_file import save_reference
 from mlxport.converter.plan.json_data import read_json
 from mlxport.converter.plan.quantize_step import config_text
 from mlxport.converter.plan.record import Conversion, Digests, Stem
@@ -175,33 +172,6 @@ def write_report(folder: Path, report: ParityReport) -> None:
     """Write ``parity.json`` and, for people, ``parity.html``."""
     for name in (REPORT, "parity.html"):
         write_page(folder / name, {"parity": report})
-
-
-def verify_folder(
-    folder: str | Path, *, device: str = "auto", judgement: Judgement = DEFAULT_JUDGEMENT
-) -> ParityReport:
-    """Run the model of an output folder and compare it with the references beside it.
-
-    Args:
-        folder: what ``mlxport convert`` wrote.
-        device: ``auto``, ``cpu``, ``metal`` or ``cuda``.
-        judgement: what passes.
-
-    Raises:
-        ConversionError: the folder is not such an output.
-        DeviceError: the device is not on this machine.
-    """
-    use_device(device)
-    path = Path(folder)
-    conversion = read_conversion(path)
-    stored = [path / "reference.safetensors", *sorted(path.glob("reference-*.safetensors"))]
-    return verify_at_sizes(
-        live_model(path),
-        conversion,
-        [load_reference(file) for file in stored],
-        judgement=judgement,
-        alone=False,
-    )
 
 
 def open_weights(folder: Path) -> Checkpoint:

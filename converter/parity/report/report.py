@@ -75,6 +75,8 @@ class ParityReport:
         case: what was put in, in words, where it was not the example (``"impulse inputs"``).
         fast_path: what is other on PyTorch's fast path for attention, which it takes in eval mode
             without gradients, and which is then not followed; empty where nothing is.
+        changed: which weights are no longer those that were converted; empty where all are, or
+            that was not asked.
         others: what was found at other sizes and on other inputs.
         pictures: slices of the model's outputs, as it runs whole.
         histograms: of the error at their single positions.
@@ -98,6 +100,7 @@ class ParityReport:
     sizes: Mapping[str, Count] = field(default_factory=dict)
     case: str = ""
     fast_path: str = ""
+    changed: str = ""
     others: tuple[ParityReport, ...] = ()
     pictures: tuple[Picture, ...] = ()
     histograms: tuple[Histogram, ...] = ()
@@ -158,11 +161,13 @@ class ParityReport:
     @property
     def verdict(self) -> str:
         """The outcome in a sentence."""
+        changed = f"\n{self.changed}" if self.changed else ""
         if self.passed:
             weights = f"; both with weights quantized to {self.quantized}"
-            return self._holds() + self._elsewhere() + weights * bool(self.quantized)
+            return self._holds() + self._elsewhere() + weights * bool(self.quantized) + changed
         failed = self.decisive
-        return failed._failed() + (f"\n({failed.conditions})" if failed.conditions else "")
+        where = f"\n({failed.conditions})" if failed.conditions else ""
+        return failed._failed() + where + changed
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON data, free of NaN and infinity."""

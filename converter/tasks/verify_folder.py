@@ -1,0 +1,90 @@
+"""Run the model of an output folder again, and hold it to the references stored beside it.
+
+Needs no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from mlxport.converter.errors import CheckpointError, ConversionError
+from mlxport.converter.output.contents import read_conversion, use_device
+from mlxport.converter.output.live_model import live_model
+from mlxport.converter.parity.report.report import ParityReport
+from mlxport.converter.parity.run.verify import verify_at_sizes
+from mlxport.converter.parity.verdict.judgement import DEFAULT_JUDGEMENT, Judgement
+from mlxport.converter.parity.verdict.reference_data import Reference
+from mlxport.converter.parity.verdict.reference_file import load_reference
+from mlxport.converter.plan.record import Conversion
+from mlxport.converter.tasks.verify_weights import WeightsReport, verify_weights
+
+_NAMED = 3  # of the tensors that changed
+
+
+def verify_folder(
+    folder: str | Path, *, device: str = "auto", judgement: Judgement = DEFAULT_JUDGEMENT
+) -> ParityReport:
+    """Run the model of an output folder and compare it with the references beside it.
+
+    Args:
+        folder: what ``mlxport convert`` wrote.
+        device: ``auto``, ``cpu``, ``metal`` or ``cuda``.
+        judgement: what passes.
+
+    Raises:
+        ConversionError: the folder is not such an output, holds no reference, or its weights do
+            not fit its ``model.py``.
+        DeviceError: the device is not on this machine.
+    """
+    use_device(device)
+    path = Path(folder)
+    conversion = read_conversion(path)
+    references = _references(path)
+    changed = _changes(path, conversion)
+    try:
+        model = live_model(path)
+    except ConversionError:
+        raise
+    except Exception as error:  # whatever MLX raises of weights that do not fit
+        raise ConversionError(
+            f"{path}: model.py cannot load its weights: {type(error).__name__}: {error}"
+            + (f"\n{changed}" if changed else "")
+        ) from error
+    report = verify_at_sizes(model, conversion, references, judgement=judgement, alone=False)
+    return replace(report, changed=changed)
+
+
+def _references(folder: Path) -> list[Reference]:
+    stored = [folder / "reference.safetensors", *sorted(folder.glob("reference-*.safetensors"))]
+    if not stored[0].exists():
+        raise ConversionError(
+            f"{folder} holds no reference to compare with: {stored[0].name} is not there. "
+            "Conversions by a plan make none, as there is no torch model to run. To have one, "
+            "convert this checkpoint with its torch model: mlxport convert CHECKPOINT --model "
+            "PKG.MOD:FACTORY --input SIZES -o OUT. Whether the weights are those that were "
+            f"written says mlxport verify {folder} --weights."
+        )
+    return [load_reference(file) for file in stored]
+
+
+def _changes(folder: Path, conversion: Conversion) -> str:
+    """Say which weights are no longer those that were written; empty where all are."""
+    if not (conversion.digests.sources or conversion.digests.targets):
+        return ""
+    try:
+        found = verify_weights(folder)
+    except CheckpointError as error:
+        return f"The weights are not those that were converted: {error}"
+    return "" if found.passed else _said(found)
+
+
+def _said(found: WeightsReport) -> str:
+    problems = [" ".join(problem.split()) for problem in found.problems]
+    rest = len(problems) - _NAMED
+    listed = ", ".join(problems[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+    count = found.checked + len(problems)
+    return (
+        f"The weights are not those that were converted ({len(problems)} of {count} tensors: "
+        f"{listed}). Convert again, or ask mlxport verify OUT --weights for the whole list."
+    )
