@@ -4,7 +4,6 @@ Every public name is imported on first use (PEP 562), so ``import mlxport`` load
 nor mlx, and verifying a converted model on a Mac never needs torch.
 """
 
-import os
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -78,8 +77,7 @@ _HOME = {
     "verify": "mlxport.converter.api",
 }
 
-# Read once by MLX, so set before mlx is imported: TF32 products would drown the parity check.
-os.environ.setdefault("MLX_ENABLE_TF32", "0")
+import_module("mlxport.converter.environment").forbid_fast_math()
 
 
 class _BeforeMlx:

@@ -21,7 +21,7 @@ import click
 
 from mlxport.converter import api
 from mlxport.converter.arguments import as_keyword, spelled
-from mlxport.converter.environment import keep_memory
+from mlxport.converter.environment import FAST_MATH, keep_memory
 from mlxport.converter.errors import ConversionError, OptionsError, ParityError
 from mlxport.converter.progress import listening
 
@@ -436,13 +436,16 @@ def convert(
     help="Instead: check that the weights are those of the checkpoint, by their digests.",
 )
 @click.option(
+    "--fast-math",
     "--tf32",
+    "fast_math",
     is_flag=True,
-    help="Leave MLX_ENABLE_TF32 on, as MLX has it by default, to see what that costs.",
+    help="Leave MLX_ENABLE_TF32 and MLX_CONV_WINOGRAD on, as MLX has them by default, to see what "
+    "that costs.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @_exits
-def verify(folder: Path, weights: bool, tf32: bool, as_json: bool, **options: Any) -> None:
+def verify(folder: Path, weights: bool, fast_math: bool, as_json: bool, **options: Any) -> None:
     """Run the MLX model in FOLDER again and compare it with the reference stored there.
 
     Needs mlx only, not torch. Exits 3 where parity fails, or the weights are others.
@@ -451,13 +454,15 @@ def verify(folder: Path, weights: bool, tf32: bool, as_json: bool, **options: An
     Example:
       mlxport verify out/ --device metal
       mlxport verify out/ --weights
-      mlxport verify out/ --device metal --tf32 -o tf32.json
-      mlxport report out/ tf32.json -o cost-of-tf32.html
+      mlxport verify out/ --device metal --fast-math -o fast.json
+      mlxport report out/ fast.json -o cost-of-fast-math.html
     """
-    if tf32:
+    if fast_math:
         if "mlx.core" in sys.modules:
-            raise OptionsError("--tf32 comes too late: MLX is loaded, and reads the setting once")
-        os.environ["MLX_ENABLE_TF32"] = "1"
+            raise OptionsError(
+                "--fast-math comes too late: MLX is loaded, and reads MLX_ENABLE_TF32 once"
+            )
+        os.environ.update(dict.fromkeys(FAST_MATH, "1"))
     if weights:
         _verify_weights(folder, as_json)
         return

@@ -6,15 +6,25 @@ import os
 import sys
 from functools import cache
 
+# What MLX computes faster and rounds more by default, where the hardware can: float32 products in
+# TF32, on Metal 3x3 convolutions by Winograd's algorithm. Either would drown the parity check.
+FAST_MATH = ("MLX_ENABLE_TF32", "MLX_CONV_WINOGRAD")
+
 # malloc.h
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+
+
+def forbid_fast_math() -> None:
+    """Switch `FAST_MATH` off, unless the user set it; MLX reads the first once, when imported."""
+    for name in FAST_MATH:
+        os.environ.setdefault(name, "0")
 
 
 @cache
 def prepare() -> bool:
     """Prepare the process for importing mlx; only the first call does anything.
 
-    Sets ``MLX_ENABLE_TF32=0`` unless the user set it. On Linux, MLX's CPU wheel carries the
+    Switches `FAST_MATH` off unless the user set it. On Linux, MLX's CPU wheel carries the
     reference BLAS and calls ``sgemm_`` by name: where torch is installed its BLAS, many times
     faster, is loaded first and the name resolves to it, whether torch was imported or not.
     ``MLXPORT_TORCH_BLAS=0`` switches that off. After mlx it is too late, which is logged.
@@ -22,7 +32,7 @@ def prepare() -> bool:
     Returns:
         Whether mlx computes, or will, with torch's BLAS.
     """
-    os.environ.setdefault("MLX_ENABLE_TF32", "0")
+    forbid_fast_math()
     if not sys.platform.startswith("linux") or os.environ.get("MLXPORT_TORCH_BLAS") == "0":
         return False
     if "mlx.core" in sys.modules:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 # Each of these is read once, at the first import of mlx and of torch.
-os.environ["MLX_ENABLE_TF32"] = "0"
+os.environ["MLX_ENABLE_TF32"] = os.environ["MLX_CONV_WINOGRAD"] = "0"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the test processes already share the cores
 
 import numpy as np

@@ -532,16 +532,18 @@ def test_help_loads_neither_torch_nor_mlx() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_tf32_is_set_before_mlx_is_loaded(tmp_path: Path, invoke: Invoke) -> None:
+@pytest.mark.parametrize("flag", ["--fast-math", "--tf32"])
+def test_fast_math_is_set_before_mlx_is_loaded(flag: str, tmp_path: Path, invoke: Invoke) -> None:
     net = torch.nn.Linear(3, 4)
     torch.save(net.state_dict(), tmp_path / "linear.pt")
     api.convert_checkpoint(tmp_path / "linear.pt", tmp_path / "made", model=net, inputs=["2,3"])
     code = "import sys; sys.modules['torch'] = None; from mlxport.cli import main; main()"
-    command = [sys.executable, "-c", code, "verify", str(tmp_path / "made"), "--tf32", "--json"]
+    command = [sys.executable, "-c", code, "verify", str(tmp_path / "made"), flag, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["environment"]["MLX_ENABLE_TF32"] == "1"
-    late = invoke("verify", str(tmp_path / "made"), "--tf32")
+    environment = json.loads(done.stdout)["environment"]
+    assert environment["MLX_ENABLE_TF32"] == environment["MLX_CONV_WINOGRAD"] == "1"
+    late = invoke("verify", str(tmp_path / "made"), flag)
     assert late.exit_code == 2
     assert "too late" in late.stderr
 

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from mlxport.converter.environment import FAST_MATH
+
 LINUX_ONLY = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="MLX's own BLAS is replaced on Linux only"
 )
@@ -15,12 +17,13 @@ import ctypes, os, sys
 from mlxport.converter.environment import prepare
 prepare()
 maps = open("/proc/self/maps").read()
-print(os.environ.get("MLX_ENABLE_TF32"), "libtorch_cpu" in maps, "torch" in sys.modules)
+fast = {{os.environ.get(name) for name in ("MLX_ENABLE_TF32", "MLX_CONV_WINOGRAD")}}
+print(*fast, "libtorch_cpu" in maps, "torch" in sys.modules)
 """
 
 
 def run(before="", **environment):
-    env = {k: v for k, v in os.environ.items() if k != "MLX_ENABLE_TF32"} | environment
+    env = {k: v for k, v in os.environ.items() if k not in FAST_MATH} | environment
     done = subprocess.run(
         [sys.executable, "-c", RESOLVED.format(before=before)],
         capture_output=True, text=True, env=env, check=True,
@@ -29,13 +32,15 @@ def run(before="", **environment):
 
 
 @LINUX_ONLY
-def test_tf32_is_off_and_torchs_blas_is_loaded_without_torch():
+def test_fast_math_is_off_and_torchs_blas_is_loaded_without_torch():
     assert run() == ["0", "True", "False"]
 
 
 @LINUX_ONLY
-def test_the_users_tf32_setting_is_kept():
-    assert run(MLX_ENABLE_TF32="1")[0] == "1"
+@pytest.mark.parametrize("import_it", ["import mlxport", ""], ids=["import", "prepare"])
+def test_the_users_settings_are_kept(import_it):
+    assert run(import_it, MLX_ENABLE_TF32="1", MLX_CONV_WINOGRAD="1")[0] == "1"
+    assert {*run(import_it, MLX_CONV_WINOGRAD="1")[:2]} == {"0", "1"}
 
 
 @LINUX_ONLY

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from mlxport.converter.environment import FAST_MATH
 from mlxport.converter.parity.report.chart import chart, legend
 from mlxport.converter.parity.report.images import figures, histograms
 from mlxport.converter.parity.report.style import SCRIPT, STYLE
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 # of the environment, what is shown beside the verdict
-_WHERE = ("backend", "device", "mlx", "reference torch", "MLX_ENABLE_TF32")
+_WHERE = ("backend", "device", "mlx", "reference torch", *FAST_MATH)
 
 
 def html(reports: Mapping[str, ParityReport]) -> str:

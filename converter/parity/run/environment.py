@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlxport import __version__
-from mlxport.converter.environment import prepare
+from mlxport.converter.environment import FAST_MATH, prepare
 
 
 def environment(reference_versions: Mapping[str, str]) -> dict[str, str]:
@@ -32,7 +32,7 @@ def environment(reference_versions: Mapping[str, str]) -> dict[str, str]:
         "platform": platform.platform(),
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "MLX_ENABLE_TF32": os.environ.get("MLX_ENABLE_TF32", "unset (1)"),
+        **{name: os.environ.get(name, "unset (1)") for name in FAST_MATH},
         **{f"reference {name}": version for name, version in reference_versions.items()},
     }
 

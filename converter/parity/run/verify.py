@@ -37,6 +37,7 @@ from mlxport.converter.parity.run.trace import (
     run_model,
     trace,
 )
+from mlxport.converter.parity.run.winograd import winograd_note
 from mlxport.converter.parity.verdict.compare import Verdict
 from mlxport.converter.parity.verdict.entry import ALONE, COMPILED, IN_PLACE, WHOLE, ParityEntry
 from mlxport.converter.parity.verdict.judgement import DEFAULT_JUDGEMENT, Judgement
@@ -127,7 +128,8 @@ def verify_at_sizes(
             return failed_run(model, reference, str(error), judgement)
 
     first, *others = map(judged, references)
-    return replace(first, others=tuple(others))
+    note = winograd_note(model, conversion)
+    return replace(first, others=tuple(others), notes=(*first.notes, *([note] if note else [])))
 
 
 def failed_run(

@@ -73,7 +73,7 @@ class TestARightModel:
     def test_says_where_it_ran(self, check):
         environment = check().environment
         assert environment["backend"] in ("cpu", "metal", "cuda")
-        assert environment["MLX_ENABLE_TF32"] == "0"
+        assert environment["MLX_ENABLE_TF32"] == environment["MLX_CONV_WINOGRAD"] == "0"
         assert environment["reference torch"] == torch.__version__
         assert {"mlx", "device", "platform", "python", "numpy", "mlxport"} <= set(environment)
 
