@@ -1,16 +1,16 @@
 """Fold every BatchNorm that can be into the convolution or linear layer whose output it takes.
 
-On the torch model: a copy of it has one layer with a bias where there were two, and an Identity in
-the place of the norm. It is what is captured and emitted; the plan makes its weights of the
-tensors of the model that was given, and parity holds the layer to the two it stands for.
+On the torch model: for a while it has one layer with a bias where there were two, and an Identity
+in the place of the norm. So it is captured and emitted; the plan makes its weights of the tensors
+the model has otherwise, and parity holds the layer to the two it stands for.
 """
 
 from __future__ import annotations
 
-import copy
 import logging
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,6 @@ import torch
 from torch.export import export
 from torch.fx import Node
 
-from mlxport.converter.graph.capture.capture import eval_mode
 from mlxport.converter.graph.capture.dynamic import DynamicSizes
 from mlxport.converter.graph.capture.leaves import plain_path
 from mlxport.converter.graph.capture.trial_runs import copied
@@ -32,6 +31,7 @@ from mlxport.converter.plan.torch_tensor import tensor_from_torch, tensor_to_tor
 from mlxport.converter.plan.weight_plan import Entry, WeightPlan
 from mlxport.converter.timings import stage
 from mlxport.converter.torch_model.calls import in_order
+from mlxport.converter.torch_model.model_state import eval_mode, left_as_it_was
 
 _logger = logging.getLogger(__name__)
 
@@ -47,12 +47,10 @@ class Folds:
     """What was folded, and what was not.
 
     Attributes:
-        model: the model to capture; the one that was given where nothing was folded.
         layers: path of a BatchNorm -> path of the layer it is folded into.
         kept: path of a BatchNorm that stays -> why.
     """
 
-    model: torch.nn.Module
     layers: Mapping[str, str]
     kept: Mapping[str, str]
 
@@ -69,18 +67,18 @@ class Folds:
 def fold_batchnorm(
     model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None
 ) -> Folds:
-    """Fold the BatchNorms of a model, as they are in evaluation; the model stays as it is.
+    """Find the BatchNorms of a model, as they are in evaluation, that can be folded.
 
     A BatchNorm is folded where nothing else reads the output of the layer before it, both are
     called once, and their tensors are theirs alone: then the two are one layer up to rounding.
     """
-    with eval_mode(model), warnings.catch_warnings():
+    with eval_mode(model), left_as_it_was(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             program = export(model, *copied(*in_order(model, args, kwargs)), strict=False)
         except Exception:  # the capture that follows meets it again, and says what to change
             _logger.debug("no BatchNorm is folded: torch.export fails", exc_info=True)
-            return Folds(model, {}, {})
+            return Folds({}, {})
     reader = _Reader(model, program)
     layers, kept = {}, {}
     for node in program.graph.nodes:
@@ -91,7 +89,7 @@ def fold_batchnorm(
                 kept[norm] = reason
             else:
                 layers[norm] = layer
-    return Folds(_folded(model, layers) if layers else model, layers, kept)
+    return Folds(layers, kept)
 
 
 def translate_folded(
@@ -110,7 +108,8 @@ def translate_folded(
     """
     folds = fold_batchnorm(model, args, kwargs)
     options: dict[str, Any] = {"channels_last": channels_last, "dynamic": dynamic, "stem": stem}
-    translation = translate(folds.model, args, kwargs, debug=debug, **options)
+    with _folded(model, folds.layers):
+        translation = translate(model, args, kwargs, debug=debug, **options)
     return (_with_folds(translation, folds, model) if folds.layers else translation), folds.note()
 
 
@@ -201,21 +200,19 @@ def _tensors(module: torch.nn.Module) -> dict[str, torch.Tensor | None]:
     return {name: getattr(module, name) for name in names if hasattr(module, name)}
 
 
-def _folded(model: torch.nn.Module, layers: Mapping[str, str]) -> torch.nn.Module:
-    """Return the model with its layers folded; all other tensors are shared with it."""
-    shared = [*model.parameters(), *model.buffers()]
-    shared += [v for m in model.modules() for v in vars(m).values() if isinstance(v, torch.Tensor)]
-    model_copy = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
-    state = model.state_dict(keep_vars=True)
-    for norm, layer in layers.items():
-        module = model_copy.get_submodule(layer)
-        for entry in _entries(model, norm, layer):
-            (made,) = entry.apply(tuple(tensor_from_torch(state[k]) for k in entry.sources))
-            value = torch.nn.Parameter(tensor_to_torch(made))
-            setattr(module, entry.targets[0].rpartition(".")[2], value)
-        parent, _, name = norm.rpartition(".")
-        setattr(model_copy.get_submodule(parent), name, torch.nn.Identity().eval())
-    return model_copy
+@contextmanager
+def _folded(model: torch.nn.Module, layers: Mapping[str, str]) -> Iterator[None]:
+    """Let a model have its layers folded for a while."""
+    with left_as_it_was(model):
+        state = model.state_dict(keep_vars=True)
+        for norm, layer in layers.items():
+            for entry in list(_entries(model, norm, layer)):
+                (made,) = entry.apply(tuple(tensor_from_torch(state[k]) for k in entry.sources))
+                value = torch.nn.Parameter(tensor_to_torch(made))
+                setattr(model.get_submodule(layer), entry.targets[0].rpartition(".")[2], value)
+            parent, _, name = norm.rpartition(".")
+            setattr(model.get_submodule(parent), name, torch.nn.Identity().eval())
+        yield
 
 
 def _entries(model: torch.nn.Module, norm: str, layer: str) -> Iterator[Entry]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mlxport.converter.graph import ops
-from mlxport.converter.graph.capture.capture import Captured, capture, eval_mode
+from mlxport.converter.graph.capture.capture import Captured, capture
 from mlxport.converter.graph.capture.dynamic import DynamicSizes, named_ranges
 from mlxport.converter.graph.capture.other_inputs import OtherInputs, example_sizes, other_inputs
 from mlxport.converter.graph.capture.size_guards import Guards, conditions
@@ -26,6 +26,7 @@ from mlxport.converter.plan.record import Conversion, Stem
 from mlxport.converter.plan.tensor import Tensor
 from mlxport.converter.timings import stage
 from mlxport.converter.torch_model.calls import in_order
+from mlxport.converter.torch_model.model_state import eval_mode
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,8 @@ from mlxport.converter.tasks.record_references import Origin
 from mlxport.converter.tasks.result import Converted
 from mlxport.converter.timings import stage
 from mlxport.converter.torch_model.example_inputs import example_call
+from mlxport.converter.torch_model.model_kinds import as_torch_module
+from mlxport.converter.torch_model.model_state import eval_mode, left_as_it_was
 
 
 def convert_model(
@@ -73,26 +76,30 @@ def convert_model(
         capturing: how it is captured.
         judging: how the MLX model is compared with it; None to leave that out.
     """
-    translation, notes = _translated(model, args, kwargs, capturing)
-    with stage("weights"):
-        weights = _weights(translation, translation.conversion, state_tensors(model))
-        module = load_source(
-            translation.source, translation.conversion.layers, translation.user_files
+    model = as_torch_module(model)
+    with left_as_it_was(model), eval_mode(model):
+        translation, notes = _translated(model, args, kwargs, capturing)
+        with stage("weights"):
+            weights = _weights(translation, translation.conversion, state_tensors(model))
+            module = load_source(
+                translation.source, translation.conversion.layers, translation.user_files
+            )
+            built: nn.Module = module.Model()
+            built.load_weights([(name, to_mlx(tensor)) for name, tensor in weights.items()])
+            built.eval()
+        lineage = record_lineage(built, translation.conversion)
+        report = None
+        if judging is not None:
+            with stage("verify"):
+                trials = judging.trials
+                origin = _origin(model, args, kwargs, translation, translation.conversion, trials)
+                report = _verified(built, origin, origin.references(), judging.judgement)
+                if judging.gradients:
+                    report = _with_gradients(report, built, lineage, origin)
+        name = type(model).__name__
+        return Converted(
+            built, translation.source, translation.conversion, report, notes, name=name
         )
-        built: nn.Module = module.Model()
-        built.load_weights([(name, to_mlx(tensor)) for name, tensor in weights.items()])
-        built.eval()
-    lineage = record_lineage(built, translation.conversion)
-    report = None
-    if judging is not None:
-        with stage("verify"):
-            trials = judging.trials
-            origin = _origin(model, args, kwargs, translation, translation.conversion, trials)
-            report = _verified(built, origin, origin.references(), judging.judgement)
-            if judging.gradients:
-                report = _with_gradients(report, built, lineage, origin)
-    name = type(model).__name__
-    return Converted(built, translation.source, translation.conversion, report, notes, name=name)
 
 
 def convert_checkpoint(
@@ -110,9 +117,13 @@ def convert_checkpoint(
 ) -> Converted:
     """Convert a checkpoint into an output folder; see ``mlxport.convert_checkpoint``."""
     sources = (Path(source),)
-    with OutputFolder(Path(output), overwrite=writing.overwrite, sources=sources) as folder:
+    with ExitStack() as stack:
+        to_folder = OutputFolder(Path(output), overwrite=writing.overwrite, sources=sources)
+        folder = stack.enter_context(to_folder)
         loaded = load_model(source, model, reading)
         torch_model, checkpoint, keys = loaded.model, loaded.checkpoint, loaded.keys
+        stack.enter_context(left_as_it_was(torch_model))
+        stack.enter_context(eval_mode(torch_model))
         args, named = example_call(torch_model, inputs, kwargs)
         stem = stem_of(checkpoint)
         translation, notes = _translated(torch_model, args, named, capturing, stem)
@@ -196,11 +207,13 @@ def verify_model(
     Raises:
         OptionsError: ``by_hand`` speaks of a model that was converted.
     """
+    module = as_torch_module(module)
     lineage = lineage_of(model)
     if lineage is None:
         options = {"judgement": judging.judgement, "trials": judging.trials, **by_hand}
         gradients = judging.gradients
-        return verify_hand_port(model, module, args, kwargs, gradients=gradients, **options)
+        with left_as_it_was(module), eval_mode(module):
+            return verify_hand_port(model, module, args, kwargs, gradients=gradients, **options)
     if said := [option for option, value in by_hand.items() if value is not None]:
         raise OptionsError(
             f"{', '.join(said)}: for models written by hand. {type(model).__name__} comes from "
@@ -212,10 +225,11 @@ def verify_model(
             raise OptionsError("gradients: MLX gives none of quantized weights")
         values = dequantized(lineage.plan, live_weights(model))
     origin = Origin(module, args, kwargs, conversion, judging.trials)
-    with carrying(module, values):
-        references = origin.references() if not values else tuple(origin.references())
-        report = _verified(model, origin, references, judging.judgement)
-    return _with_gradients(report, model, lineage, origin) if judging.gradients else report
+    with left_as_it_was(module), eval_mode(module):
+        with carrying(module, values):
+            references = origin.references() if not values else tuple(origin.references())
+            report = _verified(model, origin, references, judging.judgement)
+        return _with_gradients(report, model, lineage, origin) if judging.gradients else report
 
 
 @stage("gradients")

@@ -15,6 +15,7 @@ from mlxport.converter.options.source import SourceOptions
 from mlxport.converter.plan.torch_tensor import TORCH_DTYPE
 from mlxport.converter.tasks.load_into_model import load_into_model
 from mlxport.converter.torch_model.factory import make_model
+from mlxport.converter.torch_model.model_kinds import as_torch_module
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,11 @@ def load_model(
         ConversionError: the checkpoint cannot be read, the model not be built, or they do not fit.
     """
     checkpoint, original_keys = reading.open(Path(source))
-    torch_model = make_model(model, dict(reading.model_args)) if isinstance(model, str) else model
+    torch_model = (
+        make_model(model, dict(reading.model_args))
+        if isinstance(model, str)
+        else as_torch_module(model)
+    )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         lossy = reading.allow_lossy_cast or reading.dtype is not None

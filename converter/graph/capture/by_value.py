@@ -22,6 +22,8 @@ class Seen:
     @classmethod
     def of(cls, tensor: torch.Tensor) -> Seen:
         """Keep shape, dtype and some values of a tensor."""
+        if tensor.is_nested or tensor.layout is not torch.strided:
+            return cls((), tensor.dtype, torch.zeros(0))  # MLX has no such; it is refused later
         flat = tensor.detach().reshape(-1)
         step = max(flat.numel() // SAMPLES, 1)
         return cls(tuple(tensor.shape), tensor.dtype, flat[::step].to(torch.complex128).clone())

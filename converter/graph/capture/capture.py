@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,11 +25,13 @@ from mlxport.converter.graph.capture.leaves import drop_aside, find_leaves, plai
 from mlxport.converter.graph.capture.results import ModuleResults, order_results
 from mlxport.converter.graph.capture.sharing import Sharing, by_every_name
 from mlxport.converter.graph.capture.signature import read_signature
+from mlxport.converter.graph.capture.tensor_kinds import check_input_kinds, check_tensor_kinds
 from mlxport.converter.graph.capture.trial_runs import copied, seeded, try_forward
 from mlxport.converter.plan.structure import Signature
 from mlxport.converter.rules.registry import Rule
 from mlxport.converter.timings import stage
 from mlxport.converter.torch_model.calls import every_module_called, in_order
+from mlxport.converter.torch_model.model_state import eval_mode, left_as_it_was, trial_run
 
 
 @dataclass(frozen=True)
@@ -113,12 +114,20 @@ def capture(
     with eval_mode(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         args, kwargs = in_order(model, args, kwargs)
+        check_input_kinds(model, args, kwargs)
         with stage("two runs"):
             calls, several = try_forward(model, args, kwargs)
         try:
             shapes: Any = dynamic.for_export(model, args, kwargs) if dynamic else None
-            with stage("torch.export"), every_module_called(), watch_capture(model) as traced:
+            with (
+                stage("torch.export"),
+                left_as_it_was(model),
+                every_module_called(),
+                watch_capture(model) as traced,
+            ):
                 captured = export(model, args, kwargs, strict=False, dynamic_shapes=shapes)
+            check_tensor_kinds(model, captured)
+            _add_root(model, captured)
             if dynamic:
                 dynamic.check(captured)
             found, sharing = find_leaves(model, captured)
@@ -129,7 +138,7 @@ def capture(
             with stage("unflatten"):
                 root = unflatten(_without_mutations(program))
             signature = read_signature(model, args, kwargs, program)
-            with stage("compare"), seeded():
+            with stage("compare"), seeded(), trial_run(model):
                 calls = by_every_name(model, calls)
                 ordered = order_arguments(calls, traced, root, *copied(args, kwargs))
                 arguments = by_every_name(model, ordered)
@@ -155,16 +164,13 @@ def capture(
     )
 
 
-@contextmanager
-def eval_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Keep a model and all its modules in eval mode for a while."""
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode
+def _add_root(model: torch.nn.Module, program: ExportedProgram) -> None:
+    """Let every op's stack of modules begin with the model, which that of a GraphModule's lacks."""
+    for node in program.graph.nodes:
+        stack = node.meta.get("nn_module_stack") or {}
+        if stack and next(iter(stack.values()))[0] != "":
+            cls = f"{type(model).__module__}.{type(model).__qualname__}"
+            node.meta["nn_module_stack"] = {"L__self__": ("", cls), **stack}
 
 
 def _decompositions(handled: Collection[str]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,9 +12,10 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
 from mlxport.converter.errors import CaptureError
 from mlxport.converter.graph.capture.arguments import Given, watch_calls
 from mlxport.converter.graph.capture.explain_failure import rejected
-from mlxport.converter.graph.capture.forward_state import ModuleState
 from mlxport.converter.torch_model.calls import every_module_called, spread_arguments
+from mlxport.converter.torch_model.model_state import trial_run
 from mlxport.converter.torch_model.read_structure import read_structure
+from mlxport.converter.torch_model.tensor_state import bitwise_equal
 
 SAME_RESULT = 1e-4  # kernels may add in another order each time; state changes results by more
 
@@ -32,25 +33,26 @@ def try_forward(
         CaptureError: the model rejects its inputs, takes or gives what has no counterpart in MLX,
             or gives another result when it is called again.
     """
-    before = ModuleState(model)
-    calls, hooks = watch_calls(model)
-    several = _watch_results(model, hooks)
-    try:
-        first = _run(model, args, kwargs)
-        _check("takes", list(spread_arguments(model, args, kwargs).values()))
-        _check("returns", first)
-        again = _run(model, args, kwargs)
+    known = {id(parameter) for parameter in model.parameters()}
+    with trial_run(model) as before:
+        calls, hooks = watch_calls(model)
+        several = _watch_results(model, hooks)
+        try:
+            first = _run(model, args, kwargs)
+            _refuse_new_parameters(model, known)
+            _check("takes", list(spread_arguments(model, args, kwargs).values()))
+            _check("returns", first)
+            again = _run(model, args, kwargs)
+        except CaptureError:
+            raise
+        except Exception as error:  # the model's code, whatever it raises
+            raise CaptureError(
+                rejected(type(model).__name__, _inputs(model, args, kwargs), error)
+            ) from error
+        finally:
+            for hook in hooks:
+                hook.remove()
         changes = before.changes()
-    except CaptureError:
-        raise
-    except Exception as error:  # the model's code, whatever it raises
-        raise CaptureError(
-            rejected(type(model).__name__, _inputs(model, args, kwargs), error)
-        ) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-        before.restore()
     if not _same(first, again):
         raise CaptureError.listing(
             f"{type(model).__name__} gives another result when it is called again on the same "
@@ -59,6 +61,17 @@ def try_forward(
             "An MLX model made here keeps no state. Pass it in and return it from forward().",
         )
     return calls, several
+
+
+def _refuse_new_parameters(model: torch.nn.Module, known: Collection[int]) -> None:
+    made = [name for name, parameter in model.named_parameters() if id(parameter) not in known]
+    if made:
+        raise CaptureError.listing(
+            f"{type(model).__name__} makes parameters when it is called, of new random values:",
+            made,
+            "Call it once, and load its weights, before you convert it. If it makes them at every "
+            "call, make them in __init__ instead.",
+        )
 
 
 @contextmanager
@@ -122,7 +135,9 @@ def _same(one: Any, other: Any) -> bool:
 def _equal(a: Any, b: Any) -> bool:
     if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
         return type(a) is type(b) and bool(a == b or a != a)
-    if a.shape != b.shape or not a.is_floating_point():
-        return torch.equal(a, b)
+    if a.is_nested or a.layout is not torch.strided or not a.is_floating_point() or a.itemsize == 1:
+        return bitwise_equal(a, b)
+    if a.shape != b.shape:
+        return False
     scale = float(a.abs().nan_to_num(posinf=0.0).max()) if a.numel() else 0.0
     return torch.allclose(a, b, rtol=0.0, atol=SAME_RESULT * scale, equal_nan=True)

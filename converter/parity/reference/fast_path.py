@@ -12,13 +12,14 @@ import logging
 
 import torch
 
-from mlxport.converter.parity.reference.copies import detached_clones, eval_copy
+from mlxport.converter.parity.reference.copies import detached_clones
 from mlxport.converter.parity.reference.recorded_values import RecordedTensor, tensors
 from mlxport.converter.parity.verdict.compare import judge
 from mlxport.converter.parity.verdict.judgement import Judgement
 from mlxport.converter.parity.verdict.reference_data import ReferenceValue
 from mlxport.converter.timings import stage
 from mlxport.converter.torch_model.calls import CallArguments
+from mlxport.converter.torch_model.model_state import eval_mode, trial_run
 
 _logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def has_fast_path(module: torch.nn.Module) -> bool:
 def fast_path_difference(
     module: torch.nn.Module, given: CallArguments, outputs: tuple[ReferenceValue, ...], seed: int
 ) -> str:
-    """Run a copy as users do and say what differs from the recorded outputs; empty if nothing.
+    """Run a model as users do and say what differs from the recorded outputs; empty if nothing.
 
     Args:
         module: the model.
@@ -52,10 +53,10 @@ def fast_path_difference(
     """
     args, kwargs = detached_clones(given)
     devices = {t.device for t in [*module.parameters(), *module.buffers()] if t.is_cuda}
-    with torch.random.fork_rng(devices), torch.no_grad():
+    with eval_mode(module), trial_run(module), torch.random.fork_rng(devices), torch.no_grad():
         torch.manual_seed(seed)
         try:
-            found = [RecordedTensor(leaf) for leaf in tensors(eval_copy(module)(*args, **kwargs))]
+            found = [RecordedTensor(leaf) for leaf in tensors(module(*args, **kwargs))]
         except Exception as error:  # whatever PyTorch raises on that path alone
             _logger.debug("PyTorch's fast path fails", exc_info=True)
             return f"it fails: {type(error).__name__}: {error}".splitlines()[0]

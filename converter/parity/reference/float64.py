@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from mlxport.converter.parity.reference.copies import eval_copy
+from mlxport.converter.torch_model.model_state import trial_run
 
 _WIDER = {
     torch.float16: torch.float64,
@@ -28,30 +28,18 @@ def as_float64(value: Any) -> Any:
     return value.detach().to(_WIDER.get(value.dtype, value.dtype), copy=True)
 
 
-def float64_copy(module: torch.nn.Module) -> torch.nn.Module:
-    """Return a copy of a module with parameters, buffers and plain tensor attributes in float64.
+@contextmanager
+def float64_values(module: torch.nn.Module) -> Iterator[None]:
+    """Let a model have all its floating tensors in float64 for a while, then as they were.
 
-    In eval mode. Tensors are widened as they are copied, so that they are in memory only once.
-
-    Raises:
-        ParityError: it cannot be copied.
+    Parameters, buffers, and the tensors in attributes, containers and closures. The model itself
+    and not a copy, so that whatever refers to it (a hook, a dict two modules share) still does.
     """
-    plain = [p for p in module.parameters() if type(p) is torch.nn.Parameter]
-    known: dict[int, Any] = {
-        id(p): torch.nn.Parameter(as_float64(p), p.requires_grad and p.is_floating_point())
-        for p in plain
-    }
-    known |= {id(b): as_float64(b) for b in module.buffers() if type(b) is torch.Tensor}
-    exact = eval_copy(module, known)
-    exact._apply(_wider)
-    for part in exact.modules():
-        attributes = {k: v for k, v in vars(part).items() if isinstance(v, torch.Tensor)}
-        vars(part).update({name: _wider(value) for name, value in attributes.items()})
-    return exact
-
-
-def _wider(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().to(_WIDER.get(tensor.dtype, tensor.dtype))
+    with trial_run(module) as state:
+        for tensor in state.tensors():
+            if tensor.dtype in _WIDER and type(tensor) in (torch.Tensor, torch.nn.Parameter):
+                tensor.data = tensor.detach().to(_WIDER[tensor.dtype])
+        yield
 
 
 @contextmanager

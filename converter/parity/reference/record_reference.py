@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from mlxport.converter.parity.reference.recorder import Recorder
 from mlxport.converter.parity.verdict.reference_data import Reference
 from mlxport.converter.timings import stage
 from mlxport.converter.torch_model.calls import in_order
+from mlxport.converter.torch_model.model_state import eval_mode
 
 
 @stage("reference")
@@ -36,8 +38,8 @@ def record_reference(
 ) -> Reference:
     """Run a module twice, in its own dtype and in float64, and record its submodules' values.
 
-    Both runs are made on copies, in eval mode, without gradients, on copies of the arguments and
-    with the same random numbers: module, arguments and random state are left as they were. The
+    Both runs are made in eval mode, without gradients, on copies of the arguments and with the same
+    random numbers: module, arguments and random state are what they were in the end. The
     float64 run widens parameters, buffers, floating arguments, what is created on the way and
     casts to a floating dtype (``x.float()``); integers stay. Where the model has attention layers
     whose modules PyTorch bypasses in inference, it is run that way too, to see if that agrees.
@@ -59,14 +61,17 @@ def record_reference(
             level of nesting.
 
     Raises:
-        ParityError: a path names no submodule, the module cannot be copied, or it draws random
-            numbers by an op or in a way that cannot be repeated.
+        ParityError: a path names no submodule, or the module draws random numbers by an op or in a
+            way that cannot be repeated.
     """
     canonical = _first_names(module, paths)
     since = since or {}
     recorder = Recorder(module, in_order(module, args, kwargs), canonical, since, sample, seed)
-    recorder.run_native(with_inputs=keep_inputs)
-    recorder.run_float64()
+    with ExitStack() as stack:
+        stack.enter_context(eval_mode(module))
+        recorder.run_native(with_inputs=keep_inputs)
+        recorder.run_float64(stack)
+        calls = tuple(recorder.calls())
     outputs = reference_values(recorder.native_outputs, recorder.float64_outputs)
     difference = ""
     if has_fast_path(module):
@@ -74,7 +79,7 @@ def record_reference(
     return Reference(
         inputs=recorder.inputs,
         outputs=outputs,
-        calls=tuple(recorder.calls()),
+        calls=calls,
         aliases=canonical,
         dtype=recorder.dtype,
         reference_dtype=recorder.dtype if recorder.fallback else "float64",
@@ -110,7 +115,8 @@ def record_native(
     canonical = {path: path for path in paths}
     given = in_order(module, args, kwargs)
     recorder = Recorder(module, given, canonical, {}, reference.sample, reference.seed)
-    recorder.run_native(with_inputs=False)
+    with eval_mode(module):
+        recorder.run_native(with_inputs=False)
     calls = {(call.path, call.number): call.outputs for call in recorder.native_calls}
     return recorder.native_outputs, calls
 

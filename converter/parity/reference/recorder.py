@@ -16,8 +16,8 @@ import torch
 from torch.utils._pytree import tree_map, tree_map_only
 
 from mlxport.converter.errors import ParityError
-from mlxport.converter.parity.reference.copies import detached_clones, eval_copy
-from mlxport.converter.parity.reference.float64 import as_float64, float64_copy, in_float64
+from mlxport.converter.parity.reference.copies import detached_clones
+from mlxport.converter.parity.reference.float64 import as_float64, float64_values, in_float64
 from mlxport.converter.parity.reference.recorded_values import (
     RecordedCall,
     RecordedTensor,
@@ -34,6 +34,7 @@ from mlxport.converter.plan.tensor import Tensor
 from mlxport.converter.plan.torch_tensor import tensor_from_torch
 from mlxport.converter.timings import stage
 from mlxport.converter.torch_model.calls import CallArguments, bound_arguments, every_module_called
+from mlxport.converter.torch_model.model_state import trial_run
 from mlxport.converter.torch_model.read_structure import signature_of
 
 _logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class Recorder:
         self.signature: Signature | None = None
         self.native_calls: list[RecordedCall] = []
         self.fallback = ""
-        self.float64_module: torch.nn.Module | None = None
+        self.has_float64 = False
         self.float64_outputs: list[RecordedTensor] = []
         self.float64_calls: dict[tuple[str, int], list[RecordedTensor]] = {}
         self.begun = 0  # calls that have begun in the present run
@@ -84,15 +85,18 @@ class Recorder:
     @stage("own dtype")
     def run_native(self, with_inputs: bool) -> None:
         """Run in the model's own dtype; the random numbers are drawn in this run."""
-        with self.draws.recording():
-            model = eval_copy(self.module)
-            result = self._run(model, self.given, self.native_calls.append, with_inputs)
-        self.signature = signature_of(self.module, self.given, result)
-        self.native_outputs = [RecordedTensor(leaf) for leaf in tensors(result)]
+        with trial_run(self.module), self.draws.recording():
+            result = self._run(self.given, self.native_calls.append, with_inputs)
+            self.native_outputs = [RecordedTensor(leaf) for leaf in tensors(result)]
+            self.signature = signature_of(self.module, self.given, result)
 
     @stage("float64")
-    def run_float64(self) -> None:
-        """Run in float64; where that fails, note why and keep what was computed before."""
+    def run_float64(self, stack: ExitStack) -> None:
+        """Run in float64; where that fails, note why and keep what was computed before.
+
+        Args:
+            stack: until it is closed the model stays in float64, so that its modules run alone.
+        """
         native = {(call.path, call.number): call for call in self.native_calls}
 
         def on_call(call: RecordedCall) -> None:
@@ -102,10 +106,10 @@ class Recorder:
                 self.alone[key] = call.outputs
 
         try:
-            # where only the whole model fails, its modules may still run alone
-            model = self.float64_module = float64_copy(self.module)
+            stack.enter_context(float64_values(self.module))
+            self.has_float64 = True  # where only the whole fails, modules may still run alone
             with in_float64(), self.draws.replayed():
-                result = self._run(model, tree_map(as_float64, self.given), on_call)
+                result = self._run(tree_map(as_float64, self.given), on_call)
         except ParityError:
             raise
         except Exception as error:  # whatever the model's code raises when its dtype is another
@@ -142,7 +146,6 @@ class Recorder:
 
     def _run(
         self,
-        module: torch.nn.Module,
         given: CallArguments,
         on_call: OnCall,
         with_inputs: bool = False,
@@ -158,21 +161,20 @@ class Recorder:
             stack.enter_context(every_module_called())
             stack.enter_context(torch.no_grad())
             for path in self.paths:
-                stack.enter_context(self._hooked(module, path, on_call, with_inputs, known))
+                stack.enter_context(self._hooked(path, on_call, with_inputs, known))
             torch.manual_seed(self.seed)
-            return module(*args, **kwargs)
+            return self.module(*args, **kwargs)
 
     @contextmanager
     def _hooked(
         self,
-        module: torch.nn.Module,
         path: str,
         on_call: OnCall,
         with_inputs: bool = False,
         known: UnchangedTensors | None = None,
     ) -> Iterator[None]:
         """Report every call of a submodule, with its arguments as they were before it ran."""
-        submodule = module.get_submodule(path)
+        submodule = self.module.get_submodule(path)
         # a stack: a module may call itself
         waiting: list[tuple[CallArguments | None, tuple[torch.Tensor | None, ...], int, int]] = []
         number = 0
@@ -251,7 +253,7 @@ class Recorder:
 
         A module that is judged together with the one before it (``since``) runs after that one.
         """
-        if self.float64_module is None or given is None:
+        if not self.has_float64 or given is None:
             return []
         args, kwargs = tree_map(as_float64, given)
         known = UnchangedTensors(tensors((args, kwargs)), tensors(given))
@@ -270,14 +272,13 @@ class Recorder:
             stack.enter_context(every_module_called())
             stack.enter_context(in_float64())
             for path in inside:
-                hooked = self._hooked(self.float64_module, path, on_call, known=known)
-                stack.enter_context(hooked)
+                stack.enter_context(self._hooked(path, on_call, known=known))
             try:
                 with self.draws.replayed(*call.draws):
                     if first := self.since.get(call.path):
-                        args = (self.float64_module.get_submodule(first)(*args, **kwargs),)
+                        args = (self.module.get_submodule(first)(*args, **kwargs),)
                         kwargs = {}
-                    result = self.float64_module.get_submodule(call.path)(*args, **kwargs)
+                    result = self.module.get_submodule(call.path)(*args, **kwargs)
             except Exception:  # state left by the run before; the native value takes its place
                 _logger.debug("%s does not run alone in float64", call.path, exc_info=True)
                 return []

@@ -12,8 +12,8 @@ import torch
 from torch.utils._pytree import tree_map
 
 from mlxport.converter.errors import ParityError
-from mlxport.converter.parity.reference.copies import detached_clones, eval_copy, perturbed_copy
-from mlxport.converter.parity.reference.float64 import as_float64, float64_copy, in_float64
+from mlxport.converter.parity.reference.copies import detached_clones, perturbed
+from mlxport.converter.parity.reference.float64 import as_float64, float64_values, in_float64
 from mlxport.converter.parity.reference.recorded_values import (
     RecordedTensor,
     raw_copy,
@@ -24,6 +24,7 @@ from mlxport.converter.parity.reference.torch_draws import TorchDraws
 from mlxport.converter.parity.verdict.reference_data import Gradients, Reference, ReferenceValue
 from mlxport.converter.plan.torch_tensor import tensor_to_torch
 from mlxport.converter.torch_model.calls import CallArguments, every_module_called, in_order
+from mlxport.converter.torch_model.model_state import eval_mode, trial_run
 
 _logger = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ def record_gradients(
 ) -> Gradients:
     """Differentiate a model twice, in its own dtype and in float64.
 
-    In eval mode, on copies, with the random draws of the reference: the model is left unchanged.
+    In eval mode, with the random draws of the reference; the model is what it was in the end.
     Frozen parameters get gradients too. One that the outputs do not depend on has a gradient of 0.
 
     Args:
@@ -50,13 +51,11 @@ def record_gradients(
 
     Returns:
         The gradients; where PyTorch fails, only the reason.
-
-    Raises:
-        ParityError: the model cannot be copied.
     """
     run = _Differentiation(in_order(module, args, kwargs), reference)
     try:
-        native = run.of(eval_copy(module))
+        with eval_mode(module), trial_run(module):
+            native = run.of(module)
     except ParityError:
         raise
     except Exception as error:  # whatever the model's code or autograd raises
@@ -142,16 +141,19 @@ class _Differentiation:
 
     def perturbed(self, module: torch.nn.Module, number: int) -> _Found | str:
         """Return the gradients with inputs and parameters moved by a few roundings."""
-        moved, given = perturbed_copy(module, self.given, number)
-        with self.draws.replayed():
-            return self._run(moved, given)
+        with (
+            eval_mode(module),
+            perturbed(module, self.given, number) as given,
+            trial_run(module),
+            self.draws.replayed(),
+        ):
+            return self._run(module, given)
 
     def in_float64(self, module: torch.nn.Module) -> _Found | None:
         """Return the gradients in float64; None where the model cannot run in it."""
         try:
-            exact = float64_copy(module)
-            with in_float64(), self.draws.replayed():
-                found = self._run(exact, tree_map(as_float64, self.given))
+            with eval_mode(module), float64_values(module), in_float64(), self.draws.replayed():
+                found = self._run(module, tree_map(as_float64, self.given))
         except Exception:  # whatever the model's code raises when its dtype is another
             _logger.debug("no gradients in float64", exc_info=True)
             return None

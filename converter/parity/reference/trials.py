@@ -16,7 +16,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from mlxport.converter.errors import OptionsError
-from mlxport.converter.parity.reference.copies import perturbed_copy
+from mlxport.converter.parity.reference.copies import perturbed
 from mlxport.converter.parity.reference.record_reference import record_native, record_reference
 from mlxport.converter.parity.reference.recorded_values import RecordedTensor, tensors
 from mlxport.converter.parity.verdict.precision import PRECISIONS
@@ -206,8 +206,8 @@ def _with_perturbed_runs(
     """
     outputs, calls = list(reference.outputs), list(reference.calls)
     for number in range(_PERTURBED_RUNS):
-        moved, (args, kwargs) = perturbed_copy(module, given, number)
-        native, inner = record_native(moved, args, kwargs, reference)
+        with perturbed(module, given, number) as (args, kwargs):
+            native, inner = record_native(module, args, kwargs, reference)
         outputs = _farther(outputs, native)
         calls = [
             replace(c, outputs=tuple(_farther(c.outputs, inner.get((c.path, c.number), []))))

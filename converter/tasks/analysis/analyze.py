@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from mlxport.converter.graph import ops
-from mlxport.converter.graph.capture.capture import capture, eval_mode
+from mlxport.converter.graph.capture.capture import capture
 from mlxport.converter.graph.ir.body import Lowered
 from mlxport.converter.graph.ir.naming import ModuleKind, is_inlined, kind_of
 from mlxport.converter.graph.ir.sizes import size_text
@@ -27,6 +27,8 @@ from mlxport.converter.options.source import SourceOptions
 from mlxport.converter.tasks.analysis.coverage import Analysis, AnalyzedTensor, Modules, Ops, Share
 from mlxport.converter.tasks.load_source_model import load_model
 from mlxport.converter.torch_model.example_inputs import example_call
+from mlxport.converter.torch_model.model_kinds import as_torch_module
+from mlxport.converter.torch_model.model_state import eval_mode, left_as_it_was
 
 
 class _Fate(Enum):
@@ -53,7 +55,8 @@ def analyze_model(
     capturing: CaptureOptions,
 ) -> Analysis:
     """Analyze a torch model; see ``mlxport.analyze``."""
-    with eval_mode(model):
+    model = as_torch_module(model)
+    with left_as_it_was(model), eval_mode(model):
         captured = capture(model, args, kwargs, handled=ops.registry.OPS, dynamic=capturing.dynamic)
         lowered, tally = attempt(captured, channels_last_ends=capturing.channels_last)
     body = lowered.bodies[""]

@@ -16,7 +16,7 @@ import torch
 
 from mlxport.converter.errors import OptionsError
 from mlxport.converter.graph import ops
-from mlxport.converter.graph.capture.capture import Captured, capture, eval_mode
+from mlxport.converter.graph.capture.capture import Captured, capture
 from mlxport.converter.graph.capture.leaves import plain_path
 from mlxport.converter.graph.ir.body import Lowered
 from mlxport.converter.graph.ir.naming import ModelNames
@@ -39,6 +39,8 @@ from mlxport.converter.tasks.analysis.explanation import (
 from mlxport.converter.tasks.load_source_model import load_model
 from mlxport.converter.torch_model.calls import in_order
 from mlxport.converter.torch_model.example_inputs import example_call
+from mlxport.converter.torch_model.model_kinds import as_torch_module
+from mlxport.converter.torch_model.model_state import eval_mode, left_as_it_was
 
 
 def explain_model(
@@ -49,13 +51,14 @@ def explain_model(
     capturing: CaptureOptions,
 ) -> Explanation:
     """Explain the conversion of a torch model; see ``mlxport.explain``."""
+    model = as_torch_module(model)
     paths = [name for name, _ in model.named_modules(remove_duplicate=False)]
     if path is not None and path not in paths:
         close = difflib.get_close_matches(path, paths, n=5) or [p for p in paths if p][:5]
         raise OptionsError.listing(
             f"{type(model).__name__} has no module {path!r}. Close to that:", close
         )
-    with eval_mode(model):
+    with left_as_it_was(model), eval_mode(model):
         captured = capture(model, args, kwargs, handled=ops.registry.OPS, dynamic=capturing.dynamic)
         lowered, tally = attempt(captured, channels_last_ends=capturing.channels_last)
     if lowered.size_names and not tally.problems:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from mlxport.converter.graph.capture.forward_state import ModuleState
+from mlxport.converter.torch_model.model_state import ModelState
 
 
 class Net(nn.Module):
@@ -66,7 +66,7 @@ def contents(model):
 def test_a_change_is_named_and_put_back(change, name):
     model = Net()
     before, objects = contents(model), {n: id(v) for n, v in vars(model).items()}
-    state = ModuleState(model)
+    state = ModelState(model)
     with torch.no_grad():
         change(model)
     assert contents(model) != before
@@ -74,20 +74,20 @@ def test_a_change_is_named_and_put_back(change, name):
     state.restore()
     assert contents(model) == before
     assert {n: id(v) for n, v in vars(model).items()} == objects
-    assert ModuleState(model).changes() == state.changes() == []
+    assert ModelState(model).changes() == state.changes() == []
 
 
 @pytest.mark.parametrize("change", SAME.values(), ids=SAME)
 def test_what_is_the_same_is_no_change(change):
     model = Net()
-    state = ModuleState(model)
+    state = ModelState(model)
     change(model)
     assert state.changes() == []
 
 
 def test_every_change_is_named():
     model = Net()
-    state = ModuleState(model)
+    state = ModelState(model)
     model.count, model.inner.flag = 1, True
     model.mean.add_(1)
     assert state.changes() == ["count", "mean", "inner.flag"]
