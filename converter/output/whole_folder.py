@@ -20,8 +20,9 @@ from mlxport.converter.checkpoint.writing.atomic import (
     sync_folder,
     sync_tree,
 )
-from mlxport.converter.errors import CheckpointError, OptionsError
-from mlxport.converter.plan.record import RECORD_FILE
+from mlxport.converter.errors import CheckpointError, ConversionError, OptionsError
+from mlxport.converter.plan.json_data import named_format, read_json
+from mlxport.converter.plan.record import RECORD_FILE, RECORD_FORMAT
 from mlxport.converter.timings import stage
 
 _logger = logging.getLogger(__name__)
@@ -49,16 +50,22 @@ class OutputFolder:
     def __init__(
         self, destination: Path, *, overwrite: bool = False, sources: Iterable[Path] = ()
     ) -> None:
-        self.destination = Path(os.path.realpath(destination))
+        try:
+            self.destination = Path(os.path.realpath(destination))
+        except ValueError as error:
+            raise OptionsError(f"{destination!r} cannot be an output folder: {error}") from error
         self.overwrite = overwrite
         self.sources = tuple(Path(os.path.realpath(source)) for source in sources)
         self._check()
 
     def __enter__(self) -> Path:
         self._building = sibling(self.destination, "partial")
+        above = self.destination.parents
+        self._made = [folder for folder in above if not folder.exists()]
         try:
             self._building.mkdir(parents=True)
         except OSError as error:
+            self._remove_parents()
             raise self._unwritable(error) from error
         return self._building
 
@@ -75,6 +82,17 @@ class OutputFolder:
             raise self._unwritable(failure) from failure
         finally:
             shutil.rmtree(self._building, ignore_errors=True)
+            if not self.destination.exists():
+                self._remove_parents()
+
+    def _remove_parents(self) -> None:
+        """Remove the parents that were made for the destination, as long as they hold nothing."""
+        for folder in self._made:
+            try:
+                folder.rmdir()
+            except OSError as error:
+                _logger.debug("%s remains: %s", folder, error)
+                return
 
     @stage("finish")
     def _finish(self) -> None:
@@ -100,8 +118,14 @@ class OutputFolder:
     def _check(self) -> None:
         if self.destination == self.destination.parent:
             raise OptionsError(f"{self.destination} cannot be an output folder: name a new one.")
-        if not self.destination.exists():
+        try:
+            self.destination.lstat()
+        except (FileNotFoundError, NotADirectoryError):
             return
+        except OSError as error:
+            raise OptionsError(
+                f"{self.destination} cannot be an output folder: {error.strerror}"
+            ) from error
         if not self.overwrite:
             raise OptionsError(
                 f"{self.destination} exists already. Name another folder, or pass "
@@ -110,7 +134,8 @@ class OutputFolder:
         if not self._is_replaceable():
             raise OptionsError(
                 f"{self.destination} exists and is not an output of mlxport ({RECORD_FILE} is not "
-                "in it), so it will not be replaced. Remove it yourself, or name another folder."
+                "in it, or not mlxport's), so it will not be replaced. Remove it yourself, or name "
+                "another folder."
             )
         if inside := [s for s in self.sources if s.is_relative_to(self.destination)]:
             raise OptionsError(
@@ -119,9 +144,17 @@ class OutputFolder:
             )
 
     def _is_replaceable(self) -> bool:
+        """Whether the destination is an output of this or another version, or empty."""
         if not self.destination.is_dir():
             return False
-        return (self.destination / RECORD_FILE).is_file() or not any(self.destination.iterdir())
+        try:
+            if not any(self.destination.iterdir()):
+                return True
+            form, version = named_format(read_json(self.destination / RECORD_FILE))
+        except (OSError, ConversionError) as error:
+            _logger.debug("%s: no record can be read: %s", self.destination, error)
+            return False
+        return form == RECORD_FORMAT and isinstance(version, int)
 
     def _unwritable(self, error: OSError) -> CheckpointError:
         return CheckpointError(f"{self.destination} cannot be written: {error.strerror or error}")

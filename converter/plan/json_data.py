@@ -116,9 +116,13 @@ def read_json(path: Path) -> Any:
 
     Raises:
         OSError: the file cannot be read.
-        ConversionError: it is not JSON.
+        ConversionError: it is not JSON, or no name that a file can have.
     """
-    return parse_json(path.read_bytes())
+    try:
+        data = path.read_bytes()
+    except ValueError as error:  # a NUL in it
+        raise ConversionError(f"{str(path)!r} names no file: {error}") from error
+    return parse_json(data)
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -11,7 +11,12 @@ from pathlib import Path
 from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.formats.index import open_index
-from mlxport.converter.checkpoint.formats.recognise import DISTRIBUTED, Format, recognise
+from mlxport.converter.checkpoint.formats.recognise import (
+    DISTRIBUTED,
+    Format,
+    check_path,
+    recognise,
+)
 from mlxport.converter.checkpoint.formats.safetensors import open_safetensors
 from mlxport.converter.errors import CheckpointError, OptionsError
 from mlxport.converter.plan.record import RECORD_FILE
@@ -45,6 +50,7 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
         OptionsError: ``key`` was given for a format without nesting.
     """
     path = Path(path)
+    check_path(path)
     folder = path.parent if path.name == DISTRIBUTED else path
     if (folder / DISTRIBUTED).is_file():
         from mlxport.converter.checkpoint.formats.distributed import open_distributed

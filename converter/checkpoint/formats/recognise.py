@@ -6,6 +6,8 @@ Needs no torch.
 from __future__ import annotations
 
 import logging
+import os
+import stat
 import struct
 import tarfile
 import zipfile
@@ -42,6 +44,7 @@ _ALIGNMENT = 16
 # What compression gains on weights is a fraction; even a file of zeros is not worth this much.
 _MOST_GAIN = 64
 _HARMLESS = 1 << 27
+_LONGEST_SHOWN = 200
 
 # How files begin that are taken for checkpoints -> what they are, and what to do.
 _OTHER: dict[bytes, tuple[str, str]] = {
@@ -64,12 +67,10 @@ def recognise(path: Path) -> Format:
         CheckpointError: the file is missing, empty, cut short, or none of the formats; the message
             says what it is where that is known.
     """
+    size = check_path(path).st_size
     try:
-        size = path.stat().st_size
         with path.open("rb") as file:
             first = file.read(_FIRST_BYTES)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: there is no such file or folder") from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
     if size == 0:
@@ -96,6 +97,30 @@ def recognise(path: Path) -> Format:
         f"{path}: not a checkpoint mlxport knows (safetensors, torch.save, pickle), or its "
         f"beginning is damaged: it starts with {first[:8]!r}"
     )
+
+
+def check_path(path: Path) -> os.stat_result:
+    """Check that a path is one the system can have, and leads to a file or a folder.
+
+    Raises:
+        CheckpointError: it is not, there is nothing, or a device or a pipe, which cannot be read
+            where it lies, and without end.
+    """
+    shown = str(path) if len(str(path)) <= _LONGEST_SHOWN else f"{str(path)[:_LONGEST_SHOWN]}…"
+    shown = cleaned(shown)
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CheckpointError(f"{shown}: there is no such file or folder") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CheckpointError(f"{shown}: cannot be read: {reason}") from error
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise CheckpointError(
+            f"{shown} is a device, a pipe or a socket. A checkpoint is read where it lies: write "
+            "it to a file first."
+        )
+    return found
 
 
 def is_inflated(claimed: int, size: int) -> bool:

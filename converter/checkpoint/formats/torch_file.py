@@ -10,7 +10,10 @@ import logging
 import pickle
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -69,16 +72,8 @@ def load_torch_file(path: Path, form: Format) -> tuple[Any, tuple[str, ...]]:
     if path.suffix == ".safetensors":  # torch.load goes by the name
         raise CheckpointError(f"{path} was written by {form.value}: rename it to .pt")
     try:
-        if form is Format.PICKLE:
-            return _load_pickle(path)
-        if form is Format.TORCH_LEGACY:
-            return _load_legacy(path)
-        if not is_mappable(path):
-            # read into memory, torch believes what the pickle says of a storage's length
-            module = InertPickle(stored_sizes(path))
-            return load_inert(str(path), module, mmap=False), _notes(module)
-        _check_archive(path)
-        return _load_by_torch(path, mmap=True)
+        with _named_in_unicode(path) as named:
+            return _load(named, form)
     except CheckpointError:
         raise
     except UnsafePickleError as error:
@@ -88,6 +83,34 @@ def load_torch_file(path: Path, form: Format) -> tuple[Any, tuple[str, ...]]:
         ) from error
     except Exception as error:  # torch, pickle and zipfile raise nearly anything on damaged files
         raise _damaged(path, error) from error
+
+
+@contextmanager
+def _named_in_unicode(path: Path) -> Iterator[Path]:
+    """Give a name of a file that torch can open, which takes names in UTF-8 alone."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with TemporaryDirectory() as folder:
+            link = Path(folder) / f"checkpoint{path.suffix.encode('ascii', 'replace').decode()}"
+            link.symlink_to(path.absolute())
+            yield link
+    else:
+        yield path
+
+
+def _load(path: Path, form: Format) -> tuple[Any, tuple[str, ...]]:
+    """Return the object in a file, and notes; whatever torch and pickle raise is raised."""
+    if form is Format.PICKLE:
+        return _load_pickle(path)
+    if form is Format.TORCH_LEGACY:
+        return _load_legacy(path)
+    if not is_mappable(path):
+        # read into memory, torch believes what the pickle says of a storage's length
+        module = InertPickle(stored_sizes(path))
+        return load_inert(str(path), module, mmap=False), _notes(module)
+    _check_archive(path)
+    return _load_by_torch(path, mmap=True)
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:

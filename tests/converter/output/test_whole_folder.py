@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -9,11 +10,15 @@ import pytest
 from mlxport.converter.checkpoint.writing import atomic
 from mlxport.converter.errors import CheckpointError, OptionsError
 from mlxport.converter.output.whole_folder import OutputFolder
-from mlxport.converter.plan.record import RECORD_FILE
+from mlxport.converter.plan.record import RECORD_FILE, RECORD_FORMAT, RECORD_VERSION
+
+
+def record(text: str) -> str:
+    return json.dumps({"format": RECORD_FORMAT, "version": RECORD_VERSION, "text": text})
 
 
 def fill(folder: Path, text: str = "new") -> None:
-    (folder / RECORD_FILE).write_text(text)
+    (folder / RECORD_FILE).write_text(record(text))
     (folder / "layers").mkdir()
     (folder / "layers" / "conv.py").write_text(text)
 
@@ -28,7 +33,7 @@ def content(folder: Path) -> dict[str, str]:
 
 
 def whole(text: str, name: str = "out") -> dict[str, str]:
-    return {f"{name}/{RECORD_FILE}": text, f"{name}/layers/conv.py": text}
+    return {f"{name}/{RECORD_FILE}": record(text), f"{name}/layers/conv.py": text}
 
 
 @pytest.fixture
@@ -90,7 +95,7 @@ def test_overwrite_replaces_the_whole_folder(old, tmp_path) -> None:
     (old / "notes.txt").write_text("old")
     with OutputFolder(old, overwrite=True) as folder:
         fill(folder)
-        assert content(old)[RECORD_FILE] == "old"
+        assert content(old)[RECORD_FILE] == record("old")
     assert content(tmp_path) == whole("new")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -151,6 +156,57 @@ def test_a_folder_of_the_users_own_is_never_replaced(tmp_path) -> None:
         OutputFolder(tmp_path / "home", overwrite=True)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "hi",
+        "[]",
+        "{}",
+        '{"format": "other", "version": 1}',
+        '{"format": "mlxport-conversion"}',
+        "[" * 9999,
+    ],
+)
+def test_a_file_of_the_records_name_makes_no_output_folder(text: str, tmp_path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / RECORD_FILE).write_text(text)
+    (tmp_path / "home" / "thesis.tex").write_text("x")
+    with pytest.raises(OptionsError, match=r"not an output of mlxport \(conversion.json"):
+        OutputFolder(tmp_path / "home", overwrite=True)
+
+
+def test_an_output_of_another_version_may_be_replaced(old, tmp_path) -> None:
+    (old / RECORD_FILE).write_text(json.dumps({"format": RECORD_FORMAT, "version": 99}))
+    with OutputFolder(old, overwrite=True) as folder:
+        fill(folder)
+    assert content(tmp_path) == whole("new")
+
+
+@pytest.mark.parametrize("there", ["", "a", "a/b"])
+def test_parents_that_a_failed_conversion_made_go_again(there: str, tmp_path) -> None:
+    (tmp_path / there).mkdir(parents=True, exist_ok=True)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(KeyboardInterrupt):
+        fail_in(OutputFolder(tmp_path / "a" / "b" / "c"), KeyboardInterrupt)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_parents_that_hold_something_meanwhile_stay(tmp_path) -> None:
+    output = OutputFolder(tmp_path / "a" / "b" / "c")
+    output.__enter__()
+    (tmp_path / "a" / "note").write_text("x")
+    output.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert content(tmp_path) == {"a/note": "x"}
+    assert not (tmp_path / "a" / "b").exists()
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 5000], ids=["NUL", "long"])
+def test_a_name_no_folder_can_have_is_refused(name: str, tmp_path) -> None:
+    with pytest.raises(OptionsError, match="cannot be an output folder"):
+        OutputFolder(tmp_path / name)
+
+
 def test_a_file_is_never_replaced(tmp_path) -> None:
     (tmp_path / "out").write_text("x")
     with pytest.raises(OptionsError, match="will not be replaced"):
@@ -186,7 +242,7 @@ def test_a_link_stays_a_link(old, tmp_path) -> None:
     with OutputFolder(tmp_path / "link", overwrite=True) as folder:
         fill(folder)
     assert (tmp_path / "link").is_symlink()
-    assert content(old) == {RECORD_FILE: "new", "layers/conv.py": "new"}
+    assert content(old) == {RECORD_FILE: record("new"), "layers/conv.py": "new"}
 
 
 def test_a_relative_destination_survives_a_change_of_folder(tmp_path, monkeypatch) -> None:
@@ -228,7 +284,7 @@ def test_an_old_folder_that_stays_is_told(old, monkeypatch) -> None:
         OutputFolder(old, overwrite=True) as folder,
     ):
         fill(folder)
-    assert content(old)[RECORD_FILE] == "new"
+    assert content(old)[RECORD_FILE] == record("new")
 
 
 def test_files_are_on_disk_before_the_folder_has_its_name(tmp_path, monkeypatch) -> None:
@@ -258,7 +314,7 @@ def test_a_kill_leaves_the_old_as_it_was(old, tmp_path) -> None:
         assert run.stdout is not None
         assert run.stdout.readline() == "midway\n"
         run.send_signal(signal.SIGKILL)
-    assert content(old) == {RECORD_FILE: "old", "layers/conv.py": "old"}
+    assert content(old) == {RECORD_FILE: record("old"), "layers/conv.py": "old"}
     assert all(path.name.startswith(".out.") for path in tmp_path.iterdir() if path != old)
 
 

@@ -1,9 +1,13 @@
 import hashlib
+import os
+import pickle
+import sys
 
 import numpy as np
 import pytest
 import torch
 
+import mlxport
 from mlxport.converter.checkpoint.formats.open_checkpoint import open_checkpoint
 from mlxport.converter.checkpoint.writing.safetensors import write_safetensors
 from mlxport.converter.errors import CheckpointError, OptionsError
@@ -139,3 +143,59 @@ def test_a_checkpoint_prints_its_tensors_without_their_values(tmp_path) -> None:
     path = tmp_path / "a.safetensors"
     assert repr(checkpoint) == f"Checkpoint({str(path)!r}, 1 tensors)"
     assert str(checkpoint) == f"{path}: 1 tensors\nweight: F32 (3,)"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a\0b", "cannot be read: embedded null byte"),
+        ("x" * 5000, "cannot be read: File name too long"),
+        ("gone.pt", "no such file or folder"),
+        ("x.pt/inside", "no such file or folder"),
+    ],
+    ids=["NUL", "long", "missing", "below a file"],
+)
+@pytest.mark.parametrize("call", [open_checkpoint, mlxport.inspect], ids=["open", "inspect"])
+def test_a_name_no_file_has_is_one_short_error(name, message, call, tmp_path) -> None:
+    write(tmp_path, "x.pt")
+    with pytest.raises(CheckpointError, match=message) as caught:
+        call(str(tmp_path / name))
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("name", ["pipe.pt", "pipe.safetensors", "folder"])
+def test_a_pipe_is_refused_and_not_waited_for(name, tmp_path) -> None:
+    if name == "folder":  # a shard
+        (tmp_path / name).mkdir()
+        os.mkfifo(tmp_path / name / ".metadata")
+        with pytest.raises(CheckpointError, match="no checkpoint in this folder"):
+            open_checkpoint(tmp_path / name)
+        return
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(CheckpointError, match="a device, a pipe or a socket"):
+        open_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/null"])
+def test_a_device_is_refused(device) -> None:
+    with pytest.raises(CheckpointError, match="a device, a pipe or a socket"):
+        open_checkpoint(device)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="names on macOS's file systems are UTF-8")
+@pytest.mark.parametrize("kind", ["zip", "legacy", "pickle", "safetensors"])
+def test_a_file_whose_name_is_not_utf8_is_read(kind, tmp_path) -> None:
+    path = tmp_path / os.fsdecode(b"n\xff.pt")
+    if kind == "safetensors":
+        path = path.with_suffix(".safetensors")
+    write(tmp_path, "x.safetensors")
+    state = {"weight": torch.ones(3)}
+    writers = {
+        "zip": lambda: torch.save(state, tmp_path / "x"),
+        "legacy": lambda: torch.save(state, tmp_path / "x", _use_new_zipfile_serialization=False),
+        "pickle": lambda: (tmp_path / "x").write_bytes(pickle.dumps(state)),
+        "safetensors": lambda: (tmp_path / "x.safetensors").rename(tmp_path / "x"),
+    }
+    writers[kind]()
+    (tmp_path / "x").rename(path)
+    assert open_checkpoint(path).tensors["weight"].bits.tolist() == [1, 1, 1]
