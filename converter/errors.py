@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+_MOST_LISTED = 200
+_LONGEST_LINE = 1_000
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…"
+
 
 class ConversionError(Exception):
     """Anything that keeps mlxport from giving back a right result.
@@ -16,8 +23,15 @@ class ConversionError(Exception):
 
     @classmethod
     def listing(cls, heading: str, problems: Iterable[str], advice: str = "") -> ConversionError:
-        """Build one error that lists all problems of a kind, one indented line each."""
-        lines = [heading, *(f"  {problem}" for problem in problems)]
+        """Build one error that lists all problems of a kind, one indented line each.
+
+        Of a great many, as a damaged file may have, the first stand there and the number of the
+        rest; so does the beginning of a line that is longer than any screen.
+        """
+        found = list(problems)
+        lines = [heading, *(f"  {_shortened(problem)}" for problem in found[:_MOST_LISTED])]
+        if len(found) > _MOST_LISTED:
+            lines.append(f"  and {len(found) - _MOST_LISTED} more")
         return cls("\n".join([*lines, advice] if advice else lines))
 
 

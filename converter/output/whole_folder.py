@@ -61,7 +61,7 @@ class OutputFolder:
     def __enter__(self) -> Path:
         self._building = sibling(self.destination, "partial")
         above = self.destination.parents
-        self._made = [folder for folder in above if not folder.exists()]
+        self._new_parents = [folder for folder in above if not folder.exists()]
         try:
             self._building.mkdir(parents=True)
         except OSError as error:
@@ -87,7 +87,7 @@ class OutputFolder:
 
     def _remove_parents(self) -> None:
         """Remove the parents that were made for the destination, as long as they hold nothing."""
-        for folder in self._made:
+        for folder in self._new_parents:
             try:
                 folder.rmdir()
             except OSError as error:
