@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from mlxport.converter.checkpoint.keys.rename import Patterns
+    from mlxport.converter.graph.capture.dynamic import DynamicAxes
     from mlxport.converter.tasks.analysis.coverage import Analysis
     from mlxport.converter.tasks.analysis.explanation import Explanation
     from mlxport.converter.tasks.result import Converted
@@ -48,7 +49,7 @@ def convert_checkpoint(
     noise_multiple: float | None = None,
     gradients: bool = False,
     fold_batchnorm: bool = False,
-    dynamic: Sequence[int] | int | None = None,
+    dynamic: DynamicAxes | None = None,
     dynamic_shapes: Any = None,
     quantize: str | Mapping[str, Any] | None = None,
     carry_along: bool = True,
@@ -99,8 +100,9 @@ def convert_checkpoint(
             ``restore`` cannot give the folded tensors back.
         dynamic: axes whose size may change from call to call, in every input that has them and
             more than one element there: ``(0,)`` is the batch, ``(0, 2, 3)`` the batch and both
-            sides of an image. torch.export finds out which sizes go together. Parity is then
-            judged at a second set of sizes too.
+            sides of an image. Sizes that are equal in the example along one axis are one size;
+            ``{"ids": (0, 1), "mask": 0}``, axes per argument of ``forward``, leaves it to
+            torch.export which go together. Parity is judged at a second set of sizes too.
         dynamic_shapes: the same in torch.export's own words, in place of ``dynamic``.
         quantize: quantise ``Linear`` and ``Embedding`` layers as ``mlx.nn.quantize`` does:
             ``"bits=4,group_size=64,mode=affine"``, or these in a dict. Parity is judged before, and
@@ -267,7 +269,7 @@ def analyze_checkpoint(
     dtype: Literal["float16", "bfloat16", "float32"] | None = None,
     allow_lossy_cast: bool = False,
     channels_last: bool = False,
-    dynamic: Sequence[int] | int | None = None,
+    dynamic: DynamicAxes | None = None,
     dynamic_shapes: Any = None,
 ) -> Analysis:
     """Tell what ``convert_checkpoint`` would do with the same arguments; write nothing.
@@ -311,7 +313,7 @@ def explain_checkpoint(
     dtype: Literal["float16", "bfloat16", "float32"] | None = None,
     allow_lossy_cast: bool = False,
     channels_last: bool = False,
-    dynamic: Sequence[int] | int | None = None,
+    dynamic: DynamicAxes | None = None,
     dynamic_shapes: Any = None,
 ) -> Explanation:
     """Return what ``convert_checkpoint`` makes of each module, and why; write nothing.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import mlx.nn
     import torch
 
+    from mlxport.converter.graph.capture.dynamic import DynamicAxes
     from mlxport.converter.parity.hand_port.input_orders import MlxInputs, OrderSpec
     from mlxport.converter.parity.hand_port.pair_modules import ModuleNames
     from mlxport.converter.parity.report.report import ParityReport
@@ -34,7 +35,7 @@ def convert(
     noise_multiple: float | None = None,
     gradients: bool = False,
     fold_batchnorm: bool = False,
-    dynamic: Sequence[int] | int | None = None,
+    dynamic: DynamicAxes | None = None,
     dynamic_shapes: Any = None,
     input_kinds: Sequence[str] = (),
     batch_sizes: Sequence[int] | None = None,
@@ -66,8 +67,9 @@ def convert(
             and for inference alone. ``.notes`` tell what was folded and what was not.
         dynamic: axes whose size may change from call to call, in every input that has them and
             more than one element there: ``(0,)`` is the batch, ``(0, 2, 3)`` the batch and both
-            sides of an image. torch.export finds out which sizes go together. Parity is then
-            judged at a second set of sizes too.
+            sides of an image. Sizes that are equal in the example along one axis are one size;
+            ``{"ids": (0, 1), "mask": 0}``, axes per argument of ``forward``, leaves it to
+            torch.export which go together. Parity is judged at a second set of sizes too.
         dynamic_shapes: the same in torch.export's own words, in place of ``dynamic``.
         input_kinds: kinds of inputs to judge besides the example: ``"normal"``, ``"constant"``,
             ``"impulse"`` (one 1 among zeros), ``"large"`` (some values 1024 times the others).
@@ -117,7 +119,7 @@ def analyze(
     kwargs: Mapping[str, Any] | None = None,
     *,
     channels_last: bool = False,
-    dynamic: Sequence[int] | int | None = None,
+    dynamic: DynamicAxes | None = None,
     dynamic_shapes: Any = None,
 ) -> Analysis:
     """Tell what ``convert`` would make of a torch model, and what has no MLX counterpart.
@@ -158,7 +160,7 @@ def explain(
     kwargs: Mapping[str, Any] | None = None,
     *,
     channels_last: bool = False,
-    dynamic: Sequence[int] | int | None = None,
+    dynamic: DynamicAxes | None = None,
     dynamic_shapes: Any = None,
 ) -> Explanation:
     """Return what ``convert`` makes of each module of a torch model, and why.

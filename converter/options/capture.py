@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlxport.converter.arguments import argument
 from mlxport.converter.errors import OptionsError
-from mlxport.converter.graph.capture.dynamic import DynamicSizes
+from mlxport.converter.graph.capture.dynamic import DynamicAxes, DynamicSizes
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class CaptureOptions:
         *,
         channels_last: bool,
         fold_batchnorm: bool = False,
-        dynamic: Sequence[int] | int | None = None,
+        dynamic: DynamicAxes | None = None,
         dynamic_shapes: Any = None,
         debug_dir: str | Path | None = None,
     ) -> CaptureOptions:

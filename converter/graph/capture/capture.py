@@ -21,12 +21,16 @@ from mlxport.converter.errors import CaptureError, OptionsError
 from mlxport.converter.graph.capture.arguments import Argument, order_arguments, watch_capture
 from mlxport.converter.graph.capture.dynamic import DynamicSizes
 from mlxport.converter.graph.capture.explain_failure import uncapturable
+from mlxport.converter.graph.capture.fixed_sizes import fixed_sizes
 from mlxport.converter.graph.capture.leaves import drop_aside, find_leaves, plain_path
 from mlxport.converter.graph.capture.results import ModuleResults, order_results
 from mlxport.converter.graph.capture.sharing import Sharing, by_every_name
 from mlxport.converter.graph.capture.signature import read_signature
+from mlxport.converter.graph.capture.size_watch import SizeWatch
+from mlxport.converter.graph.capture.table_guards import unchecked_inputs
 from mlxport.converter.graph.capture.tensor_kinds import check_input_kinds, check_tensor_kinds
 from mlxport.converter.graph.capture.trial_runs import copied, seeded, try_forward
+from mlxport.converter.graph.ir.inputs import FixedSize
 from mlxport.converter.plan.structure import Signature
 from mlxport.converter.rules.registry import Rule
 from mlxport.converter.timings import stage
@@ -52,6 +56,8 @@ class Captured:
         sharing: the places of modules and parameters with several names.
         exported: the program before it was decomposed, with its guards.
         obstacles: path of every other called module without modules below -> why it is no leaf.
+        fixed: the sizes of the inputs that the program is fixed to.
+        unchecked: the inputs, by place, whose values decide what is looked up in an array.
     """
 
     model: torch.nn.Module
@@ -65,6 +71,8 @@ class Captured:
     results: Mapping[str, ModuleResults] = field(default_factory=dict)
     several: Collection[str] = ()
     obstacles: Mapping[str, str] = field(default_factory=dict)
+    fixed: tuple[FixedSize, ...] = ()
+    unchecked: Sequence[int] = ()
 
     def torch_module(self, path: str) -> torch.nn.Module:
         """Return the torch module of a path of the captured hierarchy."""
@@ -119,19 +127,29 @@ def capture(
             calls, several = try_forward(model, args, kwargs)
         try:
             shapes: Any = dynamic.for_export(model, args, kwargs) if dynamic else None
+            sizes_read = SizeWatch()
             with (
                 stage("torch.export"),
                 left_as_it_was(model),
                 every_module_called(),
                 watch_capture(model) as traced,
+                sizes_read,
             ):
                 captured = export(model, args, kwargs, strict=False, dynamic_shapes=shapes)
             check_tensor_kinds(model, captured)
             _add_root(model, captured)
             if dynamic:
+                dynamic.unite(captured)
                 dynamic.check(captured)
             found, sharing = find_leaves(model, captured)
             leaves = found.rules
+            fixed = fixed_sizes(
+                captured,
+                read=sizes_read.decided_by([model.get_submodule(path) for path in leaves]),
+                leaves=leaves,
+                wanted=dynamic.wanted(model, args, kwargs) if dynamic else (),
+            )
+            unchecked = unchecked_inputs(captured)
             drop_aside(model, captured, leaves)
             with stage("decompose"):
                 program = captured.run_decompositions(_decompositions(handled))
@@ -161,6 +179,8 @@ def capture(
         results,
         several,
         found.obstacles,
+        fixed,
+        unchecked,
     )
 
 

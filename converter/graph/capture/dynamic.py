@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import sympy
 import torch
@@ -15,8 +15,11 @@ from torch.utils._pytree import tree_leaves
 from mlxport.converter.errors import CaptureError, OptionsError
 from mlxport.converter.graph.ir.sizes import Size, shape_of, symbolic
 from mlxport.converter.ranges import is_whole
+from mlxport.converter.torch_model.calls import spread_arguments
 
 Sizes = Mapping[str, int]  # torch's symbol -> a size
+# Axes in every input, or per argument of ``forward``.
+DynamicAxes: TypeAlias = Sequence[int] | int | Mapping[str, Sequence[int] | int]
 
 STATIC = "Convert without dynamic sizes, or name fewer axes."
 
@@ -27,14 +30,18 @@ class DynamicSizes:
 
     Attributes:
         axes: axes that are dynamic in every input that has them and more than one element there.
+            Sizes that are equal in the example along one of them are one size.
         shapes: torch.export's own ``dynamic_shapes``, in place of ``axes``.
+        inputs: argument of ``forward`` -> its dynamic axes, in place of ``axes``; the sizes of
+            several arguments are each their own.
     """
 
     axes: tuple[int, ...] = ()
     shapes: Any = None
+    inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, axes: Sequence[int] | int | None, shapes: Any) -> DynamicSizes | None:
+    def of(cls, axes: DynamicAxes | None, shapes: Any) -> DynamicSizes | None:
         """Return the wish that two options speak of; None where neither does.
 
         Raises:
@@ -44,13 +51,12 @@ class DynamicSizes:
             raise OptionsError("give either dynamic (axes) or dynamic_shapes, not both")
         if axes is None:
             return None if shapes is None else cls(shapes=shapes)
-        listed = tuple(axes) if isinstance(axes, Iterable) else (axes,)
-        if not listed or not all(is_whole(axis) and axis >= 0 for axis in listed):
-            raise OptionsError(
-                f"dynamic={listed}: expected axes counted from 0, e.g. (0,) for the batch or "
-                "(0, 2, 3) for the batch and both sides of an image"
-            )
-        return cls(tuple(dict.fromkeys(map(int, listed))))
+        if isinstance(axes, Mapping):
+            inputs = {name: _listed(given) for name, given in axes.items()}
+            if not inputs:
+                raise OptionsError("dynamic={}: expected an argument of forward() and its axes")
+            return cls(inputs=inputs)
+        return cls(_listed(axes))
 
     def for_export(
         self, model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -62,21 +68,68 @@ class DynamicSizes:
         """
         if self.shapes is not None:
             return self.shapes
-        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
-        lacking = [axis for axis in self.axes if not any(_has(t, axis) for t in tensors)]
-        if lacking:
-            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
-            raise OptionsError(
-                f"dynamic={self.axes}: no example input has more than one element along axis "
-                f"{', '.join(map(str, lacking))} ({shapes}). torch.export takes a size of one for "
-                "one that is always one: give an example with two or more there."
-            )
+        asked = list(self.asked(model, args, kwargs))
+        self._refuse_ones(asked)
         collection = ShapesCollection()
-        for tensor in tensors:
-            marked = {axis: Dim.AUTO for axis in self.axes if _has(tensor, axis)}
+        for tensor, axes in asked:
+            marked = {axis: Dim.AUTO for axis in axes if _has(tensor, axis)}
             if marked:
                 collection[tensor] = marked
         return collection.dynamic_shapes(model, args, kwargs)
+
+    def asked(
+        self, model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Iterator[tuple[torch.Tensor, tuple[int, ...]]]:
+        """Yield the tensors of a call, in order, each with the axes that are to be dynamic.
+
+        Raises:
+            OptionsError: ``inputs`` names an argument that the call has not.
+        """
+        given = spread_arguments(model, args, kwargs)
+        if unknown := self.inputs.keys() - given.keys():
+            raise OptionsError(
+                f"dynamic: no argument {', '.join(sorted(unknown))} is given; there are "
+                f"{', '.join(given)}"
+            )
+        for name, value in given.items():
+            for tensor in tree_leaves(value):
+                if isinstance(tensor, torch.Tensor):
+                    yield tensor, self.inputs.get(name, self.axes)
+
+    def wanted(
+        self, model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> list[frozenset[int]]:
+        """Return of each tensor of a call the axes that are to be dynamic and can be."""
+        asked = self.asked(model, args, kwargs)
+        return [frozenset(axis for axis in axes if _has(tensor, axis)) for tensor, axes in asked]
+
+    def _refuse_ones(self, asked: Sequence[tuple[torch.Tensor, tuple[int, ...]]]) -> None:
+        lacking = [
+            axis
+            for axis in dict.fromkeys(axis for _, axes in asked for axis in axes)
+            if not any(_has(tensor, axis) for tensor, axes in asked if axis in axes)
+        ]
+        if lacking:
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor, _ in asked)
+            raise OptionsError(
+                f"dynamic={dict(self.inputs) or self.axes}: no example input has more than one "
+                f"element along axis {', '.join(map(str, lacking))} ({shapes}). torch.export "
+                "takes a size of one for one that is always one: give an example with two or more "
+                "there."
+            )
+
+    def unite(self, program: ExportedProgram) -> None:
+        """Make one size of those that are equal in the example along an axis asked for.
+
+        torch.export gives each axis a size of its own where it sees no need for them to be equal.
+        """
+        values = [value for value in map(_val, user_inputs(program)) if _is_tensor(value)]
+        for axis in self.axes:
+            first: dict[int, Any] = {}
+            for value in values:
+                if axis < value.ndim and (size := _hint(value.shape[axis])) > 1:
+                    # the comparison itself tells torch: what is equal once is so from then on
+                    bool(first.setdefault(size, value.shape[axis]) == value.shape[axis])
 
     def check(self, program: ExportedProgram) -> None:
         """Hold what torch.export found dynamic to the wish.
@@ -143,6 +196,21 @@ def named_ranges(
 ) -> dict[str, tuple[int, int | None]]:
     """Return the least and largest size that each dynamic size may have, by its name."""
     return {names[s]: (low, high) for s, low, high in symbol_ranges(program) if s in names}
+
+
+def _listed(axes: Any) -> tuple[int, ...]:
+    listed = tuple(axes) if isinstance(axes, Iterable) else (axes,)
+    if not listed or not all(is_whole(axis) and axis >= 0 for axis in listed):
+        raise OptionsError(
+            f"dynamic={listed}: expected axes counted from 0, e.g. (0,) for the batch or "
+            "(0, 2, 3) for the batch and both sides of an image"
+        )
+    return tuple(dict.fromkeys(map(int, listed)))
+
+
+def _hint(size: Any) -> int:
+    """Return what a size is in the example, without fixing it to that."""
+    return int(size.node.hint) if isinstance(size, torch.SymInt) else int(size)
 
 
 def _val(node: torch.fx.Node) -> Any:

@@ -63,9 +63,12 @@ class Guards:
 
         Empty where a guard cannot even be computed there.
         """
-        pairs = zip(self._leaves, self._shapes, strict=True)
+        shapes = [numbers_at(shape, sizes) for shape in self._shapes]
+        if any(number < 0 for shape in shapes for number in shape):
+            return ""  # a size that is what another leaves
+        pairs = zip(self._leaves, shapes, strict=True)
         try:
-            self._check(*(_on_meta(leaf, shape, sizes) for leaf, shape in pairs))
+            self._check(*(_on_meta(leaf, shape) for leaf, shape in pairs))
         except AssertionError as error:
             return str(error).removeprefix("Guard failed: ")
         except ZeroDivisionError:
@@ -198,7 +201,7 @@ def _joint(guards: Guards, accepted: Mapping[str, Sequence[int]]) -> Iterator[st
             yield guards.named(failure)
 
 
-def _on_meta(leaf: Any, shape: Sequence[Any], sizes: Sizes) -> Any:
+def _on_meta(leaf: Any, shape: Sequence[int]) -> Any:
     if not isinstance(leaf, torch.Tensor):
         return leaf
-    return torch.empty(numbers_at(shape, sizes), dtype=leaf.dtype, device="meta")
+    return torch.empty(shape, dtype=leaf.dtype, device="meta")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from mlxport.converter.graph.ir.inputs import Formal
+from mlxport.converter.graph.ir.inputs import FixedSize, Formal
 from mlxport.converter.graph.ir.printing import code_text, numbered, statement_text, value_text
 from mlxport.converter.graph.ir.scopes import ModelScope
 from mlxport.converter.graph.ir.size_reads import SizeReads
@@ -152,6 +152,8 @@ class Lowered:
         inlined: captured path of each call that is written in place -> why it calls no class.
         size_names: torch's symbol for a dynamic size -> what to call it.
         conditions: what must be true of the sizes, in their names.
+        fixed: sizes of the inputs that the model is fixed to.
+        unchecked: the inputs, by place, whose values decide what is looked up in an array.
     """
 
     signature: Signature = field(default_factory=Signature)
@@ -164,6 +166,8 @@ class Lowered:
     inlined: dict[str, str] = field(default_factory=dict)
     size_names: dict[str, str] = field(default_factory=dict)
     conditions: list[str] = field(default_factory=list)
+    fixed: tuple[FixedSize, ...] = ()
+    unchecked: Sequence[int] = ()
 
     def layer_files(self) -> tuple[str, ...]:
         """Return the files of ``mlxport.layers`` that the source and the user's own files need."""

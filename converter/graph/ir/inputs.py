@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.fx import Node
@@ -38,6 +38,33 @@ class Formal:
     def of(cls, value: Value) -> Formal:
         """Return the parameter that is one array."""
         return cls(value.variable, value.name)
+
+
+class InputAxis(NamedTuple):
+    """An axis of a tensor among the inputs of a model.
+
+    Attributes:
+        input: which tensor, in the order the program takes them.
+        axis: its logical axis.
+    """
+
+    input: int
+    axis: int
+
+
+@dataclass(frozen=True)
+class FixedSize:
+    """A size that a converted model is fixed to.
+
+    Attributes:
+        place: the axis.
+        size: what it is.
+        wanted: whether it was to be dynamic, and torch.export found that it cannot be.
+    """
+
+    place: InputAxis
+    size: int
+    wanted: bool = False
 
 
 @dataclass(frozen=True)

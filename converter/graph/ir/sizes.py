@@ -287,12 +287,16 @@ def symbols_of(values: Iterable[Value]) -> Iterable[tuple[Value, int, sympy.Basi
 _AXES = {4: ("n", "c", "h", "w"), 5: ("n", "c", "d", "h", "w")}
 
 
+def axis_names(ndim: int) -> tuple[str, ...]:
+    """Return what the sizes of an input's axes are called: ``n``, ``c``, ``h``, ``w``."""
+    return _AXES.get(ndim, ("n", *["length"] * (ndim - 1)))
+
+
 def name_symbols(inputs: Iterable[Value]) -> dict[str, str]:
     """Name torch's symbols after the axes of the model's inputs: ``n``, ``d``, ``h``, ``w``."""
     names: dict[str, str] = {}
     for value, axis, symbol in symbols_of(inputs):
-        names_here = _AXES.get(value.ndim, ("n", *["length"] * value.ndim))
-        wish = base = names_here[axis]
+        wish = base = axis_names(value.ndim)[axis]
         number = 2
         while wish in names.values() and str(symbol) not in names:
             wish, number = f"{base}{number}", number + 1

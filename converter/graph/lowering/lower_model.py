@@ -32,6 +32,7 @@ def lower_model(state: LoweringPass, *, channels_last_ends: bool = False) -> Low
     """
     lowered, root = state.lowered, state.captured.root
     signature = lowered.signature = state.captured.signature
+    lowered.fixed, lowered.unchecked = state.captured.fixed, state.captured.unchecked
     placeholders = [node for node in graph_of(root).nodes if node.op == "placeholder"]
     formals, inputs = input_values(signature, placeholders)
     lowered.size_names = name_symbols(flat(inputs))

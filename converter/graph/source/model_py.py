@@ -16,10 +16,12 @@ from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.source.attributes import Attribute, Built, ClassGroup, Parameter
 from mlxport.converter.graph.source.body_code import write_body
 from mlxport.converter.graph.source.classes import find_classes
+from mlxport.converter.graph.source.fixed_arguments import argument_list
 from mlxport.converter.graph.source.format import WIDTH, Code, code_lines, docstring_text, statement
 from mlxport.converter.graph.source.load_function import load_function
 from mlxport.converter.graph.source.size_checks import check_lines
 from mlxport.converter.timings import stage
+from mlxport.converter.torch_model.calls import keyword_only
 
 _MLX_IMPORTS = ("import mlx.core as mx", "import mlx.nn as nn")
 
@@ -76,8 +78,8 @@ def write_model(lowered: Lowered, names: ModelNames, stem: str = "weights") -> M
     groups = find_classes(lowered, names, codes)
     root = groups[-1]
     buffers = {i.path for group in groups for i in group.instances if i.frozen}
-    limits = {root.name: lowered.conditions}
-    classes = tuple(_class(group, names, buffers, limits.get(group.name, ())) for group in groups)
+    own = {root.name: _root_call(lowered, names)}
+    classes = tuple(_class(group, names, buffers, own.get(group.name)) for group in groups)
     layers = _layer_imports(classes, lowered.scope.imports)
     docstring = _module_docstring(root, lowered, names)
     class_of = {instance.path: group.name for group in groups for instance in group.instances}
@@ -101,6 +103,7 @@ def _module_docstring(root: ClassGroup, lowered: Lowered, names: ModelNames) -> 
             *_wrapped(f"Takes {takes}; gives {gives}; axes {axes}.", WIDTH),
             *_dynamic(lowered),
             *_fixed(lowered),
+            *_unchecked(lowered),
             '"""',
             "",
         ]
@@ -144,6 +147,19 @@ def _wrapped(text: str, width: int, *, break_on_hyphens: bool = True) -> list[st
     return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=break_on_hyphens)
 
 
+def _unchecked(lowered: Lowered) -> list[str]:
+    """Say whose values are looked up somewhere without a check, as PyTorch makes it."""
+    names = lowered.signature.tensors()
+    found = " and ".join(re.sub(r"^\.", "", names[place]) for place in lowered.unchecked)
+    if not found:
+        return []
+    note = (
+        f"MLX checks no index: where a value of {found} is beyond what it is looked up in, PyTorch "
+        "raises, and this model reads other memory."
+    )
+    return _wrapped(note, WIDTH)
+
+
 def _layer_imports(classes: Sequence[str], imports: Mapping[str, str]) -> dict[str, list[str]]:
     """Return file of ``layers/`` -> the names that some classes import from it, in order.
 
@@ -160,7 +176,7 @@ def _layer_imports(classes: Sequence[str], imports: Mapping[str, str]) -> dict[s
 
 
 def _class(
-    group: ClassGroup, names: ModelNames, buffers: Collection[str], conditions: Sequence[str]
+    group: ClassGroup, names: ModelNames, buffers: Collection[str], call: _Call | None
 ) -> str:
     instance = group.instances[0]
     lines = [f"class {group.name}(nn.Module):", *_class_docstring(group, names), ""]
@@ -174,7 +190,7 @@ def _class(
         lines.append(f"        {freeze}")
     if instance.body is not None:
         code = group.code or instance.code
-        lines += ["", *_method(instance.body, code, conditions)]
+        lines += ["", *_method(instance.body, code, call or _Call.of(instance.body))]
     prefix = f"{instance.path}." if instance.path else ""
     below = any(path != instance.path and path.startswith(prefix) for path in buffers)
     if instance.frozen or below:
@@ -212,13 +228,34 @@ def _shapes(values: Sequence[Value], sizes: Mapping[str, str]) -> str:
     return " and ".join(shape_text(value.stored_shape, sizes) for value in values)
 
 
-def _method(body: Body, code: Code, conditions: Sequence[str]) -> list[str]:
-    arguments = ["self", *(f"{formal.name}: {formal.annotation}" for formal in body.parameters)]
-    named = [formal.keyword for formal in body.parameters]
-    if any(named):
-        arguments.insert(1 + named.index(True), "*")
-    head = _head("__call__", arguments, f") -> {_annotation(body.result)}:")
-    return [*head, *check_lines(conditions, body), *code_lines(code, 8)]
+@dataclass(frozen=True)
+class _Call:
+    """How a class is called: its parameters behind ``self``, and what is checked of them."""
+
+    arguments: Sequence[str]
+    checks: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, body: Body) -> _Call:
+        """Return how a class is called that stands inside of the model."""
+        arguments = [f"{formal.name}: {formal.annotation}" for formal in body.parameters]
+        named = [formal.keyword for formal in body.parameters]
+        if any(named):
+            arguments.insert(named.index(True), "*")
+        return cls(arguments)
+
+
+def _root_call(lowered: Lowered, names: ModelNames) -> _Call:
+    """Return how the model itself is called."""
+    body, signature = lowered.bodies[""], lowered.signature
+    by_name = keyword_only(names.model, list(signature.arguments))
+    arguments, checks = argument_list(signature, body, by_name)
+    return _Call(arguments, [*checks, *check_lines(lowered.conditions, lowered.fixed, body)])
+
+
+def _method(body: Body, code: Code, call: _Call) -> list[str]:
+    head = _head("__call__", ["self", *call.arguments], f") -> {_annotation(body.result)}:")
+    return [*head, *call.checks, *code_lines(code, 8)]
 
 
 def _head(name: str, arguments: Sequence[str], tail: str) -> list[str]:

@@ -1,18 +1,28 @@
-"""Write the check of dynamic sizes that a model makes of its inputs before anything else."""
+"""Write the check of sizes that a model makes of its inputs before anything else."""
 
 from __future__ import annotations
 
 import ast
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import sympy
 
 from mlxport.converter.graph.ir.body import Body
-from mlxport.converter.graph.ir.code import substitute, to_source
+from mlxport.converter.graph.ir.code import substitute, to_ast, to_source
 from mlxport.converter.graph.ir.context import Unsupported
+from mlxport.converter.graph.ir.inputs import FixedSize
 from mlxport.converter.graph.ir.size_reads import solved
-from mlxport.converter.graph.ir.sizes import FUNCTIONS, Size, shape_text, written
+from mlxport.converter.graph.ir.sizes import (
+    FUNCTIONS,
+    Size,
+    axis_names,
+    shape_text,
+    size_text,
+    size_tree,
+    written,
+)
+from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.source.format import WIDTH
 
 _OPPOSITE: dict[type[ast.cmpop], ast.cmpop] = {
@@ -26,42 +36,148 @@ _OPPOSITE: dict[type[ast.cmpop], ast.cmpop] = {
 }
 
 
-def check_lines(conditions: Sequence[str], body: Body) -> list[str]:
-    """Return the lines that raise where the sizes of a model's inputs break a condition.
+def check_lines(conditions: Sequence[str], fixed: Sequence[FixedSize], body: Body) -> list[str]:
+    """Return the lines that raise where a model does not hold at the sizes of its inputs.
 
     Args:
-        conditions: what must be true, in the names of the sizes.
+        conditions: what must be true, in the names of the dynamic sizes.
+        fixed: sizes that have to be what they were in the example.
         body: the body of the model itself.
 
     Raises:
         Unsupported: a condition cannot be written in Python.
     """
-    if not conditions:
-        return []
-    reads = _reads(body)
-    trees = [_read(condition, reads) for condition in conditions]
-    test = trees[0] if len(trees) == 1 else ast.BoolOp(ast.Or(), trees)
+    return [*_fixed_lines(fixed, body), *_dynamic_lines(conditions, body)]
+
+
+def if_any(tests: Sequence[ast.expr]) -> list[str]:
+    """Return the line, or the lines, that ask whether any of some tests is true."""
+    test = tests[0] if len(tests) == 1 else ast.BoolOp(ast.Or(), [*tests])
     lines = [f"        if {to_source(test)}:"]
     if len(lines[0]) > WIDTH:
-        first, *others = (f"            {to_source(tree)}" for tree in trees)
+        first, *others = (f"            {to_source(tree)}" for tree in tests)
         rest = [f"            or {line.strip()}" for line in others]
         lines = ["        if (", first, *rest, "        ):"]
-    return [*lines, *_raising(conditions, body)]
+    return lines
+
+
+def raise_error(message: str) -> list[str]:
+    """Return the lines that raise with a message."""
+    parts = textwrap.wrap(message, WIDTH - 20, drop_whitespace=False, break_long_words=False)
+    if len(parts) == 1 and len(parts[0]) + 32 <= WIDTH:
+        return [f"            raise ValueError({_quoted(parts[0])})"]
+    return [
+        "            raise ValueError(",
+        *(f"                {_quoted(part)}" for part in parts),
+        "            )",
+    ]
+
+
+def _fixed_lines(fixed: Sequence[FixedSize], body: Body) -> Iterator[str]:
+    """Yield the check of each input that has sizes which are fixed."""
+    for number, value in enumerate(body.inputs):
+        sizes = {one.place.axis: one for one in fixed if one.place.input == number}
+        if not sizes:
+            continue
+        shape = ast.Attribute(_array(value, body), "shape")
+        axes = [axis for axis in value.order if axis in sizes]
+        if len(sizes) == value.ndim:
+            tests = [_differs(shape, to_ast(tuple(sizes[axis].size for axis in axes)))]
+        else:
+            tests = [
+                _differs(_item(shape, value.order.index(axis)), ast.Constant(sizes[axis].size))
+                for axis in axes
+            ]
+        yield from if_any(tests)
+        yield from raise_error(f"{to_source(_array(value, body))}: {_fixed_text(value, sizes)}")
+
+
+def _fixed_text(value: Value, sizes: Mapping[int, FixedSize]) -> str:
+    """Say which sizes of an input are fixed, and what would open them."""
+    names = axis_names(value.ndim)
+    spelled = {
+        axis: f"{one.size} along axis {axis}"
+        if names[axis] in names[:axis]
+        else f"{names[axis]} {one.size}"
+        for axis, one in sorted(sizes.items())
+    }
+    parts = []
+    if asked := [axis for axis, one in sorted(sizes.items()) if one.wanted]:
+        at = _listed([spelled[axis] for axis in asked])
+        parts.append(f"torch.export finds that the model works at {at} only")
+    if left := [axis for axis, one in sorted(sizes.items()) if not one.wanted]:
+        axes = ",".join(map(str, left))
+        python = left[0] if len(left) == 1 else f"({axes.replace(',', ', ')})"
+        at = _listed([spelled[axis] for axis in left])
+        opens = "opens it" if len(left) == 1 else "opens them"
+        parts.append(f"converted for {at}; --dynamic {axes} (dynamic={python} in Python) {opens}")
+    return "; ".join(parts)
+
+
+def _listed(words: Sequence[str]) -> str:
+    """Return ``a, b and c``."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _dynamic_lines(conditions: Sequence[str], body: Body) -> list[str]:
+    """Return the check of the sizes that are dynamic."""
+    reads = _reads(body)
+    tests = [_read(condition, reads) for condition in conditions]
+    relations = dict(_relations(body, reads))
+    if not (tests or relations):
+        return []
+    takes = ", ".join(
+        f"{value.name} {shape_text(value.stored_shape, body.sizes.names)}"
+        for value in body.inputs
+        if any(isinstance(size, Size) for size in value.shape)
+    )
+    expected = [*conditions, *relations]
+    lines = if_any([*tests, *relations.values()])
+    return [*lines, *raise_error(f"{takes}: expected {' and '.join(expected)}")]
+
+
+def _relations(body: Body, reads: Mapping[str, ast.expr]) -> Iterator[tuple[str, ast.expr]]:
+    """Yield what sizes of several axes have to do with one another, and how to see they have not.
+
+    A size that is read off one axis is that of all others it names.
+    """
+    names = body.sizes.names
+    for value in body.inputs:
+        for axis, size in enumerate(value.shape):
+            if not isinstance(size, Size) or not {*map(str, size.expr.free_symbols)} <= {*names}:
+                continue
+            shape = ast.Attribute(_array(value, body), "shape")
+            place = _item(shape, value.order.index(axis))
+            wanted = substitute(size_tree(size, names), reads)
+            if to_source(wanted) != to_source(place):
+                text = f"{size_text(size, names)} at {to_source(place)}"
+                yield text, _differs(place, wanted)
+
+
+def _differs(a: ast.expr, b: ast.expr) -> ast.expr:
+    return ast.Compare(a, [ast.NotEq()], [b])
+
+
+def _item(shape: ast.expr, place: int) -> ast.expr:
+    return ast.Subscript(shape, ast.Constant(place))
+
+
+def _array(value: Value, body: Body) -> ast.expr:
+    """Return how the model reads one of its inputs."""
+    return substitute(value.to_ast(), {f.variable: ast.Name(f.name) for f in body.parameters})
 
 
 def _reads(body: Body) -> dict[str, ast.expr]:
     """Return how the model reads each size off its inputs, by name."""
-    formals = {f.variable: ast.Name(f.name) for f in body.parameters}
     symbol = sympy.Symbol("size", integer=True, positive=True)
     reads: dict[str, ast.expr] = {}
     for value in body.inputs:
-        array = substitute(value.to_ast(), formals)
+        array = _array(value, body)
         for axis, size in enumerate(value.shape):
             solution = solved(size.key, symbol) if isinstance(size, Size) else None
             if solution is None or not solution[0].is_Symbol:
                 continue
-            place = ast.Constant(value.order.index(axis))
-            code = ast.Subscript(ast.Attribute(array, "shape"), place)
+            code = _item(ast.Attribute(array, "shape"), value.order.index(axis))
             name = body.sizes.names[str(solution[0])]
             reads.setdefault(name, written(solution[1], {"size": code}))
     return reads
@@ -79,22 +195,5 @@ def _read(condition: str, reads: Mapping[str, ast.expr]) -> ast.expr:
     return substitute(negated, reads)
 
 
-def _raising(conditions: Sequence[str], body: Body) -> list[str]:
-    takes = ", ".join(
-        f"{value.name} {shape_text(value.stored_shape, body.sizes.names)}"
-        for value in body.inputs
-        if any(isinstance(size, Size) for size in value.shape)
-    )
-    message = f"{takes}: expected {' and '.join(conditions)}"
-    parts = textwrap.wrap(message, WIDTH - 20, drop_whitespace=False, break_long_words=False)
-    if len(parts) == 1 and len(parts[0]) + 32 <= WIDTH:
-        return [f"            raise ValueError({_quoted(parts[0])})"]
-    return [
-        "            raise ValueError(",
-        *(f"                {_quoted(part)}" for part in parts),
-        "            )",
-    ]
-
-
 def _quoted(text: str) -> str:
-    return to_source(ast.Constant(text))
+    return to_source(ast.Constant(text.replace('"', "'")))
