@@ -150,7 +150,7 @@ def _wrapped(text: str, width: int, *, break_on_hyphens: bool = True) -> list[st
 def _unchecked(lowered: Lowered) -> list[str]:
     """Say whose values are looked up somewhere without a check, as PyTorch makes it."""
     names = lowered.signature.tensors()
-    found = " and ".join(re.sub(r"^\.", "", names[place]) for place in lowered.unchecked)
+    found = docstring_text(" and ".join(names[place] for place in lowered.unchecked))
     if not found:
         return []
     note = (
