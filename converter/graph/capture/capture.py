@@ -23,6 +23,7 @@ from mlxport.converter.graph.capture.dynamic import DynamicSizes
 from mlxport.converter.graph.capture.explain_failure import uncapturable
 from mlxport.converter.graph.capture.fixed_sizes import fixed_sizes
 from mlxport.converter.graph.capture.leaves import drop_aside, find_leaves, plain_path
+from mlxport.converter.graph.capture.out_arguments import check_out_arguments
 from mlxport.converter.graph.capture.results import ModuleResults, order_results
 from mlxport.converter.graph.capture.sharing import Sharing, by_every_name
 from mlxport.converter.graph.capture.signature import read_signature
@@ -138,6 +139,7 @@ def capture(
                 captured = export(model, args, kwargs, strict=False, dynamic_shapes=shapes)
             check_tensor_kinds(model, captured)
             _add_root(model, captured)
+            check_out_arguments(type(model).__name__, captured)
             if dynamic:
                 dynamic.unite(captured)
                 dynamic.check(captured)

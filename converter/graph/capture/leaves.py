@@ -26,6 +26,9 @@ from mlxport.converter.rules.registry import LayerSpec, Refusal, Rule, overridde
 
 _logger = logging.getLogger(__name__)
 
+# ops whose layers in MLX compute floating values of integers
+_OF_FLOATS = r"aten\.(avg_pool|hardtanh|upsample_(linear|bilinear|trilinear|bicubic))"
+
 Calls = dict[str, list[Node]]  # call -> the ops it makes
 
 
@@ -106,6 +109,8 @@ def _obstacle(
     given = {node for tensor in _folded(module) for node in nodes.get(id(tensor), ())}
     for ops in calls.values():
         found = _counted(_unmade(ops, given), rule)
+        if found and re.match(_OF_FLOATS, found[0]) and not _takes_floats(ops, found[0]):
+            return f"a call of it computes integers, where MLX's {rule.name} gives floats"
         if len(found) != 1 or found[0] not in rule.ops:
             listed = ", ".join(dict.fromkeys(found)) or "nothing"
             hooked = " (it has hooks)" if module._forward_hooks or module._forward_pre_hooks else ""
@@ -120,6 +125,12 @@ def _obstacle(
     if read and (besides or not _shows(rule, module, read)):
         return f"other modules read its {' and '.join(sorted(read))}, which the layer changes"
     return ""
+
+
+def _takes_floats(ops: Sequence[Node], name: str) -> bool:
+    node = next(op for op in ops if str(op.target) == name)
+    given = [one.meta.get("val") for one in node.all_input_nodes]
+    return not any(isinstance(x, torch.Tensor) and not x.is_floating_point() for x in given)
 
 
 def drop_aside(

@@ -272,6 +272,8 @@ def _place(function: str) -> Handler:
     def place(cx: Context, x: Value, dim: int | None = None, keepdim: bool = False) -> Value:
         if dim is None:  # the place among all values in PyTorch's order
             x = x if x.is_logical_in_memory else cx.logical(x)
+        if 0 in x.shape:  # which MLX rejects
+            return filled(cx, 0, cx.shape)
         return reduce(cx, function, x, x, dim, keepdim, torch.uint32)
 
     return place

@@ -125,7 +125,8 @@ class _Replay:
                 f"random draw {number}: {asked}, PyTorch drew {draw.kind} {draw.shape}{of}, which "
                 f"is {stored} as stored. The model must draw as model.py was written."
             )
-        values = np.ascontiguousarray(np.transpose(draw.values, order))
+        # reshaped, as NumPy gives what has no axes one
+        values = np.ascontiguousarray(np.transpose(draw.values, order)).reshape(shape)
         if dtype is None:
             return mx.array(values, dtype=mx.float64)
         return mx.array(values.astype(np.float32)).astype(dtype)

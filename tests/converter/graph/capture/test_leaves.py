@@ -195,6 +195,27 @@ def test_why_a_module_is_no_leaf(layer, reason):
     assert [*captured.leaves] == ["1"]
 
 
+INTEGERS = {
+    "clipped": (nn.ReLU6(), nn.ReLU6),
+    "clipped as well": (nn.Hardtanh(), nn.Hardtanh),
+    "averaged": (nn.AvgPool2d(2), nn.AvgPool2d),
+}
+
+
+@pytest.mark.parametrize(("layer", "source"), INTEGERS.values(), ids=INTEGERS)
+def test_layers_that_make_floats_of_integers_are_no_leaves(layer, source):
+    x = torch.randint(-9, 9, (1, 2, 4, 4))
+    model = nn.Sequential(layer, nn.Identity()).eval()
+    captured = capture(model, (x,), handled=ops.registry.OPS)
+    why = f"a call of it computes integers, where MLX's {source.__name__} gives floats"
+    assert captured.obstacles["0"] == why
+    if source is nn.AvgPool2d:
+        with pytest.raises(UnsupportedError, match=r"pooling of torch\.int64"):
+            mlxport.convert(model, x)
+    else:
+        assert mlxport.convert(model, x).report.passed
+
+
 class ReadsAnothersWeight(nn.Module):
     def __init__(self):
         super().__init__()

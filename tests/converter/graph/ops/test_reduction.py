@@ -139,6 +139,12 @@ def test_extremes_of_other_dtypes(dtype: torch.dtype, assert_op_parity: Fn) -> N
     assert_op_parity(lambda x: x.max(1)[0], x)
 
 
+@pytest.mark.parametrize("keepdim", [False, True], ids=["drop", "keep"])
+def test_places_in_nothing(keepdim: bool, assert_op_parity: Fn) -> None:
+    x = torch.randn(0, 3, 4)
+    assert_op_parity(lambda x: (x.argmax(1, keepdim), x.argmin(2, keepdim), x.max(1, keepdim)), x)
+
+
 def test_the_first_of_equal_values_is_named(assert_op_parity: Fn) -> None:
     x = torch.randint(0, 3, (4, 50))
     assert_op_parity(lambda x: (x.argmax(1), x.argmin(1), x.max(0).indices), x)

@@ -43,6 +43,16 @@ PAIRS = {
         lambda: mx.random.normal((2, 3, 4), loc=array(P), scale=array(P + 1)),
         (0, 1, 2),
     ),
+    "normal, no axes": (
+        lambda: torch.normal(P[0, 0, 0], P[0, 0, 1]),
+        lambda: mx.random.normal((), loc=array(P)[0, 0, 0], scale=array(P)[0, 0, 1]),
+        (),
+    ),
+    "bernoulli, no axes": (
+        lambda: torch.bernoulli(P[0, 0, 0]).bool(),
+        lambda: mx.random.bernoulli(array(P)[0, 0, 0]),
+        (),
+    ),
     "uniform": (lambda: torch.rand(6), lambda: mx.random.uniform(shape=(6,)), (0,)),
     "uniform, bounds": (
         lambda: torch.empty(6).uniform_(-2, 6),
@@ -104,7 +114,8 @@ def test_mlx_gets_what_torch_drew(name):
     assert str(got.dtype).startswith("mlx.core." + str(expected.dtype)[6:]) or not (
         expected.is_floating_point()
     )
-    values = torch.from_numpy(np.array(got.astype(mx.float32))).permute(*np.argsort(order).tolist())
+    values = torch.from_numpy(np.array(got.astype(mx.float32))).permute(np.argsort(order).tolist())
+    assert values.shape == expected.shape
     assert torch.allclose(values, expected.float(), rtol=1e-6, atol=1e-6)
 
 
