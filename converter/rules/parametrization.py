@@ -23,6 +23,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from mlxport.converter.plan.fold_steps import FoldOrthogonal, FoldSpectralNorm, FoldWeightNorm
 from mlxport.converter.plan.steps import Step
 from mlxport.converter.plan.weight_plan import Entry
+from mlxport.converter.rules.plain_numbers import with_plain_numbers
 from mlxport.converter.rules.registry import LayerSpec, Refusal, Rule
 
 _TRAINING = "spectral norm takes another step at each forward pass in training; call eval() first"
@@ -113,8 +114,9 @@ def build_spec(rule: Rule, module: torch.nn.Module) -> LayerSpec:
     """
     tensors = parametrized_tensors(module)
     if not tensors:
-        return rule.build(module)
-    return fold_into_plan(rule.build(without_parametrizations(module, tensors)), tensors)
+        return rule.build(with_plain_numbers(module))
+    plain = without_parametrizations(module, tensors)
+    return fold_into_plan(rule.build(with_plain_numbers(plain)), tensors)
 
 
 def fold_into_plan(spec: LayerSpec, tensors: tuple[ParametrizedTensor, ...]) -> LayerSpec:

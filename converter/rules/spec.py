@@ -15,6 +15,7 @@ from mlxport.converter.rules.parametrization import (
     parametrized_tensors,
     without_parametrizations,
 )
+from mlxport.converter.rules.plain_numbers import with_plain_numbers
 from mlxport.converter.rules.refusals import why_no_rule
 from mlxport.converter.rules.registry import LayerSpec, Refusal, rule_for
 
@@ -42,7 +43,7 @@ def spec_for(module: torch.nn.Module) -> LayerSpec:
             f"{name} ({type(module).__module__}) cannot be converted as a layer: "
             f"{why_no_rule(module)}. `mlxport layers` lists the classes that can."
         )
-    return _unless_refused(module, partial(rule.build, module))
+    return _unless_refused(module, partial(rule.build, with_plain_numbers(module)))
 
 
 def _unless_refused(module: torch.nn.Module, build: Callable[[], LayerSpec]) -> LayerSpec:

@@ -14,6 +14,8 @@ from collections.abc import Hashable, Mapping
 from functools import cache
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import numpy as np
+
 
 @runtime_checkable
 class Operand(Protocol):
@@ -85,6 +87,8 @@ def to_ast(value: Any) -> ast.expr:
     if isinstance(value, slice):
         parts = [None if p is None else to_ast(p) for p in (value.start, value.stop, value.step)]
         return ast.Slice(*parts)
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return _number(value)
     if isinstance(value, complex) and cmath.isfinite(value):

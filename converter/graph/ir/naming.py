@@ -33,7 +33,9 @@ def kind_of(module: torch.nn.Module) -> ModuleKind:
     counted = names == [str(i) for i in range(len(names))]
     own_forward = type(module).forward is not torch.nn.Sequential.forward
     if isinstance(module, (torch.nn.ModuleDict, torch.nn.ParameterDict)):
-        return ModuleKind.DICT
+        # one that computes has to be called, which a dict cannot be
+        computes = type(module).forward is not torch.nn.Module.forward
+        return ModuleKind.CLASS if computes else ModuleKind.DICT
     if isinstance(module, (torch.nn.ModuleList, torch.nn.ParameterList)) and counted:
         return ModuleKind.LIST
     if isinstance(module, torch.nn.Sequential) and not own_forward and counted:
