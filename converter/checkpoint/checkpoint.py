@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mlxport.converter.errors import CheckpointError
 from mlxport.converter.plan.tensor import Tensor
@@ -32,6 +33,10 @@ class Checkpoint:
             file itself), None where the format has no nesting.
         files: the files read, for the digest.
         mapped: the addresses at which they are mapped into memory, where the tensors lie there.
+        others: state dict key -> what stands there and is no tensor, as it was unpickled.
+        metadata: path of a module -> what ``state_dict()`` noted of it (``{"version": 2}``); None
+            where the format or the file holds none, as for ``load_state_dict``.
+        module: the class of the pickled module it was taken from, empty for a state dict.
     """
 
     path: Path
@@ -41,6 +46,9 @@ class Checkpoint:
     key: str | None = None
     files: tuple[Path, ...] = ()
     mapped: tuple[range, ...] = ()
+    others: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Mapping[str, Any]] | None = None
+    module: str = ""
 
     def __repr__(self) -> str:
         return f"Checkpoint({str(self.path)!r}, {len(self.tensors)} tensors)"

@@ -31,6 +31,7 @@ from mlxport.converter.plan.torch_tensor import tensor_from_torch, tensor_to_tor
 from mlxport.converter.plan.weight_plan import Entry, WeightPlan
 from mlxport.converter.timings import stage
 from mlxport.converter.torch_model.calls import in_order
+from mlxport.converter.torch_model.loading_code import state_of
 from mlxport.converter.torch_model.model_state import eval_mode, left_as_it_was
 
 _logger = logging.getLogger(__name__)
@@ -204,7 +205,7 @@ def _tensors(module: torch.nn.Module) -> dict[str, torch.Tensor | None]:
 def _folded(model: torch.nn.Module, layers: Mapping[str, str]) -> Iterator[None]:
     """Let a model have its layers folded for a while."""
     with left_as_it_was(model):
-        state = model.state_dict(keep_vars=True)
+        state = state_of(model)
         for norm, layer in layers.items():
             for entry in list(_entries(model, norm, layer)):
                 (made,) = entry.apply(tuple(tensor_from_torch(state[k]) for k in entry.sources))

@@ -160,7 +160,7 @@ class Conversion:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON data."""
-        data = to_data(self, without_none=("merged", "since"))
+        data = to_data(self, without_none=("merged", "since", "loading"))
         return {"format": RECORD_FORMAT, "version": RECORD_VERSION, **data}
 
     @classmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
@@ -56,6 +58,16 @@ def tensor_from_torch(tensor: torch.Tensor) -> Tensor:
 def tensor_to_torch(tensor: Tensor) -> torch.Tensor:
     """Return a contiguous copy of a tensor on the CPU, bit for bit."""
     return torch.from_numpy(np.array(tensor.bits, order="C")).view(TORCH_DTYPE[tensor.dtype])
+
+
+def tensor_view(tensor: Tensor) -> torch.Tensor:
+    """Return a tensor on the CPU, only to be read: over the same memory where PyTorch can."""
+    bits = np.asarray(tensor.bits)
+    if min(bits.strides, default=0) < 0 or not bits.flags.aligned:
+        return tensor_to_torch(tensor)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that it must not be written to
+        return torch.from_numpy(bits).view(TORCH_DTYPE[tensor.dtype])
 
 
 def _refusal(tensor: torch.Tensor) -> str:

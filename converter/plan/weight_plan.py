@@ -12,7 +12,8 @@ from typing import Any
 from mlxport.converter.arguments import argument
 from mlxport.converter.errors import ConversionError, StateDictError
 from mlxport.converter.plan.json_data import from_data, to_data
-from mlxport.converter.plan.steps import Step
+from mlxport.converter.plan.loading import Loading
+from mlxport.converter.plan.steps import Step, rearranges
 from mlxport.converter.plan.tensor import Tensor, TensorSpec
 
 
@@ -75,6 +76,8 @@ class WeightPlan:
             for the plan of a single layer.
         ties: source key -> the first key of the same tensor, where entries use both: PyTorch has
             one tensor there and MLX has several.
+        loading: what the model's own code does to a checkpoint before the plan's sources are what
+            they are; None where it has none.
     """
 
     entries: tuple[Entry, ...] = ()
@@ -83,6 +86,7 @@ class WeightPlan:
     constants: Mapping[str, str] = field(default_factory=dict)
     specs: Mapping[str, TensorSpec] = field(default_factory=dict)
     ties: Mapping[str, str] = field(default_factory=dict)
+    loading: Loading | None = None
 
     def __repr__(self) -> str:
         parts = {name: len(getattr(self, name)) for name in _PARTS}
@@ -94,8 +98,19 @@ class WeightPlan:
             *(f"{target} is a constant: {why}" for target, why in self.constants.items()),
             *(f"{key} is {other}" for key, other in (*self.aliases.items(), *self.ties.items())),
             *(f"{key} is left out: {why}" for key, why in self.ignored.items()),
+            *(f"{key} is computed: {why}" for key, why in self.computed.items()),
         ]
         return "\n".join(lines)
+
+    @property
+    def computed(self) -> Mapping[str, str]:
+        """Source key -> why its value is none of the checkpoint's; see `Loading`."""
+        return self.loading.computed if self.loading else {}
+
+    def moves(self, entry: Entry) -> bool:
+        """Tell whether an entry gives the checkpoint's values as they are, in another order."""
+        computed = any(key in self.computed for key in entry.sources)
+        return all(map(rearranges, entry.steps)) and not computed
 
     def renamed(self, keys: Mapping[str, str]) -> WeightPlan:
         """Return the plan with other source keys (a model's names mapped to a checkpoint's)."""
@@ -110,6 +125,7 @@ class WeightPlan:
             dict(self.constants),
             {rename(key): spec for key, spec in self.specs.items()},
             {rename(a): rename(key) for a, key in self.ties.items() if rename(a) != rename(key)},
+            None if self.loading is None else self.loading.renamed(rename),
         )
 
     def apply(self, source: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
@@ -195,7 +211,7 @@ class WeightPlan:
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON data."""
-        data: dict[str, Any] = to_data(self)
+        data: dict[str, Any] = to_data(self, without_none=("loading",))
         return data
 
     @classmethod

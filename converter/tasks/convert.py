@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -12,7 +11,6 @@ from typing import Any
 import mlx.nn as nn
 import torch
 
-from mlxport.converter.checkpoint.keys.bind import bind
 from mlxport.converter.errors import OptionsError
 from mlxport.converter.graph.debug_folder import debugging
 from mlxport.converter.graph.fold_batchnorm import translate_folded
@@ -44,7 +42,7 @@ from mlxport.converter.parity.verify_gradients import TorchModel, verify_gradien
 from mlxport.converter.plan.quantize_step import Settings
 from mlxport.converter.plan.record import Conversion, Stem
 from mlxport.converter.plan.tensor import Tensor, to_mlx
-from mlxport.converter.tasks.load_source_model import load_model
+from mlxport.converter.tasks.load_source_model import loaded_model, untried_loading
 from mlxport.converter.tasks.quantize import (
     Whole,
     carrying,
@@ -79,6 +77,7 @@ def convert_model(
     model = as_torch_module(model)
     with left_as_it_was(model), eval_mode(model):
         translation, notes = _translated(model, args, kwargs, capturing)
+        translation = _with_loading_code(translation, model)
         with stage("weights"):
             weights = _weights(translation, translation.conversion, state_tensors(model))
             module = load_source(
@@ -120,16 +119,14 @@ def convert_checkpoint(
     with ExitStack() as stack:
         to_folder = OutputFolder(Path(output), overwrite=writing.overwrite, sources=sources)
         folder = stack.enter_context(to_folder)
-        loaded = load_model(source, model, reading)
-        torch_model, checkpoint, keys = loaded.model, loaded.checkpoint, loaded.keys
+        loaded = stack.enter_context(loaded_model(source, model, reading))
+        torch_model, checkpoint = loaded.model, loaded.checkpoint
         stack.enter_context(left_as_it_was(torch_model))
         stack.enter_context(eval_mode(torch_model))
         args, named = example_call(torch_model, inputs, kwargs)
         stem = stem_of(checkpoint)
         translation, notes = _translated(torch_model, args, named, capturing, stem)
-        plan = bind(translation.conversion.plan, keys, checkpoint, prefix=reading.prefix)
-        # what the plan uses and the checkpoint lacks (a counter) the model has
-        state = ChainMap(dict(checkpoint.tensors), _renamed(state_tensors(torch_model), keys))
+        plan, state = loaded.bound(translation.conversion.plan), loaded.tensors()
         written = write_weights(
             folder,
             plan,
@@ -290,11 +287,15 @@ def _translated(
         return translation, (note,)
 
 
+def _with_loading_code(translation: Translation, model: torch.nn.Module) -> Translation:
+    """Return the translation whose plan says that the model has code which loads checkpoints."""
+    if (loading := untried_loading(model)) is None:
+        return translation
+    plan = replace(translation.conversion.plan, loading=loading)
+    return replace(translation, conversion=replace(translation.conversion, plan=plan))
+
+
 def _weights(
     translation: Translation, conversion: Conversion, state: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     return {**dict(conversion.plan.apply(state)), **translation.constants}
-
-
-def _renamed(state: Mapping[str, Tensor], keys: Mapping[str, str]) -> dict[str, Tensor]:
-    return {keys.get(key, key): tensor for key, tensor in state.items()}

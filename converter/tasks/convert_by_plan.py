@@ -15,6 +15,7 @@ from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.formats.in_memory import checkpoint_of
 from mlxport.converter.checkpoint.keys.bind import bind
+from mlxport.converter.checkpoint.keys.loading import check_computed, check_same
 from mlxport.converter.checkpoint.keys.match import match_keys
 from mlxport.converter.errors import ConversionError, StateDictError
 from mlxport.converter.options.output import OutputOptions
@@ -54,7 +55,7 @@ def convert_by_plan(
     with OutputFolder(Path(output), overwrite=writing.overwrite, sources=sources) as folder:
         old = read_conversion(other)
         checkpoint, original_keys = reading.open(source)
-        fitted = fit(old.plan, checkpoint, reading.prefix, reading.allow_lossy_cast)
+        fitted = fit(old.plan, checkpoint, reading.prefix, reading.allow_lossy_cast, original_keys)
         written = write_weights(
             folder,
             fitted,
@@ -148,19 +149,33 @@ def convert_state_dict(
 
 
 def fit(
-    plan: WeightPlan, checkpoint: Checkpoint, prefix: str | None, allow_lossy_cast: bool
+    plan: WeightPlan,
+    checkpoint: Checkpoint,
+    prefix: str | None,
+    allow_lossy_cast: bool,
+    original_keys: Mapping[str, str] | None = None,
 ) -> WeightPlan:
     """Return the plan with the keys and dtypes of a checkpoint of the same architecture.
 
+    Args:
+        plan: made for another one.
+        checkpoint: the weights.
+        prefix: take the checkpoint's keys under this prefix alone.
+        allow_lossy_cast: round where the plan's dtypes cannot hold the values.
+        original_keys: key of the checkpoint -> that in its file, where keys were renamed.
+
     Raises:
         StateDictError: keys are missing or unexpected, shapes differ, dtypes are of another kind,
-            a cast would round, or tied tensors differ; all problems of a kind are listed.
+            a cast would round, tied tensors differ, or PyTorch would run code of the model that
+            cannot be repeated here; all problems of a kind are listed.
     """
     if not plan.specs:
         raise StateDictError(
             "the plan does not say which tensors it expects: it was made for one layer, or by an "
             f"older mlxport. Convert with {argument('model')} to make a plan for this checkpoint."
         )
+    if plan.loading is not None:
+        check_computed(plan.loading)
     ties = {**plan.ties, **plan.aliases}
     keys = match_keys(
         {key: tensor.shape for key, tensor in checkpoint.tensors.items()},
@@ -169,6 +184,8 @@ def fit(
         ties={key: ties.get(key, key) for key in plan.specs},
         optional=set(plan.ignored),
     )
+    if plan.loading is not None:
+        check_same(plan.loading, checkpoint, keys, original_keys or {})
     _check_ties(ties, keys, checkpoint)
     fitted = bind(plan, keys, checkpoint, prefix=prefix)
     _check_casts(fitted, allow_lossy_cast)

@@ -39,6 +39,7 @@ from mlxport.converter.plan.record import Conversion, Digests
 from mlxport.converter.plan.tensor import Tensor, TensorSpec, from_mlx
 from mlxport.converter.plan.torch_tensor import tensor_to_torch
 from mlxport.converter.plan.weight_plan import Entry, WeightPlan
+from mlxport.converter.torch_model.loading_code import state_of
 
 _logger = logging.getLogger(__name__)
 
@@ -202,7 +203,7 @@ def live_weights(model: nn.Module) -> dict[str, Tensor]:
 @contextmanager
 def carrying(model: torch.nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
     """Let a torch model have other values, by the keys of its state dict, for a while."""
-    tensors = model.state_dict(keep_vars=True)
+    tensors = state_of(model)
     before = {key: tensors[key].data for key in values}
     try:
         for key, value in values.items():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
@@ -15,11 +15,12 @@ from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.formats.mapped import released
 from mlxport.converter.checkpoint.formats.safetensors import open_safetensors
+from mlxport.converter.checkpoint.writing.digest import digest_of
 from mlxport.converter.checkpoint.writing.safetensors import write_safetensors
 from mlxport.converter.errors import ConversionError, OptionsError, StateDictError
 from mlxport.converter.output.contents import LEFT_OUT, open_weights, read_conversion
 from mlxport.converter.plan.quantize_step import Quantize
-from mlxport.converter.plan.record import RECORD_FILE
+from mlxport.converter.plan.record import RECORD_FILE, Conversion, Digests
 from mlxport.converter.plan.steps import Cast, Step
 from mlxport.converter.plan.tensor import Tensor, TensorSpec, same_bits
 from mlxport.converter.plan.weight_plan import WeightPlan
@@ -87,12 +88,15 @@ def restore(
     """Write the checkpoint that an output folder was made from; see ``mlxport.restore``."""
     path = _checked(Path(output), overwrite)
     folder = Path(source).parent if Path(source).name == RECORD_FILE else Path(source)
-    plan = read_conversion(folder).plan
+    conversion = read_conversion(folder)
     weights = open_weights(folder)
     kept = _kept(folder)
     found = {name: TensorSpec.of(tensor) for name, tensor in weights.tensors.items()}
-    specs = _restored_specs(plan, found, folder)
-    lost = _lost(plan, found, kept)
+    specs = _restored_specs(conversion.plan, found, folder)
+    plan, changed = _without_computed(conversion, weights)
+    specs = {key: spec for key, spec in specs.items() if key not in conversion.plan.computed}
+    lost = _lost(plan, found, kept) | changed
+    kept = {key: tensor for key, tensor in kept.items() if key not in changed}
     needed = {key: why for key, why in lost.items() if key not in plan.ignored}
     if needed and not partial:
         raise ConversionError.listing(
@@ -166,6 +170,33 @@ def _restored_specs(
     return specs
 
 
+def _without_computed(
+    conversion: Conversion, weights: Checkpoint
+) -> tuple[WeightPlan, dict[str, str]]:
+    """Return the plan without what the model's own code computed, and what of that is lost.
+
+    Of these tensors the file's are kept beside the weights. They are given back only as long as
+    the weights are those that were computed of them.
+    """
+    plan, lost = conversion.plan, {}
+    for entry in plan.entries:
+        if any(key in plan.computed for key in entry.sources):
+            names = [n for n in entry.targets if _differs(n, weights, conversion.digests)]
+            why = "computed, and trained since: "
+            lost |= {key: why + plan.computed.get(key, "") for key in entry.sources if names}
+    entries = tuple(e for e in plan.entries if not any(k in plan.computed for k in e.sources))
+    names = {key for entry in entries for key in entry.sources}
+    aliases = {alias: key for alias, key in plan.aliases.items() if key in names}
+    ignored = {key: why for key, why in plan.ignored.items() if key not in plan.computed}
+    return replace(plan, entries=entries, aliases=aliases, ignored=ignored), lost
+
+
+def _differs(name: str, weights: Checkpoint, digests: Digests) -> bool:
+    """Tell whether a tensor is another than the one that was written, as far as is known."""
+    expected = digests.targets.get(name)
+    return expected is not None and digest_of(weights.tensors[name]) != expected
+
+
 def _lost(
     plan: WeightPlan, found: Mapping[str, TensorSpec], kept: Mapping[str, Tensor]
 ) -> dict[str, str]:
@@ -181,7 +212,8 @@ def _lost(
         for key, why in plan.ignored.items()
         if key in plan.specs and key not in kept
     }
-    return lost
+    read = plan.loading.read if plan.loading else {}
+    return lost | {key: "it is no tensor" for key in read if key not in kept}
 
 
 def _check_ties(plan: WeightPlan, weights: Mapping[str, Tensor], lost: Mapping[str, str]) -> None:

@@ -17,7 +17,6 @@ from mlxport.converter.checkpoint.writing.digest import ALGORITHM, digest_of
 from mlxport.converter.errors import ConversionError
 from mlxport.converter.output.contents import LEFT_OUT, open_weights, read_conversion
 from mlxport.converter.plan.record import Conversion
-from mlxport.converter.plan.steps import rearranges
 from mlxport.converter.plan.tensor import Tensor
 from mlxport.converter.plan.weight_plan import Entry
 
@@ -92,7 +91,7 @@ def _results(conversion: Conversion, weights: Checkpoint) -> Iterator[str]:
             yield from (f"missing     {printable(name)}" for name in missing)
             continue
         tensors = tuple(weights.tensors[name] for name in entry.targets)
-        if all(map(rearranges, entry.steps)):
+        if conversion.plan.moves(entry):
             yield from _moved(entry, tensors, conversion)
         else:
             for name, tensor in zip(entry.targets, tensors, strict=True):

@@ -109,6 +109,7 @@ def open_distributed(folder: Path, key: str | None = None) -> Checkpoint:
         found.notes,
         found.key,
         (path, *sorted(files)),
+        others=found.others,
     )
 
 

@@ -65,12 +65,17 @@ class Placeholder:
 
 
 class _Dict(dict[Any, Any]):
-    """A dict that takes no attributes: stands for OrderedDict, Counter and defaultdict."""
+    """A dict that takes no attribute but one: stands for OrderedDict, Counter and defaultdict.
 
-    __slots__ = ()
+    Attributes:
+        _metadata: what ``state_dict()`` notes of each module, where the pickle sets it.
+    """
 
-    def __setstate__(self, _state: Any) -> None:
-        pass
+    __slots__ = ("_metadata",)
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, dict) and "_metadata" in state:
+            self._metadata = state["_metadata"]
 
 
 class _Call:

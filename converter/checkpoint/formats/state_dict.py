@@ -7,6 +7,7 @@ Where more than one mapping could be meant, that is an error that lists them, ne
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -68,11 +69,17 @@ class Found:
         key: where it stands; ``"."`` is the file itself.
         entries: the tensors.
         notes: what else there was.
+        others: the entries that are no tensors.
+        metadata: what ``state_dict()`` noted of each module, by its path; None where nothing.
+        module: the class of the pickled module they were taken from, empty for a mapping.
     """
 
     key: str
     entries: dict[str, Any]
     notes: tuple[str, ...]
+    others: dict[str, Any]
+    metadata: dict[str, dict[str, Any]] | None
+    module: str
 
 
 def find_state_dict(loaded: Any, path: Path, key: str | None = None) -> Found:
@@ -89,7 +96,25 @@ def find_state_dict(loaded: Any, path: Path, key: str | None = None) -> Found:
     everything = list(_candidates(loaded))
     chosen = _named(everything, path, key) if key is not None else _only(everything, path)
     entries = chosen.tensors
-    return Found(chosen.key, entries, tuple(_notes(loaded, chosen, entries)))
+    return Found(
+        chosen.key,
+        entries,
+        tuple(_notes(loaded, chosen, entries)),
+        {k: v for k, v in chosen.content.items() if isinstance(k, str) and k not in entries},
+        metadata_of(chosen.content),
+        chosen.module,
+    )
+
+
+def metadata_of(state: Any) -> dict[str, dict[str, Any]] | None:
+    """Return a copy of the metadata that ``state_dict()`` puts beside a state dict.
+
+    None where there is none, or where it is not of that form.
+    """
+    noted = getattr(state, "_metadata", None)
+    if not isinstance(noted, dict) or not all(isinstance(v, dict) for v in noted.values()):
+        return None
+    return {str(path): copy.deepcopy(dict(values)) for path, values in noted.items()}
 
 
 def to_tensors(entries: Mapping[str, Any], path: Path) -> dict[str, Tensor]:

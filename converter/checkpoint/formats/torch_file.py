@@ -58,7 +58,18 @@ def open_torch(path: Path, form: Format, key: str | None = None) -> Checkpoint:
         raise _damaged(path, error) from error
     storage = {name: memory_of(name, tensor) for name, tensor in tensors.items()}
     notes = (*notes, *found.notes)
-    return Checkpoint(path, tensors, storage, notes, found.key, (path,), mappings_of(path))
+    return Checkpoint(
+        path,
+        tensors,
+        storage,
+        notes,
+        found.key,
+        (path,),
+        mappings_of(path),
+        found.others,
+        found.metadata,
+        found.module,
+    )
 
 
 def load_torch_file(path: Path, form: Format) -> tuple[Any, tuple[str, ...]]:

@@ -5,7 +5,7 @@ Needs no torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
@@ -20,7 +20,12 @@ _SURPLUS = "the model has no such tensor and needs none"
 
 
 def bind(
-    plan: WeightPlan, keys: Mapping[str, str], checkpoint: Checkpoint, *, prefix: str | None = None
+    plan: WeightPlan,
+    keys: Mapping[str, str],
+    checkpoint: Checkpoint,
+    *,
+    prefix: str | None = None,
+    computed: Container[str] = (),
 ) -> WeightPlan:
     """Return the plan that makes the same MLX parameters of a checkpoint's tensors.
 
@@ -32,9 +37,11 @@ def bind(
         keys: source key of the plan -> key of the checkpoint.
         checkpoint: the weights.
         prefix: the part of the checkpoint's keys that was asked for.
+        computed: keys whose value is none of the checkpoint's, but as ``plan`` expects it.
     """
     bound = plan.renamed(keys)
     specs = {key: TensorSpec.of(tensor) for key, tensor in checkpoint.tensors.items()}
+    specs |= {key: spec for key, spec in bound.specs.items() if key in computed}
     known = set(bound.names()) | set(bound.ignored) | set(bound.aliases)
     surplus = {
         key: _SURPLUS if key.startswith(prefix or "") else OUTSIDE
@@ -55,7 +62,7 @@ def bind(
 def left_out(
     plan: WeightPlan, checkpoint: Checkpoint, original_keys: Mapping[str, str] | None = None
 ) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint that have no target, but for those not asked for.
+    """Return the tensors of a checkpoint that no target is made of, but for those not asked for.
 
     Args:
         plan: says which.
@@ -64,7 +71,7 @@ def left_out(
     """
     return {
         (original_keys or {}).get(key, key): checkpoint.tensors[key]
-        for key, reason in plan.ignored.items()
+        for key, reason in {**plan.ignored, **plan.computed}.items()
         if reason != OUTSIDE and key in checkpoint.tensors
     }
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Container, Hashable, Iterable, Mapping
+from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlxport.converter.arguments import argument
@@ -76,6 +76,7 @@ def match_keys(
     prefix: str | None = None,
     ties: Mapping[str, Hashable] | None = None,
     optional: Container[str] = (),
+    hints: Sequence[str] = (),
 ) -> dict[str, str]:
     """Return model key -> checkpoint key.
 
@@ -89,6 +90,7 @@ def match_keys(
         prefix: take the keys under this prefix alone and leave the others out.
         ties: model key -> identity of its tensor; of keys with the same one, one is enough.
         optional: model keys that may be missing.
+        hints: what to say of the checkpoint where it does not fit.
 
     Raises:
         StateDictError: keys are missing or unexpected or shapes differ; all of them are listed.
@@ -102,7 +104,21 @@ def match_keys(
     for attempt in attempts:
         if not attempt.problems:
             return attempt.found
-    raise _misfit(sides, attempts)
+    raise _misfit(sides, attempts, hints)
+
+
+def prefix_pairs(checkpoint: Shapes, model: Shapes) -> list[tuple[str, str]]:
+    """Return what may have to be taken off all keys of a checkpoint, or put on: the likely first.
+
+    Args:
+        checkpoint: checkpoint key -> shape.
+        model: model key -> shape.
+
+    Returns:
+        Pairs of a prefix to take off and one to put on, one of them empty.
+    """
+    theirs, ours = {key: key for key in checkpoint}, {key: key for key in model}
+    return _prefixes(_Sides(checkpoint, model, theirs, ours, {}, ()))
 
 
 def _without_wrappers(keys: Iterable[str], prefix: str = "") -> dict[str, str]:
@@ -122,7 +138,7 @@ def _prefixes(sides: _Sides) -> list[tuple[str, str]]:
         (sides.theirs, sides.ours, True),
         (sides.ours, sides.theirs, False),
     ):
-        names = [name for name in shorter if not _is_counter(name)]
+        names = [name for name in shorter if not is_counter(name)]
         # The longest name ends as few names of the other side as can be.
         ending = max(names, key=len, default="")
         for prefix in (k[: -len(ending)] for k in longer if ending and k.endswith(f".{ending}")):
@@ -147,9 +163,9 @@ def _attempt(sides: _Sides, strip: str, add: str) -> _Attempt:
         add,
         found,
         missing=[
-            k for k in sources if k not in found and not _is_counter(k) and k not in sides.optional
+            k for k in sources if k not in found and not is_counter(k) and k not in sides.optional
         ],
-        unexpected=[k for k in sides.checkpoint if k not in used and not _is_counter(k)],
+        unexpected=[k for k in sides.checkpoint if k not in used and not is_counter(k)],
         misshapen=[k for k, source in found.items() if sides.model[k] != sides.checkpoint[source]],
     )
 
@@ -161,11 +177,12 @@ def _source(name: str, theirs: Mapping[str, str]) -> str | None:
     return theirs.get(name)
 
 
-def _is_counter(key: str) -> bool:
+def is_counter(key: str) -> bool:
+    """Tell whether a key is that of a counter that inference never reads."""
     return key.rpartition(".")[2] in _COUNTERS
 
 
-def _misfit(sides: _Sides, attempts: list[_Attempt]) -> ConversionError:
+def _misfit(sides: _Sides, attempts: list[_Attempt], said: Sequence[str]) -> ConversionError:
     best = min(attempts, key=lambda a: (a.problems - len(a.found), a.strip, a.add))
     theirs, ours = sides.checkpoint, sides.model
     lines = [f"missing     {printable(k)} {ours[k]}" for k in best.missing]
@@ -182,7 +199,7 @@ def _misfit(sides: _Sides, attempts: list[_Attempt]) -> ConversionError:
     if best.strip or best.add:
         done = f"{best.strip!r} is taken off" if best.strip else f"{best.add!r} is put on"
         heading += f", when {done} the checkpoint's keys"
-    hints = [*_prefix_hints(attempts), *_rename_hint(best, sides)]
+    hints = [*said, *_prefix_hints(attempts), *_drop_hint(best), *_rename_hint(best, sides)]
     if any(sorted(ours[k]) == sorted(theirs[best.found[k]]) for k in best.misshapen):
         hints.append("Some shapes differ in the order of axes alone: converted already?")
     return StateDictError.listing(heading, lines, "\n".join(hints))
@@ -195,6 +212,17 @@ def _prefix_hints(attempts: list[_Attempt]) -> list[str]:
         for a in attempts
         if a.strip and not a.missing and not a.misshapen
     ]
+
+
+def _drop_hint(best: _Attempt) -> list[str]:
+    """Say how to leave out what is too much, where nothing else is wrong."""
+    if not best.unexpected or best.missing or best.misshapen:
+        return []
+    firsts = {key.partition(".")[0] for key in best.unexpected}
+    kept = {key.partition(".")[0] for key in best.found.values()}
+    names = best.unexpected if firsts & kept or len(best.unexpected) == 1 else sorted(firsts)
+    them = "it" if len(best.unexpected) == 1 else "them"
+    return [f"{argument('drop', list(names))} leaves {them} out."]
 
 
 def _rename_hint(best: _Attempt, sides: _Sides) -> list[str]:

@@ -19,7 +19,6 @@ from mlxport.converter.checkpoint.writing.digest import examine
 from mlxport.converter.checkpoint.writing.safetensors import write_safetensors
 from mlxport.converter.errors import OptionsError, StateDictError
 from mlxport.converter.plan.record import Digests
-from mlxport.converter.plan.steps import rearranges
 from mlxport.converter.plan.tensor import MLX_DTYPE, Tensor, TensorSpec
 from mlxport.converter.plan.weight_plan import WeightPlan
 from mlxport.converter.progress import counted
@@ -133,7 +132,7 @@ def _converted(
 
     def opened(key: str) -> Tensor:
         tensor = checkpoint.tensors[key]
-        if key not in streamed.sources:
+        if key not in streamed.sources and key not in plan.computed:
             streamed.sources[key], finite = examine(tensor)
             bad.update([] if finite else [key])
         return tensor
@@ -143,7 +142,7 @@ def _converted(
         for position, (name, tensor) in enumerate(
             zip(entry.targets, entry.apply(sources), strict=True)
         ):
-            if all(map(rearranges, entry.steps)):  # the values are those of one source
+            if plan.moves(entry):  # the values are those of one source
                 finite = entry.sources[position] not in bad
             else:
                 streamed.targets[name], finite = examine(tensor)

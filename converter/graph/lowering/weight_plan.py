@@ -14,6 +14,7 @@ from mlxport.converter.plan.tensor import Tensor, TensorSpec
 from mlxport.converter.plan.torch_tensor import tensor_from_torch
 from mlxport.converter.plan.weight_plan import Entry, WeightPlan
 from mlxport.converter.timings import stage
+from mlxport.converter.torch_model.loading_code import state_of
 
 UNUSED = "not used when the model runs in eval mode"
 
@@ -21,7 +22,7 @@ UNUSED = "not used when the model runs in eval mode"
 @stage("plan")
 def weight_plan(lowered: Lowered, names: ModelNames) -> WeightPlan:
     """Return the plan of all tensors of the model; sources are keys of its state dict."""
-    state = names.model.state_dict(keep_vars=True)
+    state = state_of(names.model)
     entries: list[Entry] = []
     ignored: dict[str, str] = {}
     for path, entry, reasons in lowered.entries():
@@ -39,7 +40,7 @@ def weight_plan(lowered: Lowered, names: ModelNames) -> WeightPlan:
     for key, tensor in state.items():
         if key in used or key in ignored:
             continue
-        shared = by_storage.get(identity_of(tensor)) if isinstance(tensor, torch.Tensor) else None
+        shared = by_storage.get(identity_of(tensor))
         if shared is not None:
             aliases[key] = shared
         else:
@@ -55,7 +56,7 @@ def weight_plan(lowered: Lowered, names: ModelNames) -> WeightPlan:
 
 def constants(lowered: Lowered, names: ModelNames) -> dict[str, Tensor]:
     """Return the arrays that are in no state dict, by target name, as stored."""
-    state = names.model.state_dict(keep_vars=True)
+    state = state_of(names.model)
     return {
         names.target(path): _apply(_steps(array), tensor_from_torch(array.tensor))
         for path, array in lowered.arrays_outside_layers().items()
@@ -64,12 +65,8 @@ def constants(lowered: Lowered, names: ModelNames) -> dict[str, Tensor]:
 
 
 def state_tensors(model: torch.nn.Module) -> Mapping[str, Tensor]:
-    """Return the state dict of a torch model as raw tensors."""
-    return {
-        key: tensor_from_torch(value)
-        for key, value in model.state_dict().items()
-        if isinstance(value, torch.Tensor)
-    }
+    """Return the parameters and persistent buffers of a torch model as raw tensors."""
+    return {key: tensor_from_torch(value) for key, value in state_of(model).items()}
 
 
 def identity_of(tensor: torch.Tensor) -> Hashable:

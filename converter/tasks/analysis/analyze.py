@@ -25,7 +25,7 @@ from mlxport.converter.graph.lowering.problems import THE_MODEL, Tally
 from mlxport.converter.options.capture import CaptureOptions
 from mlxport.converter.options.source import SourceOptions
 from mlxport.converter.tasks.analysis.coverage import Analysis, AnalyzedTensor, Modules, Ops, Share
-from mlxport.converter.tasks.load_source_model import load_model
+from mlxport.converter.tasks.load_source_model import loaded_model
 from mlxport.converter.torch_model.example_inputs import example_call
 from mlxport.converter.torch_model.model_kinds import as_torch_module
 from mlxport.converter.torch_model.model_state import eval_mode, left_as_it_was
@@ -93,8 +93,9 @@ def analyze_checkpoint(
     Raises:
         ConversionError: the checkpoint does not fit the model, or the model cannot be captured.
     """
-    torch_model = load_model(source, model, reading).model
-    return analyze_model(torch_model, *example_call(torch_model, inputs, kwargs), capturing)
+    with loaded_model(source, model, reading) as loaded:
+        args = example_call(loaded.model, inputs, kwargs)
+        return analyze_model(loaded.model, *args, capturing)
 
 
 class Ways:

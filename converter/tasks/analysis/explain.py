@@ -36,7 +36,7 @@ from mlxport.converter.tasks.analysis.explanation import (
     ExplainedTensor,
     Explanation,
 )
-from mlxport.converter.tasks.load_source_model import load_model
+from mlxport.converter.tasks.load_source_model import loaded_model
 from mlxport.converter.torch_model.calls import in_order
 from mlxport.converter.torch_model.example_inputs import example_call
 from mlxport.converter.torch_model.model_kinds import as_torch_module
@@ -89,8 +89,9 @@ def explain_checkpoint(
     Raises:
         ConversionError: the checkpoint does not fit the model, or the model cannot be captured.
     """
-    loaded = load_model(source, model, reading).model
-    return explain_model(loaded, *example_call(loaded, inputs, kwargs), path, capturing)
+    with loaded_model(source, model, reading) as loaded:
+        args = example_call(loaded.model, inputs, kwargs)
+        return explain_model(loaded.model, *args, path, capturing)
 
 
 class _Explainer:

@@ -7,7 +7,8 @@ import torch
 from mlxport.converter.checkpoint.formats.open_checkpoint import open_checkpoint
 from mlxport.converter.errors import StateDictError
 from mlxport.converter.plan.torch_tensor import TORCH_DTYPE
-from mlxport.converter.tasks.load_into_model import NonFiniteWarning, _holds, load_into_model
+from mlxport.converter.tasks.load_into_model import NonFiniteWarning, load_into_model
+from mlxport.converter.tasks.loaded_dtypes import _holds
 
 
 class Net(torch.nn.Module):
@@ -50,7 +51,7 @@ def assert_equal(model, expected) -> None:
 
 def test_loads_all_of_it(checkpoint) -> None:
     source, model = trained(), Net()
-    keys = load_into_model(model, checkpoint(source.state_dict(), epoch=1))
+    keys = load_into_model(model, checkpoint(source.state_dict(), epoch=1)).keys
     assert keys == {name: name for name in source.state_dict()}
     assert_equal(model, source)
     x = torch.randn(1, 2, 4, 4, 4)
@@ -60,7 +61,7 @@ def test_loads_all_of_it(checkpoint) -> None:
 def test_returns_the_checkpoints_keys(checkpoint) -> None:
     source, model = trained(), Net()
     state = {f"module.{name}": value for name, value in source.state_dict().items()}
-    keys = load_into_model(model, checkpoint(state))
+    keys = load_into_model(model, checkpoint(state)).keys
     assert keys["conv.weight"] == "module.conv.weight"
     assert_equal(model, source)
 
@@ -70,7 +71,7 @@ def test_a_prefix_chooses(checkpoint) -> None:
     state = {f"{p}.{k}": v for p in ("a", "b") for k, v in source.state_dict().items()}
     with pytest.raises(StateDictError, match=r"prefix='a\.'"):
         load_into_model(model, checkpoint(state))
-    assert load_into_model(model, checkpoint(state), prefix="b")["conv.bias"] == "b.conv.bias"
+    assert load_into_model(model, checkpoint(state), prefix="b").keys["conv.bias"] == "b.conv.bias"
     assert_equal(model, source)
 
 
@@ -169,7 +170,7 @@ def test_ties_and_identities_stay(checkpoint) -> None:
     model.head.weight = model.embed.weight
     kept = model.embed.weight
     new = torch.randn(5, 3)
-    keys = load_into_model(model, checkpoint({"head.weight": new}))
+    keys = load_into_model(model, checkpoint({"head.weight": new})).keys
     assert keys == {"embed.weight": "head.weight", "head.weight": "head.weight"}
     assert model.head.weight is model.embed.weight is kept
     assert torch.equal(kept, new)
