@@ -168,6 +168,12 @@ def _selecting(command: Callable[..., None]) -> Callable[..., None]:
             metavar="OLD=NEW",
             help="Rename keys: 'encoder.*.conv=enc.*', * for one name, ** for any, re: for regex.",
         ),
+        click.option(
+            "--drop",
+            multiple=True,
+            metavar="PATTERN",
+            help="Leave keys out, by patterns as for --rename; restore gives them back.",
+        ),
         click.option("--prefix", help="Take the checkpoint's keys under this prefix alone."),
         click.option("--key", help="Where in a nested checkpoint the state dict is."),
     ):

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     import mlx.nn
     import torch
 
-    from mlxport.converter.checkpoint.keys.rename import Patterns
+    from mlxport.converter.checkpoint.keys.rename import Dropped, Patterns
     from mlxport.converter.graph.capture.dynamic import DynamicAxes
+    from mlxport.converter.options.capture import CaptureOptions
+    from mlxport.converter.options.source import SourceOptions
     from mlxport.converter.tasks.analysis.coverage import Analysis
     from mlxport.converter.tasks.analysis.explanation import Explanation
     from mlxport.converter.tasks.result import Converted
@@ -41,6 +43,7 @@ def convert_checkpoint(
     key: str | None = None,
     prefix: str | None = None,
     rename: Patterns | None = None,
+    drop: Dropped = (),
     dtype: Literal["float16", "bfloat16", "float32"] | None = None,
     allow_lossy_cast: bool = False,
     max_shard_size: int | str | None = None,
@@ -89,6 +92,8 @@ def convert_checkpoint(
         key: where in a nested checkpoint the state dict is.
         prefix: take the checkpoint's keys under this prefix alone.
         rename: old key -> new key, as for ``load_weights``; the record keeps the old ones.
+        drop: leave out the keys that these patterns of ``rename`` fit: ``"criterion"``,
+            ``["*.position_ids"]``. ``restore`` gives them back all the same.
         dtype: cast all floating-point weights, and the model, to this.
         allow_lossy_cast: round where the model's dtype cannot hold the checkpoint's values.
         max_shard_size: write the weights in files of at most this size: bytes, or ``"5GB"``.
@@ -153,7 +158,7 @@ def convert_checkpoint(
         from mlxport.converter.options.source import SourceOptions
 
     reading = SourceOptions(
-        model_args or {}, key, prefix, rename or {}, dtype, allow_lossy_cast=allow_lossy_cast
+        model_args or {}, key, prefix, rename or {}, dtype, allow_lossy_cast, drop
     )
     writing = OutputOptions.of(
         overwrite=overwrite, max_shard_size=max_shard_size, carry_along=carry_along
@@ -266,6 +271,7 @@ def analyze_checkpoint(
     key: str | None = None,
     prefix: str | None = None,
     rename: Patterns | None = None,
+    drop: Dropped = (),
     dtype: Literal["float16", "bfloat16", "float32"] | None = None,
     allow_lossy_cast: bool = False,
     channels_last: bool = False,
@@ -283,15 +289,13 @@ def analyze_checkpoint(
             f"an analysis needs the model and its inputs: {argument('model')} and "
             f"{argument('inputs')}"
         )
-    from mlxport.converter.options.capture import CaptureOptions
-    from mlxport.converter.options.source import SourceOptions
     from mlxport.converter.tasks.analysis.analyze import analyze_checkpoint
 
-    reading = SourceOptions(
-        model_args or {}, key, prefix, rename or {}, dtype, allow_lossy_cast=allow_lossy_cast
-    )
-    capturing = CaptureOptions.of(
-        channels_last=channels_last, dynamic=dynamic, dynamic_shapes=dynamic_shapes
+    reading, capturing = _read_and_captured(
+        (model_args or {}, key, prefix, rename or {}, dtype, allow_lossy_cast, drop),
+        channels_last=channels_last,
+        dynamic=dynamic,
+        dynamic_shapes=dynamic_shapes,
     )
     return analyze_checkpoint(
         resolved(source), model, inputs, kwargs, reading=reading, capturing=capturing
@@ -310,6 +314,7 @@ def explain_checkpoint(
     key: str | None = None,
     prefix: str | None = None,
     rename: Patterns | None = None,
+    drop: Dropped = (),
     dtype: Literal["float16", "bfloat16", "float32"] | None = None,
     allow_lossy_cast: bool = False,
     channels_last: bool = False,
@@ -325,16 +330,24 @@ def explain_checkpoint(
         ConversionError: the checkpoint does not fit the model, or the model cannot be captured.
     """
     prepare()
-    from mlxport.converter.options.capture import CaptureOptions
-    from mlxport.converter.options.source import SourceOptions
     from mlxport.converter.tasks.analysis.explain import explain_checkpoint
 
-    reading = SourceOptions(
-        model_args or {}, key, prefix, rename or {}, dtype, allow_lossy_cast=allow_lossy_cast
-    )
-    capturing = CaptureOptions.of(
-        channels_last=channels_last, dynamic=dynamic, dynamic_shapes=dynamic_shapes
+    reading, capturing = _read_and_captured(
+        (model_args or {}, key, prefix, rename or {}, dtype, allow_lossy_cast, drop),
+        channels_last=channels_last,
+        dynamic=dynamic,
+        dynamic_shapes=dynamic_shapes,
     )
     return explain_checkpoint(
         resolved(source), model, inputs, kwargs, path, reading=reading, capturing=capturing
     )
+
+
+def _read_and_captured(
+    reading: tuple[Any, ...], **capturing: Any
+) -> tuple[SourceOptions, CaptureOptions]:
+    """Return the options of what reads a checkpoint and captures its model, but writes nothing."""
+    from mlxport.converter.options.capture import CaptureOptions
+    from mlxport.converter.options.source import SourceOptions
+
+    return SourceOptions(*reading), CaptureOptions.of(**capturing)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import mlx.core as mx
     import mlx.nn
 
-    from mlxport.converter.checkpoint.keys.rename import Patterns
+    from mlxport.converter.checkpoint.keys.rename import Dropped, Patterns
     from mlxport.converter.plan.record import Conversion
     from mlxport.converter.plan.weight_plan import WeightPlan
     from mlxport.converter.tasks.fit_target import Loaded
@@ -32,6 +32,7 @@ def convert_state_dict(
     key: str | None = None,
     prefix: str | None = None,
     allow_lossy_cast: bool = False,
+    drop: Dropped = (),
 ) -> dict[str, mx.array]:
     """Convert a state dict by the plan of a conversion of the same architecture, in memory.
 
@@ -41,6 +42,7 @@ def convert_state_dict(
         key: where in a nested checkpoint the state dict is.
         prefix: take the keys under this prefix alone.
         allow_lossy_cast: round where the plan's dtypes cannot hold the values.
+        drop: leave out the keys that these patterns fit, as for ``convert_checkpoint``.
 
     Returns:
         MLX parameter name -> array, as ``mlx.nn.Module.load_weights`` takes it (``.items()``).
@@ -53,7 +55,7 @@ def convert_state_dict(
     from mlxport.converter.tasks.convert_by_plan import convert_state_dict
 
     source = source if isinstance(source, Mapping) else resolved(source)
-    reading = SourceOptions(key=key, prefix=prefix, allow_lossy_cast=allow_lossy_cast)
+    reading = SourceOptions(key=key, prefix=prefix, allow_lossy_cast=allow_lossy_cast, drop=drop)
     return convert_state_dict(source, plan, reading)
 
 
@@ -63,6 +65,7 @@ def inspect(
     key: str | None = None,
     prefix: str | None = None,
     rename: Patterns | None = None,
+    drop: Dropped = (),
     layers: Sequence[str] = (),
     target: str | mlx.nn.Module | None = None,
     plan: str | Path | None = None,
@@ -75,6 +78,7 @@ def inspect(
         key: where in a nested checkpoint the state dict is.
         prefix: look at the keys under this prefix alone.
         rename: old key -> new key, as for ``load_weights``.
+        drop: leave out the keys that these patterns fit, as for ``convert_checkpoint``.
         layers: as for ``convert_checkpoint``.
         target: as for ``convert_checkpoint``: where each tensor would go, and what does not fit.
         plan: as for ``convert_checkpoint``: what its steps make of each tensor.
@@ -98,7 +102,7 @@ def inspect(
         raise OptionsError(f"{ways} each say what the weights are: give one")
     from mlxport.converter.options.source import SourceOptions
 
-    reading = SourceOptions(model_args or {}, key, prefix, rename or {})
+    reading = SourceOptions(model_args or {}, key, prefix, rename or {}, drop=drop)
     if plan is not None:
         from mlxport.converter.tasks.convert_by_plan import inspect_by_plan
 
@@ -120,6 +124,7 @@ def load_weights(
     rename: Patterns | None = None,
     key: str | None = None,
     prefix: str | None = None,
+    drop: Dropped = (),
     strict: bool = True,
 ) -> Loaded:
     r"""Load PyTorch's weights into an MLX model written by hand; its layers say the layout.
@@ -136,6 +141,7 @@ def load_weights(
             compiled regular expression, or text after ``re:``, fits the whole key.
         key: where in a nested checkpoint the state dict is.
         prefix: take the keys under this prefix alone, without it.
+        drop: leave out the keys that these patterns fit, as for ``convert_checkpoint``.
         strict: load nothing unless everything fits; otherwise what fits.
 
     Returns:
@@ -153,7 +159,7 @@ def load_weights(
     from mlxport.converter.tasks.load_weights import load_weights
 
     source = source if isinstance(source, Mapping) else resolved(source)
-    reading = SourceOptions(key=key, prefix=prefix, rename=rename or {})
+    reading = SourceOptions(key=key, prefix=prefix, rename=rename or {}, drop=drop)
     return load_weights(model, source, reading, strict=strict)
 
 

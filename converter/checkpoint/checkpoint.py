@@ -37,6 +37,10 @@ class Checkpoint:
         metadata: path of a module -> what ``state_dict()`` noted of it (``{"version": 2}``); None
             where the format or the file holds none, as for ``load_state_dict``.
         module: the class of the pickled module it was taken from, empty for a state dict.
+        hints: what kind of file it is, where that may be why it does not fit; a sentence each.
+        dropped: key -> tensor, of those that were not to be taken.
+        order: the keys as they stand in the file, those that were dropped included, by the names
+            they have there; empty where none were.
     """
 
     path: Path
@@ -49,6 +53,9 @@ class Checkpoint:
     others: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Mapping[str, Any]] | None = None
     module: str = ""
+    hints: tuple[str, ...] = ()
+    dropped: Mapping[str, Tensor] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Checkpoint({str(self.path)!r}, {len(self.tensors)} tensors)"

@@ -5,8 +5,9 @@ Needs torch only to read what ``torch.save`` wrote.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,13 @@ from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.formats.open_checkpoint import open_checkpoint
 from mlxport.converter.checkpoint.keys.bind import FLOATS
-from mlxport.converter.checkpoint.keys.rename import Patterns, renamed
+from mlxport.converter.checkpoint.keys.rename import (
+    Dropped,
+    Patterns,
+    fits,
+    renamed,
+    without_dropped,
+)
 from mlxport.converter.errors import OptionsError
 
 
@@ -27,6 +34,8 @@ class SourceOptions:
         key: where in a nested checkpoint the state dict is; None where there is one only.
         prefix: the keys under this prefix alone are taken; None for all.
         rename: old key -> new key.
+        drop: the keys that these patterns fit are left out, by the names in the file or, where
+            none has it there, by the new ones.
         dtype: all floating-point weights are cast to this; None leaves them as they are.
         allow_lossy_cast: whether values may be rounded where a dtype cannot hold them.
 
@@ -40,6 +49,7 @@ class SourceOptions:
     rename: Patterns = field(default_factory=dict)
     dtype: str | None = None
     allow_lossy_cast: bool = False
+    drop: Dropped = ()
 
     def __post_init__(self) -> None:
         if self.dtype is not None and self.dtype not in FLOATS:
@@ -56,4 +66,26 @@ class SourceOptions:
         Raises:
             ConversionError: it cannot be read, or a pattern fits no key.
         """
-        return renamed(open_checkpoint(path, self.key), self.rename)
+        opened = open_checkpoint(path, self.key)
+        patterns = self._dropping
+        keys = (*opened.tensors, *opened.others)
+        before = [pattern for pattern in patterns if any(fits(pattern, key) for key in keys)]
+        checkpoint, original = renamed(without_dropped(opened, before), self.rename)
+        after = [pattern for pattern in patterns if pattern not in before]
+        left = without_dropped(replace(checkpoint, dropped={}), after)
+        dropped = {original.get(key, key): tensor for key, tensor in left.dropped.items()}
+        dropped = {**checkpoint.dropped, **dropped}
+        return replace(left, dropped=dropped, order=tuple(opened.tensors) * bool(dropped)), original
+
+    def without_dropped(self, checkpoint: Checkpoint) -> Checkpoint:
+        """Return a checkpoint, whose keys have no other names, without what is to be dropped.
+
+        Raises:
+            OptionsError: a pattern fits no key.
+        """
+        return without_dropped(checkpoint, self._dropping)
+
+    @property
+    def _dropping(self) -> tuple[str | re.Pattern[str], ...]:
+        one = isinstance(self.drop, (str, re.Pattern))
+        return (self.drop,) if one else tuple(self.drop)  # type: ignore[return-value]

@@ -11,6 +11,7 @@ from typing import Any
 import mlx.nn as nn
 import torch
 
+from mlxport.converter.checkpoint.keys.bind import recorded
 from mlxport.converter.errors import OptionsError
 from mlxport.converter.graph.debug_folder import debugging
 from mlxport.converter.graph.fold_batchnorm import translate_folded
@@ -139,7 +140,7 @@ def convert_checkpoint(
         factory = model if isinstance(model, str) else type(model).__qualname__
         conversion = replace(
             translation.conversion,
-            plan=plan.renamed(loaded.original_keys),
+            plan=recorded(plan, checkpoint, loaded.original_keys),
             source=source_of(checkpoint, written.sha256, model=factory),
             digests=written.digests,
         )

@@ -14,7 +14,8 @@ from typing import Any
 from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.formats.in_memory import checkpoint_of
-from mlxport.converter.checkpoint.keys.bind import bind
+from mlxport.converter.checkpoint.keys.bind import bind, recorded
+from mlxport.converter.checkpoint.keys.kinds import recognised
 from mlxport.converter.checkpoint.keys.loading import check_computed, check_same
 from mlxport.converter.checkpoint.keys.match import match_keys
 from mlxport.converter.errors import ConversionError, StateDictError
@@ -68,7 +69,7 @@ def convert_by_plan(
         model_of = {"model": old.source["model"]} if "model" in old.source else {}
         conversion = replace(
             old,
-            plan=fitted.renamed(original_keys),
+            plan=recorded(fitted, checkpoint, original_keys),
             source=source_of(checkpoint, written.sha256, **model_of),
             digests=written.digests,
         )
@@ -129,7 +130,7 @@ def convert_state_dict(
     reading: SourceOptions,
 ) -> dict[str, Any]:
     """Return MLX parameter -> array; see ``mlxport.convert_state_dict``."""
-    checkpoint = checkpoint_of(source, reading.key)
+    checkpoint = reading.without_dropped(checkpoint_of(source, reading.key))
     constants: Mapping[str, Tensor] = {}
     if isinstance(plan, (str, Path)):
         folder = Path(plan).parent if Path(plan).name == RECORD_FILE else Path(plan)
@@ -183,6 +184,7 @@ def fit(
         prefix=prefix,
         ties={key: ties.get(key, key) for key in plan.specs},
         optional=set(plan.ignored),
+        hints=recognised(checkpoint),
     )
     if plan.loading is not None:
         check_same(plan.loading, checkpoint, keys, original_keys or {})
@@ -229,11 +231,14 @@ def _check_casts(plan: WeightPlan, allow_lossy_cast: bool) -> None:
             "The checkpoint belongs to another model, or to a quantised form of it.",
         )
     if lossy and not allow_lossy_cast:
+        has_float64 = any(line.partition(": ")[2].startswith("F64") for line in lossy)
         raise StateDictError.listing(
             f"{len(lossy)} tensors could be rounded when cast to the plan's dtypes:",
             lossy,
             f"Pass {argument('allow_lossy_cast', True)}, or convert with {argument('model')} to "
-            "keep their dtypes.",
+            "keep their dtypes."
+            + f" MLX has no float64: there, {argument('dtype', 'float32')}."
+            * has_float64,
         )
 
 

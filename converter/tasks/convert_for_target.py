@@ -92,7 +92,7 @@ def _fitted(
     source: str | Path, target: str | nn.Module, reading: SourceOptions
 ) -> tuple[Checkpoint, nn.Module, Fit]:
     """Return the checkpoint, the MLX model, and how they fit."""
-    checkpoint = open_checkpoint(source, reading.key)
+    checkpoint = reading.without_dropped(open_checkpoint(source, reading.key))
     model = make_target(target, reading.model_args) if isinstance(target, str) else target
     return checkpoint, model, fit_target(model, checkpoint, reading.rename, reading.prefix)
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint, printable
-from mlxport.converter.checkpoint.keys.bind import OUTSIDE, cast_floats, decode_float8
+from mlxport.converter.checkpoint.keys.bind import OUTSIDE, cast_floats, decode_float8, recorded
 from mlxport.converter.checkpoint.keys.folds import Source, plain_sources
 from mlxport.converter.checkpoint.keys.infer_layout import Reading, parse_layers, read_tensors
+from mlxport.converter.checkpoint.keys.kinds import recognised
 from mlxport.converter.errors import SeveralStateDictsError, StateDictError
 from mlxport.converter.options.output import OutputOptions
 from mlxport.converter.options.source import SourceOptions
@@ -74,7 +75,7 @@ def convert_weights(
             dtype=reading.dtype,
             max_shard_size=writing.max_shard_size,
         )
-    return replace(found, notes=(*checkpoint.notes, _no_model()))
+    return replace(found, notes=(*checkpoint.notes, _no_model(), NO_HOOKS))
 
 
 def convert_by(
@@ -102,7 +103,7 @@ def convert_by(
     plan, decoded = decode_float8(plan)
     written = write_weights(folder, plan, checkpoint, original_keys, max_shard_size=max_shard_size)
     conversion = Conversion(
-        plan=plan.renamed(original_keys or {}),
+        plan=recorded(plan, checkpoint, original_keys or {}),
         modules=(),
         inputs=(),
         source=source_of(checkpoint, written.sha256, **(source or {})),
@@ -116,6 +117,12 @@ def convert_by(
         warnings.append(f"MLX has no float8: decoded to bfloat16, which holds every value: {named}")
     name = checkpoint.path.name
     return Converted(None, "", conversion, None, (), tuple(warnings), name=name)
+
+
+# Of every way to weights without the torch model that loads them.
+NO_HOOKS = (
+    "without the torch model its load_state_dict hooks do not exist: the values are the file's"
+)
 
 
 def _no_model() -> str:
@@ -174,7 +181,8 @@ def _plan(
             f"what {len(problems)} tensors are is open:",
             problems,
             f"Say {argument('layers')} for each, '*=Conv' for most and the others after it, or "
-            f"convert with {argument('model')}, which knows. `mlxport inspect` shows all tensors.",
+            f"convert with {argument('model')}, which knows. `mlxport inspect` shows all tensors."
+            + "".join(f"\n{hint}" for hint in recognised(checkpoint)),
         )
     specs = {key: TensorSpec.of(tensor) for key, tensor in checkpoint.tensors.items()}
     used = {key for entry in entries for key in entry.sources} | set(ignored)

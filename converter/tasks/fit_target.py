@@ -15,6 +15,7 @@ from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint, printable
 from mlxport.converter.checkpoint.keys.folds import Source, plain_sources
 from mlxport.converter.checkpoint.keys.infer_layout import COUNTERS
+from mlxport.converter.checkpoint.keys.kinds import recognised
 from mlxport.converter.checkpoint.keys.rename import Patterns, rename_keys
 from mlxport.converter.errors import StateDictError
 from mlxport.converter.plan.mlx_layouts import Slot, slots_of
@@ -74,6 +75,7 @@ class Fit:
         named: the name a tensor goes by -> what it is made from.
         matched: parameter -> name of its tensor, whether it fits or not.
         entries: parameter -> how it is made, of those that fit.
+        hints: what is to be known of the checkpoint where it does not fit.
     """
 
     result: Loaded
@@ -81,6 +83,7 @@ class Fit:
     named: Mapping[str, Source]
     matched: Mapping[str, str]
     entries: Mapping[str, Entry]
+    hints: tuple[str, ...] = ()
 
     def require(self, consequence: str) -> None:
         """Refuse what does not fit.
@@ -96,7 +99,7 @@ class Fit:
                 f"the checkpoint ({len(self.named)} tensors) does not fit the MLX model "
                 f"({len(self.slots)} parameters):",
                 self.result.problems,
-                "\n".join([consequence, *_advice(self.result)]),
+                "\n".join([consequence, *self.hints, *_advice(self.result)]),
             )
 
 
@@ -115,7 +118,8 @@ def fit_target(
         source = sources[matched[name]]
         steps = (*source.steps, *(by_name[name].steps or ()))
         entries[name] = Entry(source.keys, (name,), steps)
-    return Fit(replace(result, notes=tuple(notes)), by_name, sources, matched, entries)
+    result = replace(result, notes=tuple(notes))
+    return Fit(result, by_name, sources, matched, entries, recognised(checkpoint))
 
 
 def _sources(
@@ -276,3 +280,5 @@ def _advice(result: Loaded) -> Iterator[str]:
             f"Layers of other names: {argument('rename', {'old.*.conv': 'new.*.0'})} maps the "
             "checkpoint's to the model's."
         )
+    elif result.unexpected and not (result.missing or result.misshapen or result.unsettled):
+        yield f"{argument('drop', list(result.unexpected))} leaves out what is too much."

@@ -15,6 +15,7 @@ import torch
 
 from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint, printable
+from mlxport.converter.checkpoint.keys.kinds import recognised
 from mlxport.converter.checkpoint.keys.match import is_counter, match_keys
 from mlxport.converter.checkpoint.keys.metadata import (
     digest_of_value,
@@ -69,7 +70,6 @@ def load_into_model(
     prefix: str | None = None,
     allow_lossy_cast: bool = False,
     original_keys: Mapping[str, str] | None = None,
-    hints: Sequence[str] = (),
 ) -> LoadedState:
     """Load the weights by the model's ``load_state_dict(strict=True)``, all or nothing.
 
@@ -90,7 +90,6 @@ def load_into_model(
         prefix: take the checkpoint's keys under this prefix alone.
         allow_lossy_cast: round where the model's dtype cannot hold the checkpoint's values.
         original_keys: key of the checkpoint -> that in its file, where keys were renamed.
-        hints: what to say of the checkpoint where it does not fit.
 
     Raises:
         StateDictError: keys or shapes do not fit, dtypes are of another kind, a cast would round,
@@ -103,6 +102,7 @@ def load_into_model(
     """
     targets = _targets(model)
     run = _Run(model, checkpoint, original_keys or {}, allow_lossy_cast)
+    hints = recognised(checkpoint)
     offered = Offered.of(model, checkpoint, prefix)
     found: Mapping[str, str] | None = None
     try:
@@ -163,7 +163,7 @@ class _Run:
         try:
             arrived = self._load(attempt, private=False)
         except LoadingError as error:
-            raise self._refused(error) from error
+            raise self._refused(error, attempt) from error
         if self.all_code:  # PyTorch's own may know an older form
             return self._judged(attempt, arrived, {}, ())
         return LoadedState(keys)
@@ -171,7 +171,7 @@ class _Run:
     def by_loading_code(self, attempts: Sequence[Attempt], hints: Sequence[str]) -> LoadedState:
         """Load into a model that has code of its own, by the first attempt that it accepts."""
         state = ModelState(self.model)
-        errors: list[LoadingError] = []
+        errors: list[tuple[LoadingError, Attempt]] = []
         for attempt in attempts:
             targets = state_of(self.model)
             before = {
@@ -188,13 +188,14 @@ class _Run:
                         arrived = self._load(attempt, private=True)
             except LoadingError as error:
                 _logger.debug("not loaded under %s names", len(attempt.keys), exc_info=True)
-                errors.append(error)
+                errors.append((error, attempt))
                 state.restore()
                 continue
             names = {*targets, *state_of(self.model)}
             changed = [label for label in state.changes() if label not in names]
             return self._judged(attempt, arrived, before, changed)
-        raise self._refused(min(errors, key=lambda error: error.count), hints) from errors[0]
+        error, attempt = min(errors, key=lambda pair: pair[0].count)
+        raise self._refused(error, attempt, hints) from error
 
     def _load(self, attempt: Attempt, *, private: bool) -> dict[str, str]:
         return load_state_dict(
@@ -316,12 +317,14 @@ class _Run:
         files = dict.fromkeys(translated(code.path, paths) for code in self.code)
         return {path: metadata_text(self.checkpoint, path) for path in files}
 
-    def _refused(self, error: LoadingError, hints: Sequence[str] = ()) -> StateDictError:
+    def _refused(
+        self, error: LoadingError, attempt: Attempt, hints: Sequence[str] = ()
+    ) -> StateDictError:
         name = type(self.model).__name__
         code = f", with {self._responsible('')}," if self.code else ""
         advice = list(hints)
-        if error.unexpected:
-            advice.append(f"{argument('drop', error.unexpected)} leaves them out.")
+        if names := [attempt.keys.get(name, name) for name in error.unexpected]:
+            advice.append(f"{argument('drop', names)} leaves {'them' if names[1:] else 'it'} out.")
         unknown = [key for key, value in self.checkpoint.others.items() if holds_unknown(value)]
         if unknown:
             advice.append(

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import torch
 
+from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.keys.bind import FLOATS, bind
+from mlxport.converter.errors import StateDictError
 from mlxport.converter.options.source import SourceOptions
 from mlxport.converter.plan.loading import Loading
 from mlxport.converter.plan.tensor import Tensor
@@ -97,6 +99,12 @@ def loaded_model(
         yield loaded
 
 
+def _is_float64(model: torch.nn.Module) -> bool:
+    """Tell whether all floating-point tensors of a model are of float64."""
+    floats = {t.dtype for t in state_of(model).values() if t.is_floating_point()}
+    return floats == {torch.float64}
+
+
 def untried_loading(model: torch.nn.Module) -> Loading | None:
     """Return what is known of a model's loading code without a checkpoint; None where none."""
     own = [code for code in loading_code(model) if not code.is_torchs]
@@ -120,5 +128,10 @@ def _loaded(
         )
     if reading.dtype is not None:
         model.to(TORCH_DTYPE[FLOATS[reading.dtype]])
+    elif state.keys and _is_float64(model):
+        raise StateDictError(
+            "the checkpoint's floating-point tensors are of float64, which MLX does not compute "
+            f"in: {argument('dtype', 'float32')} casts them, and the model."
+        )
     found = tuple(str(warning.message) for warning in caught)
     return LoadedModel(model, checkpoint, state, original_keys, reading.prefix, found)

@@ -26,7 +26,7 @@ def load_weights(
     strict: bool,
 ) -> Loaded:
     """Load PyTorch's weights into an MLX model; see ``mlxport.load_weights``."""
-    checkpoint = checkpoint_of(source, reading.key)
+    checkpoint = reading.without_dropped(checkpoint_of(source, reading.key))
     fit = fit_target(model, checkpoint, reading.rename, reading.prefix)
     if strict:
         fit.require("Nothing was loaded. strict=False loads what fits and returns the rest.")

@@ -52,10 +52,12 @@ def dtypes_of(
             "The checkpoint belongs to another model, or to a quantised form of it.",
         )
     if lossy and not allow_lossy_cast:
+        has_float64 = torch.float64 in given.values()
         raise StateDictError.listing(
             f"{len(lossy)} tensors could be rounded when cast to the model's dtypes:",
             lossy,
-            f"Cast the model first (model.float()), or pass {argument('allow_lossy_cast', True)}.",
+            f"Cast the model first (model.float()), or pass {argument('allow_lossy_cast', True)}."
+            + f" {argument('dtype', 'float32')} casts all, as MLX has no float64." * has_float64,
         )
     return result
 

@@ -16,6 +16,7 @@ from mlx.utils import tree_flatten
 
 from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
+from mlxport.converter.checkpoint.keys.bind import recorded
 from mlxport.converter.errors import ConversionError
 from mlxport.converter.graph.translate import Translation
 from mlxport.converter.output.contents import (
@@ -111,9 +112,8 @@ def quantize_folder(
     with carrying(whole.model, dequantized(by_model, open_weights(whole.folder).tensors)):
         references = tuple(record())
     done = _measured(whole, references, settings, (layers, left), before)
-    conversion = replace(
-        whole.conversion, plan=plan.renamed(whole.original_keys), quantized=done, digests=digests
-    )
+    in_file = recorded(plan, whole.checkpoint, whole.original_keys)
+    conversion = replace(whole.conversion, plan=in_file, quantized=done, digests=digests)
     source = whole.translation.model_py.text(quantized=True)
     write_quantized(whole.folder, source, conversion, references)
     built = live_model(whole.folder)

@@ -30,6 +30,9 @@ ROOT = "."
 # nothing else, or by its key.
 _TRAINING = {"opt", "optim", "optimizer", "optimizers", "scheduler", "schedulers", "scaler"}
 _TRAINING |= {"rng", "callbacks", "loops", "logging", "metrics", "extra"}
+# What DeepSpeed puts beside tensors.
+_DEEPSPEED = {"ds_version", "ds_config", "param_shapes", "zero_stage", "fp32_flat_groups"}
+_AVERAGED = ", a moving average of the weights (EMA)"
 _MODULE_PARTS = {"_parameters", "_buffers", "_modules"}
 _SHOWN = 8
 _DEEPEST = 32
@@ -72,6 +75,7 @@ class Found:
         others: the entries that are no tensors.
         metadata: what ``state_dict()`` noted of each module, by its path; None where nothing.
         module: the class of the pickled module they were taken from, empty for a mapping.
+        hints: what kind of file it is, where that is no plain state dict.
     """
 
     key: str
@@ -80,6 +84,7 @@ class Found:
     others: dict[str, Any]
     metadata: dict[str, dict[str, Any]] | None
     module: str
+    hints: tuple[str, ...] = ()
 
 
 def find_state_dict(loaded: Any, path: Path, key: str | None = None) -> Found:
@@ -94,7 +99,13 @@ def find_state_dict(loaded: Any, path: Path, key: str | None = None) -> Found:
         StateDictError: there is none, or there are several and ``key`` does not say which.
     """
     everything = list(_candidates(loaded))
-    chosen = _named(everything, path, key) if key is not None else _only(everything, path)
+    try:
+        chosen = _named(everything, path, key) if key is not None else _only(everything, path)
+    except SeveralStateDictsError as error:
+        message = "\n".join([str(error), *_hints(loaded)])
+        raise SeveralStateDictsError(message, error.choices) from error
+    except StateDictError as error:
+        raise StateDictError("\n".join([str(error), *_hints(loaded)])) from error
     entries = chosen.tensors
     return Found(
         chosen.key,
@@ -103,6 +114,7 @@ def find_state_dict(loaded: Any, path: Path, key: str | None = None) -> Found:
         {k: v for k, v in chosen.content.items() if isinstance(k, str) and k not in entries},
         metadata_of(chosen.content),
         chosen.module,
+        tuple(_hints(loaded)),
     )
 
 
@@ -267,8 +279,41 @@ def _named(everything: list[Candidate], path: Path, key: str) -> Candidate:
     return matching[0]
 
 
+def _hints(loaded: Any) -> Iterator[str]:
+    """Say what kind of file it is, by what stands in it beside tensors."""
+    names = set(_content(loaded)) if isinstance(loaded, dict) else set()
+    if names & _DEEPSPEED:
+        yield (
+            "DeepSpeed wrote this, a part of a checkpoint: put it together by the script beside "
+            "it (python zero_to_fp32.py . pytorch_model.bin) and give what that writes."
+        )
+    if any(
+        path[-1:] == ("shadow_params",) and isinstance(value, list)
+        for path, value in _nested(loaded)
+    ):
+        yield (
+            "Under shadow_params is a moving average of the weights (EMA) without names: copy it "
+            "into the model in PyTorch (ema.copy_to(model.parameters())) and save that."
+        )
+
+
+def _nested(node: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield what stands in the two outermost levels of a file, by its names."""
+    for name, value in _content(node).items():
+        yield (str(name),), value
+        if isinstance(value, dict):
+            yield from (((str(name), str(inner)), item) for inner, item in value.items())
+
+
 def _shown(candidates: Iterable[Candidate]) -> list[str]:
-    return [f"{printable(c.key)}: {first_names(tuple(c.tensors))}" for c in candidates]
+    return [
+        f"{printable(c.key)}: {first_names(tuple(c.tensors))}" + _AVERAGED * _is_averaged(c.path)
+        for c in candidates
+    ]
+
+
+def _is_averaged(path: tuple[str, ...]) -> bool:
+    return any("ema" in re.split(r"[\W_]+", name.lower()) for name in path)
 
 
 def _is_training(path: tuple[str, ...]) -> bool:

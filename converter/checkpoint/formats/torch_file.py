@@ -69,6 +69,7 @@ def open_torch(path: Path, form: Format, key: str | None = None) -> Checkpoint:
         found.others,
         found.metadata,
         found.module,
+        found.hints,
     )
 
 

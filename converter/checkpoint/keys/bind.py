@@ -16,6 +16,7 @@ from mlxport.converter.plan.weight_plan import Entry, WeightPlan
 # dtypes the user may ask for -> safetensors name
 FLOATS = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 OUTSIDE = "not under the prefix that was asked for"
+_DROPPED = "dropped, as was asked"
 _SURPLUS = "the model has no such tensor and needs none"
 
 
@@ -69,11 +70,31 @@ def left_out(
         checkpoint: the weights.
         original_keys: key -> the name they are to have, where it is another.
     """
-    return {
+    ignored = {
         (original_keys or {}).get(key, key): checkpoint.tensors[key]
         for key, reason in {**plan.ignored, **plan.computed}.items()
         if reason != OUTSIDE and key in checkpoint.tensors
     }
+    return {**ignored, **checkpoint.dropped}
+
+
+def recorded(
+    plan: WeightPlan, checkpoint: Checkpoint, original_keys: Mapping[str, str]
+) -> WeightPlan:
+    """Return a plan as it is recorded: by the keys in the file, with those that were dropped.
+
+    Args:
+        plan: bound to the checkpoint.
+        checkpoint: the weights.
+        original_keys: key of ``checkpoint`` -> that in the file, where keys were renamed.
+    """
+    plan = plan.renamed(original_keys)
+    if not checkpoint.dropped:
+        return plan
+    specs = {**plan.specs, **{k: TensorSpec.of(t) for k, t in checkpoint.dropped.items()}}
+    ordered = {key: specs[key] for key in checkpoint.order if key in specs}
+    ignored = {**plan.ignored, **dict.fromkeys(checkpoint.dropped, _DROPPED)}
+    return replace(plan, ignored=ignored, specs={**ordered, **specs})
 
 
 def cast_floats(plan: WeightPlan, dtype: str) -> WeightPlan:

@@ -216,7 +216,7 @@ def _prefix_hints(attempts: list[_Attempt]) -> list[str]:
 
 def _drop_hint(best: _Attempt) -> list[str]:
     """Say how to leave out what is too much, where nothing else is wrong."""
-    if not best.unexpected or best.missing or best.misshapen:
+    if not all(best.unexpected) or best.missing or best.misshapen or not best.unexpected:
         return []
     firsts = {key.partition(".")[0] for key in best.unexpected}
     kept = {key.partition(".")[0] for key in best.found.values()}

@@ -1,4 +1,4 @@
-"""Rename the keys of a checkpoint by patterns.
+"""Rename the keys of a checkpoint by patterns, or leave them out.
 
 Needs no torch.
 """
@@ -20,6 +20,9 @@ _STARS = re.compile(r"\*\*|\*")
 
 # a dict of strings alone is no mapping from strings or patterns, to type checkers
 Patterns: TypeAlias = "Mapping[str, str] | Mapping[str | re.Pattern[str], str]"
+
+# one pattern, or several
+Dropped: TypeAlias = "str | re.Pattern[str] | Sequence[str | re.Pattern[str]]"
 
 
 def parse_renames(options: Sequence[str]) -> dict[str | re.Pattern[str], str]:
@@ -86,6 +89,34 @@ def fits(pattern: str | re.Pattern[str], key: str) -> bool:
     return _compile(pattern).fullmatch(key) is not None
 
 
+def without_dropped(
+    checkpoint: Checkpoint, patterns: Iterable[str | re.Pattern[str]]
+) -> Checkpoint:
+    """Return the checkpoint without the keys that patterns of `rename_keys` fit.
+
+    Raises:
+        OptionsError: a pattern is not valid, or fits no key.
+    """
+    patterns = tuple(patterns)
+    keys = (*checkpoint.tensors, *checkpoint.others)
+    gone = {pattern: {key for key in keys if fits(pattern, key)} for pattern in patterns}
+    if idle := [_text(pattern) for pattern, found in gone.items() if not found]:
+        raise OptionsError.listing("these patterns drop no key of the checkpoint:", idle)
+    if not patterns:
+        return checkpoint
+    every = set().union(*gone.values())
+    tensors = {key: tensor for key, tensor in checkpoint.tensors.items() if key not in every}
+    dropped = {key: checkpoint.tensors[key] for key in checkpoint.tensors if key in every}
+    return replace(
+        checkpoint,
+        tensors=tensors,
+        storage={key: checkpoint.storage[key] for key in tensors},
+        others={key: value for key, value in checkpoint.others.items() if key not in every},
+        dropped={**checkpoint.dropped, **dropped},
+        order=checkpoint.order or tuple(checkpoint.tensors),
+    )
+
+
 def renamed(checkpoint: Checkpoint, patterns: Patterns) -> tuple[Checkpoint, dict[str, str]]:
     """Return the checkpoint under its new names, and new name -> original key.
 
@@ -93,11 +124,12 @@ def renamed(checkpoint: Checkpoint, patterns: Patterns) -> tuple[Checkpoint, dic
     """
     if not patterns:
         return checkpoint, {}
-    names = rename_keys(checkpoint.tensors, patterns)
-    tensors = {name: checkpoint.tensors[key] for key, name in names.items()}
-    storage = {name: checkpoint.storage[key] for key, name in names.items()}
+    names = rename_keys((*checkpoint.tensors, *checkpoint.others), patterns)
+    tensors = {names[key]: tensor for key, tensor in checkpoint.tensors.items()}
+    storage = {names[key]: checkpoint.storage[key] for key in checkpoint.tensors}
     original = {name: key for key, name in names.items()}
-    return replace(checkpoint, tensors=tensors, storage=storage), original
+    others = {names.get(key, key): value for key, value in checkpoint.others.items()}
+    return replace(checkpoint, tensors=tensors, storage=storage, others=others), original
 
 
 def _compile(old: str | re.Pattern[str]) -> re.Pattern[str]:
