@@ -43,7 +43,7 @@ from mlxport.converter.parity.verify_gradients import TorchModel, verify_gradien
 from mlxport.converter.plan.quantize_step import Settings
 from mlxport.converter.plan.record import Conversion, Stem
 from mlxport.converter.plan.tensor import Tensor, to_mlx
-from mlxport.converter.tasks.load_source_model import loaded_model, untried_loading
+from mlxport.converter.tasks.loading.load_source_model import loaded_model, untried_loading
 from mlxport.converter.tasks.quantize import (
     Whole,
     carrying,

@@ -84,7 +84,7 @@ def convert_by_plan(
         model = live_model(folder) if text else None
         if model is not None:
             record_lineage(model, conversion)
-    notes = (*checkpoint.notes, _unverified(other, bool(text)))
+    notes = (*checkpoint.notes, *_not_run(old.plan), _unverified(other, bool(text)))
     name = conversion.source.get("model", checkpoint.path.name)
     return Converted(model, text, conversion, None, notes, written.warnings, name=name)
 
@@ -277,6 +277,15 @@ def _copy_model(other: Path, folder: Path) -> str:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(other / "layers", folder / "layers", ignore=ignored)
     return (folder / "model.py").read_text(encoding="utf-8")
+
+
+def _not_run(plan: WeightPlan) -> Iterator[str]:
+    """Say which code of the model PyTorch would run on the checkpoint."""
+    if plan.loading is not None:
+        yield (
+            f"not run on this checkpoint: {', '.join(plan.loading.code)}. On the plan's own "
+            "checkpoint it changed no values"
+        )
 
 
 def _unverified(other: Path, runs: bool) -> str:

@@ -15,6 +15,7 @@ from mlxport.converter.checkpoint.keys.bind import OUTSIDE, cast_floats, decode_
 from mlxport.converter.checkpoint.keys.folds import Source, plain_sources
 from mlxport.converter.checkpoint.keys.infer_layout import Reading, parse_layers, read_tensors
 from mlxport.converter.checkpoint.keys.kinds import recognised
+from mlxport.converter.checkpoint.keys.loading import NO_LOADING_CODE
 from mlxport.converter.errors import SeveralStateDictsError, StateDictError
 from mlxport.converter.options.output import OutputOptions
 from mlxport.converter.options.source import SourceOptions
@@ -75,7 +76,7 @@ def convert_weights(
             dtype=reading.dtype,
             max_shard_size=writing.max_shard_size,
         )
-    return replace(found, notes=(*checkpoint.notes, _no_model(), NO_HOOKS))
+    return replace(found, notes=(*checkpoint.notes, NO_LOADING_CODE, _no_model()))
 
 
 def convert_by(
@@ -117,12 +118,6 @@ def convert_by(
         warnings.append(f"MLX has no float8: decoded to bfloat16, which holds every value: {named}")
     name = checkpoint.path.name
     return Converted(None, "", conversion, None, (), tuple(warnings), name=name)
-
-
-# Of every way to weights without the torch model that loads them.
-NO_HOOKS = (
-    "without the torch model its load_state_dict hooks do not exist: the values are the file's"
-)
 
 
 def _no_model() -> str:

@@ -16,6 +16,7 @@ from mlxport.converter.checkpoint.checkpoint import Checkpoint, printable
 from mlxport.converter.checkpoint.keys.folds import Source, plain_sources
 from mlxport.converter.checkpoint.keys.infer_layout import COUNTERS
 from mlxport.converter.checkpoint.keys.kinds import recognised
+from mlxport.converter.checkpoint.keys.loading import NO_LOADING_CODE
 from mlxport.converter.checkpoint.keys.rename import Patterns, rename_keys
 from mlxport.converter.errors import StateDictError
 from mlxport.converter.plan.mlx_layouts import Slot, slots_of
@@ -111,7 +112,7 @@ def fit_target(
     sources, notes = _sources(checkpoint, slots, rename, prefix)
     matched, by_structure = _match(slots, sources)
     result = _judge(slots, sources, matched, by_structure)
-    notes = [*checkpoint.notes, *notes, *_structure_notes(result)]
+    notes = [*checkpoint.notes, *notes, *_structure_notes(result), NO_LOADING_CODE]
     by_name = {slot.name: slot for slot in slots}
     entries = {}
     for name in result.sources:

@@ -18,6 +18,11 @@ from mlxport.converter.checkpoint.keys.metadata import (
 from mlxport.converter.errors import StateDictError
 from mlxport.converter.plan.loading import Loading, is_extra_state
 
+# The note of every way to weights without the torch model that would load them.
+NO_LOADING_CODE = (
+    "the values are the file's: what hooks of a torch model do in load_state_dict is not done here"
+)
+
 
 def check_computed(loading: Loading) -> None:
     """Check that the model's own code made nothing of the checkpoint that a plan is of.

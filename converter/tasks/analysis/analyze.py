@@ -25,7 +25,7 @@ from mlxport.converter.graph.lowering.problems import THE_MODEL, Tally
 from mlxport.converter.options.capture import CaptureOptions
 from mlxport.converter.options.source import SourceOptions
 from mlxport.converter.tasks.analysis.coverage import Analysis, AnalyzedTensor, Modules, Ops, Share
-from mlxport.converter.tasks.load_source_model import loaded_model
+from mlxport.converter.tasks.loading.load_source_model import loaded_model
 from mlxport.converter.torch_model.example_inputs import example_call
 from mlxport.converter.torch_model.model_kinds import as_torch_module
 from mlxport.converter.torch_model.model_state import eval_mode, left_as_it_was

@@ -36,7 +36,7 @@ from mlxport.converter.tasks.analysis.explanation import (
     ExplainedTensor,
     Explanation,
 )
-from mlxport.converter.tasks.load_source_model import loaded_model
+from mlxport.converter.tasks.loading.load_source_model import loaded_model
 from mlxport.converter.torch_model.calls import in_order
 from mlxport.converter.torch_model.example_inputs import example_call
 from mlxport.converter.torch_model.model_kinds import as_torch_module

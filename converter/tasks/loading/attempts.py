@@ -13,7 +13,7 @@ from mlxport.converter.checkpoint.formats.inert_pickle import Placeholder
 from mlxport.converter.checkpoint.keys.match import is_counter, prefix_pairs
 from mlxport.converter.plan.loading import is_extra_state
 from mlxport.converter.plan.tensor import Tensor
-from mlxport.converter.tasks.load_state_dict import Attempt
+from mlxport.converter.tasks.loading.load_state_dict import Attempt
 from mlxport.converter.torch_model.loading_code import extra_states
 
 

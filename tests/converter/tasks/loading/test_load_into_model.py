@@ -7,8 +7,8 @@ import torch
 from mlxport.converter.checkpoint.formats.open_checkpoint import open_checkpoint
 from mlxport.converter.errors import StateDictError
 from mlxport.converter.plan.torch_tensor import TORCH_DTYPE
-from mlxport.converter.tasks.load_into_model import NonFiniteWarning, load_into_model
-from mlxport.converter.tasks.loaded_dtypes import _holds
+from mlxport.converter.tasks.loading.dtypes import _holds
+from mlxport.converter.tasks.loading.load_into_model import NonFiniteWarning, load_into_model
 
 
 class Net(torch.nn.Module):

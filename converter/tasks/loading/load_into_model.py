@@ -28,9 +28,9 @@ from mlxport.converter.errors import StateDictError
 from mlxport.converter.plan.loading import Loading, is_extra_state
 from mlxport.converter.plan.tensor import Tensor, same_bits
 from mlxport.converter.plan.torch_tensor import TORCH_DTYPE, tensor_from_torch, tensor_view
-from mlxport.converter.tasks.load_state_dict import Attempt, LoadingError, load_state_dict
-from mlxport.converter.tasks.loaded_dtypes import RUNNING, check_ties, dtypes_of, take_on
-from mlxport.converter.tasks.loading_attempts import Offered, attempts_of, holds_unknown
+from mlxport.converter.tasks.loading.attempts import Offered, attempts_of, holds_unknown
+from mlxport.converter.tasks.loading.dtypes import RUNNING, check_ties, dtypes_of, take_on
+from mlxport.converter.tasks.loading.load_state_dict import Attempt, LoadingError, load_state_dict
 from mlxport.converter.timings import stage
 from mlxport.converter.torch_model.loading_code import (
     listed_code,

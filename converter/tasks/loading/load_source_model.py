@@ -20,7 +20,7 @@ from mlxport.converter.plan.loading import Loading
 from mlxport.converter.plan.tensor import Tensor
 from mlxport.converter.plan.torch_tensor import TORCH_DTYPE, tensor_from_torch
 from mlxport.converter.plan.weight_plan import WeightPlan
-from mlxport.converter.tasks.load_into_model import LoadedState, load_into_model
+from mlxport.converter.tasks.loading.load_into_model import LoadedState, load_into_model
 from mlxport.converter.torch_model.factory import make_model
 from mlxport.converter.torch_model.loading_code import listed_code, loading_code, state_of
 from mlxport.converter.torch_model.model_kinds import as_torch_module
@@ -89,7 +89,10 @@ def loaded_model(
     checkpoint, original_keys = reading.open(Path(source))
     if isinstance(model, str):
         yield _loaded(
-            make_model(model, dict(reading.model_args)), checkpoint, original_keys, reading
+            as_torch_module(make_model(model, dict(reading.model_args))),
+            checkpoint,
+            original_keys,
+            reading,
         )
         return
     torch_model = as_torch_module(model)

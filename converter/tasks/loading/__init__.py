@@ -1,0 +1,1 @@
+"""Load a checkpoint into the torch model it is for, as PyTorch does."""
