@@ -8,6 +8,7 @@ gone and every op is one that has a handler or cannot be decomposed further.
 from __future__ import annotations
 
 import itertools
+import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,12 @@ from mlxport.converter.graph.capture.arguments import Argument, order_arguments,
 from mlxport.converter.graph.capture.dynamic import DynamicSizes
 from mlxport.converter.graph.capture.explain_failure import uncapturable
 from mlxport.converter.graph.capture.fixed_sizes import fixed_sizes
-from mlxport.converter.graph.capture.leaves import drop_aside, find_leaves, plain_path
+from mlxport.converter.graph.capture.leaves import (
+    drop_aside,
+    find_leaves,
+    plain_path,
+    without_moved,
+)
 from mlxport.converter.graph.capture.out_arguments import check_out_arguments
 from mlxport.converter.graph.capture.results import ModuleResults, order_results
 from mlxport.converter.graph.capture.sharing import Sharing, by_every_name
@@ -31,6 +37,7 @@ from mlxport.converter.graph.capture.size_watch import SizeWatch
 from mlxport.converter.graph.capture.table_guards import unchecked_inputs
 from mlxport.converter.graph.capture.tensor_kinds import check_input_kinds, check_tensor_kinds
 from mlxport.converter.graph.capture.trial_runs import copied, seeded, try_forward
+from mlxport.converter.graph.capture.writes import complete_stacks, has_writes, replace_writes
 from mlxport.converter.graph.ir.inputs import FixedSize
 from mlxport.converter.plan.structure import Signature
 from mlxport.converter.rules.registry import Rule
@@ -136,7 +143,7 @@ def capture(
                 watch_capture(model) as traced,
                 sizes_read,
             ):
-                captured = export(model, args, kwargs, strict=False, dynamic_shapes=shapes)
+                captured = _exported(model, args, kwargs, shapes)
             check_tensor_kinds(model, captured)
             _add_root(model, captured)
             check_out_arguments(type(model).__name__, captured)
@@ -153,8 +160,13 @@ def capture(
             )
             unchecked = unchecked_inputs(captured)
             drop_aside(model, captured, leaves)
+            replace_writes(captured)
             with stage("decompose"):
                 program = captured.run_decompositions(_decompositions(handled))
+                complete_stacks(program)
+            if has_writes(captured):
+                found = without_moved(model, found, captured, program)
+                leaves = found.rules
             with stage("unflatten"):
                 root = unflatten(_without_mutations(program))
             signature = read_signature(model, args, kwargs, program)
@@ -184,6 +196,20 @@ def capture(
         fixed,
         unchecked,
     )
+
+
+def _exported(
+    model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], shapes: Any
+) -> ExportedProgram:
+    """Return what torch.export captures; as the model runs without gradients, where it must."""
+    options: Any = {"strict": False, "dynamic_shapes": shapes}
+    try:
+        return export(model, tuple(args), dict(kwargs), **options)
+    except RuntimeError as error:
+        if not re.search("is being modified inplace|requires grad.*in-?place", str(error)):
+            raise
+    with torch.no_grad():  # chunks of what has a gradient cannot be written to
+        return export(model, tuple(args), dict(kwargs), **options)
 
 
 def _add_root(model: torch.nn.Module, program: ExportedProgram) -> None:

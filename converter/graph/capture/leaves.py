@@ -144,6 +144,47 @@ def drop_aside(
                 program.graph.erase_node(node)
 
 
+def without_moved(
+    model: torch.nn.Module, found: Leaves, before: ExportedProgram, after: ExportedProgram
+) -> Leaves:
+    """Return the leaves without those that are given something else once a program is decomposed.
+
+    Of what is written to in place, torch takes views anew where they are read: inside of a module
+    that was given them.
+
+    Args:
+        model: the torch module.
+        found: its leaves.
+        before: the program as captured.
+        after: the program decomposed.
+    """
+    given, now = _given_shapes(model, before), _given_shapes(model, after)
+    moved = [
+        path
+        for path, rule in found.rules.items()
+        if not rule.trusted and sorted(given.get(path, [])) != sorted(now.get(path, []))
+    ]
+    why = "it is given a view of what is written to in place, which is taken inside of it"
+    rules = {path: rule for path, rule in found.rules.items() if path not in moved}
+    return Leaves(rules, {**found.obstacles, **dict.fromkeys(moved, why)})
+
+
+def _given_shapes(model: torch.nn.Module, program: ExportedProgram) -> dict[str, list[str]]:
+    """Return the shapes of what modules are given, by path, of all calls."""
+    signature = program.graph_signature
+    stored = {*signature.inputs_to_parameters, *signature.inputs_to_buffers}
+    shapes: dict[str, list[str]] = {}
+    for path, calls in _calls(model, program).items():
+        for ops in calls.values():
+            inner = set(ops)
+            given = {n: None for op in ops for n in op.all_input_nodes if n not in inner}
+            tensors = [n.meta.get("val") for n in given if n.name not in stored]
+            shapes.setdefault(path, []).extend(
+                f"{t.shape} {t.dtype}" for t in tensors if isinstance(t, torch.Tensor)
+            )
+    return shapes
+
+
 def stored_as(spec: LayerSpec, name: str, ndim: int) -> tuple[str, tuple[int, ...]] | None:
     """Return the parameter of an MLX layer that is a tensor of the torch module, and its axes.
 
