@@ -36,6 +36,7 @@ _DEFAULTS = {
     "divisor_override": None,
 }
 _LARGEST_SUM = 27  # elements MLX may sum in float16: all of a 3 x 3 x 3 window
+_WIDEST_PADDING = 16  # MLX's layers store what they pad; ours do not beyond the input's size
 _DRAWN = "windows are drawn by MLX's generator, unless the module holds _random_samples"
 _LP_OPS = ("pow.Tensor_Scalar", "sign.default", "abs.default", "relu.default", "mul.Tensor")
 
@@ -90,8 +91,9 @@ def _pool(
     if not padding:
         further["count_include_pad"] = True  # there is none to count
     further = changed(_DEFAULTS, **further)
+    wide = max(_per_axis(module.padding, rank)) > _WIDEST_PADDING
     return LayerSpec(
-        (ours if further else native)[rank - 1],
+        (ours if further or wide else native)[rank - 1],
         (compacted(module.kernel_size),),
         {"stride": compacted(module.stride), **padding, **further},
         rank=rank,

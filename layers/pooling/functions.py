@@ -50,13 +50,8 @@ def max_pool(
         ValueError: arguments that PyTorch refuses too, or no tuple as ``kernel_size``.
     """
     windows = pooling_windows("max_pool", x, kernel_size, stride, padding, dilation, ceil_mode)
-    x = pad_windows(x, windows, _lowest(x.dtype))
-    # Innermost axis first, and the earlier tap as second operand: a tie's gradient goes to that.
-    for window in reversed(windows):
-        first, *others = window_taps(x, window)
-        for tap in others:
-            first = mx.maximum(tap, first)
-        x = first
+    for window in reversed(windows):  # innermost axis first: a tie's gradient goes to the first
+        x = _joined([_window_max(x, part) for part in window.apart()], window.axis)
     return x
 
 
@@ -95,9 +90,9 @@ def avg_pool(
         raise ValueError(f"[avg_pool] input must be of a floating dtype but got {x.dtype}.")
     if divisor_override == 0:
         raise ValueError("[avg_pool] 'divisor_override' must not be zero.")
-    total = pad_windows(upcast(x), windows, 0)
+    total = upcast(x)
     for window in reversed(windows):
-        total = _window_sum(total, window)
+        total = _joined([_window_sum(total, part) for part in window.apart()], window.axis)
     divisor = divisor_override or _window_sizes(windows, count_include_pad, total.dtype)
     return (total / divisor).astype(x.dtype)
 
@@ -135,7 +130,19 @@ def _lowest(dtype: mx.Dtype) -> float:
     return -math.inf if mx.issubdtype(dtype, mx.floating) else mx.iinfo(dtype).min
 
 
+def _joined(parts: list[mx.array], axis: int) -> mx.array:
+    return parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=axis)
+
+
+def _window_max(x: mx.array, window: Windows) -> mx.array:
+    first, *others = window_taps(pad_windows(x, window, _lowest(x.dtype)), window)
+    for tap in others:
+        first = mx.maximum(tap, first)  # the earlier one second: a tie's gradient goes to that
+    return first
+
+
 def _window_sum(x: mx.array, window: Windows) -> mx.array:
+    x = pad_windows(x, window, 0)
     if window.are_blocks:
         return split_into_blocks(x, window).sum(axis=window.axis + 1)
     first, *others = window_taps(x, window)

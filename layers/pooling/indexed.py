@@ -13,6 +13,7 @@ import mlx.nn as nn
 
 from mlxport.layers.windows.geometry import check_hyperparameters, ints_per_axis
 from mlxport.layers.windows.windows import (
+    Windows,
     first_spatial_axis,
     pad_windows,
     pooling_windows,
@@ -52,17 +53,25 @@ def max_pool_with_indices(
     """
     layer = "max_pool_with_indices"
     windows = pooling_windows(layer, x, kernel_size, stride, padding, dilation, ceil_mode)
-    indices = pad_windows(flat_indices(x, len(windows)), windows, -1)
-    x = pad_windows(x, windows, -math.inf)
+    indices = flat_indices(x, len(windows))
     for window in reversed(windows):
-        best, *others = window_taps(x, window)
-        best_index, *other_indices = window_taps(indices, window)
-        for tap, index in zip(others, other_indices, strict=True):
-            replaces = (tap > best) | mx.isnan(tap) | (best_index < 0)
-            best = mx.where(replaces, tap, best)
-            best_index = mx.where(replaces, index, best_index)
-        x, indices = best, best_index
+        parts = [_window_best(x, indices, part) for part in window.apart()]
+        x, indices = (
+            found[0] if len(found) == 1 else mx.concatenate(found, axis=window.axis)
+            for found in zip(*parts, strict=True)
+        )
     return x, mx.broadcast_to(indices, x.shape)
+
+
+def _window_best(x: mx.array, indices: mx.array, window: Windows) -> tuple[mx.array, mx.array]:
+    """Return the maxima of windows along an axis, and which of the indices they have."""
+    best, *others = window_taps(pad_windows(x, window, -math.inf), window)
+    best_index, *other_indices = window_taps(pad_windows(indices, window, -1), window)
+    for tap, index in zip(others, other_indices, strict=True):
+        replaces = (tap > best) | mx.isnan(tap) | (best_index < 0)
+        best = mx.where(replaces, tap, best)
+        best_index = mx.where(replaces, index, best_index)
+    return best, best_index
 
 
 def max_unpool(

@@ -45,6 +45,30 @@ class Windows(NamedTuple):
         touching = self.kernel == self.stride and self.dilation == 1
         return touching and self.padding == 0 and self.tail <= 0
 
+    def trimmed(self) -> "Windows":
+        """Return the windows without the taps that lie beyond the axis in every one of them.
+
+        The others lie where they did; where all begin inside the axis, the padding is negative.
+        """
+        last = (self.outputs - 1) * self.stride - self.padding
+        skipped = min(max(-(last // self.dilation), 0), self.kernel - 1)
+        stop = min((self.size - 1 + self.padding) // self.dilation + 1, self.kernel)
+        return self._replace(
+            kernel=max(stop - skipped, 1), padding=self.padding - skipped * self.dilation
+        )
+
+    def apart(self) -> list["Windows"]:
+        """Return the windows trimmed, so that none extends beyond the axis by more than its size.
+
+        One by one where they would together: memory follows the axis, however large the windows.
+        """
+        whole = self.trimmed()
+        if max(whole.padding, whole.tail) <= max(self.size, self.stride):
+            return [whole]
+        first = self._replace(outputs=1)
+        paddings = (-start for start in self.starts())
+        return [first._replace(padding=padding).trimmed() for padding in paddings]
+
     def starts(self) -> list[int]:
         """Where each window starts on the axis; negative inside the padding."""
         return [i * self.stride - self.padding for i in range(self.outputs)]
@@ -134,13 +158,15 @@ def first_spatial_axis(layer: str, x: mx.array, rank: int) -> int:
     return x.ndim - 1 - rank
 
 
-def pad_windows(x: mx.array, windows: Sequence[Windows], value: float) -> mx.array:
-    """Return ``x`` padded with ``value`` as far as the windows extend beyond it."""
-    widths = [(0, 0)] * x.ndim
-    for window in windows:
-        widths[window.axis] = (window.padding, max(window.tail, 0))
-    if all(width == (0, 0) for width in widths):
+def pad_windows(x: mx.array, windows: Windows, value: float) -> mx.array:
+    """Return ``x`` padded with ``value`` as far as windows along an axis extend beyond it."""
+    before, after = windows.padding, max(windows.tail, 0)
+    if before < 0:
+        x = slice_axis(x, windows.axis, -before, None)
+    if before <= 0 and after == 0:
         return x
+    widths = [(0, 0)] * x.ndim
+    widths[windows.axis] = (max(before, 0), after)
     return mx.pad(x, widths, constant_values=mx.array(value, dtype=x.dtype))
 
 

@@ -236,3 +236,9 @@ def test_samples_do_not_train() -> None:
     layer.unfreeze()
     assert layer.trainable_parameters() == {}
     assert mx.array_equal(layer.random_samples, mx.array(module._random_samples))
+
+
+def test_wide_padding_is_left_to_layers_that_do_not_store_it() -> None:
+    assert spec_for(torch.nn.MaxPool2d(32, 1, 16)).target is nn.MaxPool2d
+    assert spec_for(torch.nn.MaxPool2d(34, 1, 17)).target is layers.MaxPool2d
+    assert spec_for(torch.nn.AvgPool1d(34, 1, 17)).target is layers.AvgPool1d

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlxport.layers.pooling.functions import avg_pool, lp_pool, max_pool
+from mlxport.layers.pooling.indexed import max_pool_with_indices
 
 MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 AVG = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -306,3 +307,50 @@ def test_every_avg_pool(
     x, arguments = configuration
     reference = AVG[x.ndim - 2]
     compare(assert_parity, avg_pool, reference, x, *arguments, ceil_mode, count_include_pad)
+
+
+@given(
+    size=st.integers(1, 6),
+    kernel=st.integers(1, 90),
+    stride=st.integers(1, 90),
+    padding=st.integers(0, 45),
+    dilation=st.sampled_from([1, 1, 2, 7]),
+    ceil_mode=st.booleans(),
+)
+def test_windows_of_any_width_over_a_short_axis(
+    size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool
+) -> None:
+    settings: dict[str, Any] = {"stride": stride, "ceil_mode": ceil_mode}
+    settings["padding"] = min(padding, kernel // 2)
+    x = torch.randn(1, 2, size)
+    for torchs, ours, more in (
+        (F.max_pool1d, max_pool, {"dilation": dilation}),
+        (F.avg_pool1d, avg_pool, {"count_include_pad": bool(dilation % 2)}),
+    ):
+        try:
+            expected = torchs(x, kernel, **settings, **more)
+        except RuntimeError:
+            continue  # which of them fit the axis is another test's
+        got = ours(to_mlx(x), (kernel,), **settings, **more)
+        np.testing.assert_allclose(np.array(got).swapaxes(1, 2), expected.numpy(), rtol=1e-6)
+
+
+WIDE = {
+    "beyond_the_end": {"kernel_size": 900, "ceil_mode": True},
+    "padded": {"kernel_size": 900, "padding": 450, "stride": 1},
+    "far_apart": {"kernel_size": 900, "padding": 450, "stride": 451, "ceil_mode": True},
+}
+
+
+@pytest.mark.parametrize("settings", WIDE.values(), ids=WIDE)
+@pytest.mark.parametrize("pool", [max_pool, avg_pool, max_pool_with_indices])
+def test_memory_follows_the_axes_and_not_the_windows(
+    pool: Callable[..., Any], settings: dict[str, Any]
+) -> None:
+    x = mx.ones((1, 2, 2, 64))
+    mx.eval(x)
+    mx.reset_peak_memory()
+    before = mx.get_active_memory()
+    mx.eval(pool(x, **windows(2, settings)))
+    # 900 x 900 windows of 64 channels are 200 MB
+    assert mx.get_peak_memory() - before < 10_000_000
