@@ -13,19 +13,21 @@ from mlxport.converter.graph import ops
 from mlxport.converter.graph.capture.capture import Captured, capture
 from mlxport.converter.graph.capture.dynamic import DynamicSizes, named_ranges
 from mlxport.converter.graph.capture.other_inputs import OtherInputs, example_sizes, other_inputs
-from mlxport.converter.graph.capture.size_guards import Guards, conditions
+from mlxport.converter.graph.capture.size_guards import Guards, conditions, satisfied
 from mlxport.converter.graph.capture.table_guards import table_conditions
 from mlxport.converter.graph.debug_folder import DebugFolder
 from mlxport.converter.graph.ir.body import Lowered
+from mlxport.converter.graph.ir.inputs import input_values
 from mlxport.converter.graph.ir.naming import ModelNames
-from mlxport.converter.graph.ir.sizes import size_text
+from mlxport.converter.graph.ir.nodes import flat, graph_of
+from mlxport.converter.graph.ir.sizes import name_symbols, size_text
 from mlxport.converter.graph.lowering.lower import lower
 from mlxport.converter.graph.lowering.weight_plan import constants, weight_plan
 from mlxport.converter.graph.source.model_py import ModelPy, write_model
 from mlxport.converter.plan.record import Conversion, Stem
 from mlxport.converter.plan.tensor import Tensor
 from mlxport.converter.timings import stage
-from mlxport.converter.torch_model.calls import in_order
+from mlxport.converter.torch_model.calls import CallArguments, in_order
 from mlxport.converter.torch_model.model_state import eval_mode
 
 
@@ -84,12 +86,12 @@ def translate(
     with eval_mode(model):  # rules look at the mode too
         captured = capture(model, args, kwargs, handled=ops.registry.OPS, dynamic=dynamic)
         debug.captured(captured)
+        call = in_order(model, args, kwargs)
+        with stage("sizes"):  # before all that takes long
+            sizes = _Sizes.of(captured, model, *call)
         lowered = lower(captured, channels_last_ends=channels_last, watch=debug.passed)
     names = ModelNames(model)
-    call = in_order(model, args, kwargs)
-    if lowered.size_names:
-        with stage("sizes"):
-            lowered.conditions = size_conditions(captured, lowered, model, *call)
+    lowered.conditions = [*sizes.conditions, *_above_one(lowered)]
     model_py = write_model(lowered, names, stem)
     debug.emitted(model_py.text())
     conversion = Conversion(
@@ -107,13 +109,9 @@ def translate(
     )
     user_files = {name: file.text for name, file in lowered.scope.user_files.items()}
     translation = Translation(model_py, conversion, constants(lowered, names), user_files)
-    if not lowered.size_names:
-        return translation
     with stage("sizes"):
-        known = example_sizes(captured.exported, *call)
-        sizes = {lowered.size_names[symbol]: size for symbol, size in known.items()}
-        other = other_inputs(captured.exported, *call, lowered.size_names, lowered.conditions)
-    return replace(translation, other=other, sizes=sizes)
+        other = sizes.other_inputs(lowered.conditions)
+    return replace(translation, other=other, sizes=sizes.example)
 
 
 def size_conditions(
@@ -124,11 +122,80 @@ def size_conditions(
     kwargs: dict[str, Any],
 ) -> list[str]:
     """Return what must be true of the dynamic sizes, in their names."""
+    found = _guarded(captured, lowered.size_names, model, args, kwargs)
+    return list(dict.fromkeys([*found, *_above_one(lowered)]))
+
+
+def _above_one(lowered: Lowered) -> list[str]:
     names = lowered.size_names
+    return list(dict.fromkeys(f"{size_text(s, names)} > 1" for s in lowered.scope.above_one))
+
+
+def _guarded(
+    captured: Captured,
+    names: Mapping[str, str],
+    model: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> list[str]:
     guards = Guards(captured.exported, model, args, kwargs, names)
-    example = example_sizes(captured.exported, args, kwargs)
-    found = conditions(guards, example, captured.exported)
-    found += table_conditions(captured.exported, names)
-    return list(
-        dict.fromkeys([*found, *(f"{size_text(s, names)} > 1" for s in lowered.scope.above_one)])
-    )
+    found = conditions(guards, example_sizes(captured.exported, args, kwargs), captured.exported)
+    return list(dict.fromkeys([*found, *table_conditions(captured.exported, names)]))
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """The dynamic sizes of a captured model.
+
+    Attributes:
+        captured: the model.
+        call: its example inputs.
+        names: torch's symbol -> what to call it.
+        conditions: what must be true of the sizes.
+        other: a call at other sizes, which meet the conditions.
+    """
+
+    captured: Captured
+    call: CallArguments
+    names: Mapping[str, str] = field(default_factory=dict)
+    conditions: Sequence[str] = ()
+    other: OtherInputs | None = None
+
+    @classmethod
+    def of(
+        cls,
+        captured: Captured,
+        model: torch.nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> _Sizes:
+        """Return the sizes, if the model takes others than those of the example.
+
+        Raises:
+            CaptureError: torch accepts none of the sizes tried.
+        """
+        nodes = [node for node in graph_of(captured.root).nodes if node.op == "placeholder"]
+        names = name_symbols(flat(input_values(captured.signature, nodes)[1]))
+        if not names:
+            return cls(captured, (args, kwargs))
+        found = _guarded(captured, names, model, args, kwargs)
+        sizes = cls(captured, (args, kwargs), names, found)
+        return replace(sizes, other=sizes._searched(found))
+
+    @property
+    def example(self) -> dict[str, int]:
+        """What each size is in the example, by name."""
+        known = example_sizes(self.captured.exported, *self.call)
+        return {self.names[symbol]: size for symbol, size in known.items()}
+
+    def other_inputs(self, conditions: Sequence[str]) -> OtherInputs | None:
+        """Return a call at other sizes that meet all conditions there turned out to be."""
+        if self.other is None or satisfied(conditions, self.other.sizes):
+            return self.other
+        return self._searched(conditions)
+
+    def _searched(self, conditions: Sequence[str]) -> OtherInputs:
+        captured = self.captured
+        return other_inputs(
+            captured.exported, *self.call, self.names, conditions, captured.guard_lines
+        )

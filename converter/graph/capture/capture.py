@@ -23,6 +23,7 @@ from mlxport.converter.graph.capture.arguments import Argument, order_arguments,
 from mlxport.converter.graph.capture.dynamic import DynamicSizes
 from mlxport.converter.graph.capture.explain_failure import uncapturable
 from mlxport.converter.graph.capture.fixed_sizes import fixed_sizes
+from mlxport.converter.graph.capture.guard_lines import GuardLines
 from mlxport.converter.graph.capture.leaves import (
     drop_aside,
     find_leaves,
@@ -66,6 +67,7 @@ class Captured:
         obstacles: path of every other called module without modules below -> why it is no leaf.
         fixed: the sizes of the inputs that the program is fixed to.
         unchecked: the inputs, by place, whose values decide what is looked up in an array.
+        guard_lines: the lines of the model at which torch.export decided by sizes.
     """
 
     model: torch.nn.Module
@@ -81,6 +83,7 @@ class Captured:
     obstacles: Mapping[str, str] = field(default_factory=dict)
     fixed: tuple[FixedSize, ...] = ()
     unchecked: Sequence[int] = ()
+    guard_lines: GuardLines = field(default_factory=GuardLines)
 
     def torch_module(self, path: str) -> torch.nn.Module:
         """Return the torch module of a path of the captured hierarchy."""
@@ -141,6 +144,7 @@ def capture(
                 left_as_it_was(model),
                 every_module_called(),
                 watch_capture(model) as traced,
+                GuardLines.watched() as lines,
                 sizes_read,
             ):
                 captured = _exported(model, args, kwargs, shapes)
@@ -149,7 +153,7 @@ def capture(
             check_out_arguments(type(model).__name__, captured)
             if dynamic:
                 dynamic.unite(captured)
-                dynamic.check(captured)
+                dynamic.check(captured, lines)
             found, sharing = find_leaves(model, captured)
             leaves = found.rules
             fixed = fixed_sizes(
@@ -195,6 +199,7 @@ def capture(
         found.obstacles,
         fixed,
         unchecked,
+        lines,
     )
 
 

@@ -13,6 +13,7 @@ from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_leaves
 
 from mlxport.converter.errors import CaptureError, OptionsError
+from mlxport.converter.graph.capture.guard_lines import GuardLines
 from mlxport.converter.graph.ir.sizes import Size, shape_of, symbolic
 from mlxport.converter.ranges import is_whole
 from mlxport.converter.torch_model.calls import spread_arguments
@@ -118,6 +119,15 @@ class DynamicSizes:
                 "there."
             )
 
+    def _untied(self) -> str:
+        """Say how sizes are kept apart that need not be one."""
+        if not self.axes:
+            return ""
+        return (
+            "Sizes equal in the example are one size along an axis; axes per input, "
+            "dynamic={'x': (0, 1), 'mask': 0}, keep them apart. "
+        )
+
     def unite(self, program: ExportedProgram) -> None:
         """Make one size of those that are equal in the example along an axis asked for.
 
@@ -131,8 +141,12 @@ class DynamicSizes:
                     # the comparison itself tells torch: what is equal once is so from then on
                     bool(first.setdefault(size, value.shape[axis]) == value.shape[axis])
 
-    def check(self, program: ExportedProgram) -> None:
+    def check(self, program: ExportedProgram, lines: GuardLines | None = None) -> None:
         """Hold what torch.export found dynamic to the wish.
+
+        Args:
+            program: what torch.export captured.
+            lines: where in the model it decided by sizes.
 
         Raises:
             CaptureError: an axis asked for is static in every input, or no size is dynamic at all.
@@ -148,13 +162,15 @@ class DynamicSizes:
         for axis in self.axes:
             found = [shape[axis] for shape in shapes if axis < len(shape)]
             if not any(isinstance(size, Size) for size in found):
-                fixed.append(f"axis {axis} is {' and '.join(sorted(set(map(str, found))))}")
+                sizes = " and ".join(sorted(set(map(str, found))))
+                at = lines.of_axis(axis)[:1] if lines else []
+                fixed.append(f"axis {axis} is {sizes}" + "".join(f", by {place}" for place in at))
         if fixed or not any(isinstance(size, Size) for shape in shapes for size in shape):
             raise CaptureError.listing(
                 "torch.export finds that the model works at one size only:",
                 fixed or ["every size of every input"],
                 "Something in it computes with the number itself (a fixed table of positions, a "
-                "window count, a loop over a size); TORCH_LOGS=+dynamic says where. " + STATIC,
+                f"window count, a loop over a size). {self._untied()}{STATIC}",
             )
 
 

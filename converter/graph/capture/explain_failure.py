@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import linecache
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 
 import torch
 
@@ -30,6 +31,10 @@ class Place:
     file: str
     line: int
     function: str
+
+    def __str__(self) -> str:
+        """Return the file, the number and the text of the line."""
+        return f"{self.file}:{self.line}" + (f" (`{self.source}`)" if self.source else "")
 
     @property
     def source(self) -> str:
@@ -78,6 +83,18 @@ def rejected(model: str, inputs: str, error: Exception) -> str:
     return f"{model} itself rejects the example input {inputs}{place}: {reason(error)}\n{advice}"
 
 
+def running_line() -> Place | None:
+    """Return the line of the model that runs now; None where none of its code does."""
+    places = []
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        places.append(Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
+        if frame.f_code.co_filename == str(_HERE / "capture" / "capture.py"):
+            break  # who asked for the capture is no line of the model
+        frame = frame.f_back
+    return _in_users_code(places[::-1])
+
+
 def reason(error: Exception) -> str:
     """Return an error in one line, without torch's remarks on debugging."""
     lines = [line.strip() for line in str(error).splitlines()]
@@ -117,10 +134,7 @@ def _in_users_code(places: list[Place]) -> Place | None:
 
 
 def _at(place: Place | None) -> str:
-    if place is None:
-        return ""
-    source = f" (`{place.source}`)" if place.source else ""
-    return f", at {place.file}:{place.line}{source}"
+    return "" if place is None else f", at {place}"
 
 
 def _by_values(error: Exception) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from mlxport.converter.errors import CaptureError, ConversionError
 from mlxport.converter.graph.capture.dynamic import STATIC, input_shapes, numbers_at, symbol_ranges
+from mlxport.converter.graph.capture.guard_lines import GuardLines
 from mlxport.converter.graph.capture.size_guards import satisfied
 from mlxport.converter.graph.ir.size_reads import solved
 from mlxport.converter.graph.ir.sizes import Size
@@ -20,6 +22,9 @@ from mlxport.converter.graph.ir.sizes import Size
 _logger = logging.getLogger(__name__)
 
 SIZE_STEPS = (1, 2, 4, 8, 16, 32, 64)
+MULTIPLES = (2, 3, 4)
+FARTHEST_STEP = 4096  # so far from the example's a size is looked for that meets the conditions
+MOST_RUNS = 24  # so often the program is run to see whether it takes some sizes
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ def other_inputs(
     kwargs: Mapping[str, Any],
     names: Mapping[str, str],
     conditions: Sequence[str] = (),
+    lines: GuardLines | None = None,
 ) -> OtherInputs:
     """Return a call in which every dynamic size is another than in the example.
 
@@ -67,11 +73,12 @@ def other_inputs(
         kwargs: keyword example inputs.
         names: torch's symbol -> what to call it.
         conditions: what must be true of the sizes, in their names.
+        lines: where in the model torch.export decided by sizes.
 
     Raises:
         CaptureError: torch accepts none of the sizes tried; it says which and why.
     """
-    search = _Search(program, args, kwargs, names, conditions)
+    search = _Search(program, args, kwargs, names, conditions, lines)
     sizes = search.find()
     given = search.inputs(sizes)
     return OtherInputs(*given, {names.get(s, s): size for s, size in sizes.items()})
@@ -87,7 +94,9 @@ class _Search:
         kwargs: Mapping[str, Any],
         names: Mapping[str, str],
         conditions: Sequence[str],
+        lines: GuardLines | None,
     ) -> None:
+        self.lines = lines
         self.names, self.conditions = names, conditions
         self.shapes = input_shapes(program)
         self.leaves, self.spec = tree_flatten((tuple(args), dict(kwargs)))
@@ -100,12 +109,13 @@ class _Search:
 
     def find(self) -> dict[str, int]:
         """Return sizes that all differ from the example's."""
-        for sizes in self.candidates(list(self.example)):
+        for sizes in itertools.islice(self.candidates(list(self.example)), MOST_RUNS):
             if self.takes(sizes):
                 return sizes
         found: dict[str, int] = {}  # one after the other, where they do not move together
         for symbol in self.example:
-            moved = ({**self.example, **found, **one} for one in self.candidates([symbol]))
+            ways = itertools.islice(self.candidates([symbol]), MOST_RUNS)
+            moved = ({**self.example, **found, **one} for one in ways)
             taken = next((sizes for sizes in moved if self.takes(sizes)), None)
             if taken is None:
                 raise self.refused(symbol)
@@ -113,20 +123,55 @@ class _Search:
         return found
 
     def candidates(self, symbols: Sequence[str]) -> Iterator[dict[str, int]]:
-        """Yield sizes of some symbols, larger ones first, no two alike where that can be."""
+        """Yield sizes of some symbols that meet the conditions, larger ones first.
+
+        No two of them are alike where that can be.
+        """
         tried: list[dict[str, int]] = []
-        for sign in (1, -1):
-            for step in SIZE_STEPS:
-                sizes: dict[str, int] = {}
-                for symbol in symbols:
-                    pace = 1 if symbol in self.batch and len(symbols) > 1 else step
-                    size = self.example[symbol] + sign * pace
-                    while size in sizes.values() and sign * pace > 0:
-                        size += pace
-                    sizes[symbol] = size
-                if sizes not in tried and all(map(self.allowed, sizes, sizes.values())):
-                    tried.append(sizes)
-                    yield sizes
+        ways = [list(self.moved(symbol, len(symbols) > 1)) for symbol in symbols]
+        for together in itertools.zip_longest(*ways):
+            sizes: dict[str, int] = {}
+            for symbol, size, way in zip(symbols, together, ways, strict=True):
+                free = (n for n in (size, *way) if n is not None and n not in sizes.values())
+                sizes[symbol] = next(free, size if size is not None else self.example[symbol])
+            moved = all(sizes[symbol] != self.example[symbol] for symbol in symbols)
+            if moved and sizes not in tried and self.meets({**self.example, **sizes}):
+                tried.append(sizes)
+                yield sizes
+
+    def moved(self, symbol: str, together: bool) -> Iterator[int]:
+        """Yield other sizes of one symbol: near ones, multiples, parts, what the conditions name.
+
+        Args:
+            symbol: torch's symbol.
+            together: whether other symbols move too; then the batch stays small.
+        """
+        size = self.example[symbol]
+        steps = [1] * len(SIZE_STEPS) if symbol in self.batch and together else [*SIZE_STEPS]
+        larger = [*(size + step for step in steps), *(size * times for times in MULTIPLES)]
+        smaller = [*(size - step for step in steps), *(size // times for times in MULTIPLES)]
+        named = self.nearest(symbol)
+        for other in dict.fromkeys((*larger[:1], *named[:2], *larger, *named, *smaller)):
+            if other != size and self.allowed(symbol, other):
+                yield other
+
+    def nearest(self, symbol: str) -> list[int]:
+        """Return the sizes next to the example's that meet the conditions, the others as it has."""
+        size = self.example[symbol]
+        up = range(size + 1, size + FARTHEST_STEP)
+        down = range(size - 1, max(size - FARTHEST_STEP, 0), -1)
+        met = (
+            (n for n in way if self.allowed(symbol, n) and self.meets({**self.example, symbol: n}))
+            for way in (up, down)
+        )
+        return [n for way in met for n in itertools.islice(way, 2)]
+
+    def meets(self, sizes: Mapping[str, int]) -> bool:
+        """Whether sizes meet the conditions, and leave none for something negative."""
+        shapes = (numbers_at(shape, sizes) for shape in self.shapes)
+        if any(number < 0 for shape in shapes for number in shape):
+            return False
+        return satisfied(self.conditions, {self.names[s]: size for s, size in sizes.items()})
 
     def allowed(self, symbol: str, size: int) -> bool:
         """Whether a size is in the range torch.export gives for it."""
@@ -144,7 +189,7 @@ class _Search:
             self.refusals[self.spelled(sizes)] = f"{type(error).__name__}: {first.strip()}"
             _logger.debug("the captured program does not run at %s", sizes, exc_info=True)
             return False
-        return satisfied(self.conditions, {self.names[s]: size for s, size in sizes.items()})
+        return True
 
     def inputs(self, sizes: dict[str, int]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return a call at these sizes."""
@@ -168,12 +213,20 @@ class _Search:
             for axis, size in enumerate(shape)
             if isinstance(size, Size) and symbol in map(str, size.expr.free_symbols)
         )
+        if not self.refusals:  # the conditions leave none: in torch's words, why
+            self.takes({**self.example, symbol: self.example[symbol] + 1})
         rows = [f"inputs {shapes}: {why}" for shapes, why in [*self.refusals.items()][-8:]]
         return CaptureError.listing(
-            f"asked to be dynamic, but torch accepts no other size than the example's on {axes}:",
+            "asked to be dynamic, but of the sizes tried torch accepts no other size than the "
+            f"example's on {axes}:",
             rows or ["no other size lies in the range torch.export gives"],
-            STATIC,
+            self.decided(symbol) + STATIC,
         )
+
+    def decided(self, symbol: str) -> str:
+        """Say which lines of the model decide by a size."""
+        places = [str(place) for place in self.lines.of([symbol])[:3]] if self.lines else []
+        return f"The model decides by it at {', '.join(places)}. " if places else ""
 
 
 def _leaves(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
