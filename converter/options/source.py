@@ -87,5 +87,4 @@ class SourceOptions:
 
     @property
     def _dropping(self) -> tuple[str | re.Pattern[str], ...]:
-        one = isinstance(self.drop, (str, re.Pattern))
-        return (self.drop,) if one else tuple(self.drop)  # type: ignore[return-value]
+        return (self.drop,) if isinstance(self.drop, (str, re.Pattern)) else tuple(self.drop)

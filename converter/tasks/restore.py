@@ -178,12 +178,13 @@ def _without_computed(
     Of these tensors the file's are kept beside the weights. They are given back only as long as
     the weights are those that were computed of them.
     """
-    plan, lost = conversion.plan, {}
+    plan = conversion.plan
+    lost: dict[str, str] = {}
     for entry in plan.entries:
         if any(key in plan.computed for key in entry.sources):
-            names = [n for n in entry.targets if _differs(n, weights, conversion.digests)]
+            trained = [n for n in entry.targets if _differs(n, weights, conversion.digests)]
             why = "computed, and trained since: "
-            lost |= {key: why + plan.computed.get(key, "") for key in entry.sources if names}
+            lost |= {key: why + plan.computed.get(key, "") for key in entry.sources if trained}
     entries = tuple(e for e in plan.entries if not any(k in plan.computed for k in e.sources))
     names = {key for entry in entries for key in entry.sources}
     aliases = {alias: key for alias, key in plan.aliases.items() if key in names}

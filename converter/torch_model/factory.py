@@ -38,6 +38,15 @@ def make_model(name: str, arguments: Mapping[str, Any] | None = None) -> torch.n
     return made
 
 
+def is_shared(name: str, model: torch.nn.Module) -> bool:
+    """Tell whether what `make_model` gave stands under that name itself, for all who import it."""
+    module, _, attribute = name.partition(":")
+    found: Any = sys.modules.get(module)
+    for part in attribute.split("."):
+        found = getattr(found, part, None)
+    return found is model
+
+
 def make_target(name: str, arguments: Mapping[str, Any] | None = None) -> mlx.nn.Module:
     """Import ``pkg.mod:factory`` and return the MLX model it gives; as `make_model`."""
     import mlx.nn

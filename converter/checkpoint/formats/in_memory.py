@@ -14,6 +14,7 @@ import numpy as np
 from mlxport.converter.checkpoint.checkpoint import Checkpoint, printable
 from mlxport.converter.checkpoint.formats.open_checkpoint import open_checkpoint
 from mlxport.converter.errors import ConversionError, OptionsError, StateDictError
+from mlxport.converter.plan.loading import is_extra_state
 from mlxport.converter.plan.tensor import STORAGE, Tensor
 
 # numpy's dtypes; where two stand for one storage, the first is meant
@@ -25,6 +26,8 @@ for _name, _storage in STORAGE.items():
 def checkpoint_of(source: str | Path | Mapping[str, Any], key: str | None = None) -> Checkpoint:
     """Return a file's checkpoint, or that of a state dict: torch tensors or numpy arrays.
 
+    Extra state of modules may be anything.
+
     Raises:
         ConversionError: as ``open_checkpoint``, or entries are no tensors; all are listed.
     """
@@ -34,11 +37,15 @@ def checkpoint_of(source: str | Path | Mapping[str, Any], key: str | None = None
         raise OptionsError(f"key {key!r} was given for a state dict; give what is under it")
     tensors: dict[str, Tensor] = {}
     storage: dict[str, Hashable] = {}
+    others: dict[str, Any] = {}
     problems = []
     for name, value in source.items():
         try:
             tensors[name] = _tensor(value)
         except ConversionError as error:
+            if is_extra_state(name):
+                others[name] = value
+                continue
             problems.append(f"{printable(name)}: {error}")
             continue
         address = tensors[name].bits.__array_interface__["data"][0]
@@ -46,7 +53,9 @@ def checkpoint_of(source: str | Path | Mapping[str, Any], key: str | None = None
         storage[name] = (address, tensors[name].dtype, *tensors[name].shape) if whole else name
     if problems:
         raise StateDictError.listing("these entries of the state dict cannot be read:", problems)
-    return Checkpoint(Path("state_dict"), tensors, storage)
+    metadata = getattr(source, "_metadata", None)
+    noted = dict(metadata) if isinstance(metadata, Mapping) else None
+    return Checkpoint(Path("state_dict"), tensors, storage, others=others, metadata=noted)
 
 
 def _tensor(value: Any) -> Tensor:

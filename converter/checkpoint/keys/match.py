@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlxport.converter.arguments import argument
@@ -107,18 +107,23 @@ def match_keys(
     raise _misfit(sides, attempts, hints)
 
 
-def prefix_pairs(checkpoint: Shapes, model: Shapes) -> list[tuple[str, str]]:
+def prefix_pairs(checkpoint: Collection[str], model: Collection[str]) -> list[tuple[str, str]]:
     """Return what may have to be taken off all keys of a checkpoint, or put on: the likely first.
 
     Args:
-        checkpoint: checkpoint key -> shape.
-        model: model key -> shape.
+        checkpoint: the keys of a checkpoint.
+        model: those of a model, of which some may have other names in the checkpoint.
 
     Returns:
         Pairs of a prefix to take off and one to put on, one of them empty.
     """
-    theirs, ours = {key: key for key in checkpoint}, {key: key for key in model}
-    return _prefixes(_Sides(checkpoint, model, theirs, ours, {}, ()))
+    fits: Counter[tuple[str, str]] = Counter()
+    for longer, shorter, strips in ((checkpoint, model, True), (model, checkpoint, False)):
+        for key in longer:
+            dots = (place + 1 for place, letter in enumerate(key) if letter == ".")
+            prefixes = (key[:end] for end in dots if key[end:] in shorter)
+            fits.update((prefix, "") if strips else ("", prefix) for prefix in prefixes)
+    return [pair for pair, _ in fits.most_common(_MOST_PREFIXES)]
 
 
 def _without_wrappers(keys: Iterable[str], prefix: str = "") -> dict[str, str]:

@@ -64,7 +64,7 @@ class Offered:
 
         return Attempt(
             {name(key): key for key in self.tensors if key.startswith(self.prefix)},
-            {name(key): value for key, value in self.others.items() if key.startswith(self.prefix)},
+            {name(key): key for key in self.others if key.startswith(self.prefix)},
         )
 
 
@@ -99,7 +99,7 @@ def attempts_of(
     if found is not None:
         filled = {n: t for n, t in targets.items() if n not in found and is_counter(n)}
         given = {n: k for n, k in found.items() if k in offered.tensors}
-        others = {n: offered.others[k] for n, k in found.items() if k not in offered.tensors}
+        others = {n: k for n, k in found.items() if k not in offered.tensors}
         matched = Attempt(given, others, filled)
         if all(key == offered.prefix + name for name, key in found.items()):
             return [matched]  # no other names, but for counters
@@ -108,7 +108,7 @@ def attempts_of(
     result = []
     for attempt in ways:
         result.append(attempt)
-        fewer = {name: value for name, value in attempt.others.items() if name in with_extra}
+        fewer = {name: key for name, key in attempt.others.items() if name in with_extra}
         if len(fewer) < len(attempt.others):
             result.append(replace(attempt, others=fewer))
     return result

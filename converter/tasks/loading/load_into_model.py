@@ -194,8 +194,8 @@ class _Run:
             names = {*targets, *state_of(self.model)}
             changed = [label for label in state.changes() if label not in names]
             return self._judged(attempt, arrived, before, changed)
-        error, attempt = min(errors, key=lambda pair: pair[0].count)
-        raise self._refused(error, attempt, hints) from error
+        least, of_it = min(errors, key=lambda pair: pair[0].count)
+        raise self._refused(least, of_it, hints) from least
 
     def _load(self, attempt: Attempt, *, private: bool) -> dict[str, str]:
         return load_state_dict(
@@ -248,7 +248,7 @@ class _Run:
                 f"the model was built: {listed}"
             )
             warnings.warn(message, UserWarning, stacklevel=2)
-        given = (*attempt.keys.values(), *(self._key_of_other(n, attempt) for n in attempt.others))
+        given = (*attempt.keys.values(), *attempt.others.values())
         read = {key: self._value(key) for key in given if key not in set(keys.values())}
         why = f"read by {self._responsible('')}" if self.code else ""
         if not self.code and not computed:
@@ -294,11 +294,6 @@ class _Run:
         while name in self.checkpoint.tensors:
             name += " (computed)"
         return name
-
-    def _key_of_other(self, name: str, attempt: Attempt) -> str:
-        """Return the checkpoint's key of an entry that is no tensor."""
-        value = attempt.others[name]
-        return next(key for key, other in self.checkpoint.others.items() if other is value)
 
     def _value(self, key: str) -> Any:
         tensors = self.checkpoint.tensors

@@ -21,7 +21,7 @@ from mlxport.converter.plan.tensor import Tensor
 from mlxport.converter.plan.torch_tensor import TORCH_DTYPE, tensor_from_torch
 from mlxport.converter.plan.weight_plan import WeightPlan
 from mlxport.converter.tasks.loading.load_into_model import LoadedState, load_into_model
-from mlxport.converter.torch_model.factory import make_model
+from mlxport.converter.torch_model.factory import is_shared, make_model
 from mlxport.converter.torch_model.loading_code import listed_code, loading_code, state_of
 from mlxport.converter.torch_model.model_kinds import as_torch_module
 from mlxport.converter.torch_model.model_state import left_as_it_was
@@ -87,15 +87,11 @@ def loaded_model(
         ConversionError: the checkpoint cannot be read, the model not be built, or they do not fit.
     """
     checkpoint, original_keys = reading.open(Path(source))
-    if isinstance(model, str):
-        yield _loaded(
-            as_torch_module(make_model(model, dict(reading.model_args))),
-            checkpoint,
-            original_keys,
-            reading,
-        )
+    made = make_model(model, dict(reading.model_args)) if isinstance(model, str) else model
+    torch_model = as_torch_module(made)
+    if isinstance(model, str) and not is_shared(model, made):
+        yield _loaded(torch_model, checkpoint, original_keys, reading)
         return
-    torch_model = as_torch_module(model)
     with left_as_it_was(torch_model) as state:
         with state.watching():
             loaded = _loaded(torch_model, checkpoint, original_keys, reading)

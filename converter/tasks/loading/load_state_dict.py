@@ -28,12 +28,12 @@ class Attempt:
 
     Attributes:
         keys: name in the state dict -> key of the checkpoint's tensor.
-        others: name in the state dict -> what stands there and is no tensor.
+        others: name in the state dict -> key of what stands there and is no tensor.
         filled: name -> the model's own tensor, for counters that the checkpoint lacks.
     """
 
     keys: Mapping[str, str]
-    others: Mapping[str, Any] = field(default_factory=dict)
+    others: Mapping[str, str] = field(default_factory=dict)
     filled: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
@@ -95,17 +95,16 @@ def load_state_dict(
     given = OrderedDict[str, Any]()
     copies: dict[Hashable, torch.Tensor] = {}
     for name, key in attempt.keys.items():
-        tensor = checkpoint.tensors[key]
         if not private and not is_extra_state(name):
-            given[name] = _Unread(tensor)
+            given[name] = _Unread(checkpoint.tensors, key)
             continue
         # what is one tensor in the file is one tensor in the state dict
         storage = checkpoint.storage[key]
         if storage not in copies:
-            copies[storage] = tensor_to_torch(tensor)
+            copies[storage] = tensor_to_torch(checkpoint.tensors[key])
         given[name] = copies[storage]
     keys = {id(value): attempt.keys[name] for name, value in reversed(given.items())}
-    given |= copy.deepcopy(dict(attempt.others))
+    given |= {n: copy.deepcopy(checkpoint.others[key]) for n, key in attempt.others.items()}
     given |= {name: tensor.detach().clone() for name, tensor in attempt.filled.items()}
     if (metadata := _metadata(model, checkpoint, attempt, in_files)) is not None:
         given._metadata = metadata  # type: ignore[attr-defined]
@@ -116,9 +115,9 @@ def load_state_dict(
     except Exception as error:  # the model's code is anyone's
         raise _loading_error(error) from error
     return {
-        path: key
+        path: found
         for path, target in state_of(model).items()
-        if (key := arrivals.key_of(target)) is not None
+        if (found := arrivals.key_of(target)) is not None
     }
 
 
@@ -204,24 +203,27 @@ def _place(tensor: torch.Tensor) -> Hashable:
 class _Unread:
     """A tensor of a checkpoint that is read where PyTorch computes with it: a copy is a read."""
 
-    def __init__(self, tensor: Tensor) -> None:
-        self._tensor = tensor
-        self.shape = torch.Size(tensor.shape)
+    def __init__(self, tensors: Mapping[str, Tensor], key: str) -> None:
+        self._tensors, self._key = tensors, key
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size(self._tensors[self._key].shape)
+
+    def read(self) -> torch.Tensor:
+        return tensor_view(self._tensors[self._key])
 
     def __getitem__(self, index: Any) -> torch.Tensor:
-        return tensor_view(self._tensor)[index]
+        return self.read()[index]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return getattr(tensor_view(self._tensor), name)
+        return getattr(self.read(), name)
 
     @classmethod
     def __torch_function__(
         cls, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        def read(value: _Unread) -> torch.Tensor:
-            return tensor_view(value._tensor)
-
-        given, named = tree_map_only(cls, read, (args, dict(kwargs or {})))
+        given, named = tree_map_only(cls, cls.read, (args, dict(kwargs or {})))
         return func(*given, **named)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +14,16 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 import mlxport
 from mlxport.converter import api
+from mlxport.converter.checkpoint.formats.in_memory import checkpoint_of
 from mlxport.converter.errors import ConversionError, StateDictError
+from mlxport.converter.tasks.loading.load_into_model import load_into_model
 
 State = dict[str, Any]
 
@@ -417,6 +422,40 @@ def test_a_plan_refuses_another_version(tmp_path) -> None:
         )
 
 
+def test_a_state_dict_in_memory_has_its_versions_too(tmp_path) -> None:
+    state = loaded(Around(Versioned()), below(NORMS)).state_dict()
+    convert(Around(Versioned()), state, tmp_path)
+    assert mlxport.convert_state_dict(state, tmp_path / "out")
+    with pytest.raises(StateDictError, match="metadata of inner"):
+        mlxport.convert_state_dict(dict(state), tmp_path / "out")
+    trained = Around(Extra())
+    convert(trained, trained.state_dict(), tmp_path, overwrite=True)
+    assert mlxport.convert_state_dict(trained.state_dict(), tmp_path / "out")
+    trained.inner.scale = 2.0
+    with pytest.raises(StateDictError, match=r"extra state inner._extra_state: another value"):
+        mlxport.convert_state_dict(trained.state_dict(), tmp_path / "out")
+    extra = trained.state_dict()
+    convert(Around(Extra()), extra, tmp_path, overwrite=True)
+    with pytest.raises(StateDictError, match=r"inner\.scale: changed by Extra.set_extra_state"):
+        mlxport.convert_state_dict(extra, tmp_path / "out")
+
+
+def test_numbers_that_are_one_object_are_told_apart(tmp_path) -> None:
+    convert(Around(Extra()), below(plain_state(_extra_state=3)) | {"epoch": 3}, tmp_path)
+    loading = json.loads((tmp_path / "out/conversion.json").read_text())["plan"]["loading"]
+    assert [*loading["read"]] == ["inner._extra_state"]
+
+
+SHARED = Around(Turning())
+
+
+def test_a_model_that_is_imported_is_a_guest_too(tmp_path, monkeypatch) -> None:
+    before = copy.deepcopy(SHARED).state_dict()
+    monkeypatch.setitem(sys.modules, "shared_model", sys.modules[__name__])
+    convert("shared_model:SHARED", below(plain_state()), tmp_path)
+    assert repr(before) == repr(SHARED.state_dict())
+
+
 def test_the_plan_of_a_model_that_loaded_nothing_is_refused(tmp_path) -> None:
     result = mlxport.convert(Around(Turning()), torch.randn(2, 3))
     with pytest.raises(StateDictError, match=r"(?s)without a checkpoint.*Turning.turn of inner"):
@@ -536,3 +575,86 @@ def test_torchs_own_code_stands_in_no_record(tmp_path) -> None:
 
     convert(Net(), Net().state_dict(), tmp_path)
     assert "loading" not in json.loads((tmp_path / "out/conversion.json").read_text())["plan"]
+
+
+class Chain(nn.Module):
+    """Modules whose loading code is drawn."""
+
+    def __init__(self, kinds: tuple[str, ...]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Drawn(kind) for kind in kinds)
+
+
+class Drawn(nn.Module):
+    _version = 2
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.a, self.b = nn.Linear(2, 2), nn.Linear(2, 2)
+        if kind == "tied":
+            self.b.weight = self.a.weight
+        if kind in ("renames", "swaps", "doubles", "in place"):
+            self.register_load_state_dict_pre_hook(Drawn.before)
+        if kind in ("halves", "copies"):
+            self.register_load_state_dict_post_hook(Drawn.after)
+
+    def before(self, state, prefix, *rest) -> None:
+        a, b = f"{prefix}a.weight", f"{prefix}b.weight"
+        if self.kind == "renames" and f"{prefix}old" in state:
+            state[a] = state.pop(f"{prefix}old")
+        elif self.kind == "swaps":
+            state[a], state[b] = state[b], state[a]
+        elif self.kind == "doubles":
+            state[a] = state[a] * 2
+        elif self.kind == "in place":
+            state[b] += state[a]
+
+    def after(self, keys) -> None:
+        with torch.no_grad():
+            if self.kind == "halves":
+                self.a.bias.div_(2)
+            else:
+                self.b.weight.data = self.a.weight.data
+
+    def _load_from_state_dict(self, state, prefix, metadata, *rest) -> None:
+        if self.kind == "versioned" and metadata.get("version", 1) < 2:
+            state[f"{prefix}b.bias"] = state[f"{prefix}b.bias"] + 1
+        super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+
+KINDS = ["plain", "tied", "renames", "swaps", "doubles", "in place", "halves", "copies"]
+
+
+@given(
+    kinds=st.lists(st.sampled_from([*KINDS, "versioned"]), min_size=1, max_size=3).map(tuple),
+    prefix=st.sampled_from(["", "module.", "net.model."]),
+    has_versions=st.booleans(),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=40, deadline=None)
+def test_any_model_holds_what_pytorch_loads(kinds, prefix, has_versions, dtype, seed) -> None:
+    torch.manual_seed(seed)
+    state = Chain(kinds).to(dtype).state_dict()
+    for number, kind in enumerate(kinds):
+        at = f"layers.{number}."
+        if kind == "renames" and seed % 2:
+            state[f"{at}old"] = state.pop(f"{at}a.weight")
+    file = state if has_versions else dict(state)
+    named = OrderedDict((prefix + key, value) for key, value in file.items())
+    if has_versions:
+        noted = state._metadata.items()
+        named._metadata = {(prefix + path).strip("."): versions for path, versions in noted}
+    expected, model = Chain(kinds).to(dtype), Chain(kinds)
+    expected.load_state_dict(copy.deepcopy(file))
+    checkpoint = checkpoint_of(named)
+    found = load_into_model(model, checkpoint)
+    assert_same(model.state_dict(), expected.state_dict())
+    assert all(torch.equal(value, state[key.removeprefix(prefix)]) for key, value in named.items())
+    # what counts as the file's is, and the rest has a reason
+    computed = found.loading.computed if found.loading else {}
+    for path, value in model.state_dict().items():
+        key = found.keys[path]
+        assert (key in computed) != (key in named and torch.equal(named[key], value)), path
+    assert {*named} == {*found.keys.values(), *found.ignored} & {*named}
