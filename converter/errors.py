@@ -49,6 +49,14 @@ class UnsupportedError(ConversionError):
     """Modules or ATen operations without an MLX counterpart, every one of them listed."""
 
 
+class InternalError(ConversionError):
+    """A fault in mlxport itself: the exception it comes from is its cause."""
+
+
+class UserCodeError(ConversionError):
+    """Code of the user's own raised: a model's ``forward``, a factory, a hook."""
+
+
 class StateDictError(ConversionError):
     """Keys, shapes or dtypes of a state dict do not fit the model."""
 

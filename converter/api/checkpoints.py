@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mlxport.converter.api.boundary import public
 from mlxport.converter.arguments import argument
 from mlxport.converter.environment import prepare
 from mlxport.converter.errors import OptionsError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from mlxport.converter.tasks.result import Converted
 
 
+@public
 @exclusive
 @timed
 def convert_checkpoint(
@@ -229,7 +231,7 @@ def _carries_along(carry_along: bool, weights_only: bool | None) -> bool:
     warnings.warn(
         f"weights_only is now called carry_along: say {argument('carry_along', not weights_only)}",
         DeprecationWarning,
-        stacklevel=4,  # the caller of convert_checkpoint, which is wrapped
+        stacklevel=6,  # the caller of convert_checkpoint, which is wrapped
     )
     return not weights_only
 
@@ -260,6 +262,7 @@ def _is_given(value: Any) -> bool:
     return value is not None and value is not False and not is_empty
 
 
+@public
 @exclusive
 def analyze_checkpoint(
     source: str | Path,
@@ -302,6 +305,7 @@ def analyze_checkpoint(
     )
 
 
+@public
 @exclusive
 def explain_checkpoint(
     source: str | Path,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlxport.converter.api.boundary import public
 from mlxport.converter.environment import prepare
 from mlxport.converter.exclusive import exclusive
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from mlxport.converter.tasks.verify_weights import WeightsReport
 
 
+@public
 @exclusive
 def load(folder: str | Path) -> mlx.nn.Module:
     """Return the MLX model of an output folder, with its weights, in eval mode.
@@ -37,6 +39,7 @@ def load(folder: str | Path) -> mlx.nn.Module:
     return model
 
 
+@public
 @exclusive
 def verify_folder(
     folder: str | Path,
@@ -77,6 +80,7 @@ def verify_folder(
     return found
 
 
+@public
 def verify_weights(folder: str | Path) -> WeightsReport:
     """Check the weights of an output folder against the digests in its ``conversion.json``.
 
@@ -94,6 +98,7 @@ def verify_weights(folder: str | Path) -> WeightsReport:
     return verify_weights(folder)
 
 
+@public
 def report(
     sources: Sequence[str | Path], output: str | Path | None = None, *, overwrite: bool = False
 ) -> dict[str, ParityReport]:
@@ -119,6 +124,7 @@ def report(
     return reports
 
 
+@public
 @exclusive
 def restore(
     source: str | Path, output: str | Path, *, partial: bool = False, overwrite: bool = False
@@ -150,6 +156,7 @@ def restore(
     return restore(source, output, partial=partial, overwrite=overwrite)
 
 
+@public
 @exclusive
 def export_function(
     folder: str | Path,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlxport.converter.api.boundary import public
 from mlxport.converter.environment import prepare
 from mlxport.converter.exclusive import exclusive
 from mlxport.converter.timings import stage, timed
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mlxport.converter.tasks.result import Converted
 
 
+@public
 @exclusive
 @timed
 def convert(
@@ -112,6 +114,7 @@ def convert(
     return convert_model(module, positional, kwargs, capturing, judging if verify else None)
 
 
+@public
 @exclusive
 def analyze(
     module: torch.nn.Module,
@@ -152,6 +155,7 @@ def analyze(
     return analyze_model(module, _positional(example_inputs), kwargs, capturing)
 
 
+@public
 @exclusive
 def explain(
     module: torch.nn.Module,
@@ -197,6 +201,7 @@ def explain(
     return explain_model(module, _positional(example_inputs), kwargs, path, capturing)
 
 
+@public
 @exclusive
 def convert_layer(module: torch.nn.Module) -> Any:
     """Convert one torch.nn layer into its MLX counterpart, weights included.
@@ -214,6 +219,7 @@ def convert_layer(module: torch.nn.Module) -> Any:
     return build_layer(module)
 
 
+@public
 @exclusive
 def verify(
     model: mlx.nn.Module,

@@ -6,9 +6,11 @@ import json
 from collections.abc import Sequence
 from typing import Literal
 
+from mlxport.converter.api.boundary import public
 from mlxport.converter.environment import prepare
 
 
+@public
 def support(
     search: str = "",
     *,

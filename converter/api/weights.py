@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlxport.converter.api.boundary import public
 from mlxport.converter.arguments import argument
 from mlxport.converter.environment import prepare
 from mlxport.converter.errors import OptionsError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from mlxport.converter.tasks.inspection import Inspection
 
 
+@public
 @exclusive
 def convert_state_dict(
     source: str | Path | Mapping[str, Any],
@@ -59,6 +61,7 @@ def convert_state_dict(
     return convert_state_dict(source, plan, reading)
 
 
+@public
 def inspect(
     source: str | Path,
     *,
@@ -116,6 +119,7 @@ def inspect(
     return inspect(source, layers, reading)
 
 
+@public
 @exclusive
 def load_weights(
     model: mlx.nn.Module,
@@ -163,6 +167,7 @@ def load_weights(
     return load_weights(model, source, reading, strict=strict)
 
 
+@public
 def parse_renames(options: Sequence[str]) -> dict[str | re.Pattern[str], str]:
     """Return what ``rename=`` takes of ``OLD=NEW`` texts.
 

@@ -8,20 +8,24 @@ gone and every op is one that has a handler or cannot be decomposed further.
 from __future__ import annotations
 
 import itertools
-import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.export import ExportedProgram, default_decompositions, export, unflatten
+from torch.export import ExportedProgram, default_decompositions, unflatten
 from torch.export.graph_signature import OutputKind
 
-from mlxport.converter.errors import CaptureError, OptionsError
+from mlxport.converter.errors import CaptureError, ConversionError
 from mlxport.converter.graph.capture.arguments import Argument, order_arguments, watch_capture
 from mlxport.converter.graph.capture.dynamic import DynamicSizes
-from mlxport.converter.graph.capture.explain_failure import uncapturable
+from mlxport.converter.graph.capture.export_program import (
+    export_failure,
+    export_program,
+    quiet,
+    torch_step,
+)
 from mlxport.converter.graph.capture.fixed_sizes import fixed_sizes
 from mlxport.converter.graph.capture.guard_lines import GuardLines
 from mlxport.converter.graph.capture.leaves import (
@@ -136,55 +140,58 @@ def capture(
         check_input_kinds(model, args, kwargs)
         with stage("two runs"):
             calls, several = try_forward(model, args, kwargs)
+        shapes: Any = dynamic.for_export(model, args, kwargs) if dynamic else None
+        sizes_read = SizeWatch()
         try:
-            shapes: Any = dynamic.for_export(model, args, kwargs) if dynamic else None
-            sizes_read = SizeWatch()
             with (
                 stage("torch.export"),
+                quiet(),
                 left_as_it_was(model),
                 every_module_called(),
                 watch_capture(model) as traced,
                 GuardLines.watched() as lines,
                 sizes_read,
             ):
-                captured = _exported(model, args, kwargs, shapes)
-            check_tensor_kinds(model, captured)
-            _add_root(model, captured)
-            check_out_arguments(type(model).__name__, captured)
-            if dynamic:
-                dynamic.unite(captured)
-                dynamic.check(captured, lines)
-            found, sharing = find_leaves(model, captured)
-            leaves = found.rules
-            fixed = fixed_sizes(
-                captured,
-                read=sizes_read.decided_by([model.get_submodule(path) for path in leaves]),
-                leaves=leaves,
-                wanted=dynamic.wanted(model, args, kwargs) if dynamic else (),
-            )
-            unchecked = unchecked_inputs(captured)
-            drop_aside(model, captured, leaves)
-            replace_writes(captured)
-            with stage("decompose"):
-                program = captured.run_decompositions(_decompositions(handled))
-                complete_stacks(program)
-            if has_writes(captured):
-                found = without_moved(model, found, captured, program)
-                leaves = found.rules
-            with stage("unflatten"):
-                root = unflatten(_without_mutations(program))
-            signature = read_signature(model, args, kwargs, program)
-            with stage("compare"), seeded(), trial_run(model):
-                calls = by_every_name(model, calls)
-                ordered = order_arguments(calls, traced, root, *copied(args, kwargs))
-                arguments = by_every_name(model, ordered)
-                trusted = {path for path, rule in leaves.items() if rule.trusted}
-                observed = by_every_name(model, dict.fromkeys(trusted | (several - leaves.keys())))
-                results = order_results(model, root, observed.keys(), *copied(args, kwargs))
-        except (CaptureError, OptionsError):
+                captured = export_program(model, args, kwargs, shapes)
+        except ConversionError:
             raise
-        except Exception as error:
-            raise CaptureError(uncapturable(type(model).__name__, error)) from error
+        except Exception as error:  # torch's own or the model's
+            raise export_failure(model, args, kwargs, shapes, error) from error
+        check_tensor_kinds(model, captured)
+        _add_root(model, captured)
+        check_out_arguments(type(model).__name__, captured)
+        if dynamic:
+            dynamic.unite(captured)
+            dynamic.check(captured, lines)
+        found, sharing = find_leaves(model, captured)
+        leaves = found.rules
+        fixed = fixed_sizes(
+            captured,
+            read=sizes_read.decided_by([model.get_submodule(path) for path in leaves]),
+            leaves=leaves,
+            wanted=dynamic.wanted(model, args, kwargs) if dynamic else (),
+        )
+        unchecked = unchecked_inputs(captured)
+        drop_aside(model, captured, leaves)
+        replace_writes(captured)
+        with stage("decompose"):
+            table = _decompositions(handled)
+            program = torch_step(model, "decompose it", lambda: captured.run_decompositions(table))
+            complete_stacks(program)
+        if has_writes(captured):
+            found = without_moved(model, found, captured, program)
+            leaves = found.rules
+        with stage("unflatten"):
+            kept = _without_mutations(program)
+            root = torch_step(model, "tell its modules apart", lambda: unflatten(kept))
+        signature = read_signature(model, args, kwargs, program)
+        with stage("compare"), seeded(), trial_run(model):
+            calls = by_every_name(model, calls)
+            ordered = order_arguments(calls, traced, root, *copied(args, kwargs))
+            arguments = by_every_name(model, ordered)
+            trusted = {path for path, rule in leaves.items() if rule.trusted}
+            observed = by_every_name(model, dict.fromkeys(trusted | (several - leaves.keys())))
+            results = order_results(model, root, observed.keys(), *copied(args, kwargs))
     return Captured(
         model,
         root,
@@ -201,20 +208,6 @@ def capture(
         unchecked,
         lines,
     )
-
-
-def _exported(
-    model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], shapes: Any
-) -> ExportedProgram:
-    """Return what torch.export captures; as the model runs without gradients, where it must."""
-    options: Any = {"strict": False, "dynamic_shapes": shapes}
-    try:
-        return export(model, tuple(args), dict(kwargs), **options)
-    except RuntimeError as error:
-        if not re.search("is being modified inplace|requires grad.*in-?place", str(error)):
-            raise
-    with torch.no_grad():  # chunks of what has a gradient cannot be written to
-        return export(model, tuple(args), dict(kwargs), **options)
 
 
 def _add_root(model: torch.nn.Module, program: ExportedProgram) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 import torch
+from torch.fx import Node
 
 from mlxport.converter.arguments import argument
 
@@ -60,6 +61,8 @@ def uncapturable(model: str, error: Exception) -> str:
     """
     places = list(_places(error))
     own = _in_users_code(places)
+    if calls := _higher_order(places):
+        return f"{model} {calls[0]}{_at(own)}: {calls[1]}."
     for kind in _KINDS:
         if kind.meant(error, places):
             what, advice = kind.what, kind.advice
@@ -75,11 +78,14 @@ def rejected(model: str, inputs: str, error: Exception) -> str:
         inputs: the inputs in words.
         error: what the model raised.
     """
+    places = list(_places(error))
+    if calls := _higher_order(places):
+        return f"{model} {calls[0]}{_at(_in_users_code(places))}: {calls[1]}."
     advice = f"Give shapes the model accepts ({argument('inputs')})."
     for pattern, better in _rejections():
         if re.search(pattern, str(error)):
             advice = better
-    place = _at(_in_users_code(list(_places(error))))
+    place = _at(_in_users_code(places))
     return f"{model} itself rejects the example input {inputs}{place}: {reason(error)}\n{advice}"
 
 
@@ -93,6 +99,27 @@ def running_line() -> Place | None:
             break  # who asked for the capture is no line of the model
         frame = frame.f_back
     return _in_users_code(places[::-1])
+
+
+def undecomposable(model: str, step: str, error: Exception) -> str:
+    """Return why torch cannot go on with what torch.export captured.
+
+    Args:
+        model: its class.
+        step: what torch was to do with it.
+        error: what torch raised.
+    """
+    own = _at(_in_users_code(list(_places(error))))
+    return f"torch.export captures {model}, but torch cannot {step}{own}: {reason(error)}"
+
+
+def _higher_order(places: list[Place]) -> tuple[str, str] | None:
+    """Return which higher-order op an error came through, and why none is supported."""
+    for place in places:
+        if (name := _from_file(place.file)) is not None:
+            called, why = why_refused(name)
+            return f"calls {called}", why
+    return None
 
 
 def reason(error: Exception) -> str:
@@ -210,3 +237,58 @@ def _rejections() -> Iterator[tuple[str, str]]:
         r"Need attn_mask if specifying the is_causal hint",
         "is_causal only says what attn_mask is: pass the mask with it, or leave both out.",
     )
+
+
+# -- higher-order ops: torch.cond and its like hand a graph of its own to an op --------------------
+
+_CHOOSES = "which graph runs is decided by a value"
+_LOOP = "write it as a Python loop over a fixed number of steps, or with batched ops"
+
+# what torch calls the op -> what people call it, and what to write instead
+_HIGHER_ORDER = {
+    "cond": (
+        "torch.cond",
+        f"{_CHOOSES}: compute both and choose with torch.where, or decide before the call",
+    ),
+    "switch": ("torch.switch", f"{_CHOOSES}: decide before the call"),
+    "while_loop": (
+        "while_loop",
+        "the number of its steps is decided by values: write a Python loop over a fixed number",
+    ),
+    "map_impl": ("map", _LOOP),
+    "map": ("map", _LOOP),
+    "scan": ("scan", _LOOP),
+    "associative_scan": ("associative_scan", f"{_LOOP} (torch.cumsum, torch.cumprod)"),
+    "flex_attention": (
+        "flex_attention",
+        "use torch.nn.functional.scaled_dot_product_attention with a mask",
+    ),
+}
+
+
+def is_higher_order(node: Node) -> bool:
+    """Whether a node calls an op that takes sub-graphs."""
+    return isinstance(node.target, torch._ops.HigherOrderOperator)
+
+
+def why_refused(name: str) -> tuple[str, str]:
+    """Return what people call a higher-order op, and why it is not supported.
+
+    Args:
+        name: what torch calls it.
+    """
+    known = _HIGHER_ORDER.get(name)
+    called, instead = known or (name, "write what it computes as ops of the model itself")
+    return called, f"a higher-order op with a graph of its own, not supported yet; {instead}"
+
+
+def _from_file(file: str) -> str | None:
+    """Return the higher-order op that a file of torch's own implements; None if it is of none."""
+    path = file.replace("\\", "/")
+    if path.endswith("/torch/nn/attention/flex_attention.py"):
+        return "flex_attention"
+    folder, _, name = path.rpartition("/")
+    if not folder.endswith("/torch/_higher_order_ops"):
+        return None
+    name = name.removesuffix(".py")
+    return name if name in _HIGHER_ORDER else None

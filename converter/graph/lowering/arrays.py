@@ -78,11 +78,11 @@ class Arrays:
         return Value(tuple(tensor.shape), tensor.dtype, order, short, provenance, code=code)
 
     def constant(self, frame: Frame, name: str) -> torch.Tensor | None:
-        """Return a tensor of a frame's module; None if it is one of the model's."""
+        """Return a tensor of a frame's module; None if it is one of the model's, or a graph."""
         if self._tensor(self._path(frame, name)) is not None:
             return None
-        found: torch.Tensor = operator.attrgetter(name)(frame.module).detach()
-        return found
+        found = operator.attrgetter(name)(frame.module)
+        return found.detach() if isinstance(found, torch.Tensor) else None
 
     def folded(self, frame: Frame, constant: ConstantResult) -> Value | None:
         """Return the value of a node that is constant, by its shortest expression or as an array.

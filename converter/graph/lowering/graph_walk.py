@@ -74,9 +74,20 @@ class GraphWalk:
 
     def _array(self, frame: Frame) -> Any:
         name = str(frame.node.target)
+        found = operator.attrgetter(name)(frame.module) if _has(frame.module, name) else None
+        if isinstance(found, torch.nn.Module):  # the sub-graph of a higher-order op
+            return found
         try:
             return self.state.arrays.read(frame, name)
         except Unsupported as reason:
             problem = Problem.at(frame.node, name, frame.path, str(reason))
             self.state.tally.problems[frame.node] = problem
             return stand_in(frame.node, frame.cx)
+
+
+def _has(module: torch.nn.Module, name: str) -> bool:
+    try:
+        operator.attrgetter(name)(module)
+    except AttributeError:
+        return False
+    return True

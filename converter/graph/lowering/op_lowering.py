@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from mlxport.converter.graph.capture.explain_failure import is_higher_order, why_refused
 from mlxport.converter.graph.ir.context import Unsupported
 from mlxport.converter.graph.ir.nodes import check_result, flat, stand_in, where_static
 from mlxport.converter.graph.ir.printing import type_text
@@ -42,6 +43,10 @@ class OpLowering:
                 return as_linear(frame.cx, table, *args)
         node, tally = frame.node, self.state.tally
         name, module = str(node.target), frame.path or THE_MODEL
+        if is_higher_order(node):
+            name, why = why_refused(str(node.target))
+            tally.problems[node] = Problem.at(node, name, frame.path, why)
+            return stand_in(node, frame.cx)
         tally.ops[node] = name
         try:
             result = self._lowered(frame, name, args, kwargs)

@@ -33,9 +33,14 @@ class Problem:
     def at(cls, node: Node, op: str, module: str, reason: str) -> Problem:
         """Build the problem of a node, with the source line torch.export kept."""
         frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
-        users = [frame for frame in frames if "/torch/nn/" not in frame[0]] or frames
+        plain = [frame for frame in frames if not frame[0].startswith("<")] or frames
+        users = [frame for frame in plain if not _is_torchs(frame[0])] or plain
         line = "{}:{}".format(*users[-1]) if users else ""
         return cls(op, module or THE_MODEL, line, reason)
+
+
+def _is_torchs(file: str) -> bool:
+    return any(part in file for part in ("/torch/nn/", "/torch/_higher_order_ops/"))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,101 @@
+"""Let no exception but a ConversionError leave a public call: say whose fault any other is.
+
+What is raised in code of the user's own, a model's or a factory's, is named as that. What the
+system refuses is named as that. Anything else is a fault in mlxport, and the message says so.
+"""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+import logging
+import sysconfig
+import traceback
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from mlxport.converter.errors import (
+    CheckpointError,
+    ConversionError,
+    InternalError,
+    UserCodeError,
+)
+
+_P = ParamSpec("_P")
+_Result = TypeVar("_Result")
+
+_logger = logging.getLogger(__name__)
+
+_OURS = Path(__file__).parents[1]
+_PYTHON = Path(sysconfig.get_path("stdlib"))
+_PACKAGES = Path(sysconfig.get_path("purelib"))
+# packages that mlxport itself computes with; a model's code is in any other
+_LIBRARIES = ("torch", "mlx", "numpy", "sympy", "safetensors", "click", "huggingface_hub")
+
+
+def public(function: Callable[_P, _Result]) -> Callable[_P, _Result]:
+    """Decorate a public function so that it raises nothing but `ConversionError`.
+
+    Arguments that its signature has not are Python's ``TypeError``, and warnings that the user made
+    exceptions stay warnings.
+    """
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def called(*args: _P.args, **kwargs: _P.kwargs) -> _Result:
+        signature.bind(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        except (ConversionError, Warning):
+            raise
+        except Exception as error:  # the boundary: whatever it is
+            _logger.info("%s failed", function.__name__, exc_info=True)
+            raise explained(function.__name__, error) from error
+
+    return called
+
+
+def explained(call: str, error: Exception) -> ConversionError:
+    """Return the ConversionError that says whose fault an exception is, and where it was raised.
+
+    Args:
+        call: the public function that it would have left.
+        error: the exception.
+    """
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return ConversionError(f"{call} needs more memory than there is: {said}")
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = _last(frames, lambda path: path.is_relative_to(_OURS))
+    users = _last(frames, _is_users)
+    if users > ours:
+        return UserCodeError(f"your own code raises, {_at(frames[users])}: {said}")
+    if isinstance(error, OSError):
+        return CheckpointError(f"the system refuses what {call} asks of it: {said}")
+    at = f", {_at(frames[ours])}" if ours >= 0 else ""
+    return InternalError(
+        f"a fault in mlxport, not in what {call} was given{at}: {said}\nPlease report it with the "
+        "traceback: it is the cause of this error, and is logged (-v shows it)."
+    )
+
+
+def _last(frames: traceback.StackSummary, belongs: Callable[[Path], bool]) -> int:
+    """Return the place of the innermost frame of some code; -1 if there is none."""
+    found = [i for i, frame in enumerate(frames) if belongs(Path(frame.filename))]
+    return found[-1] if found else -1
+
+
+def _is_users(path: Path) -> bool:
+    if not path.is_file() or path.is_relative_to(_OURS.parent / "layers"):
+        return False
+    if path.is_relative_to(_PACKAGES):
+        return path.relative_to(_PACKAGES).parts[0] not in _LIBRARIES
+    return not path.is_relative_to(_OURS) and not path.is_relative_to(_PYTHON)
+
+
+def _at(frame: traceback.FrameSummary) -> str:
+    source = linecache.getline(frame.filename, frame.lineno or 0).strip()
+    quoted = f" (`{source}`)" if source else ""
+    return f"at {frame.filename}:{frame.lineno}{quoted}"

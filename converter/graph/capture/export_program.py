@@ -1,0 +1,148 @@
+"""Let torch capture a model, decompose and unflatten it, and say truly which of them failed.
+
+No failure is laid on torch.export before plain torch.export has failed on a copy of the model, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+import torch
+from torch.export import ExportedProgram, export
+
+from mlxport.converter.errors import CaptureError, ConversionError, InternalError
+from mlxport.converter.graph.capture.explain_failure import reason, uncapturable, undecomposable
+from mlxport.converter.torch_model.calls import every_module_called
+from mlxport.converter.torch_model.model_state import left_as_it_was
+
+T = TypeVar("T")
+
+_TORCH = Path(torch.__file__).parent
+
+# what PyTorch says of a write into chunks of what has a gradient
+_WRITES_INTO_GRADIENTS = "is being modified inplace|requires grad.*in-?place"
+
+
+def export_program(
+    model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], shapes: Any
+) -> ExportedProgram:
+    """Return what torch.export captures; as the model runs without gradients, where it must.
+
+    Args:
+        model: the torch module, in eval mode.
+        args: positional inputs.
+        kwargs: keyword inputs.
+        shapes: torch.export's ``dynamic_shapes``.
+    """
+    options: Any = {"strict": False, "dynamic_shapes": shapes}
+    try:
+        return export(model, tuple(args), dict(kwargs), **options)
+    except RuntimeError as error:
+        if not re.search(_WRITES_INTO_GRADIENTS, str(error)):
+            raise
+    with torch.no_grad():
+        return export(model, tuple(args), dict(kwargs), **options)
+
+
+def export_failure(
+    model: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    shapes: Any,
+    error: Exception,
+) -> ConversionError:
+    """Return whose fault it is that a model was not captured: torch.export's or mlxport's.
+
+    Args:
+        model: the torch module, in eval mode, without hooks of ours.
+        args: positional inputs.
+        kwargs: keyword inputs.
+        shapes: torch.export's ``dynamic_shapes``.
+        error: what was raised when mlxport captured it.
+    """
+    name = type(model).__name__
+    try:
+        with quiet(), left_as_it_was(model), every_module_called():
+            export_program(_fresh(model), args, kwargs, shapes)
+    except Exception:  # whatever torch or the model raises: it is not for us that it fails
+        return CaptureError(uncapturable(name, error))
+    return InternalError(
+        f"a fault in mlxport, not in {name}: torch.export captures it, but not while mlxport "
+        f"watches what its modules take: {reason(error)}. Please report it, with the model."
+    )
+
+
+def torch_step(model: torch.nn.Module, step: str, run: Callable[[], T]) -> T:
+    """Return what a step of torch's gives, on a program that torch.export captured.
+
+    Raises:
+        CaptureError: torch cannot do it.
+    """
+    try:
+        with quiet():
+            return run()
+    except ConversionError:
+        raise
+    except Exception as error:  # torch's passes raise whatever they meet
+        raise CaptureError(undecomposable(type(model).__name__, step, error)) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what torch prints and logs of a graph that it fails on from the terminal.
+
+    What the model's own code prints goes through.
+    """
+    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] == "torch"]
+    handlers = [h for name in ["torch", *names] for h in logging.getLogger(name).handlers]
+    for handler in handlers:
+        handler.addFilter(_nothing)
+    out, err = _WithoutTorch(sys.stdout), _WithoutTorch(sys.stderr)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(_nothing)
+
+
+def _nothing(_: logging.LogRecord) -> bool:
+    return False
+
+
+class _WithoutTorch(io.TextIOBase):
+    """A stream that takes nothing from torch.
+
+    Args:
+        stream: what takes all the rest.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        if Path(sys._getframe(1).f_code.co_filename).is_relative_to(_TORCH):
+            return len(text)
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _fresh(model: torch.nn.Module) -> torch.nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception:  # models hold locks, files, tensors with a gradient
+        return model
