@@ -13,11 +13,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch.fx import Node
+from torch.utils._pytree import tree_leaves
 
 from mlxport.converter.arguments import argument
 from mlxport.converter.errors import OptionsError
 from mlxport.converter.graph.capture.capture import Captured
-from mlxport.converter.graph.capture.graph_text import graphs_text
 from mlxport.converter.graph.ir.printing import order_text
 from mlxport.converter.graph.ir.provenance import Provenance
 from mlxport.converter.graph.ir.value import Order
@@ -54,7 +58,7 @@ class DebugFolder:
     def captured(self, captured: Captured) -> None:
         """Write the captured graphs, and which modules are leaves."""
         if self.folder is not None:
-            self._write("1-captured.txt", graphs_text(captured.root))
+            self._write("1-captured.txt", _graphs_text(captured.root))
             self._write("2-leaves.txt", "\n".join(_leaves(captured)))
 
     def passed(self, outcome: PassOutcome) -> None:
@@ -155,3 +159,57 @@ def _pairs(reasons: Mapping[str, str]) -> Iterator[str]:
 
 def _order(order: Sequence[int]) -> str:
     return order_text(tuple(order)) or "PyTorch's"
+
+
+# -- captured graphs, without the values of tensors and without addresses --------------------------
+
+
+def _graphs_text(root: torch.nn.Module) -> str:
+    """Return the graphs of a captured program and of its modules, in the order of their calls.
+
+    Args:
+        root: the program with its module hierarchy, as torch.export unflattens it.
+    """
+    return "\n\n".join(_graph_blocks(root, ""))
+
+
+def _graph_blocks(module: torch.nn.Module, path: str) -> Iterator[str]:
+    graph: Any = module.graph
+    lines = [f"graph of {path or 'the model'}", *(f"  {_node_line(node)}" for node in graph.nodes)]
+    yield "\n".join(lines)
+    called = dict.fromkeys(str(n.target) for n in graph.nodes if n.op == "call_module")
+    for name in called:
+        yield from _graph_blocks(module.get_submodule(name), f"{path}.{name}" if path else name)
+
+
+def _node_line(node: Node) -> str:
+    if node.op == "output":
+        return f"return {_argument_text(node.args[0])}"
+    tensors = [v for v in tree_leaves(node.meta.get("val")) if isinstance(v, torch.Tensor)]
+    gives = f"{node.name}: {', '.join(map(_type_of, tensors))}" if tensors else node.name
+    if node.op == "placeholder":
+        return gives
+    if node.op == "get_attr":
+        return f"{gives} = self.{node.target}"
+    arguments = [*map(_argument_text, node.args)]
+    arguments += [f"{name}={_argument_text(value)}" for name, value in node.kwargs.items()]
+    called = f"self.{node.target}" if node.op == "call_module" else _called(node.target)
+    return f"{gives} = {called}({', '.join(arguments)})"
+
+
+def _type_of(tensor: torch.Tensor) -> str:
+    shape = ", ".join(map(str, tensor.shape)) + ("," if tensor.ndim == 1 else "")
+    return f"{str(tensor.dtype).removeprefix('torch.')} ({shape})"
+
+
+def _called(target: Any) -> str:
+    return str(target) if isinstance(target, torch._ops.OpOverload) else target.__name__
+
+
+def _argument_text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        items = ", ".join(map(_argument_text, value))
+        return f"[{items}]" if isinstance(value, list) else f"({items}{',' * (len(value) == 1)})"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{k!r}: {_argument_text(v)}' for k, v in value.items())}}}"
+    return value.name if isinstance(value, Node) else repr(value)
