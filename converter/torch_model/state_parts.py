@@ -306,7 +306,9 @@ class _Pair(tuple[Any, Any]):
 
 def _listed(items: Any) -> list[Any]:
     if isinstance(items, dict):
-        return [_Pair(pair) for pair in dict.items(items)]
+        # an OrderedDict has an order of its own beside the dict's
+        cls = OrderedDict if isinstance(items, OrderedDict) else dict
+        return [_Pair(pair) for pair in cls.items(items)]
     return list(items)
 
 

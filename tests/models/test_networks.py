@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from model_snapshot import differences, facts
 from networks import NETWORKS, Network
 from networks_table import SECTION, row
 from torch import nn
@@ -30,6 +31,7 @@ class Case:
     network: Network
     model: nn.Module
     converted: Converted
+    changed: list[str]  # what the conversion changed in the torch model
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
@@ -39,7 +41,10 @@ def case(request: pytest.FixtureRequest, randomise: Callable[[nn.Module], nn.Mod
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what their packages import and call
         model, inputs = randomise(network.build()), network.inputs()
-        return Case(request.param, network, model, mlxport.convert(model, inputs))
+        before = facts(model)
+        converted = mlxport.convert(model, inputs)
+        changed = differences(before, facts(model))
+        return Case(request.param, network, model, converted, changed)
 
 
 def test_parity_holds_in_place_whole_and_compiled(case: Case) -> None:
@@ -50,6 +55,11 @@ def test_parity_holds_in_place_whole_and_compiled(case: Case) -> None:
     for output in report.outputs:
         assert {*output.verdicts} == {IN_PLACE, WHOLE, COMPILED}, output.skipped
     assert sum(not entry.judged for entry in report.entries) == case.network.unjudged
+
+
+def test_the_torch_model_is_left_as_it_was(case: Case) -> None:
+    # the process changes where a conversion imports more of a package
+    assert [path for path in case.changed if path != "process"] == []
 
 
 def test_transposes(case: Case) -> None:

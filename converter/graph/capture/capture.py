@@ -17,7 +17,7 @@ import torch
 from torch.export import ExportedProgram, default_decompositions, unflatten
 from torch.export.graph_signature import OutputKind
 
-from mlxport.converter.errors import CaptureError, ConversionError
+from mlxport.converter.errors import CaptureError, ConversionError, OptionsError
 from mlxport.converter.graph.capture.arguments import Argument, order_arguments, watch_capture
 from mlxport.converter.graph.capture.dynamic import DynamicSizes
 from mlxport.converter.graph.capture.export_program import (
@@ -41,7 +41,7 @@ from mlxport.converter.graph.capture.signature import read_signature
 from mlxport.converter.graph.capture.size_watch import SizeWatch
 from mlxport.converter.graph.capture.table_guards import unchecked_inputs
 from mlxport.converter.graph.capture.tensor_kinds import check_input_kinds, check_tensor_kinds
-from mlxport.converter.graph.capture.trial_runs import copied, seeded, try_forward
+from mlxport.converter.graph.capture.trial_runs import Tried, call_once, copied, seeded, try_forward
 from mlxport.converter.graph.capture.writes import complete_stacks, has_writes, replace_writes
 from mlxport.converter.graph.ir.inputs import FixedSize
 from mlxport.converter.plan.structure import Signature
@@ -125,7 +125,8 @@ def capture(
     """Capture a model on example inputs.
 
     Args:
-        model: the torch module; captured in eval mode, its modes are restored.
+        model: the torch module; captured in eval mode, its modes are restored. One that can only
+            be captured after its first call is left as that call leaves it.
         args: positional inputs.
         kwargs: keyword inputs.
         handled: names of the ATen ops that are not to be decomposed.
@@ -139,59 +140,81 @@ def capture(
         args, kwargs = in_order(model, args, kwargs)
         check_input_kinds(model, args, kwargs)
         with stage("two runs"):
-            calls, several = try_forward(model, args, kwargs)
-        shapes: Any = dynamic.for_export(model, args, kwargs) if dynamic else None
-        sizes_read = SizeWatch()
+            tried = try_forward(model, args, kwargs)
+        call = model, args, kwargs
         try:
-            with (
-                stage("torch.export"),
-                quiet(),
-                left_as_it_was(model),
-                every_module_called(),
-                watch_capture(model) as traced,
-                GuardLines.watched() as lines,
-                sizes_read,
-            ):
-                captured = export_program(model, args, kwargs, shapes)
-        except ConversionError:
+            return _captured(*call, tried, handled, dynamic)
+        except OptionsError:
             raise
-        except Exception as error:  # torch's own or the model's
-            raise export_failure(model, args, kwargs, shapes, error) from error
-        check_tensor_kinds(model, captured)
-        _add_root(model, captured)
-        check_out_arguments(type(model).__name__, captured)
-        if dynamic:
-            dynamic.unite(captured)
-            dynamic.check(captured, lines)
-        found, sharing = find_leaves(model, captured)
+        except Exception as error:  # ours, or raised by steps that a model's caches upset
+            if not tried.changes:
+                raise
+            call_once(*call, error)
+            return _captured(*call, tried, handled, dynamic)
+
+
+def _captured(
+    model: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    tried: Tried,
+    handled: Collection[str],
+    dynamic: DynamicSizes | None,
+) -> Captured:
+    """Capture a model, in eval mode, of which it is known what its modules are given."""
+    calls, several = tried.calls, tried.several
+    shapes: Any = dynamic.for_export(model, args, kwargs) if dynamic else None
+    sizes_read = SizeWatch()
+    try:
+        with (
+            stage("torch.export"),
+            quiet(),
+            left_as_it_was(model),
+            every_module_called(),
+            watch_capture(model) as traced,
+            GuardLines.watched() as lines,
+            sizes_read,
+        ):
+            captured = export_program(model, args, kwargs, shapes)
+    except ConversionError:
+        raise
+    except Exception as error:  # torch's own or the model's
+        raise export_failure(model, args, kwargs, shapes, error) from error
+    check_tensor_kinds(model, captured)
+    _add_root(model, captured)
+    check_out_arguments(type(model).__name__, captured)
+    if dynamic:
+        dynamic.unite(captured)
+        dynamic.check(captured, lines)
+    found, sharing = find_leaves(model, captured)
+    leaves = found.rules
+    fixed = fixed_sizes(
+        captured,
+        read=sizes_read.decided_by([model.get_submodule(path) for path in leaves]),
+        leaves=leaves,
+        wanted=dynamic.wanted(model, args, kwargs) if dynamic else (),
+    )
+    unchecked = unchecked_inputs(captured)
+    drop_aside(model, captured, leaves)
+    replace_writes(captured)
+    with stage("decompose"):
+        table = _decompositions(handled)
+        program = torch_step(model, "decompose it", lambda: captured.run_decompositions(table))
+        complete_stacks(program)
+    if has_writes(captured):
+        found = without_moved(model, found, captured, program)
         leaves = found.rules
-        fixed = fixed_sizes(
-            captured,
-            read=sizes_read.decided_by([model.get_submodule(path) for path in leaves]),
-            leaves=leaves,
-            wanted=dynamic.wanted(model, args, kwargs) if dynamic else (),
-        )
-        unchecked = unchecked_inputs(captured)
-        drop_aside(model, captured, leaves)
-        replace_writes(captured)
-        with stage("decompose"):
-            table = _decompositions(handled)
-            program = torch_step(model, "decompose it", lambda: captured.run_decompositions(table))
-            complete_stacks(program)
-        if has_writes(captured):
-            found = without_moved(model, found, captured, program)
-            leaves = found.rules
-        with stage("unflatten"):
-            kept = _without_mutations(program)
-            root = torch_step(model, "tell its modules apart", lambda: unflatten(kept))
-        signature = read_signature(model, args, kwargs, program)
-        with stage("compare"), seeded(), trial_run(model):
-            calls = by_every_name(model, calls)
-            ordered = order_arguments(calls, traced, root, *copied(args, kwargs))
-            arguments = by_every_name(model, ordered)
-            trusted = {path for path, rule in leaves.items() if rule.trusted}
-            observed = by_every_name(model, dict.fromkeys(trusted | (several - leaves.keys())))
-            results = order_results(model, root, observed.keys(), *copied(args, kwargs))
+    with stage("unflatten"):
+        kept = _without_mutations(program)
+        root = torch_step(model, "tell its modules apart", lambda: unflatten(kept))
+    signature = read_signature(model, args, kwargs, program)
+    with stage("compare"), seeded(), trial_run(model):
+        calls = by_every_name(model, calls)
+        ordered = order_arguments(calls, traced, root, *copied(args, kwargs))
+        arguments = by_every_name(model, ordered)
+        trusted = {path for path, rule in leaves.items() if rule.trusted}
+        observed = by_every_name(model, dict.fromkeys(trusted | (several - leaves.keys())))
+        results = order_results(model, root, observed.keys(), *copied(args, kwargs))
     return Captured(
         model,
         root,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,12 +21,23 @@ from mlxport.converter.torch_model.tensor_state import bitwise_equal
 SAME_RESULT = 1e-4  # kernels may add in another order each time; state changes results by more
 
 
-def try_forward(
-    model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[Mapping[str, Sequence[Given]], set[str]]:
-    """Run a model, twice; return what its submodules were given at first.
+@dataclass(frozen=True)
+class Tried:
+    """What two runs of a model have shown.
 
-    And the paths of those that give several tensors.
+    Attributes:
+        calls: path -> what each submodule was given at first.
+        several: paths of the submodules that give several tensors.
+        changes: what the model changes in itself, by name.
+    """
+
+    calls: Mapping[str, Sequence[Given]]
+    several: set[str]
+    changes: Sequence[str]
+
+
+def try_forward(model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tried:
+    """Run a model, twice.
 
     What the model changes in itself on the way is put back.
 
@@ -60,7 +72,7 @@ def try_forward(
             changes or ["nothing: it may draw random numbers other than torch's"],
             "An MLX model made here keeps no state. Pass it in and return it from forward().",
         )
-    return calls, several
+    return Tried(calls, several, changes)
 
 
 def _refuse_new_parameters(model: torch.nn.Module, known: Collection[int]) -> None:
