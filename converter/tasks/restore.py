@@ -6,8 +6,8 @@ Needs no torch to write ``.safetensors``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
@@ -93,10 +93,11 @@ def restore(
     kept = _kept(folder)
     found = {name: TensorSpec.of(tensor) for name, tensor in weights.tensors.items()}
     specs = _restored_specs(conversion.plan, found, folder)
-    plan, changed = _without_computed(conversion, weights)
-    specs = {key: spec for key, spec in specs.items() if key not in conversion.plan.computed}
-    lost = _lost(plan, found, kept) | changed
-    kept = {key: tensor for key, tensor in kept.items() if key not in changed}
+    plan, trained = conversion.plan, _trained_since(conversion, weights)
+    specs = {key: spec for key, spec in specs.items() if key not in plan.computed}
+    lost = _lost(plan, found, kept)
+    lost = {key: why for key, why in lost.items() if key not in plan.computed} | trained
+    kept = {key: tensor for key, tensor in kept.items() if key not in trained}
     needed = {key: why for key, why in lost.items() if key not in plan.ignored}
     if needed and not partial:
         raise ConversionError.listing(
@@ -104,7 +105,7 @@ def restore(
             (f"{', '.join(keys)}: {why}" for why, keys in _by_reason(needed).items()),
             f"{argument('partial', True)} writes the others.",
         )
-    _check_ties(plan, weights.tensors, lost)
+    _check_ties(plan, weights.tensors, {*lost, *plan.computed})
     specs |= {key: TensorSpec.of(tensor) for key, tensor in kept.items()}
     order = [key for key in plan.specs if key in specs]
     specs = {key: specs[key] for key in dict.fromkeys([*order, *specs])}
@@ -170,26 +171,20 @@ def _restored_specs(
     return specs
 
 
-def _without_computed(
-    conversion: Conversion, weights: Checkpoint
-) -> tuple[WeightPlan, dict[str, str]]:
-    """Return the plan without what the model's own code computed, and what of that is lost.
+def _trained_since(conversion: Conversion, weights: Checkpoint) -> dict[str, str]:
+    """Return the keys that the model's own code computed and whose weights changed since, and why.
 
-    Of these tensors the file's are kept beside the weights. They are given back only as long as
-    the weights are those that were computed of them.
+    Of what it computed the file's tensors are kept beside the weights. They are given back only as
+    long as the weights are those that were made of them.
     """
     plan = conversion.plan
-    lost: dict[str, str] = {}
-    for entry in plan.entries:
-        if any(key in plan.computed for key in entry.sources):
-            trained = [n for n in entry.targets if _differs(n, weights, conversion.digests)]
-            why = "computed, and trained since: "
-            lost |= {key: why + plan.computed.get(key, "") for key in entry.sources if trained}
-    entries = tuple(e for e in plan.entries if not any(k in plan.computed for k in e.sources))
-    names = {key for entry in entries for key in entry.sources}
-    aliases = {alias: key for alias, key in plan.aliases.items() if key in names}
-    ignored = {key: why for key, why in plan.ignored.items() if key not in plan.computed}
-    return replace(plan, entries=entries, aliases=aliases, ignored=ignored), lost
+    return {
+        key: f"computed, and trained since: {plan.computed[key]}"
+        for entry in plan.entries
+        for key in entry.sources
+        if key in plan.computed
+        and any(_differs(name, weights, conversion.digests) for name in entry.targets)
+    }
 
 
 def _differs(name: str, weights: Checkpoint, digests: Digests) -> bool:
@@ -217,7 +212,7 @@ def _lost(
     return lost | {key: "it is no tensor" for key in read if key not in kept}
 
 
-def _check_ties(plan: WeightPlan, weights: Mapping[str, Tensor], lost: Mapping[str, str]) -> None:
+def _check_ties(plan: WeightPlan, weights: Mapping[str, Tensor], lost: Container[str]) -> None:
     """Check that what is one tensor in PyTorch and several in MLX still has one value."""
     uses = Counter(plan.ties.get(key, key) for entry in plan.entries for key in entry.sources)
     shared = {key for key, count in uses.items() if count > 1}
@@ -255,7 +250,7 @@ def _write(
     specs: Mapping[str, TensorSpec],
 ) -> None:
     moved = released(plan.invert(weights.tensors, partial=True), weights.mapped)
-    given = chain(moved, kept.items())
+    given = chain((pair for pair in moved if pair[0] not in plan.computed), kept.items())
     pairs = counted(given, {key: spec.nbytes for key, spec in specs.items()})
     if path.suffix == ".safetensors":
         write_safetensors(path, pairs, {"format": "pt"}, specs=specs)

@@ -545,6 +545,32 @@ def test_weights_trained_since_are_not_given_back_as_the_files(tmp_path) -> None
     assert "inner.q.bias" in result.keys
 
 
+class HalfComputed(nn.Module):
+    """Of the two tensors that are folded into one its code computes one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q = nn.utils.parametrizations.weight_norm(nn.Linear(3, 4))
+        self.register_load_state_dict_pre_hook(HalfComputed.twice)
+
+    def twice(self, state, prefix, *rest) -> None:
+        key = f"{prefix}q.parametrizations.weight.original0"
+        state[key] = state[key] * 2
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.q(x)
+
+
+def test_what_is_folded_with_computed_tensors_is_lost_by_name(tmp_path) -> None:
+    state = {key: value + 1 for key, value in HalfComputed().state_dict().items()}
+    convert(HalfComputed(), state, tmp_path)
+    assert_gives(mlxport.load(tmp_path / "out"), loaded(HalfComputed(), state))
+    with pytest.raises(ConversionError, match=r"given back:\n  q\.\w+\.weight\.original1: "):
+        api.restore(tmp_path / "out", tmp_path / "back.pt")
+    result = api.restore(tmp_path / "out", tmp_path / "back.pt", partial=True)
+    assert {*result.keys} == {*state} - {"q.parametrizations.weight.original1"}
+
+
 def test_computed_weights_are_quantized_too(tmp_path) -> None:
     class Net(Normalising):
         def __init__(self) -> None:
