@@ -471,7 +471,10 @@ _RULES: dict[str, _Rule] = {
         "mean sum amax amin max min argmax argmin var std logsumexp prod any all "
         "linalg_vector_norm norm",
     ),
-    **_rules(_convolved, "conv1d conv2d conv3d"),
+    **_rules(
+        _convolved,
+        "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
+    ),
     **_rules(_linear, "linear"),
     **_rules(_product, "matmul mm bmm"),
     **_rules(_normed(_channels), "batch_norm group_norm instance_norm prelu"),

@@ -45,6 +45,8 @@ _CHECKING = frozenset(
     )
 )
 
+_CHECKING_FILES = (f"{_TORCH}nn/modules/batchnorm.py", f"{_TORCH}nn/modules/instancenorm.py")
+
 
 @dataclass(eq=False)
 class SizeWatch(TorchFunctionMode):
@@ -79,7 +81,7 @@ class SizeWatch(TorchFunctionMode):
         path, name = frame.f_code.co_filename, frame.f_code.co_name
         if path.startswith(_TORCH) and (not path.startswith(_LIBRARY) or name in _CHECKING):
             return  # torch's own machinery
-        if path.startswith(_CONVERTER):
+        if path.startswith(_CONVERTER) or path in _CHECKING_FILES:
             return
         self.reads.append(tuple(_running(frame)))
 
