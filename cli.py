@@ -274,7 +274,7 @@ def _device(meaning: str) -> Callable[..., Any]:
 
 
 _noise_multiple = click.option(
-    "--noise-multiple", type=float, help="Times PyTorch's own noise that pass.  [default: 32]"
+    "--noise-multiple", type=float, help="Times PyTorch's own noise that pass.  [default: 8]"
 )
 
 

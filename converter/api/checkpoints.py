@@ -101,7 +101,7 @@ def convert_checkpoint(
         max_shard_size: write the weights in files of at most this size: bytes, or ``"5GB"``.
         overwrite: replace an existing output folder.
         channels_last: the MLX model takes and gives channels-last arrays.
-        noise_multiple: how many times PyTorch's own rounding noise passes (default 32).
+        noise_multiple: how many times PyTorch's own rounding noise passes (default 8).
         gradients: as for ``convert``; judged here alone, as the folder's reference holds none.
         fold_batchnorm: as for ``convert``. Another checkpoint converts by the plan, folded too;
             ``restore`` cannot give the folded tensors back.

@@ -57,7 +57,7 @@ def verify_folder(
     Args:
         folder: what ``mlxport convert`` wrote.
         device: ``auto``, ``cpu``, ``metal`` or ``cuda``.
-        noise_multiple: how many times PyTorch's own rounding noise passes (default 32).
+        noise_multiple: how many times PyTorch's own rounding noise passes (default 8).
         output: a file to write the report to: ``.html``, ``.md`` or ``.json``.
         overwrite: replace that file if it exists.
 
@@ -179,7 +179,7 @@ def export_function(
         overwrite: replace an existing file.
         device: what the function is to run on, ``auto``, ``cpu``, ``metal`` or ``cuda``: it is
             fixed in the file.
-        noise_multiple: how many times PyTorch's own rounding noise passes (default 32), where the
+        noise_multiple: how many times PyTorch's own rounding noise passes (default 8), where the
             bits are not those of ``model.py``.
 
     Raises:

@@ -62,7 +62,7 @@ def convert(
         channels_last: the MLX model takes and gives channels-last arrays; otherwise its inputs and
             outputs have PyTorch's axes.
         verify: compare the MLX model with PyTorch, layer by layer, in float64.
-        noise_multiple: how many times PyTorch's own rounding noise passes (default 32).
+        noise_multiple: how many times PyTorch's own rounding noise passes (default 8).
         gradients: compare the gradients of inputs and parameters with PyTorch's too, in eval mode.
         fold_batchnorm: make one layer of every convolution or linear layer and the BatchNorm
             behind it, where nothing else reads what is between them: faster, rounded otherwise,
@@ -258,7 +258,7 @@ def verify(
         inputs_order: instead, ``"logical"``, ``"channels_last"``, or PyTorch's axes in the order in
             which MLX stores them, ``(0, 2, 3, 1)``; for all inputs, or for each in a list.
         outputs_order: the same of the model's outputs.
-        noise_multiple: how many times PyTorch's own rounding noise passes (default 32).
+        noise_multiple: how many times PyTorch's own rounding noise passes (default 8).
         gradients: as for ``convert``. Of a model written by hand, parameters are paired by the
             modules they belong to; what has no counterpart is listed, not judged.
         input_kinds: as for ``convert``.

@@ -12,14 +12,10 @@ import torch
 from mlxport.converter.parity.reference.torch_gradients import perturbed_gradients, record_gradients
 from mlxport.converter.parity.run.gradients import judge_gradients
 from mlxport.converter.parity.verdict.entry import BACKWARD, ParityEntry
-from mlxport.converter.parity.verdict.judgement import DEFAULT_JUDGEMENT, Judgement
+from mlxport.converter.parity.verdict.judgement import DEFAULT_JUDGEMENT, MOVE_MULTIPLE, Judgement
 from mlxport.converter.parity.verdict.reference_data import Gradients, Reference
 from mlxport.converter.plan.record import Conversion
 from mlxport.converter.plan.weight_plan import WeightPlan
-
-# Times how far PyTorch's gradients move in perturbed runs. Less than the usual multiple, as a jump
-# is either there or not.
-MOVE_MULTIPLE = 4.0
 
 
 @dataclass(frozen=True, eq=False)

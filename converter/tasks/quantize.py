@@ -110,7 +110,7 @@ def quantize_folder(
     digests = _rewrite(whole, plan, max_shard_size)
     by_model = quantized_plan(whole.translation.conversion.plan, layers, settings)
     with carrying(whole.model, dequantized(by_model, open_weights(whole.folder).tensors)):
-        references = tuple(record())
+        references = tuple(reference.complete() for reference in record())
     done = _measured(whole, references, settings, (layers, left), before)
     in_file = recorded(plan, whole.checkpoint, whole.original_keys)
     conversion = replace(whole.conversion, plan=in_file, quantized=done, digests=digests)

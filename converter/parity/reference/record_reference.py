@@ -6,22 +6,29 @@ PyTorch itself loses by rounding.
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from mlxport.converter.errors import ParityError
+from mlxport.converter.parity.reference.copies import perturbed
 from mlxport.converter.parity.reference.fast_path import fast_path_difference, has_fast_path
+from mlxport.converter.parity.reference.moved import distances, farthest, perturbed_runs
 from mlxport.converter.parity.reference.recorded_values import RecordedTensor, reference_values
 from mlxport.converter.parity.reference.recorder import Recorder
-from mlxport.converter.parity.verdict.reference_data import Reference
+from mlxport.converter.parity.verdict.reference_data import Reference, ReferenceValue
 from mlxport.converter.timings import stage
-from mlxport.converter.torch_model.calls import in_order
+from mlxport.converter.torch_model.calls import CallArguments, in_order
 from mlxport.converter.torch_model.model_state import eval_mode
+
+_logger = logging.getLogger(__name__)
 
 
 @stage("reference")
@@ -35,6 +42,7 @@ def record_reference(
     sample: int = 65536,
     seed: int = 0,
     keep_inputs: bool = False,
+    moving: bool = True,
 ) -> Reference:
     """Run a module twice, in its own dtype and in float64, and record its submodules' values.
 
@@ -59,6 +67,8 @@ def record_reference(
         keep_inputs: record the submodules' inputs too, whole, and run each submodule alone on them
             in float64; this takes memory for all activations and at most one more float64 run per
             level of nesting.
+        moving: let the reference say, where asked, how far its values move: in two more runs, a
+            few roundings off.
 
     Raises:
         ParityError: a path names no submodule, or the module draws random numbers by an op or in a
@@ -76,7 +86,7 @@ def record_reference(
     difference = ""
     if has_fast_path(module):
         difference = fast_path_difference(module, recorder.given, outputs, seed)
-    return Reference(
+    reference = Reference(
         inputs=recorder.inputs,
         outputs=outputs,
         calls=calls,
@@ -95,6 +105,9 @@ def record_reference(
             "python": platform.python_version(),
         },
     )
+    if not moving:
+        return reference
+    return replace(reference, with_moved=partial(_with_moved, module, recorder.given, reference))
 
 
 def record_native(
@@ -119,6 +132,39 @@ def record_native(
         recorder.run_native(with_inputs=False)
     calls = {(call.path, call.number): call.outputs for call in recorder.native_calls}
     return recorder.native_outputs, calls
+
+
+@stage("reference, moved")
+def _with_moved(module: torch.nn.Module, given: CallArguments, reference: Reference) -> Reference:
+    """Return the reference with how far each of its values moves."""
+    outputs = [0.0] * len(reference.outputs)
+    calls = [[0.0] * len(call.outputs) for call in reference.calls]
+    of_calls = [value for call in reference.calls for value in call.outputs]
+    for number in range(perturbed_runs([*reference.outputs, *of_calls])):
+        try:
+            with perturbed(module, given, number) as (args, kwargs):
+                native, inner = record_native(module, args, kwargs, reference)
+        except Exception:  # the model's code, whatever it raises of other values
+            _logger.debug("the model does not run a few roundings off", exc_info=True)
+            break
+        outputs = farthest(outputs, distances(reference.outputs, native))
+        found = [inner.get((call.path, call.number), []) for call in reference.calls]
+        calls = [
+            farthest(before, distances(call.outputs, others))
+            for before, call, others in zip(calls, reference.calls, found, strict=True)
+        ]
+    return replace(
+        reference,
+        outputs=tuple(map(_moved, reference.outputs, outputs)),
+        calls=tuple(
+            replace(call, outputs=tuple(map(_moved, call.outputs, moves)))
+            for call, moves in zip(reference.calls, calls, strict=True)
+        ),
+    )
+
+
+def _moved(value: ReferenceValue, moved: float) -> ReferenceValue:
+    return replace(value, moved=moved)
 
 
 def _first_names(module: torch.nn.Module, paths: Sequence[str]) -> dict[str, str]:

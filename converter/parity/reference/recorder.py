@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch.utils._pytree import tree_map, tree_map_only
 from mlxport.converter.errors import ParityError
 from mlxport.converter.parity.reference.copies import detached_clones
 from mlxport.converter.parity.reference.float64 import as_float64, float64_values, in_float64
+from mlxport.converter.parity.reference.moved import moved_alone
 from mlxport.converter.parity.reference.recorded_values import (
     RecordedCall,
     RecordedTensor,
@@ -141,6 +143,10 @@ class Recorder:
                 inputs = tuple(self._raw(leaf) for leaf in tensors(named))
                 alone = reference_values(native.outputs, self._float64_alone(native, given))
                 call = replace(call, inputs=inputs, alone=alone)
+                # drawn numbers would be others, and two modules in a row no single one
+                if begin == path and native.draws[0] == native.draws[1]:
+                    submodule = self.module.get_submodule(path)
+                    call = replace(call, moved_alone=partial(moved_alone, submodule, given, alone))
             self.native_calls.pop(0)
             yield call
 

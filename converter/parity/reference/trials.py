@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils._pytree import tree_map
 
 from mlxport.converter.errors import OptionsError
 from mlxport.converter.parity.reference.copies import perturbed
+from mlxport.converter.parity.reference.moved import PERTURBED_RUNS, distance
 from mlxport.converter.parity.reference.record_reference import record_native, record_reference
 from mlxport.converter.parity.reference.recorded_values import RecordedTensor, tensors
 from mlxport.converter.parity.verdict.precision import PRECISIONS
-from mlxport.converter.parity.verdict.reference_data import NumpyArray, Reference, ReferenceValue
+from mlxport.converter.parity.verdict.reference_data import Reference, ReferenceValue
 from mlxport.converter.ranges import integers
 from mlxport.converter.torch_model.calls import CallArguments
 
@@ -30,7 +30,6 @@ _logger = logging.getLogger(__name__)
 _SEED = 20210  # another than people take for the example
 _LARGE, _EVERY = 1024.0, 16
 _LARGEST_BATCH = 2**16
-_PERTURBED_RUNS = 2  # that tell how far rounding moves the values
 
 
 @dataclass(frozen=True)
@@ -187,7 +186,7 @@ def recorded_trials(
     for trial in trials:
         args, kwargs = trial.given
         try:
-            reference = record_reference(module, args, kwargs, paths=paths)
+            reference = record_reference(module, args, kwargs, paths=paths, moving=False)
         except Exception as error:  # the model's code, whatever it raises
             first = (str(error).splitlines() or [""])[0]
             notes.append(f"{trial.case} not judged: PyTorch fails: {type(error).__name__}: {first}")
@@ -205,7 +204,7 @@ def _with_perturbed_runs(
     numbers, and how exactly that is 0 is luck: one run is no measure of the noise there.
     """
     outputs, calls = list(reference.outputs), list(reference.calls)
-    for number in range(_PERTURBED_RUNS):
+    for number in range(PERTURBED_RUNS):
         with perturbed(module, given, number) as (args, kwargs):
             native, inner = record_native(module, args, kwargs, reference)
         outputs = _farther(outputs, native)
@@ -225,14 +224,7 @@ def _farther(
     found = []
     for value, other in zip(values, others, strict=True):
         if value.dtype in PRECISIONS:
-            before, now = (_distance(values, value) for values in (value.native, other.values))
+            before, now = (distance(values, value) for values in (value.native, other.values))
             value = replace(value, native=other.values) if now > before else value
         found.append(value)
     return found
-
-
-def _distance(values: NumpyArray, value: ReferenceValue) -> float:
-    """Return how far values are from the reference; 0 where they are not finite."""
-    with np.errstate(all="ignore"):
-        norm = float(np.linalg.norm(values - value.reference))
-    return norm if np.isfinite(norm) else 0.0

@@ -60,6 +60,7 @@ def _verdict(name: str, report: ParityReport, named: bool) -> str:
     state = "" if report.passed else " bad"
     known = [(name, report.environment.get(name)) for name in _WHERE]
     where = ", ".join(f"{name} {value}" for name, value in known if value)
+    where = "; ".join(filter(None, [where, report.decisive.dynamo]))
     return (
         f'<p class="verdict{state}">{title}{escape(report.verdict)}</p>'
         f'<p class="where">{escape(where)}</p>'

@@ -21,6 +21,7 @@ def markdown(reports: Mapping[str, ParityReport]) -> str:
         lines += _section(table)
     for name, report in reports.items():
         facts = ", ".join(f"{key} {value}" for key, value in report.environment.items())
+        facts += f"; {report.decisive.dynamo}" if report.decisive.dynamo else ""
         lines += ["", f"{_escaped(name)}: {_escaped(facts)}" if len(reports) > 1 else facts]
     return "\n".join(lines).rstrip() + "\n"
 

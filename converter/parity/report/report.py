@@ -219,7 +219,7 @@ class ParityReport:
             entries.sort(key=lambda entry: not entry.failing)
         shown = entries[:limit]
         notes = [] if len(shown) == len(entries) else [f"{len(entries) - len(shown)} more layers"]
-        notes += [*self.notes, *_orders(self._all())]
+        notes += [*self.notes, *filter(None, [self.dynamo]), *_orders(self._all())]
         notes += [f"{key} {value}" for key, value in self.environment.items()]
         tables = [[*shown, *self.outputs], self.gradients]
         return render(self.verdict, tables, notes, passed=self.passed, width=width, color=color)
@@ -254,6 +254,26 @@ class ParityReport:
     def worst_ratio(self) -> float:
         """The largest ratio of error to noise in this run."""
         return max((entry.ratio for entry in self._all()), default=0.0)
+
+    @property
+    def dynamo(self) -> str:
+        """What PyTorch's criterion for its own compilers says of this run; empty if nothing."""
+        asked = [
+            (f"{entry.label} {mode.replace('_', ' ')}", verdict.dynamo)
+            for entry in self._all()
+            for mode, verdict in entry.verdicts.items()
+            if verdict.dynamo is not None
+        ]
+        failed = [label for label, passes in asked if not passes]
+        if not asked:
+            return ""
+        if not failed:
+            return f"torch._dynamo.utils.same passes all {len(asked)} tensors"
+        named = ", ".join(failed[:_FAILURES_PRINTED])
+        more = f" and {len(failed) - _FAILURES_PRINTED} more" * (len(failed) > _FAILURES_PRINTED)
+        return (
+            f"torch._dynamo.utils.same fails {len(failed)} of {len(asked)} tensors: {named}{more}"
+        )
 
     def _elsewhere(self) -> str:
         """Say at which sizes and on which inputs parity holds."""

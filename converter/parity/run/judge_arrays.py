@@ -52,6 +52,7 @@ def judge_array(
         actual_dtype=mlx_dtype_name(array),
         judgement=judgement,
         reference_dtype=value.reference_dtype,
+        moved=value.moved,
     )
 
 

@@ -25,7 +25,10 @@ else:
 
 def _outcome(mode: str, verdict: Verdict) -> str:
     ratio = "" if verdict.ratio is None else f" {verdict.ratio:.2g}x"
-    return f"{mode}{ratio}" if verdict.passed else f"{mode} FAILED{ratio}"
+    outcome = f"{mode}{ratio}" if verdict.passed else f"{mode} FAILED{ratio}"
+    if verdict.dynamo in (None, verdict.passed):
+        return outcome
+    return f"{outcome} (torch._dynamo {'passes' if verdict.dynamo else 'FAILS'} it)"
 
 
 @dataclass(frozen=True)

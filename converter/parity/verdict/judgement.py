@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from mlxport.converter.ranges import positive
 
-# Right layers lose up to 13 times what torch loses, faulty ones 3,000 times: `make calibrate`.
-NOISE_MULTIPLE = 32.0
+# Right layers lose up to 4 times what torch loses, faulty ones 3,000 times: `make calibrate`.
+NOISE_MULTIPLE = 8.0
+# the same in units of how far PyTorch's own values move when all it computes from is moved
+MOVE_MULTIPLE = 4.0
 LARGEST_MULTIPLE = 1000.0
 
 

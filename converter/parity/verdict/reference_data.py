@@ -5,8 +5,8 @@ Values are flat, in PyTorch's axis order. Needs neither torch nor mlx.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -32,6 +32,8 @@ class ReferenceValue:
         indices: flat indices of the samples, ascending; None where all values are there.
         reference_dtype: dtype the reference was computed in; where float64 was impossible it is
             ``dtype``, and ``reference`` is ``native``.
+        moved: how far ``native`` is from ``reference``, as L2 norm, where inputs and parameters are
+            a few roundings off, the farthest of some runs; 0 where that was not tried.
     """
 
     shape: tuple[int, ...]
@@ -40,6 +42,7 @@ class ReferenceValue:
     native: NumpyArray
     indices: NumpyArray | None = None
     reference_dtype: str = "float64"
+    moved: float = 0.0
 
     def __repr__(self) -> str:
         sampled = "" if self.indices is None else f", {self.indices.size:,} values"
@@ -86,6 +89,8 @@ class Call:
             recorded.
         draws: which of the model's random draws happened inside it, from the first to before the
             second.
+        moved_alone: gives ``moved`` of each of ``alone``, by running the torch module again; None
+            where it is not at hand.
     """
 
     path: str
@@ -94,6 +99,15 @@ class Call:
     inputs: tuple[Tensor, ...] | None = None
     alone: tuple[ReferenceValue, ...] = ()
     draws: tuple[int, int] = (0, 0)
+    moved_alone: Callable[[], Sequence[float]] | None = None
+
+    def complete(self) -> Call:
+        """Return the call with how far each of ``alone`` moves, and nothing left to ask."""
+        if self.moved_alone is None:
+            return self
+        pairs = zip(self.alone, self.moved_alone(), strict=True)
+        alone = tuple(replace(value, moved=moved) for value, moved in pairs)
+        return replace(self, alone=alone, moved_alone=None)
 
     def __repr__(self) -> str:
         return f"<Call {self.number} of {self.path}: {', '.join(map(str, self.outputs))}>"
@@ -123,6 +137,8 @@ class Reference:
         case: which inputs these are, where not the example (``"impulse inputs"``).
         fast_path: what is other on PyTorch's fast path for attention, which it takes in eval mode
             without gradients; empty where nothing is, or there is none.
+        with_moved: gives the reference again, with how far each of its values moves, by running the
+            torch model again; None where it is not at hand, or that is known.
     """
 
     inputs: tuple[Tensor, ...]
@@ -140,6 +156,12 @@ class Reference:
     sizes: Mapping[str, int] = field(default_factory=dict)
     case: str = ""
     fast_path: str = ""
+    with_moved: Callable[[], Reference] | None = None
+
+    def complete(self) -> Reference:
+        """Return the reference with how far all its values move, whatever becomes of the model."""
+        found = self if self.with_moved is None else self.with_moved()
+        return replace(found, calls=tuple(call.complete() for call in found.calls))
 
     def __repr__(self) -> str:
         return f"<Reference {self.dtype}, {len(self.calls)} calls, {len(self.outputs)} outputs>"

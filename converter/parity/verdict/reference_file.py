@@ -26,7 +26,14 @@ from mlxport.converter.parity.verdict.reference_data import (
     Reference,
     ReferenceValue,
 )
-from mlxport.converter.plan.json_data import Count, from_data, named_format, parse_json, to_data
+from mlxport.converter.plan.json_data import (
+    Count,
+    Real,
+    from_data,
+    named_format,
+    parse_json,
+    to_data,
+)
 from mlxport.converter.plan.structure import Signature
 from mlxport.converter.plan.tensor import STORAGE, DtypeName, Tensor
 
@@ -57,6 +64,7 @@ class _ValueHeader:
     reference: str
     own: str
     indices: str | None
+    moved: Real = 0.0
 
 
 @dataclass(frozen=True)
@@ -205,6 +213,7 @@ class _Writer:
             self._put(f"{name}.reference", _pairs(value.reference)),
             self._put(f"{name}.own", _pairs(native)),
             indices,
+            value.moved,
         )
 
     def _put(self, name: str, array: NumpyArray) -> str:
@@ -227,7 +236,13 @@ def _reference(header: _Header, arrays: Mapping[str, NumpyArray]) -> Reference:
             native = native.astype(np.float64).view(np.complex128)
         indices = None if record.indices is None else arrays[record.indices]
         return ReferenceValue(
-            record.shape, record.dtype, reference, native, indices, record.reference_dtype
+            record.shape,
+            record.dtype,
+            reference,
+            native,
+            indices,
+            record.reference_dtype,
+            record.moved,
         )
 
     def call(record: _CallHeader) -> Call:
