@@ -14,7 +14,7 @@ from mlxport.converter.checkpoint.checkpoint import Checkpoint, printable
 from mlxport.converter.checkpoint.keys.bind import OUTSIDE, cast_floats, decode_float8, recorded
 from mlxport.converter.checkpoint.keys.folds import Source, plain_sources
 from mlxport.converter.checkpoint.keys.infer_layout import Reading, parse_layers, read_tensors
-from mlxport.converter.checkpoint.keys.kinds import recognised
+from mlxport.converter.checkpoint.keys.kinds import kinds_of, recognised
 from mlxport.converter.checkpoint.keys.loading import NO_LOADING_CODE
 from mlxport.converter.errors import SeveralStateDictsError, StateDictError
 from mlxport.converter.options.output import OutputOptions
@@ -76,7 +76,8 @@ def convert_weights(
             dtype=reading.dtype,
             max_shard_size=writing.max_shard_size,
         )
-    return replace(found, notes=(*checkpoint.notes, NO_LOADING_CODE, _no_model()))
+    notes = (*checkpoint.notes, NO_LOADING_CODE, _no_model())
+    return replace(found, notes=notes, warnings=(*found.warnings, *kinds_of(checkpoint)))
 
 
 def convert_by(

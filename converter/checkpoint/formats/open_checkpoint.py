@@ -12,6 +12,7 @@ from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.formats.index import open_index
 from mlxport.converter.checkpoint.formats.recognise import (
+    DEEPSPEED,
     DISTRIBUTED,
     Format,
     check_path,
@@ -102,6 +103,8 @@ def _choose(folder: Path) -> tuple[Path, list[Path]]:
     kinds = [[file for file in files if file.name.endswith(ends)] for ends in _ENDINGS]
     beside = [file for kind in kinds for file in kind]
     first = next((kind for kind in kinds if kind), [])
+    if len(first) != 1 and (parts := _parts_of_deepspeed(folder)):
+        raise CheckpointError(f"{folder}: {parts} files of DeepSpeed. {DEEPSPEED}")
     if not first:
         raise CheckpointError(f"{folder}: there is no checkpoint in this folder")
     if len(first) > 1:
@@ -111,3 +114,9 @@ def _choose(folder: Path) -> tuple[Path, list[Path]]:
             "Name the one that is meant.",
         )
     return first[0], beside
+
+
+def _parts_of_deepspeed(folder: Path) -> int:
+    """Return how many files of DeepSpeed are in a folder or those within."""
+    names = (f"{below}*_{kind}_states.pt" for below in ("", "*/") for kind in ("model", "optim"))
+    return sum(1 for name in names for _ in folder.glob(name))

@@ -34,6 +34,11 @@ class Format(Enum):
 
 # The file that makes a folder one of torch.distributed.checkpoint.
 DISTRIBUTED = ".metadata"
+# Of the files that DeepSpeed writes, and of the folders of them.
+DEEPSPEED = (
+    "DeepSpeed wrote this, a checkpoint in parts: put it together by the script in the folder "
+    "above (python zero_to_fp32.py . pytorch_model.bin) and give what that writes."
+)
 # torch.save before 1.6 begins with this number, pickled, whatever the protocol.
 _LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _COMPRESSED = "decompress it first"

@@ -19,7 +19,7 @@ import torch
 from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import first_names, printable
 from mlxport.converter.checkpoint.formats.inert_pickle import Placeholder
-from mlxport.converter.checkpoint.formats.recognise import is_inflated
+from mlxport.converter.checkpoint.formats.recognise import DEEPSPEED, is_inflated
 from mlxport.converter.errors import CheckpointError, SeveralStateDictsError, StateDictError
 from mlxport.converter.plan.tensor import Tensor
 from mlxport.converter.plan.torch_tensor import tensor_from_torch
@@ -283,10 +283,7 @@ def _hints(loaded: Any) -> Iterator[str]:
     """Say what kind of file it is, by what stands in it beside tensors."""
     names = set(_content(loaded)) if isinstance(loaded, dict) else set()
     if names & _DEEPSPEED:
-        yield (
-            "DeepSpeed wrote this, a part of a checkpoint: put it together by the script beside "
-            "it (python zero_to_fp32.py . pytorch_model.bin) and give what that writes."
-        )
+        yield DEEPSPEED
     if any(
         path[-1:] == ("shadow_params",) and isinstance(value, list)
         for path, value in _nested(loaded)

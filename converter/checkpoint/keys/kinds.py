@@ -34,14 +34,19 @@ _AVERAGE = re.compile(r"(\w+_)?(ema|averaged|shadow)(_\w+)?")
 
 def recognised(checkpoint: Checkpoint) -> tuple[str, ...]:
     """Return what is to be known of a checkpoint that does not fit, a sentence or two each."""
-    names = (*checkpoint.tensors, *checkpoint.others)
-    found = [*checkpoint.hints, *_quantized(names), *_adapter(names), *_averages(checkpoint)]
+    found = [*kinds_of(checkpoint), *_averages(checkpoint)]
     if checkpoint.others:
         shown = [printable(name) for name in checkpoint.others][:_SHOWN]
         more = len(checkpoint.others) - len(shown)
         rest = f" and {more} more" if more else ""
         found.append(f"Entries that are no tensors, left out: {', '.join(shown)}{rest}.")
     return tuple(found)
+
+
+def kinds_of(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Return what a checkpoint is, where its tensors are not the weights of a model."""
+    names = (*checkpoint.tensors, *checkpoint.others)
+    return (*checkpoint.hints, *_quantized(names), *_adapter(names))
 
 
 def _quantized(names: Sequence[str]) -> Iterator[str]:

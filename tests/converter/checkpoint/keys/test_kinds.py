@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+import mlxport
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.formats.open_checkpoint import open_checkpoint
 from mlxport.converter.checkpoint.keys.kinds import is_average, recognised
-from mlxport.converter.errors import SeveralStateDictsError, StateDictError
+from mlxport.converter.errors import CheckpointError, SeveralStateDictsError, StateDictError
 from mlxport.converter.plan.tensor import TensorSpec
 from mlxport.converter.tasks.fit_target import fit_target
 from mlxport.converter.tasks.loading.load_into_model import load_into_model
@@ -86,6 +87,22 @@ def test_a_file_without_a_state_dict_is_named_for_what_it_is(content, said, tmp_
     torch.save(content, tmp_path / "x.pt")
     with pytest.raises(StateDictError, match=rf"(?s)no state dict in it.*{said}"):
         open_checkpoint(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("below", [".", "global_step10"])
+def test_a_folder_of_deepspeed_is_named(below, tmp_path) -> None:
+    folder = tmp_path / below
+    folder.mkdir(exist_ok=True)
+    for name in ("mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_optim_states.pt"):
+        torch.save({"ds_version": "0"}, folder / name)
+    with pytest.raises(CheckpointError, match=r"2 files of DeepSpeed.*zero_to_fp32\.py"):
+        open_checkpoint(tmp_path)
+
+
+def test_weights_alone_of_such_a_kind_are_warned_of(tmp_path) -> None:
+    torch.save(packed(torch.qint8), tmp_path / "x.pt")
+    result = mlxport.convert_checkpoint(tmp_path / "x.pt", tmp_path / "out")
+    assert any("torch.ao quantized to int8" in text for text in result.warnings)
 
 
 @pytest.mark.parametrize("name", ["ema", "state_dict_ema", "model-ema"])
