@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.export import ExportedProgram, default_decompositions, unflatten
+from torch.export import ExportedProgram, default_decompositions
 from torch.export.graph_signature import OutputKind
 
 from mlxport.converter.errors import CaptureError, ConversionError, OptionsError
@@ -25,6 +25,7 @@ from mlxport.converter.graph.capture.export_program import (
     export_program,
     quiet,
     torch_step,
+    unflattened,
 )
 from mlxport.converter.graph.capture.fixed_sizes import fixed_sizes
 from mlxport.converter.graph.capture.guard_lines import GuardLines
@@ -206,7 +207,7 @@ def _captured(
         leaves = found.rules
     with stage("unflatten"):
         kept = _without_mutations(program)
-        root = torch_step(model, "tell its modules apart", lambda: unflatten(kept))
+        root = torch_step(model, "tell its modules apart", lambda: unflattened(kept))
     signature = read_signature(model, args, kwargs, program)
     with stage("compare"), seeded(), trial_run(model):
         calls = by_every_name(model, calls)
@@ -259,20 +260,49 @@ def _without_mutations(program: ExportedProgram) -> ExportedProgram:
         CaptureError: the model changes its own buffers or parameters when it runs.
     """
     signature = program.graph_signature
-    if changed := [*signature.buffers_to_mutate.values(), *_changed_parameters(program)]:
+    moved = _moved_buffers(program)
+    buffers = [name for node, name in signature.buffers_to_mutate.items() if node not in moved]
+    if changed := [*buffers, *_changed_parameters(program)]:
         raise CaptureError.listing(
             "the model changes its own buffers or parameters when it runs in eval mode:",
             sorted(changed),
             "An MLX model made from it would not. Keep such state outside of forward().",
         )
     written = (OutputKind.USER_INPUT_MUTATION, OutputKind.PARAMETER_MUTATION)
-    outputs = [spec.kind not in written for spec in signature.output_specs]
+    outputs = [
+        spec.kind not in written
+        and not (spec.kind is OutputKind.BUFFER_MUTATION and spec.arg.name in moved)
+        for spec in signature.output_specs
+    ]
     if all(outputs):
         return program
     output = next(node for node in program.graph.nodes if node.op == "output")
     output.args = (tuple(itertools.compress(output.args[0], outputs)),)
     signature.output_specs[:] = itertools.compress(signature.output_specs, outputs)
     return program
+
+
+def _moved_buffers(program: ExportedProgram) -> set[str]:
+    """Return the nodes that write a buffer's own values back into it, in its dtype or another.
+
+    ``self.table = self.table.to(x.device, x.dtype)`` changes nothing that a later call would see.
+    """
+    signature = program.graph_signature
+    moved = set()
+    for node in program.graph.nodes:
+        source = node
+        while source.op == "call_function" and str(source.target) in _MOVES:
+            source = source.args[0]
+        buffer = signature.inputs_to_buffers.get(source.name)
+        if buffer is not None and signature.buffers_to_mutate.get(node.name) == buffer:
+            moved.add(node.name)
+    return moved
+
+
+_MOVES = (
+    *("aten.alias.default", "aten.clone.default", "aten.detach.default", "aten._to_copy.default"),
+    *("aten.to.dtype", "aten.to.device", "aten.to.dtype_layout"),
+)
 
 
 def _changed_parameters(program: ExportedProgram) -> Iterator[str]:

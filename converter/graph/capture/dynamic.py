@@ -201,8 +201,13 @@ def user_inputs(program: ExportedProgram) -> list[torch.fx.Node]:
 
 
 def symbol_ranges(program: ExportedProgram) -> Iterator[tuple[str, int, int | None]]:
-    """Yield torch's symbols with the least and the largest size each may have."""
+    """Yield torch's symbols with the least and the largest size each may have.
+
+    Numbers that the model reads of values are no sizes: they have no least.
+    """
     for symbol, allowed in program.range_constraints.items():
+        if not allowed.lower.is_Integer:
+            continue
         upper = int(allowed.upper) if allowed.upper.is_Integer else None
         yield str(symbol), int(allowed.lower), upper
 

@@ -13,11 +13,13 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 import torch
-from torch.export import ExportedProgram, export
+from torch.export import ExportedProgram, export, unflatten
+from torch.utils._pytree import tree_leaves
 
 from mlxport.converter.errors import CaptureError, ConversionError, InternalError
 from mlxport.converter.graph.capture.explain_failure import reason, uncapturable, undecomposable
@@ -25,6 +27,9 @@ from mlxport.converter.torch_model.calls import every_module_called
 from mlxport.converter.torch_model.model_state import left_as_it_was
 
 T = TypeVar("T")
+
+# the module, whose name torch.export gives to a function of it
+_unflatten: Any = import_module("torch.export.unflatten")
 
 _TORCH = Path(torch.__file__).parent
 
@@ -94,6 +99,30 @@ def torch_step(model: torch.nn.Module, step: str, run: Callable[[], T]) -> T:
         raise
     except Exception as error:  # torch's passes raise whatever they meet
         raise CaptureError(undecomposable(type(model).__name__, step, error)) from error
+
+
+def unflattened(program: ExportedProgram) -> torch.nn.Module:
+    """Return a program with its module hierarchy, with a graph for each call in other shapes.
+
+    torch gives two calls of a module one graph where their ops and arguments agree. What it knows
+    of the shapes in it is then the first call's.
+    """
+    same_ops = _unflatten._check_graph_equivalence
+
+    def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+        return same_ops(one, other) and _shapes(one) == _shapes(other)
+
+    _unflatten._check_graph_equivalence = same
+    try:
+        return unflatten(program)
+    finally:
+        _unflatten._check_graph_equivalence = same_ops
+
+
+def _shapes(module: torch.nn.Module) -> list[str]:
+    graph: Any = module.graph
+    values = [leaf for node in graph.nodes for leaf in tree_leaves(node.meta.get("val"))]
+    return [f"{v.shape} {v.dtype}" for v in values if isinstance(v, torch.Tensor)]
 
 
 @contextmanager

@@ -11,6 +11,8 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from torch.fx import Graph, Node
+
 from mlxport.converter.graph.ir.body import Body
 from mlxport.converter.graph.ir.naming import variable_name
 from mlxport.converter.graph.ir.nodes import flat, with_sizes, without_sizes
@@ -47,6 +49,8 @@ class ClassLowering:
         path = self.state.captured.place(frame.path)
         known = lowered.bodies.get(path)
         values = self._in_order_of_forward(path, inputs)
+        if _passes_lists(frame.graph):
+            return self._in_place(frame, inputs, "it takes or gives several tensors as one")
         if values is None:
             return self._in_place(frame, inputs, "it is called with sizes, not with tensors alone")
         if known is not None:
@@ -150,3 +154,12 @@ class ClassLowering:
         order = captured.results_order(frame.path, len(outputs))
         in_order = tuple(outputs[order.index(i)] for i in range(len(outputs)))
         return with_sizes(frame.graph, in_order)
+
+
+def _passes_lists(graph: Graph) -> bool:
+    """Whether a list of tensors (what an op splits another into) passes a module's boundary."""
+    *_, output = graph.nodes
+    given = output.args[0] if isinstance(output.args[0], (list, tuple)) else ()
+    taken = [node for node in graph.nodes if node.op == "placeholder"]
+    nodes = [node for node in (*taken, *given) if isinstance(node, Node)]
+    return any(isinstance(node.meta.get("val"), (list, tuple)) for node in nodes)

@@ -14,7 +14,7 @@ from torch.export import export
 import mlxport
 from mlxport.converter.graph.capture.writes import has_writes, replace_writes
 
-SEEDS = range(2000 if os.environ.get("MLXPORT_SWEEP") == "1" else 15)
+SEEDS = range(2000 if os.environ.get("MLXPORT_SWEEP") == "1" else 10)
 
 
 class Act(nn.Module):
