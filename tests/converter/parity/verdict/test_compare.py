@@ -353,9 +353,9 @@ class TestMoved:
         assert not verdict.passed
         assert verdict.ratio == pytest.approx(41)
 
-    def test_a_multiple_below_four_holds_there_too(self):
-        assert self.verdict(19e-6, 1e-5, multiple=2).passed
-        assert not self.verdict(21e-6, 1e-5, multiple=2).passed
+    def test_a_multiple_below_four_is_of_one_run(self):
+        assert self.verdict(19e-6, 1e-5, multiple=4).passed
+        assert not self.verdict(19e-6, 1e-5, multiple=3.9).passed
 
     def test_what_passes_by_the_noise_keeps_it(self):
         assert self.verdict(7e-6, 1e-5).noise == pytest.approx(1e-6)
