@@ -137,8 +137,7 @@ class ModelState:
         self._parts.append((label, TensorState(tensor, keep_values=not lasting)))
         if tensor.is_leaf:
             self._parts.append((label, GradientState(tensor)))
-        if vars(tensor):
-            yield from self._named_items(vars(tensor), label)
+        yield from self._named_items(vars(tensor), label)
 
     def _module(self, module: torch.nn.Module, label: str) -> _Found:
         self._parts.append((label, ClassState(module)))

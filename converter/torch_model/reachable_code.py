@@ -74,7 +74,7 @@ class ReachableCode:
             if stored := tuple(dict.fromkeys(_stored(code))):
                 yield GlobalNames(variables, stored)
             names = dict.fromkeys(_names(code))
-            found = [(variables.get(name), None) for name in names]
+            found: list[tuple[Any, type | None]] = [(variables.get(name), None) for name in names]
             found += [(inspect.getattr_static(cls, name, None), cls) for name in names if cls]
             found += [(value, cls) for value in _enclosed(function)]
             for value, owner in found:

@@ -63,7 +63,7 @@ class TensorState:
         if not self._has_values():
             assert self._values is not None
             with torch.no_grad(), torch.inference_mode(self._alias.is_inference()):
-                _dense_part(self._alias).copy_(self._values)
+                self._written(self._alias).copy_(self._values)
         if self.tensor.is_leaf and self.tensor.requires_grad != self.requires_grad:
             self.tensor.requires_grad_(self.requires_grad)
 
@@ -71,8 +71,12 @@ class TensorState:
         return (
             self._values is None
             or self._alias is None
-            or bitwise_equal(_dense_part(self._alias), self._values)
+            or bitwise_equal(self._written(self._alias), self._values)
         )
+
+    def _written(self, alias: torch.Tensor) -> torch.Tensor:
+        """Return what to compare and to write to: sparse tensors share no memory by aliases."""
+        return _dense_part(alias) if alias.layout is torch.strided else self.tensor
 
 
 def bitwise_equal(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -146,7 +150,7 @@ def _memory(tensor: torch.Tensor) -> int | None:
     if tensor.layout is torch.sparse_coo:
         return _memory(tensor._values())
     try:
-        return tensor.untyped_storage()._cdata
+        return int(tensor.untyped_storage()._cdata)
     except (RuntimeError, NotImplementedError):  # compressed sparse tensors have several
         return None
 

@@ -42,6 +42,8 @@ def facts(model: nn.Module) -> Facts:
             found[f"{path}: tensor"] = of_tensor(value)
         if isinstance(value, np.ndarray):
             found[f"{path}: array"] = (value.shape, value.dtype, value.tobytes())
+        if isinstance(value, np.random.Generator):
+            found[f"{path}: state"] = repr(value.bit_generator.state)
         if isinstance(value, torch.Generator):
             found[f"{path}: state"] = digest(value.get_state())
         inside = list(contents(value))
@@ -72,8 +74,12 @@ def contents(value: Any) -> Iterator[tuple[str, Any]]:
             if not cls.__module__.startswith(("torch.", "builtins")):
                 own = {k: v for k, v in vars(cls).items() if not callable(v) and k[:2] != "__"}
                 yield from ((f".{cls.__name__}::{k}", v) for k, v in own.items())
+    slots = getattr(type(value), "__slots__", ()) if type(value).__module__[:5] != "torch" else ()
+    yield from ((f".{name}", getattr(value, name, None)) for name in slots if name[:2] != "__")
     foreign = ("torch.", "mlxport.", "logging", "threading", "weakref", "functools")
-    if isinstance(value, nn.Module) or not type(value).__module__.startswith(foreign):
+    if isinstance(value, (nn.Module, torch.Tensor)) or not type(value).__module__.startswith(
+        foreign
+    ):
         attributes = getattr(value, "__dict__", None)
         if isinstance(attributes, dict):
             yield from ((f".{name}", item) for name, item in attributes.items())
@@ -107,7 +113,8 @@ def of_tensor(tensor: torch.Tensor) -> Any:
 
 def digest(tensor: torch.Tensor) -> str:
     """A digest of a tensor's bits."""
-    plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+    # a copy, as NumPy's view of a tensor keeps it from being resized
+    plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().clone()
     return hashlib.sha256(plain.reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
