@@ -17,7 +17,13 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 _TORCH = f"{Path(torch.__file__).parent}/"
-_LIBRARY = (f"{_TORCH}nn/", f"{_TORCH}functional.py", f"{_TORCH}_tensor.py")
+# where torch's code stands for a model's: its layers, and what runs a GraphModule node by node
+_LIBRARY = (
+    f"{_TORCH}nn/",
+    f"{_TORCH}functional.py",
+    f"{_TORCH}_tensor.py",
+    f"{_TORCH}fx/interpreter.py",
+)
 _CONVERTER = f"{Path(__file__).parents[2]}/"
 _READING = frozenset(
     (

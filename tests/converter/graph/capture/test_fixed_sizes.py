@@ -163,6 +163,27 @@ with warnings.catch_warnings():
     scaled = torch.jit.script(by_length)  # it reads the size where Python does not see it
 
 
+class Mean(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.sum(1) / x.shape[1]
+
+
+@pytest.mark.parametrize("kind", ["traced by fx", "exported"])
+def test_a_graph_that_reads_sizes_is_fixed(kind: str) -> None:
+    x = sample(2, 8)
+    model = (
+        torch.fx.symbolic_trace(Mean())
+        if kind == "traced by fx"
+        else torch.export.export(Mean(), (x,)).module()
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        converted = mlxport.convert(model, x, verify=False)
+    assert agrees(converted, Mean(), x)
+    with pytest.raises(ValueError, match="converted for"):
+        converted.model(mx.zeros((2, 12)))
+
+
 @pytest.mark.parametrize("name", FIXED)
 def test_what_is_fixed_is_checked(name: str) -> None:
     function, shape, open_shape = FIXED[name]
