@@ -217,7 +217,7 @@ class _Writes:
 
         def make(target: Any, args: tuple[Any, ...], like: Node, *, view: bool) -> Node:
             with self.program.graph.inserting_after(made[-1] if made else place):
-                node = self.program.graph.call_function(target, args, {})
+                node: Node = self.program.graph.call_function(target, args, {})
             node.meta = {**like.meta, "nn_module_stack": dict(stack)}
             made.append(node)
             node.meta["val"] = _value(node)
