@@ -1,20 +1,27 @@
 """How far right conversions stray from PyTorch's own noise, and faulty ones: `make calibrate`.
 
 The default of ``noise_multiple`` stands between the two. Prints one table in Markdown; what it
-printed last stands in docs/decisions.md, under decision 7.
+printed last stands in docs/decisions.md, under decision 7. Names of networks as arguments leave the
+others out; ``MLXPORT_SWEEP=1`` takes every sample PyTorch has of its layers in place of the first
+of each class.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from networks import NETWORKS
+
+sys.path.append(str(Path(__file__).parents[1] / "samples"))
+from sample_database import samples
 from test_faults import FAULTS, Net
 from torch import nn
 
@@ -26,6 +33,7 @@ from mlxport.converter.parity.verdict.judgement import NOISE_MULTIPLE
 
 # MLX's CPU backend takes many times as long for half precision, so few networks are run in it
 HALF = ("UNet3d", "StereoNet", "UNet", "VNet")
+SWEEP = os.environ.get("MLXPORT_SWEEP") == "1"
 SHARES = (50, 90, 99, 99.9, 100)
 
 
@@ -49,10 +57,12 @@ def ratios(report: ParityReport, name: str) -> Iterator[tuple[str, Ratio]]:
                 yield mode, Ratio(verdict.ratio, f"{name}, {entry.label}")
 
 
-def of_networks() -> dict[tuple[str, str], list[Ratio]]:
-    """Convert every network in every dtype and return the ratios by dtype and mode."""
+def of_networks(names: Collection[str] = ()) -> dict[tuple[str, str], list[Ratio]]:
+    """Convert networks, all unless named, in every dtype; return the ratios by dtype and mode."""
     found: dict[tuple[str, str], list[Ratio]] = defaultdict(list)
     for name, network in NETWORKS.items():
+        if names and name not in names:
+            continue
         halves = (torch.bfloat16, torch.float16) if name in HALF else ()
         for dtype in (torch.float32, *halves):
             torch.manual_seed(0)
@@ -68,6 +78,39 @@ def of_networks() -> dict[tuple[str, str], list[Ratio]]:
             for mode, ratio in ratios(report, name):
                 found[kind, mode].append(ratio)
             print(f"{name}, {kind}: {report.verdict}", file=sys.stderr, flush=True)
+    return found
+
+
+class Called(nn.Module):
+    """A layer inside a network, as whole models have it."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.layer(*args, **kwargs)
+
+
+def of_layers() -> dict[tuple[str, str], list[Ratio]]:
+    """Convert samples of torch's layers, the first of each class or all; return their ratios."""
+    found: dict[tuple[str, str], list[Ratio]] = defaultdict(list)
+    done: set[str] = set()
+    for sample in samples():
+        if sample.training or (sample.layer in done and not SWEEP):
+            continue
+        done.add(sample.layer)
+        layer, call = sample.build()
+        try:
+            report = mlxport.convert(Called(layer).eval(), call.args, dict(call.kwargs)).report
+        except (ConversionError, RuntimeError) as error:
+            print(f"left out: {sample}: {str(error)[:200]!r}", file=sys.stderr)
+            continue
+        assert report is not None
+        if not report.passed:
+            print(f"{sample}: {report.verdict}", file=sys.stderr, flush=True)
+        for mode, ratio in ratios(report, str(sample)):
+            found["float32, layers", mode].append(ratio)
     return found
 
 
@@ -103,7 +146,7 @@ def main() -> None:
     """Measure and print."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what the networks' packages import and call
-        networks, faults = of_networks(), of_faults()
+        networks, faults = of_networks(sys.argv[1:]) | of_layers(), of_faults()
     heads = ("dtype", "mode", "verdicts", *(f"{share:g} %" for share in SHARES), "the worst")
     print(f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}", sep="\n")
     for (kind, mode), found in networks.items():
