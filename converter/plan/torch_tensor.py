@@ -52,7 +52,8 @@ def tensor_from_torch(tensor: torch.Tensor) -> Tensor:
         raise StateDictError(reason)
     name, stored = _STORED[tensor.dtype]
     plain = tensor.detach().cpu().resolve_conj().resolve_neg()
-    return Tensor(plain.view(stored).numpy(), name)
+    # not numpy(), which keeps the tensor's storage from being resized ever after
+    return Tensor(np.from_dlpack(plain.view(stored)), name)
 
 
 def tensor_to_torch(tensor: Tensor) -> torch.Tensor:

@@ -41,3 +41,9 @@ def test_the_copy_is_one() -> None:
     there += 1
     assert bits.sum() == 0
     assert torch.equal(there, torch.ones(3))
+
+
+def test_the_storage_can_still_be_resized():
+    tensor = torch.ones(3)
+    tensor_from_torch(tensor)
+    assert tensor.untyped_storage().resizable()
