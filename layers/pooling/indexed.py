@@ -57,7 +57,7 @@ def max_pool_with_indices(
     for window in reversed(windows):
         parts = [_window_best(x, indices, part) for part in window.apart()]
         x, indices = (
-            found[0] if len(found) == 1 else mx.concatenate(found, axis=window.axis)
+            found[0] if len(found) == 1 else mx.concatenate(list(found), axis=window.axis)
             for found in zip(*parts, strict=True)
         )
     return x, mx.broadcast_to(indices, x.shape)
