@@ -76,8 +76,9 @@ def explained(call: str, error: Exception) -> ConversionError:
         return CheckpointError(f"the system refuses what {call} asks of it: {said}")
     at = f", {_at(frames[ours])}" if ours >= 0 else ""
     return InternalError(
-        f"a fault in mlxport, not in what {call} was given{at}: {said}\nPlease report it with the "
-        "traceback: it is the cause of this error, and is logged (-v shows it)."
+        f"{call} fails in mlxport's own code, where nobody foresaw it{at}: {said}\nWhere its "
+        "arguments are of the types that its docstring names, that is a fault in mlxport: please "
+        "report it with the traceback, which is the cause of this error and is logged (-v)."
     )
 
 

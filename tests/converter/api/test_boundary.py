@@ -25,7 +25,7 @@ def raising(error):
 
 
 def test_a_fault_of_ours_is_called_one():
-    with pytest.raises(InternalError, match=r"a fault in mlxport, .*errors\.py:\d+ ") as raised:
+    with pytest.raises(InternalError, match=r"mlxport's own code, .*errors\.py:\d+ ") as raised:
         runs(lambda: mlxport.ConversionError.listing("", None))
     assert isinstance(raised.value.__cause__, TypeError)
     assert raised.value.exit_code == 1
