@@ -144,7 +144,7 @@ _Rule: TypeAlias = Callable[[_Flow, Node], Any]
 def _item(flow: _Flow, node: Node) -> Any:
     whole, place = node.args
     known = flow.origins.get(whole)  # type: ignore[arg-type]
-    return known[place] if known else _unknown(node)  # type: ignore[index]
+    return known[place] if known else _unknown(node)
 
 
 def _same(flow: _Flow, node: Node) -> Any:
@@ -378,16 +378,12 @@ def _embedded(flow: _Flow, node: Node) -> AxesOrigins:
 
 def _pooled_to(flow: _Flow, node: Node) -> AxesOrigins | None:
     """Pool to sizes that are given, but for those of the array itself."""
-    origins, sizes = flow.of(node.args[0]), node.args[1]
+    x: Any = node.args[0]
+    origins, sizes = flow.of(x), node.args[1]
     if not isinstance(sizes, (list, tuple)) or isinstance(node.meta["val"], (list, tuple)):
         return None
     lead = len(origins) - len(sizes)
-    for origin, size, given in zip(
-        origins[lead:],
-        sizes,
-        node.args[0].meta["val"].shape[lead:],
-        strict=True,  # type: ignore[union-attr]
-    ):
+    for origin, size, given in zip(origins[lead:], sizes, x.meta["val"].shape[lead:], strict=True):
         if size == given and size != 1:  # may stand for whatever size there is
             flow.fix(origin)
     return (*origins[:lead], *(_NONE for _ in sizes))

@@ -48,8 +48,9 @@ def _paths(model: nn.Module, conversion: Conversion) -> Iterator[str]:
     modules = modules_at(model, [record.target for record in conversion.modules])
     for record in conversion.modules:
         module = modules[record.target]
-        is_convolution = isinstance(module, (nn.Conv2d, nn.Conv3d)) and record.inputs
-        if is_convolution and _fits(module) and _is_large(record.inputs[0], module):
+        if not isinstance(module, (nn.Conv2d, nn.Conv3d)) or not record.inputs:
+            continue
+        if _fits(module) and _is_large(record.inputs[0], module):
             yield record.path
 
 
