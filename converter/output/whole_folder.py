@@ -120,7 +120,8 @@ class OutputFolder:
             raise OptionsError(f"{self.destination} cannot be an output folder: name a new one.")
         try:
             self.destination.lstat()
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError) as error:
+            _logger.debug("%s is free: %s", self.destination, error)
             return
         except OSError as error:
             raise OptionsError(

@@ -61,9 +61,9 @@ def _references(folder: Path) -> list[Reference]:
         raise ConversionError(
             f"{folder} holds no reference to compare with: {stored[0].name} is not there. "
             "Conversions by a plan make none, as there is no torch model to run. To have one, "
-            "convert this checkpoint with its torch model: mlxport convert CHECKPOINT --model "
-            "PKG.MOD:FACTORY --input SIZES -o OUT. Whether the weights are those that were "
-            f"written says mlxport verify {folder} --weights."
+            "convert this checkpoint with its torch model: "
+            "mlxport convert CHECKPOINT --model PKG.MOD:FACTORY --input SIZES -o OUT. "
+            "Whether the weights are those that were written says mlxport verify OUT --weights."
         )
     return [load_reference(file) for file in stored]
 

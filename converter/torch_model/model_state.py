@@ -238,7 +238,8 @@ def eval_mode(model: torch.nn.Module) -> Iterator[None]:
 def _to_eval(model: torch.nn.Module) -> None:
     try:
         model.eval()
-    except NotImplementedError:  # exported programs have no modes: they are what was exported
+    except NotImplementedError as error:  # exported programs have no modes
+        _logger.debug("%s: %s", type(model).__name__, error)
         for module in model.modules():
             module.training = False
 

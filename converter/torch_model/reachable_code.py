@@ -5,16 +5,18 @@ from __future__ import annotations
 import dis
 import functools
 import inspect
+import logging
 import sys
 import types
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+
+_logger = logging.getLogger(__name__)
 
 CachedFunction = functools._lru_cache_wrapper
 _STORE = dis.opmap["STORE_GLOBAL"]
@@ -104,8 +106,10 @@ def _function_of(value: Any) -> Any:
 def _enclosed(function: types.FunctionType) -> Iterator[Any]:
     """Yield the variables of a function's closure: what a decorator keeps, and what it wraps."""
     for cell in function.__closure__ or ():
-        with suppress(ValueError):  # not assigned yet
+        try:
             yield cell.cell_contents
+        except ValueError as error:  # not assigned yet
+            _logger.debug("a variable of %s: %s", function.__qualname__, error)
 
 
 def _codes(code: types.CodeType) -> Iterator[types.CodeType]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import types
 from collections import OrderedDict, deque
@@ -12,6 +13,8 @@ import numpy as np
 import torch
 
 from mlxport.converter.torch_model.tensor_state import bitwise_equal
+
+_logger = logging.getLogger(__name__)
 
 _MISSING = object()
 
@@ -169,7 +172,8 @@ class CellState:
     def _read(self) -> Any:
         try:
             return self._cell.cell_contents
-        except ValueError:  # not assigned yet
+        except ValueError as error:  # not assigned yet
+            _logger.debug("a variable of a closure: %s", error)
             return _MISSING
 
 

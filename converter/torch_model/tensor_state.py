@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -9,6 +10,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+_logger = logging.getLogger(__name__)
 
 
 class TensorState:
@@ -135,15 +138,13 @@ def _alias(tensor: torch.Tensor) -> torch.Tensor | None:
     try:
         with torch.no_grad():
             return tensor.detach()
-    except Exception:  # a kind of tensor that knows no detach has nothing to be put back by
+    except Exception as error:  # a kind of tensor without detach has nothing to be put back by
+        _logger.debug("a tensor is not watched: %s", error)
         return None
 
 
 def _version(tensor: torch.Tensor) -> int:
-    try:
-        return tensor._version
-    except RuntimeError:  # tensors of inference mode count no versions
-        return 0
+    return 0 if tensor.is_inference() else tensor._version  # those count no versions
 
 
 def _memory(tensor: torch.Tensor) -> int | None:
@@ -151,7 +152,8 @@ def _memory(tensor: torch.Tensor) -> int | None:
         return _memory(tensor._values())
     try:
         return int(tensor.untyped_storage()._cdata)
-    except (RuntimeError, NotImplementedError):  # compressed sparse tensors have several
+    except (RuntimeError, NotImplementedError) as error:  # compressed sparse: it has several
+        _logger.debug("a tensor has not one storage: %s", error)
         return None
 
 

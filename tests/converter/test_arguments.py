@@ -66,7 +66,13 @@ FLAGS = {
     if flag.startswith("--")
 }
 # a command to be run elsewhere is given whole, with its flags
-COMMAND = re.compile(r"mlxport (verify OUT|layers) --[a-z]+")
+COMMAND = re.compile(
+    r"mlxport (convert CHECKPOINT|verify|verify OUT|layers)( --?[a-z-]+( [A-Z.:]+)?)+"
+)
+
+
+# a model.py is the same whether the command or Python wrote it, so its errors say both
+EMITTED = {"converter/graph/source/size_checks.py": {"--dynamic"}}
 
 
 def texts(source: str) -> Iterator[str]:
@@ -92,7 +98,7 @@ def test_the_library_knows_no_flags():
     paths = [path for folder in folders for path in folder.rglob("*.py")]
     found = {str(path.relative_to(ROOT)): flags_in(path.read_text()) for path in paths}
     speaking = {path: flags for path, flags in found.items() if flags}
-    assert speaking == {}, "say argument(keyword)"
+    assert speaking == EMITTED, "say argument(keyword)"
 
 
 SPOKEN = {

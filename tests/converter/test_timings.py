@@ -122,6 +122,7 @@ def test_a_conversion_tells_its_stages() -> None:
     assert {path[0] for path in result.timings.stages} == {
         "imports",
         "capture",
+        "sizes",
         "lower",
         "plan",
         "emit",

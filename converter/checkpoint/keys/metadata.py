@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ import numpy as np
 
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.plan.tensor import Tensor
+
+_logger = logging.getLogger(__name__)
 
 _PLAIN = (bool, int, float, complex, str, bytes)
 
@@ -58,7 +61,8 @@ def digest_of_value(value: Any) -> str:
     digest = hashlib.sha256()
     try:
         _add(digest, value)
-    except TypeError:
+    except TypeError as error:
+        _logger.debug("a value has no digest: %s", error)
         return ""
     return digest.hexdigest()
 

@@ -26,6 +26,8 @@ from mlxport.converter.graph.capture.explain_failure import reason, uncapturable
 from mlxport.converter.torch_model.calls import every_module_called
 from mlxport.converter.torch_model.model_state import left_as_it_was
 
+_logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 # the module, whose name torch.export gives to a function of it
@@ -79,6 +81,7 @@ def export_failure(
         with quiet(), left_as_it_was(model), every_module_called():
             export_program(_fresh(model), args, kwargs, shapes)
     except Exception:  # whatever torch or the model raises: it is not for us that it fails
+        _logger.debug("torch.export alone does not capture %s", name, exc_info=True)
         return CaptureError(uncapturable(name, error))
     return InternalError(
         f"a fault in mlxport, not in {name}: torch.export captures it, but not while mlxport "
@@ -174,4 +177,5 @@ def _fresh(model: torch.nn.Module) -> torch.nn.Module:
     try:
         return copy.deepcopy(model)
     except Exception:  # models hold locks, files, tensors with a gradient
+        _logger.debug("%s cannot be copied", type(model).__name__, exc_info=True)
         return model

@@ -166,8 +166,4 @@ def variable_name(path: str, otherwise: str = "y") -> str:
 
 def _is_index(key: str) -> bool:
     """Whether MLX takes a key for the index of a list when it loads weights by their names."""
-    try:
-        int(key)
-    except ValueError:
-        return False
-    return True
+    return re.fullmatch(r"\s*[+-]?\d+(_\d+)*\s*", key) is not None

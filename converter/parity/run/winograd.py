@@ -39,8 +39,8 @@ def winograd_note(model: nn.Module, conversion: Conversion) -> str:
     first = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
     return (
         f"on Metal, MLX computes {first} by Winograd's algorithm, which rounds more, unless "
-        "MLX_CONV_WINOGRAD=0 is set, as it is while parity is judged; `mlxport verify "
-        "--fast-math` measures what it costs"
+        "MLX_CONV_WINOGRAD=0 is set, as it is while parity is judged; "
+        "`mlxport verify --fast-math` measures what it costs"
     )
 
 

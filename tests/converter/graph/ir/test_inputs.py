@@ -54,9 +54,14 @@ INPUTS = {
     "one": ((t(),), {}, "x: mx.array", None),
     "positional": ((t(), t(3)), {}, "x: mx.array, m: mx.array", None),
     "by keyword": ((), {"m": t(), "x": t()}, "x: mx.array, m: mx.array", None),
-    "None": ((t(), None), {"q": None}, "x: mx.array", None),
+    "None": ((t(), None), {"q": None}, "x: mx.array, m: None = None, q: None = None", None),
     "one left out": ((t(),), {"d": t()}, "x: mx.array, *, d: mx.array", None),
-    "a number between": ((t(), t(), 5, t()), {}, "x: mx.array, m: mx.array, *, d: mx.array", "q=5"),
+    "a number between": (
+        (t(), t(), 5, t()),
+        {},
+        "x: mx.array, m: mx.array, q: int = 5, *, d: mx.array",
+        "q=5",
+    ),
     "keyword-only": ((t(), t()), {"k": t()}, "x: mx.array, m: mx.array, *, k: mx.array", None),
     "more keywords": (
         (t(),),
@@ -67,13 +72,14 @@ INPUTS = {
     "constants": (
         (t(), None, 0.5),
         {"d": "a-b", "k": True, "n": float("inf")},
-        "x: mx.array",
+        'x: mx.array, m: None = None, q: float = 0.5, d: str = "a-b", *, k: bool = True, '
+        "n: float = mx.inf",
         'q=0.5, d="a-b", k=True, n=mx.inf',
     ),
     "texts": (
         (t(),),
         {"d": "\u00e9" * 40, "k": "x" * 100},
-        "x: mx.array",
+        'x: mx.array, *, d: str = "' + "\\xe9" * 40 + '", k: str = "' + "x" * 100 + '"',
         'd="' + "\\xe9" * 40 + '", k="' + "x" * 100 + '"',
     ),
     "a tuple": ((t(), (t(), t(3))), {}, "x: mx.array, m: tuple", None),
@@ -88,7 +94,12 @@ INPUTS = {
         "x: mx.array, m: dict",
         'm["a"][1][1]=7',
     ),
-    "empty containers": ((t(), (), 2, {}), {}, "x: mx.array", "q=2"),
+    "empty containers": (
+        (t(), (), 2, {}),
+        {},
+        "x: mx.array, m: tuple = (), q: int = 2, d: dict = {}",
+        "q=2",
+    ),
     "a 0-d tensor": ((t(), torch.tensor(2.5)), {}, "x: mx.array, m: mx.array", None),
     "integers": ((t(), torch.arange(3)), {}, "x: mx.array, m: mx.array", None),
     "booleans": ((t(), torch.tensor([True, False, True])), {}, "x: mx.array, m: mx.array", None),
@@ -100,7 +111,9 @@ INPUTS = {
 def test_arguments_are_pytorchs(args, kwargs, formals, fixed):
     result = mlxport.convert(Net(), args, kwargs)
     assert result.report.passed, result.report.to_text()
-    assert f"def __call__(self, {formals}) -> mx.array:" in result.source
+    head = re.search(r"def __call__\((.*?)\) -> mx.array:", result.source, re.DOTALL)
+    assert head is not None
+    assert re.sub(r"\s+", " ", head[1]).strip(" ,") == f"self, {formals}"
     said = re.findall(r'Fixed when converted:\s(.*?)\.\n"""', result.source, re.DOTALL)
     assert [text.replace("\n", " ") for text in said] == ([] if fixed is None else [fixed])
 
@@ -112,12 +125,13 @@ def test_all_positional_arguments_are_numbered():
     assert formals in re.sub(r"\s+", " ", result.source)
 
 
-def test_a_fixed_argument_is_not_taken():
+def test_a_fixed_argument_is_taken_at_its_value():
     model = mlxport.convert(Net(), (t(), t(), 5, t()), verify=False).model
     x = mx.zeros((2, 3))
+    assert mx.array_equal(model(x, x, 5, d=x), model(x, x, d=x))
     with pytest.raises(TypeError):
         model(x, x, 5, x)
-    with pytest.raises(TypeError):
+    with pytest.raises(ValueError, match="converted for q=5"):
         model(x, x, q=7, d=x)
 
 
