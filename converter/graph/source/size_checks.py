@@ -52,13 +52,19 @@ def check_lines(conditions: Sequence[str], fixed: Sequence[FixedSize], body: Bod
 
 def if_any(tests: Sequence[ast.expr]) -> list[str]:
     """Return the line, or the lines, that ask whether any of some tests is true."""
-    test = tests[0] if len(tests) == 1 else ast.BoolOp(ast.Or(), [*tests])
-    lines = [f"        if {to_source(test)}:"]
-    if len(lines[0]) > WIDTH:
-        first, *others = (f"            {to_source(tree)}" for tree in tests)
-        rest = [f"            or {line.strip()}" for line in others]
-        lines = ["        if (", first, *rest, "        ):"]
-    return lines
+    # not by one BoolOp: ast.unparse sets the fourth of its operands in parentheses
+    texts = [
+        f"({to_source(test)})"
+        if isinstance(test, ast.BoolOp) and len(tests) > 1
+        else to_source(test)
+        for test in tests
+    ]
+    line = f"        if {' or '.join(texts)}:"
+    if len(line) <= WIDTH:
+        return [line]
+    first, *rest = texts
+    indented = [f"            {first}", *(f"            or {text}" for text in rest)]
+    return ["        if (", *indented, "        ):"]
 
 
 def raise_error(message: str) -> list[str]:
