@@ -14,12 +14,14 @@ from sample_database import Call
 from torch.utils._pytree import tree_leaves
 
 from mlxport.converter.parity.verdict.compare import judge
+from mlxport.converter.parity.verdict.judgement import NOISE_MULTIPLE, Judgement
 from mlxport.converter.plan.tensor import Tensor, to_mlx
 from mlxport.converter.plan.torch_tensor import tensor_from_torch
 from mlxport.converter.plan.weight_plan import WeightPlan
 from mlxport.converter.rules.build import build_layer
 from mlxport.converter.rules.registry import Axes, LayerSpec
 from mlxport.converter.rules.spec import spec_for
+from mlxport.converter.torch_model.encoder_padding import padding_zeroed
 
 Values = Mapping[str, Any]
 
@@ -74,8 +76,9 @@ def forward_problems(module: torch.nn.Module, call: Call) -> list[str]:
     """Return what is wrong with the outputs, and with the state after training."""
     converted = Converted(module, call)
     own_module, exact_module = copy.deepcopy(module), copy.deepcopy(module).double()
-    own = named("output", call.run(own_module))
-    exact = named("output", call.to(torch.float64).run(exact_module))
+    with padding_zeroed():
+        own = named("output", call.run(own_module))
+        exact = named("output", call.to(torch.float64).run(exact_module))
     problems = [*differences(converted.run(call), own, exact)]
     if module.training:
         state = {name: from_mlx(x) for name, x in tree_flatten(converted.layer.parameters())}
@@ -86,7 +89,9 @@ def forward_problems(module: torch.nn.Module, call: Call) -> list[str]:
     return problems
 
 
-def differences(got: Values, own: Values, exact: Values) -> Iterator[str]:
+def differences(
+    got: Values, own: Values, exact: Values, noise_multiple: float = NOISE_MULTIPLE
+) -> Iterator[str]:
     """Yield where MLX's values are not torch's; ``own`` is torch's in the sample's dtype."""
     if got.keys() != own.keys():
         yield f"torch gives {', '.join(own)}; MLX gives {', '.join(got)}"
@@ -102,6 +107,7 @@ def differences(got: Values, own: Values, exact: Values) -> Iterator[str]:
             _array(value),
             dtype=_dtype(value),
             actual_dtype=_dtype(got[name]),
+            judgement=Judgement(noise_multiple),
         )
         yield from (f"{name}: {problem}" for problem in verdict.problems)
 
