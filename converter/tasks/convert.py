@@ -147,7 +147,7 @@ def convert_checkpoint(
         with stage("verify"):
             origin = _origin(torch_model, args, named, translation, conversion, judging.trials)
             # stored with how far they move: where they are compared again there is no torch
-            references = tuple(r.with_moved() if r.with_moved else r for r in origin.references())
+            references = tuple(r.with_moved(r) if r.with_moved else r for r in origin.references())
         if writing.carry_along:
             carry_along(folder, Path(source))
         write_folder(folder, translation.source, conversion, references, translation.user_files)

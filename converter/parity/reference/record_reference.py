@@ -107,7 +107,7 @@ def record_reference(
     )
     if not moving:
         return reference
-    return replace(reference, with_moved=partial(_with_moved, module, recorder.given, reference))
+    return replace(reference, with_moved=partial(_with_moved, module, recorder.given))
 
 
 def record_native(
@@ -155,6 +155,7 @@ def _with_moved(module: torch.nn.Module, given: CallArguments, reference: Refere
         ]
     return replace(
         reference,
+        with_moved=None,
         outputs=tuple(map(_moved, reference.outputs, outputs)),
         calls=tuple(
             replace(call, outputs=tuple(map(_moved, call.outputs, moves)))

@@ -82,7 +82,8 @@ def verify_live(
     report = _Verification(model, conversion, reference, judgement, inputs).report()
     if reference.with_moved is None or not _may_be_luck(report):
         return report
-    return _Verification(model, conversion, reference.with_moved(), judgement, inputs).report()
+    again = reference.with_moved(reference)
+    return _Verification(model, conversion, again, judgement, inputs).report()
 
 
 def _may_be_luck(report: ParityReport) -> bool:

@@ -137,8 +137,8 @@ class Reference:
         case: which inputs these are, where not the example (``"impulse inputs"``).
         fast_path: what is other on PyTorch's fast path for attention, which it takes in eval mode
             without gradients; empty where nothing is, or there is none.
-        with_moved: gives the reference again, with how far each of its values moves, by running the
-            torch model again; None where it is not at hand, or that is known.
+        with_moved: given the reference, gives it again, with how far each of its values moves, by
+            running the torch model again; None where it is not at hand, or that is known.
     """
 
     inputs: tuple[Tensor, ...]
@@ -156,11 +156,11 @@ class Reference:
     sizes: Mapping[str, int] = field(default_factory=dict)
     case: str = ""
     fast_path: str = ""
-    with_moved: Callable[[], Reference] | None = None
+    with_moved: Callable[[Reference], Reference] | None = None
 
     def complete(self) -> Reference:
         """Return the reference with how far all its values move, whatever becomes of the model."""
-        found = self if self.with_moved is None else self.with_moved()
+        found = self if self.with_moved is None else self.with_moved(self)
         return replace(found, calls=tuple(call.complete() for call in found.calls))
 
     def __repr__(self) -> str:
