@@ -21,7 +21,7 @@ in float32: every layer in place and alone, the model whole and compiled.
 
 - layers, ops: what one call runs as layers, and op by op between them;
 - transposes: what one call of the converted model executes, and for what;
-- ratio: the worst error of any layer or output, in multiples of PyTorch's own noise, of which 32
+- ratio: the worst error of any layer or output, in multiples of PyTorch's own noise, of which 8
   pass; measured when this table was written.
 
 | network | of | parameters | layers | ops | batch size | transposes | ratio |
