@@ -10,10 +10,10 @@ from torch import nn
 import mlxport
 from mlxport.converter.errors import ParityError
 from mlxport.converter.graph.translate import translate
-from mlxport.converter.output.contents import verify_folder
 from mlxport.converter.output.lineage import record_lineage
 from mlxport.converter.output.live_model import load_source
 from mlxport.converter.parity.verdict.entry import ALONE, IN_PLACE, WHOLE
+from mlxport.converter.tasks.verify_folder import verify_folder
 
 
 class Sample(nn.Module):
@@ -298,7 +298,7 @@ def test_a_folder_holds_the_draws(folder):
 
 def test_a_folder_is_verified_without_torch(folder, run_without):
     code = (
-        "from mlxport.converter.output.contents import verify_folder\n"
+        "from mlxport.converter.tasks.verify_folder import verify_folder\n"
         "import json\nprint(json.dumps(verify_folder(sys.argv[1]).to_json()))"
     )
     done = run_without(["torch"], code, str(folder))

@@ -13,6 +13,7 @@ from mlx.utils import tree_flatten
 from sample_database import Call
 from torch.utils._pytree import tree_leaves
 
+from mlxport.converter.parity.reference.copies import perturbed
 from mlxport.converter.parity.verdict.compare import judge
 from mlxport.converter.parity.verdict.judgement import NOISE_MULTIPLE, Judgement
 from mlxport.converter.plan.tensor import Tensor, to_mlx
@@ -24,6 +25,8 @@ from mlxport.converter.rules.spec import spec_for
 from mlxport.converter.torch_model.encoder_padding import padding_zeroed
 
 Values = Mapping[str, Any]
+
+_PERTURBED_RUNS = 8
 
 
 class Converted:
@@ -79,7 +82,10 @@ def forward_problems(module: torch.nn.Module, call: Call) -> list[str]:
     with padding_zeroed():
         own = named("output", call.run(own_module))
         exact = named("output", call.to(torch.float64).run(exact_module))
-    problems = [*differences(converted.run(call), own, exact)]
+    got = converted.run(call)
+    problems = [*differences(got, own, exact)]
+    if problems and not module.training:  # as a conversion does, by how far PyTorch's values move
+        problems = [*differences(got, own, exact, moved=_moves(own_module, call, exact))]
     if module.training:
         state = {name: from_mlx(x) for name, x in tree_flatten(converted.layer.parameters())}
         own_state, exact_state = (
@@ -89,8 +95,26 @@ def forward_problems(module: torch.nn.Module, call: Call) -> list[str]:
     return problems
 
 
+def _moves(module: torch.nn.Module, call: Call, exact: Values) -> dict[str, float]:
+    """Return how far outputs move where inputs and parameters are a few roundings off."""
+    found = dict.fromkeys(exact, 0.0)
+    for number in range(_PERTURBED_RUNS):
+        given = (call.args, dict(call.kwargs))
+        with padding_zeroed(), perturbed(module, given, number) as (args, kwargs):
+            others = named("output", Call(args, kwargs).run(module))
+        for name, value in exact.items():
+            if torch.is_tensor(value) and value.is_floating_point():
+                moved = (others[name].detach().double() - value).norm()
+                found[name] = max(found[name], float(moved))
+    return found
+
+
 def differences(
-    got: Values, own: Values, exact: Values, noise_multiple: float = NOISE_MULTIPLE
+    got: Values,
+    own: Values,
+    exact: Values,
+    noise_multiple: float = NOISE_MULTIPLE,
+    moved: Mapping[str, float] | None = None,
 ) -> Iterator[str]:
     """Yield where MLX's values are not torch's; ``own`` is torch's in the sample's dtype."""
     if got.keys() != own.keys():
@@ -108,6 +132,7 @@ def differences(
             dtype=_dtype(value),
             actual_dtype=_dtype(got[name]),
             judgement=Judgement(noise_multiple),
+            moved=(moved or {}).get(name, 0.0),
         )
         yield from (f"{name}: {problem}" for problem in verdict.problems)
 

@@ -24,6 +24,11 @@ _LIBRARY = (
     f"{_TORCH}_tensor.py",
     f"{_TORCH}fx/interpreter.py",
 )
+# These read sizes of weights alone.
+_OF_WEIGHTS = tuple(
+    f"{_TORCH}nn/utils/{name}.py"
+    for name in ("parametrizations", "parametrize", "spectral_norm", "weight_norm")
+)
 _CONVERTER = f"{Path(__file__).parents[2]}/"
 _READING = frozenset(
     (
@@ -87,7 +92,7 @@ class SizeWatch(TorchFunctionMode):
         path, name = frame.f_code.co_filename, frame.f_code.co_name
         if path.startswith(_TORCH) and (not path.startswith(_LIBRARY) or name in _CHECKING):
             return  # torch's own machinery
-        if path.startswith(_CONVERTER) or path in _CHECKING_FILES:
+        if path.startswith(_CONVERTER) or path in _CHECKING_FILES or path in _OF_WEIGHTS:
             return
         self.reads.append(tuple(_running(frame)))
 
