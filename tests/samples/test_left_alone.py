@@ -58,5 +58,7 @@ def test_a_layer(sample: Sample) -> None:
 @pytest.mark.parametrize("op", OPS if SWEEP else OPS[::120])
 def test_an_op(op: str) -> None:
     calls = (sample.call() for sample in op_samples(op, torch.float32))
-    function, tensors = next((f, tensors) for f, tensors in calls if tensors)
+    function, tensors = next(((f, tensors) for f, tensors in calls if tensors), (None, ()))
+    if not tensors:
+        pytest.skip("none of its samples has a dense tensor, so there is no model to change")
     assert changed(Calls(function, tensors[0]), tuple(tensors), {}) == []
