@@ -6,6 +6,7 @@ the stride, and each phase is the sum of its taps, each shifted by whole rows. O
 last that sum is part of the matrix product: the shifted inputs are concatenated as further
 channels, with one product per phase. On the last axis the product returns the taps separately, in
 the order of the output, and blocks of ``stride`` taps are added where they overlap.
+:mod:`mlxport.layers.device.policy` has what depends on the device.
 
 Shapes: ``G`` groups, ``N`` batch, ``*S`` input and ``*O`` output sizes, ``*k`` taps, ``I`` and
 ``C`` the input and output channels of one group.
@@ -27,11 +28,8 @@ from mlxport.layers.conv.transpose_axes import (
     taps_do_not_overlap,
 )
 from mlxport.layers.conv.transpose_depthwise import compute_depthwise
+from mlxport.layers.device.policy import DevicePolicy, device_policy
 from mlxport.layers.windows.geometry import TransposedAxis
-
-# Bytes that the matrix products of a slab read and write: small beside the memory, large beside
-# the cost of a kernel launch. On the CPU a small slab is also faster, since its memory is reused.
-SLAB_BYTES = 1 << 24
 
 
 def compute_transposed(
@@ -39,7 +37,8 @@ def compute_transposed(
 ) -> mx.array:
     """Compute the transposed convolution of operands that are checked already.
 
-    Half precision is summed in float32 and rounded once, except where MLX's convolution is used.
+    Half precision is summed in float32 and rounded once on the CPU; on a GPU each matrix product
+    is, and at most two of them are added.
 
     Args:
         x: ``(N, *S, G * I)``.
@@ -53,14 +52,16 @@ def compute_transposed(
     """
     if x.shape[0] == 0:  # the gradient of MLX's convolution of nothing ends the process
         return mx.zeros((0, *(axis.output for axis in axes), weight.shape[0]), x.dtype)
+    policy = device_policy()
     blocks = all(taps_do_not_overlap(axis) for axis in axes)
-    if not blocks and _convolution_serves(x, axes, groups):
+    if not blocks and policy.native_convolution and _convolution_serves(x, weight, axes, groups):
         y = _convolve(x, weight, axes, groups)
         return y if bias is None else y + bias
-    dtype = _summing_dtype(x, blocks)
+    depthwise = not blocks and groups == x.shape[-1] > 1
+    dtype = _summing_dtype(x.dtype, depthwise, policy)
     inputs, taps = x.astype(dtype), weight.astype(dtype)
     bias = None if bias is None else bias.astype(dtype)
-    if not blocks and groups == x.shape[-1] > 1:
+    if depthwise:
         row_bytes = inputs.nbytes // groups // axes[0].size * weight.size  # one product per tap
         y = _in_slabs(
             lambda rows, slab: compute_depthwise(rows, taps, bias, slab), inputs, 1, axes, row_bytes
@@ -70,36 +71,51 @@ def compute_transposed(
     return y.astype(x.dtype)
 
 
-def _convolution_serves(x: mx.array, axes: list[TransposedAxis], groups: int) -> bool:
-    """Whether to use MLX's convolution: stride 1 on every axis, on a GPU.
+def _convolution_serves(
+    x: mx.array, weight: mx.array, axes: list[TransposedAxis], groups: int
+) -> bool:
+    """Whether MLX's convolution is right on a GPU, and multiplies no inserted zeros there."""
+    if x.dtype == mx.float64:  # MLX convolves it in float32
+        return False
+    if all(axis.stride == 1 for axis in axes):
+        return groups == 1 or len(axes) < 3  # in 3-D MLX has no groups
+    # Only this kernel skips the zeros. Padding beyond the kernel's reach gives another shape.
+    return (
+        len(axes) == 2
+        and groups == 1
+        and x.shape[-1] % 16 == weight.shape[0] % 16 == 0
+        and all(axis.offset <= axis.dilation * (axis.kernel - 1) for axis in axes)
+    )
 
-    There it gathers the input tile by tile inside its kernel, while the products below write the
-    gathered input to memory and read it again. MLX's CPU backend writes it, too, and computes the
-    gradient in a scalar loop.
-    """
-    on_gpu = mx.default_device().type == mx.gpu
-    # MLX convolves float64 in float32, and in 3-D without groups.
-    native = x.dtype != mx.float64 and (groups == 1 or len(axes) < 3)
-    return on_gpu and native and all(axis.stride == 1 for axis in axes)
 
-
-def _summing_dtype(x: mx.array, blocks: bool) -> mx.Dtype:
-    """Return the dtype of the products: float32 for half precision that is summed here.
-
-    Within a matrix product a GPU sums in float32. So does the CPU, but several times slower than
-    it multiplies float32.
-    """
-    on_gpu = mx.default_device().type == mx.gpu
-    return x.dtype if x.dtype == mx.float64 or (blocks and on_gpu) else mx.float32
+def _summing_dtype(dtype: mx.Dtype, depthwise: bool, policy: DevicePolicy) -> mx.Dtype:
+    """Return the dtype of products and sums for inputs of a dtype."""
+    if dtype == mx.float64 or (policy.half_products and not depthwise):
+        return dtype
+    return mx.float32
 
 
 def _convolve(x: mx.array, weight: mx.array, axes: list[TransposedAxis], groups: int) -> mx.array:
-    """Compute stride 1 on every axis, as the convolution with the flipped kernel."""
-    # Negative padding makes MLX crop the input, which is right as long as it is not dilated.
-    low = [axis.dilation * (axis.kernel - 1) - axis.offset for axis in axes]
-    high = [axis.output - axis.size + axis.offset for axis in axes]
+    """Compute by MLX's convolution with the flipped kernel."""
+    strides = [axis.stride for axis in axes]
     dilations = [axis.dilation for axis in axes]
-    return mx.conv_general(x, weight, 1, (low, high), dilations, groups=groups, flip=True)
+    reaches = [axis.dilation * (axis.kernel - 1) for axis in axes]
+    spread = [(axis.size - 1) * axis.stride + 1 for axis in axes]
+    # With output beyond what the taps reach, MLX's gradient of a dilated input is too short; as
+    # long as the input is not dilated, negative padding, by which MLX crops it, is right, too.
+    dilated = max(strides) > 1
+    ends = [
+        min(axis.output, size + reach - axis.offset) if dilated else axis.output
+        for axis, size, reach in zip(axes, spread, reaches, strict=True)
+    ]
+    low = [reach - axis.offset for axis, reach in zip(axes, reaches, strict=True)]
+    high = [end - size + a.offset for a, end, size in zip(axes, ends, spread, strict=True)]
+    y = mx.conv_general(
+        x, weight, 1, (low, high), dilations, input_dilation=strides, groups=groups, flip=True
+    )
+    for index, axis in enumerate(axes, 1):
+        y = crop_or_pad(y, index, 0, axis.output)
+    return y
 
 
 def _by_products(
@@ -169,7 +185,7 @@ def _slabs(
     x: mx.array, index: int, axis: TransposedAxis, row_bytes: int
 ) -> list[tuple[mx.array, TransposedAxis]]:
     """Return the input rows of slabs of the output that are small enough, each with its axis."""
-    if axis.output <= axis.stride or axis.size * row_bytes <= SLAB_BYTES:
+    if axis.output <= axis.stride or axis.size * row_bytes <= device_policy().slab_bytes:
         return [(x, axis)]
     # In halves: sliced from the whole input, each slab would have a gradient as large as that.
     middle = -(-axis.output // 2 // axis.stride) * axis.stride
@@ -187,7 +203,7 @@ def _slabs(
 
 def _row_bytes(x: mx.array, weight: mx.array, axes: list[TransposedAxis]) -> int:
     """Return the bytes that the products of all phases read and write per input row."""
-    gathered, summed = _gathered(axes)
+    gathered, summed = _gathered(axes, x.dtype)
     reads = math.prod(axis.kernel for axis in gathered) * x.shape[-1]
     writes = math.prod(min(axis.stride, axis.kernel) for axis in gathered) * weight.shape[1]
     for axis in summed:
@@ -196,12 +212,17 @@ def _row_bytes(x: mx.array, weight: mx.array, axes: list[TransposedAxis]) -> int
     return positions * (reads + writes) * x.itemsize
 
 
-def _gathered(axes: list[TransposedAxis]) -> tuple[list[TransposedAxis], list[TransposedAxis]]:
+def _gathered(
+    axes: list[TransposedAxis], dtype: mx.Dtype
+) -> tuple[list[TransposedAxis], list[TransposedAxis]]:
     """Return the axes whose taps are summed inside the products, and the last axis if it is not.
 
-    A dilated last axis is summed inside, too: its taps are not in the order of the output.
+    A dilated last axis is summed inside, too: its taps are not in the order of the output. So are
+    more than two of its taps in half precision, where each sum of two products rounds.
     """
-    count = len(axes) - (axes[-1].dilation == 1)
+    last = axes[-1]
+    few = dtype in (mx.float32, mx.float64) or last.kernel <= 2 * last.stride
+    count = len(axes) - (last.dilation == 1 and few)
     return axes[:count], axes[count:]
 
 
@@ -209,7 +230,7 @@ def _interleave(
     x: mx.array, weight: mx.array, bias: mx.array | None, axes: list[TransposedAxis]
 ) -> mx.array:
     """Compute each phase of the gathered axes by one matrix product; ``(N, *O, G * C)``."""
-    gathered, summed = _gathered(axes)
+    gathered, summed = _gathered(axes, x.dtype)
     plans = [output_phases(axis) for axis in gathered]
     rows, columns = ShiftedRows(x, 2, plans), _taps(weight, len(gathered))
     outputs = (*(length for length, _ in plans), *(axis.output for axis in summed))

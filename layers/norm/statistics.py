@@ -1,13 +1,15 @@
 """Means and variances of arrays, computed precisely, and normalisation by them.
 
 MLX on the CPU adds the values of a sum one after another, so the rounding error grows with their
-number. Here sums are short: one axis and one block at a time. Half precision is upcast to float32,
-and the variance is computed about the mean.
+number. Here sums are short there: one axis and one block at a time. Half precision is upcast to
+float32, and the variance is computed about the mean.
 """
 
 import math
 
 import mlx.core as mx
+
+from mlxport.layers.device.policy import device_policy
 
 # The number of values in one sum: small enough to keep the rounding error small.
 _BLOCK = 1024
@@ -67,6 +69,8 @@ def scale_and_shift(
 def mean_keepdims(x: mx.array, axes: tuple[int, ...]) -> mx.array:
     """Return the mean over ``axes``, which are kept with size 1."""
     count = math.prod(x.shape[axis] for axis in axes)
+    if not device_policy().blocked_sums:
+        return x.sum(axis=axes, keepdims=True) / count
     for axis in axes:
         x = _sum(x, axis)
     return x / count

@@ -81,6 +81,7 @@ CASES = {
     "3-D padding beyond reach, kernel 1": case((4, 4, 4), 1, stride=2, padding=1),
     "3-D padding beyond reach, dilated": case((4, 5, 4), 2, stride=3, padding=4, dilation=2),
     "2-D padding beyond reach, stride 1": case((8, 7), 2, padding=3),
+    "2-D padding beyond reach, stride 2": case((5, 4), 3, stride=2, padding=3),
     "3-D padding beyond reach, groups": case((4, 4, 4), 2, stride=2, padding=2, groups=2),
     # Output padding above padding; MLX's gradient is wrong.
     "1-D output_padding above padding": case((3,), 2, stride=2, output_padding=1),
@@ -96,14 +97,6 @@ CASES = {
     "3-D lists of one": case((2, 3, 2), 3, stride=[2], padding=[1], output_padding=[1]),
 }
 PATHS = ("3-D k3 s2 p1 op1", "3-D k2 s2", "3-D k3 s1", "3-D groups, taps overlap")
-STRIDE_1 = (
-    "1-D k3 s1",
-    "2-D k3 s1",
-    "3-D k3 s1",
-    "2-D groups, stride 1",
-    "2-D dilated, stride 1",
-    "2-D padding beyond reach, stride 1",
-)
 cases = pytest.mark.parametrize("name", CASES)
 paths = pytest.mark.parametrize("name", PATHS)
 
@@ -143,19 +136,77 @@ def test_value_and_gradients_in_float64(
 
 @cases
 def test_value_and_gradients_in_slabs(
-    name: str, assert_conv_transpose_parity: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    name: str,
+    assert_conv_transpose_parity: Callable[..., None],
+    compute_as: Callable[..., None],
 ) -> None:
-    monkeypatch.setattr(conv_transpose_phases, "SLAB_BYTES", 1)
+    compute_as("CPU", slab_bytes=1)
     assert_conv_transpose_parity(*operands(name), **CASES[name].keywords)
 
 
-@pytest.mark.parametrize("name", STRIDE_1)
-def test_stride_1_as_on_a_gpu(
-    name: str, assert_conv_transpose_parity: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+@cases
+def test_value_and_gradients_as_on_a_gpu(
+    name: str,
+    assert_conv_transpose_parity: Callable[..., None],
+    compute_as: Callable[..., None],
 ) -> None:
-    """There MLX's convolution does it; here that runs on whatever device there is."""
-    monkeypatch.setattr(conv_transpose_phases, "_convolution_serves", lambda *_: True)
-    assert_conv_transpose_parity(*operands(name), **CASES[name].keywords)
+    compute_as("GPU")
+    sizes, kernel, keywords, _ = CASES[name]
+    assert_conv_transpose_parity(*operands(name), **keywords)
+    # MLX's convolution needs channels by 16 where the stride is above 1
+    groups = keywords.get("groups", 1)
+    shapes = ((2, 16 * groups, *sizes), (16 * groups, 16, *kernel), (16 * groups,))
+    assert_conv_transpose_parity(*(torch.randn(shape) for shape in shapes), **keywords)
+
+
+def convolutions(name: str, dtype: mx.Dtype = mx.float32, channels: int = 16) -> int:
+    """How many convolutions MLX is asked for."""
+    sizes, kernel, keywords, _ = CASES[name]
+    groups = keywords.get("groups", 1)
+    shapes = ((1, *sizes, channels), (16, *kernel, channels // groups))
+    operands = [mx.zeros(shape, dtype) for shape in shapes]
+    found: list[str | None] = []
+    with mx.stream(mx.cpu):
+        mx.export_function(
+            lambda step: found.append(step.get("name")),
+            lambda x, w: conv_transpose(x, w, **keywords),
+            *operands,
+        )
+    return found.count("Convolution")
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    {
+        "2-D k4 s2 p1": 1,
+        "2-D k3 s2 p1 op1": 1,
+        "2-D output_padding up to stride": 1,
+        "2-D dilated": 1,
+        "3-D k3 s1": 1,
+        "2-D groups, stride 1": 1,
+        "2-D padding beyond reach, stride 2": 0,
+        "2-D groups, taps overlap": 0,
+        "2-D k2 s2": 0,
+        "3-D k3 s2 p1 op1": 0,
+        "3-D groups, stride 1": 0,
+        "1-D k4 s2 p1": 0,
+    }.items(),
+)
+def test_a_gpu_convolves_where_mlx_is_right_and_skips_zeros(
+    name: str, count: int, compute_as: Callable[..., None]
+) -> None:
+    compute_as("GPU")
+    assert convolutions(name) == count
+    assert convolutions(name, mx.float64) == 0
+    compute_as("CPU")
+    assert convolutions(name) == 0
+
+
+def test_a_gpu_does_not_convolve_channels_whose_zeros_mlx_would_unfold(
+    compute_as: Callable[..., None],
+) -> None:
+    compute_as("GPU")
+    assert convolutions("2-D k4 s2 p1", channels=24) == 0
 
 
 @cases
@@ -176,11 +227,29 @@ def test_half_precision_is_as_accurate_as_torchs(
     assert_conv_transpose_parity(*operands(name, dtype), multiple=2, **CASES[name].keywords)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@cases
+def test_half_precision_as_on_a_gpu(
+    name: str,
+    dtype: torch.dtype,
+    assert_conv_transpose_parity: Callable[..., None],
+    compute_as: Callable[..., None],
+) -> None:
+    """Products in half precision, of which no more than two are added."""
+    compute_as("GPU")
+    assert_conv_transpose_parity(*operands(name, dtype), multiple=4, **CASES[name].keywords)
+
+
+@pytest.mark.parametrize("device", ["CPU", "GPU"])
 @paths
 def test_half_precision_of_long_sums(
-    name: str, assert_conv_transpose_parity: Callable[..., None]
+    name: str,
+    device: str,
+    assert_conv_transpose_parity: Callable[..., None],
+    compute_as: Callable[..., None],
 ) -> None:
     """512 channels: a sum kept in half precision would show."""
+    compute_as(device)
     sizes, kernel, keywords, _ = CASES[name]
     groups = keywords.get("groups", 1)
     shapes = ((1, 512, *sizes), (512, 8 // groups, *kernel), (8,))
@@ -196,7 +265,9 @@ def test_half_precision_is_rounded_once_where_taps_are_summed(name: str, dtype: 
     assert mx.array_equal(conv_transpose(*arrays, **CASES[name].keywords), exact.astype(dtype))
 
 
-def test_a_large_volume_is_cut_into_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_volume_is_cut_into_slabs(
+    monkeypatch: pytest.MonkeyPatch, compute_as: Callable[..., None]
+) -> None:
     x, w = mx.random.normal((1, 40, 32, 32, 16)), mx.random.normal((16, 3, 3, 3, 16))
     sizes = []
 
@@ -208,7 +279,7 @@ def test_a_large_volume_is_cut_into_slabs(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(conv_transpose_phases, "_interleave", recorded)
     y = conv_transpose(x, w, None, 2, 1, 1)
-    monkeypatch.setattr(conv_transpose_phases, "SLAB_BYTES", 1 << 40)
+    compute_as("CPU", slab_bytes=1 << 40)
     assert mx.allclose(y, conv_transpose(x, w, None, 2, 1, 1), rtol=1e-4, atol=1e-4)
     assert sizes == [11, 11, 11, 10, 40]
 

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlxport.layers.conv import transpose_phases as conv_transpose_phases
 from mlxport.layers.conv.transpose import conv_transpose
 
 EXAMPLES = int(os.environ.get("MLXPORT_PROPERTY_EXAMPLES", "2000"))
@@ -84,8 +83,11 @@ def configurations(draw: st.DrawFn, least_batch: int = 0) -> Configuration:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("device", ["CPU", "GPU"])
 def test_every_valid_configuration_matches_torch(
+    device: str,
     assert_conv_transpose_parity: Callable[..., None],
+    compute_as: Callable[..., None],
 ) -> None:
     tried = 0
 
@@ -93,10 +95,8 @@ def test_every_valid_configuration_matches_torch(
     @given(configurations(), st.booleans())
     def check(c: Configuration, in_slabs: bool) -> None:
         nonlocal tried
-        with pytest.MonkeyPatch.context() as patch:
-            if in_slabs:
-                patch.setattr(conv_transpose_phases, "SLAB_BYTES", 1)
-            assert_conv_transpose_parity(*c.operands(), **c.keywords)
+        compute_as(device, **({"slab_bytes": 1} if in_slabs else {}))
+        assert_conv_transpose_parity(*c.operands(), **c.keywords)
         tried += 1
 
     check()

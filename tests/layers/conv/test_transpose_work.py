@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 import pytest
 
-from mlxport.layers.conv import transpose_phases as conv_transpose_phases
 from mlxport.layers.conv.transpose import conv_transpose
+from mlxport.layers.device import policy
 
 SETTINGS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "3d-k2-s2": ((2, 2, 2), {"stride": 2}),
@@ -76,6 +76,15 @@ def written(*operands: mx.array, **arguments: Any) -> list[int]:
         elif step.name not in VIEWS and (step.name != "Flatten" or views):
             found += [math.prod(shape) for _, shape in step.outputs]
     return found
+
+
+def dispatches(*operands: mx.array, **arguments: Any) -> int:
+    """The kernels MLX launches: one for each array written, and one for each one concatenated."""
+    count = len(written(*operands, **arguments))
+    for step in steps(*operands, **arguments):
+        if step.name == "Concatenate":
+            count += len(step.inputs) - 1
+    return count
 
 
 def operands(kernel: tuple[int, ...], arguments: dict[str, Any]) -> tuple[mx.array, mx.array]:
@@ -146,10 +155,10 @@ def test_memory_holds_the_output_twice_and_slabs(
     sizes: tuple[int, ...],
     kernel: tuple[int, ...],
     arguments: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
+    compute_as: Callable[..., None],
 ) -> None:
     """Less than the output and all taps of all inputs would take."""
-    monkeypatch.setattr(conv_transpose_phases, "SLAB_BYTES", 1 << 20)
+    compute_as("CPU", slab_bytes=1 << 20)
     groups = arguments.get("groups", 1)
     outputs = 16 if groups == 16 else 8
     x, weight = mx.zeros((1, *sizes, 16)), mx.zeros((outputs, *kernel, 16 // groups))
@@ -167,7 +176,7 @@ def test_memory_holds_the_output_twice_and_slabs(
 def test_a_volume_needs_the_output_twice_and_a_few_slabs(kernel: int) -> None:
     x, weight = mx.zeros((1, 80, 80, 80, 16)), mx.zeros((8, *[kernel] * 3, 16))
     output, most = peak(x, weight, stride=2, padding=kernel // 3, output_padding=kernel % 2)
-    assert most <= 2 * output + 6 * conv_transpose_phases.SLAB_BYTES
+    assert most <= 2 * output + 6 * policy.device_policy().slab_bytes
 
 
 @pytest.mark.parametrize("kernel", [2, 3, 4, 5])
@@ -183,3 +192,36 @@ def test_of_256_cubed_no_array_but_the_output_is_large(kernel: int) -> None:
         taps = math.ceil(kernel / arguments["stride"]) ** 2
         assert second <= 1.02 * 256 * 256 * 32 * taps
         assert second * x.itemsize < 1 << 28
+
+
+VOLUMES: dict[
+    str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, int], dict[str, Any], int]
+] = {
+    "3d-k3-s2": ((64,) * 3, (3,) * 3, (32, 16), {"padding": 1, "output_padding": 1}, 200),
+    "3d-k4-s2": ((32,) * 3, (4,) * 3, (64, 32), {"padding": 1}, 100),
+    "3d-k2-s2": ((64,) * 3, (2,) * 3, (32, 16), {}, 3),
+    "2d-k4-s2": ((256, 256), (4, 4), (64, 32), {"padding": 1}, 1),
+    "2d-k4-s2-odd-channels": ((256, 256), (4, 4), (60, 30), {"padding": 1}, 30),
+    "1d-k16-s8": ((1 << 16,), (16,), (128, 64), {"stride": 8, "padding": 4}, 20),
+}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "kernel", "channels", "arguments", "most"), VOLUMES.values(), ids=VOLUMES
+)
+def test_a_gpu_is_given_few_kernels(
+    sizes: tuple[int, ...],
+    kernel: tuple[int, ...],
+    channels: tuple[int, int],
+    arguments: dict[str, Any],
+    most: int,
+    compute_as: Callable[..., None],
+) -> None:
+    """Dispatches: what is not a view, and what lays one out anew."""
+    x, weight = mx.zeros((1, *sizes, channels[0])), mx.zeros((channels[1], *kernel, channels[0]))
+    arguments = {"stride": 2, **arguments}
+    compute_as("GPU")
+    found = dispatches(x, weight, **arguments)
+    assert found <= most
+    compute_as("CPU")
+    assert dispatches(x, weight, **arguments) >= found

@@ -321,3 +321,29 @@ def test_evaluation_leaves_statistics_alone() -> None:
 def test_repr(layer: object, parts: list[str]) -> None:
     assert repr(layer).startswith(f"{type(layer).__name__}(")
     assert all(part in repr(layer) for part in parts)
+
+
+def reductions(function: Callable[[mx.array], mx.array], x: mx.array) -> int:
+    found: list[str | None] = []
+    mx.export_function(lambda step: found.append(step.get("name")), function, x)
+    return found.count("Reduce")
+
+
+@pytest.mark.parametrize(("device", "count"), [("CPU", 8), ("GPU", 2)])
+def test_a_gpu_reduces_in_one_step(
+    device: str,
+    count: int,
+    compute_as: Callable[..., None],
+    assert_parity: Callable[..., None],
+) -> None:
+    """Mean and variance are one reduction each; on the CPU one by axis, for short sums."""
+    compute_as(device)
+
+    def ours(x: mx.array) -> mx.array:
+        return norm.group_norm(x, 4)
+
+    x = torch.randn(2, 8, 4, 5, 3) * 3 + 2
+    y = to_mlx(x, last(x))
+    assert y is not None
+    assert_parity(ours(y), lambda x: F.group_norm(x, 4), x, order=last(x))
+    assert reductions(ours, y) == count

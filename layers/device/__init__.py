@@ -1,0 +1,1 @@
+"""How the layers compute on the CPU and on a GPU where both ways are right."""
