@@ -1,10 +1,12 @@
-"""Run every benchmark, print its tables and write ``benchmarks/results.md``.
+"""Run every benchmark, print its tables and write ``benchmarks/results.md`` after each.
 
     python benchmarks/run.py                           all, on MLX's default device
     python benchmarks/run.py --device cpu conv_transpose
     MLX_ENABLE_TF32=1 python benchmarks/run.py conv_transpose
 
 On a GPU the results go to ``results-metal.md`` or ``results-cuda.md``, ``-tf32`` where it is on.
+What is measured so far stands in a file ``.partial`` beside them, which stays where a run of all is
+interrupted.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -69,21 +71,39 @@ def main() -> None:
     if unknown := {*given.names} - {*BENCHMARKS}:
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
     where = _settle(given.device)
-    parts = [HEADER.format(**where), machine(where) + "\n"]
-    for name in given.names or BENCHMARKS:
-        begun = time.perf_counter()
-        for table in importlib.import_module(name).tables():
-            text = table.markdown()
-            print(text, flush=True)
-            parts.append(text)
-        print(f"({name}: {time.perf_counter() - begun:.0f} s)", file=sys.stderr)
+    heading = [HEADER.format(**where), machine(where) + "\n"]
     if given.names:
+        for _ in measured(given.names):
+            pass
         return
     path = results(where)
-    path.write_text("\n".join(parts))
+    write_each(path, heading, measured(BENCHMARKS))
     print(f"Written to {path}", file=sys.stderr)
     if where["backend"] == "cpu":
         quote()
+
+
+def measured(names: Iterable[str]) -> Iterator[list[str]]:
+    """Run benchmarks one by one and yield the tables of each, printed already."""
+    for name in names:
+        begun = time.perf_counter()
+        texts = [table.markdown() for table in importlib.import_module(name).tables()]
+        print("\n".join(texts), flush=True)
+        print(f"({name}: {time.perf_counter() - begun:.0f} s)", file=sys.stderr)
+        yield texts
+
+
+def write_each(path: Path, heading: Sequence[str], found: Iterable[Sequence[str]]) -> None:
+    """Write what is found so far to ``path`` with ``.partial``, and at the end to ``path``.
+
+    An interruption leaves the results of before, and beside them what was measured till then.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    parts = list(heading)
+    for texts in found:
+        parts += texts
+        partial.write_text("\n".join(parts))
+    partial.replace(path)
 
 
 def _settle(device: str | None) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,3 +76,27 @@ PROGRAMS = {
 @pytest.mark.parametrize("source", PROGRAMS.values(), ids=PROGRAMS)
 def test_the_checker_sees_what_is_missing(source: str) -> None:
     assert any(missing(*one) for one in used(ast.parse(source)))
+
+
+def test_what_is_measured_is_written_after_each_benchmark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS[0].parent))
+    run = importlib.import_module("run")
+    monkeypatch.delitem(sys.modules, "run")
+    path = tmp_path / "results.md"
+    path.write_text("of before")
+
+    def interrupted() -> Iterator[list[str]]:
+        yield ["first"]
+        yield ["second", "third"]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.write_each(path, ["head"], interrupted())
+    assert path.read_text() == "of before"
+    partial = tmp_path / "results.md.partial"
+    assert partial.read_text().split() == ["head", "first", "second", "third"]
+    run.write_each(path, ["head"], iter([["all"]]))
+    assert path.read_text().split() == ["head", "all"]
+    assert not partial.exists()

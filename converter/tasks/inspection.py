@@ -10,6 +10,9 @@ from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint, first_names, printable
 from mlxport.converter.tasks.result import count_of
 
+# The longest cell that others of its column are filled up to, in characters.
+_WIDEST = 120
+
 
 @dataclass(frozen=True)
 class InspectedTensor:
@@ -101,7 +104,7 @@ class Inspection:
             for row in self.tensors
         ]
         heads = ("tensor", "PyTorch", "size", "taken for", "in MLX", "because")
-        widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+        widths = [_width(column) for column in zip(heads, *cells, strict=True)]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in (heads, *cells)
@@ -116,6 +119,11 @@ class Inspection:
         if self.problems:
             lines += ["", f"{len(self.problems)} do not fit:", *(f"  {p}" for p in self.problems)]
         return "\n".join(lines)
+
+
+def _width(column: Sequence[str]) -> int:
+    """Return the width to fill cells to: a long one stands out, and no other grows by it."""
+    return max((len(cell) for cell in column if len(cell) <= _WIDEST), default=0)
 
 
 def _choice(key: str, names: Sequence[str]) -> str:

@@ -102,6 +102,7 @@ def read_tensors(
     readings: dict[str, Reading] = {}
     problems = []
     used: set[Choice] = set()
+    widths = _next_widths(sources)
     for name, source in sources.items():
         fitting = [choice for choice in choices if fnmatchcase(name, choice.glob)]
         used.update(fitting)
@@ -118,7 +119,7 @@ def read_tensors(
             else:
                 readings[name] = found
         else:
-            readings[name] = _by_evidence(name, shape, bias, _next_width(name, sources))
+            readings[name] = _by_evidence(name, shape, bias, widths[name])
     problems += [f"{choice}: there is no such tensor" for choice in choices if choice not in used]
     if problems:
         raise OptionsError.listing("the checkpoint speaks against these:", problems)
@@ -130,14 +131,16 @@ def _bias(name: str, sources: Mapping[str, Source]) -> tuple[int, ...] | None:
     return other.spec.shape if other else None
 
 
-def _next_width(name: str, sources: Mapping[str, Source]) -> int | None:
-    """Return the length of the next weight where that has one axis, as a norm's does."""
-    names = list(sources)
-    for other in names[names.index(name) + 1 :]:
-        if other.endswith("weight"):
-            shape = sources[other].spec.shape
-            return shape[0] if len(shape) == 1 else None
-    return None
+def _next_widths(sources: Mapping[str, Source]) -> dict[str, int | None]:
+    """Return name -> the length of the next weight where that has one axis, as a norm's does."""
+    widths: dict[str, int | None] = {}
+    width = None
+    for name, source in reversed(list(sources.items())):
+        widths[name] = width
+        if name.endswith("weight"):
+            shape = source.spec.shape
+            width = shape[0] if len(shape) == 1 else None
+    return widths
 
 
 def _plain(name: str, shape: tuple[int, ...]) -> Reading | None:

@@ -1,6 +1,7 @@
 """Looking into a checkpoint, and converting its weights, without the model."""
 
 import json
+import tracemalloc
 import warnings
 from functools import partial
 from pathlib import Path
@@ -63,6 +64,23 @@ def test_the_table_says_what_would_settle_what_is_open(checkpoint: Path) -> None
     assert "7 are open" in text
     assert "  head.weight=Conv3d | ConvTranspose3d:1" in text
     assert "open" not in mlxport.inspect(checkpoint, layers=LAYERS).to_text()
+
+
+def test_a_long_name_does_not_widen_every_row(tmp_path: Path) -> None:
+    """Rows were once filled up to the longest: 1.3 MB of names made 2.6 GB of table."""
+    long = "a" * 50_000
+    state = {f"{i}.weight": torch.zeros(1) for i in range(200)} | {long: torch.zeros(1)}
+    torch.save(state, tmp_path / "long.pt")
+    found = mlxport.inspect(tmp_path / "long.pt")
+    tracemalloc.start()
+    try:
+        text = found.to_text()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert long in text
+    assert len(text) < 2 * len(long)
+    assert peak < 10 * len(long)
 
 
 def test_inspection_as_json(checkpoint: Path) -> None:

@@ -1,5 +1,6 @@
 """What tensors are taken for without a model: only what evidence or the user settles."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlxport.converter.checkpoint.keys.folds import plain_sources
+from mlxport.converter.checkpoint.keys.folds import Source, plain_sources
 from mlxport.converter.checkpoint.keys.infer_layout import (
     Choice,
     Reading,
@@ -180,3 +181,35 @@ def test_weight_norm_is_one_weight() -> None:
         )
         == 72
     )
+
+
+class Counted(Mapping[str, Source]):
+    """Sources, and how often one of them was asked for or passed."""
+
+    def __init__(self, sources: Mapping[str, Source]):
+        self.sources = sources
+        self.count = 0
+
+    def __getitem__(self, name: str) -> Source:
+        self.count += 1
+        return self.sources[name]
+
+    def __iter__(self) -> Iterator[str]:
+        for name in self.sources:
+            self.count += 1
+            yield name
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+
+def looked_at(convolutions: int) -> int:
+    shapes = {f"net.{i}.weight": (4, 4, 1, 1) for i in range(convolutions)}
+    specs = {name: TensorSpec("F32", shape) for name, shape in shapes.items()}
+    sources = Counted(plain_sources(specs))
+    read_tensors(sources)
+    return sources.count
+
+
+def test_each_tensor_is_looked_at_a_fixed_number_of_times() -> None:
+    assert looked_at(400) == 4 * looked_at(100)
