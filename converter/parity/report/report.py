@@ -340,13 +340,19 @@ class ParityReport:
     def _failed(self) -> str:
         if not self.failed_entries:
             of = "gradients" if self._outputs_compared() else "outputs"
-            return f"{Outcome.NOT_SHOWN.value}: of the model's {of} no value was compared"
+            return (
+                f"{Outcome.NOT_SHOWN.value}{self._not_followed()}: of the model's {of} no value "
+                "was compared"
+            )
         entry = self._first_at_fault()
         if entry is None:
             entry = next(output for output in self.outputs if output.failing)
         mode = ALONE if ALONE in entry.failing else entry.failing[0]
         problem = "; ".join(entry.verdicts[mode].problems)
-        return f"{Outcome.FAILED.value} at {entry.label}: {problem}\n{self._hint(entry, mode)}"
+        return (
+            f"{Outcome.FAILED.value} at {entry.label}{self._not_followed()}: {problem}\n"
+            f"{self._hint(entry, mode)}"
+        )
 
     def _hint(self, entry: ParityEntry, mode: str) -> str:
         alone: Verdict | None = entry.verdicts.get(ALONE)

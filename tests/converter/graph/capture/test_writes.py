@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.export import export
 
 import mlxport
@@ -48,7 +49,7 @@ class Drawn(nn.Module):
         super().__init__()
         self.seed = seed
         self.relu, self.lin, self.norm = nn.ReLU(inplace=True), nn.Linear(4, 4), nn.LayerNorm(4)
-        self.halves, self.shift, self.act = Half(), Shift(), Act()
+        self.halves, self.shift, self.act, self.drop = Half(), Shift(), Act(), nn.Dropout()
 
     def forward(self, x):
         drawn = random.Random(self.seed)
@@ -75,6 +76,8 @@ class Drawn(nn.Module):
             "transposed": lambda: [t.t()],
             "chunks of a module": lambda: [self.halves(t)],
             "written and read": lambda: [self.shift(t)],
+            "dropout": lambda: [functional.dropout(t, 0.5, self.training)],
+            "dropout layer": lambda: [self.drop(t)],
             "linear": lambda: [self.lin(t)],
             "linear of a slice": lambda: [self.lin(t[1:])],
             "columns": lambda: [t[:, 1:].copy_(t[:, :3] * 0.5)][:0],
@@ -89,7 +92,9 @@ class Drawn(nn.Module):
         }[kind]()
 
 
-ANY = ["layer", "multiply", "add", "module", "flat", "copy", "clamp"]
+ANY = [
+    *("layer", "multiply", "add", "module", "flat", "copy", "clamp", "dropout", "dropout layer"),
+]
 SQUARE = [
     *ANY,
     *("chunks", "splits", "slices", "row", "transposed", "chunks of a module", "diagonal"),
@@ -144,6 +149,7 @@ class Fn(nn.Module):
     def __init__(self, fn):
         super().__init__()
         self.fn, self.lin, self.act, self.shift = fn, nn.Linear(4, 4), Act(), Shift()
+        self.same, self.drop, self.relu = nn.Identity(), nn.Dropout(), nn.ReLU(inplace=True)
 
     def forward(self, x):
         return self.fn(self, self.lin(x))
@@ -210,6 +216,22 @@ def unfolded(m, y):
     return m.lin(y[:, 1:])
 
 
+def through_dropout(m, y):
+    functional.dropout(y, 0.3, m.training).mul_(2)
+    functional.dropout(y, 0.0, True).sub_(0.25)
+    functional.dropout(y, 0.3, m.training, inplace=True).add_(1)
+    functional.dropout1d(y, 0.3, m.training).mul_(0.5)
+    functional.alpha_dropout(y, 0.3, m.training).add_(0.5)
+    return y
+
+
+def through_layers_that_give_their_input(m, y):
+    kept = m.same(y)
+    kept.mul_(2)
+    m.relu(m.drop(m.same(kept))).add_(-0.5)
+    return y
+
+
 def added_axis(m, y):
     y.unsqueeze_(1)
     y.mul_(2)
@@ -229,6 +251,8 @@ WRITES = [
     strided,
     unfolded,
     added_axis,
+    through_dropout,
+    through_layers_that_give_their_input,
 ]
 PARTS = {
     "split": lambda x: torch.split(x, 4, 1),

@@ -10,10 +10,12 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import torch
+from mlx.utils import tree_flatten
 from torch import nn
 
 import mlxport
 from mlxport.converter.parity.reference.record_reference import record_reference
+from mlxport.converter.parity.report.report import Outcome
 from mlxport.converter.parity.verdict.reference_file import load_reference, save_reference
 
 # of torch's own: its nested tensors, masks of two kinds, encoders it does not fuse
@@ -132,6 +134,17 @@ def test_the_verdict_says_what_is_not_followed(
     assert re.match(said, reference.fast_path)
     save_reference(tmp_path / "reference.safetensors", reference)
     assert load_reference(tmp_path / "reference.safetensors").fast_path == reference.fast_path
+
+
+def test_so_does_a_verdict_that_failed() -> None:
+    build, mask, _ = NOT_FOLLOWED["query_without_keys"]
+    model = build().eval()
+    result = mlxport.convert(model, (X, mask), verify=False)
+    weights = {n: a + 1 for n, a in tree_flatten(result.model.parameters())}
+    result.model.load_weights(list(weights.items()))
+    report = mlxport.verify(result.model, model, (X, mask))
+    assert report.outcome is Outcome.FAILED
+    assert "not with the fast path that PyTorch takes" in report.verdict.splitlines()[0]
 
 
 def test_switched_off_by_the_user_it_is_no_reference() -> None:
