@@ -76,6 +76,8 @@ def _refusal(tensor: torch.Tensor) -> str:
         return "the tensor is uninitialised: run the model once, or load a checkpoint into it"
     if tensor.is_quantized:
         return "the tensor is quantised: call .dequantize() first"
+    if tensor.is_nested:
+        return "the tensor is nested: keep it padded, with a mask"
     if tensor.layout != torch.strided:
         return f"the tensor is {tensor.layout}: call .to_dense() first"
     if tensor.device.type == "meta":

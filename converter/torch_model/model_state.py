@@ -77,6 +77,12 @@ class ModelState:
         """Return all tensors that are reachable, each once; gradients are none of them."""
         return [state.tensor for state in self._tensor_states()]
 
+    def named_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield these tensors with what they are called; items of a container as that is."""
+        for label, part in self._parts:
+            if isinstance(part, TensorState):
+                yield label, part.tensor
+
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Copy what ops write to, as long as this lasts; to be open while the model runs."""

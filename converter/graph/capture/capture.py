@@ -41,8 +41,12 @@ from mlxport.converter.graph.capture.sharing import Sharing, by_every_name
 from mlxport.converter.graph.capture.signature import read_signature
 from mlxport.converter.graph.capture.size_watch import SizeWatch
 from mlxport.converter.graph.capture.table_guards import unchecked_inputs
-from mlxport.converter.graph.capture.tensor_kinds import check_input_kinds, check_tensor_kinds
-from mlxport.converter.graph.capture.trial_runs import Tried, call_once, copied, seeded, try_forward
+from mlxport.converter.graph.capture.tensor_kinds import (
+    check_attributes,
+    check_input_kinds,
+    check_tensor_kinds,
+)
+from mlxport.converter.graph.capture.trial_runs import Tried, call_once, copied, try_forward
 from mlxport.converter.graph.capture.writes import complete_stacks, has_writes, replace_writes
 from mlxport.converter.graph.ir.inputs import FixedSize
 from mlxport.converter.plan.structure import Signature
@@ -50,6 +54,7 @@ from mlxport.converter.rules.registry import Rule
 from mlxport.converter.timings import stage
 from mlxport.converter.torch_model.calls import every_module_called, in_order
 from mlxport.converter.torch_model.model_state import eval_mode, left_as_it_was, trial_run
+from mlxport.converter.torch_model.seeding import seeded
 
 
 @dataclass(frozen=True)
@@ -180,6 +185,7 @@ def _captured(
     except ConversionError:
         raise
     except Exception as error:  # torch's own or the model's
+        check_attributes(model, error)
         raise export_failure(model, args, kwargs, shapes, error) from error
     check_tensor_kinds(model, captured)
     _add_root(model, captured)

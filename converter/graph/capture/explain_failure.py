@@ -174,6 +174,12 @@ def _branching(error: Exception, places: list[Place]) -> bool:
     return _by_values(error) and bool(re.search(r"\b(if|elif|while|assert|_assert)\b", source))
 
 
+def _with_nested(error: Exception, places: list[Place]) -> bool:
+    own = _in_users_code(places)
+    line = own.source if own and "NotImplemented to Tensor" in str(error) else ""
+    return bool(re.search("nested|jagged", f"{error} {line}", re.IGNORECASE))
+
+
 def _called(name: str) -> Callable[[Exception, list[Place]], bool]:
     return lambda error, places: _by_values(error) and any(p.function == name for p in places)
 
@@ -207,6 +213,11 @@ _KINDS = (
         _says(r"\.numpy\(\) is not supported"),
         "leaves PyTorch for NumPy",
         "Compute with torch's own functions in forward(), or do this before or after the model.",
+    ),
+    _Kind(
+        _with_nested,
+        "computes with nested tensors, which MLX has not",
+        "A padded tensor and a mask hold the same.",
     ),
     _Kind(
         _says(r"Constant \S+ is mutated in the forward method"),

@@ -16,8 +16,8 @@ from torch.utils._pytree import tree_leaves
 
 from mlxport.converter.graph.capture.by_value import Seen, places
 from mlxport.converter.graph.capture.leaves import plain_path
-from mlxport.converter.graph.capture.trial_runs import seeded
 from mlxport.converter.torch_model.calls import every_module_called
+from mlxport.converter.torch_model.seeding import seeded
 
 ResultShapes = tuple[tuple[tuple[int, ...], torch.dtype], ...]
 

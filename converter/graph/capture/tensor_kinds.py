@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from mlxport.converter.errors import CaptureError, StateDictError
 from mlxport.converter.plan.torch_tensor import tensor_from_torch
 from mlxport.converter.torch_model.calls import spread_arguments
+from mlxport.converter.torch_model.model_state import ModelState
 
 _NO_DTYPE = {
     torch.float8_e4m3fn: "bfloat16 holds all its values",
@@ -22,6 +25,10 @@ _NO_DTYPE = {
     torch.float8_e8m0fnu: "bfloat16 holds all its values",
     torch.complex32: "complex64 holds all its values",
 }
+
+
+# of torch.export about such a tensor; the last is what it says of an op on a jagged one
+_COMPLAINTS = "nested|sparse|jagged|strides|NotImplemented to Tensor"
 
 
 def check_tensor_kinds(model: torch.nn.Module, program: ExportedProgram) -> None:
@@ -47,7 +54,9 @@ def check_tensor_kinds(model: torch.nn.Module, program: ExportedProgram) -> None
 def check_input_kinds(
     model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> None:
-    """Refuse example inputs of kinds that MLX has no arrays for.
+    """Refuse inputs of kinds that MLX has no arrays for, and nested parameters and buffers.
+
+    torch.export takes no model that has such, read or not.
 
     Args:
         model: the torch module.
@@ -62,7 +71,25 @@ def check_input_kinds(
         reasons = (_why_not(t) for t in tree_leaves(value) if isinstance(t, torch.Tensor))
         if reason := next(filter(None, reasons), ""):
             found[f"the input {name}"] = reason
+    for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
+        if tensor.is_nested:
+            found[name] = _why_not(tensor)
     _refuse(model, found)
+
+
+def check_attributes(model: torch.nn.Module, error: Exception) -> None:
+    """Refuse a model of which torch.export cannot take a tensor of such a kind that it keeps.
+
+    Args:
+        model: the torch module.
+        error: what torch.export raised.
+
+    Raises:
+        CaptureError: it says so, and the model has such tensors; all of them are listed.
+    """
+    if re.search(_COMPLAINTS, str(error), re.IGNORECASE):
+        kept = ModelState(model).named_tensors()
+        _refuse(model, {name: why for name, tensor in kept if (why := _why_not(tensor))})
 
 
 def _refuse(model: torch.nn.Module, found: Mapping[str, str]) -> None:

@@ -7,8 +7,7 @@ call leaves it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +17,11 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
 
 from mlxport.converter.errors import CaptureError
 from mlxport.converter.graph.capture.arguments import Given, watch_calls
-from mlxport.converter.graph.capture.explain_failure import rejected
+from mlxport.converter.graph.capture.explain_failure import rejected, running_line
 from mlxport.converter.torch_model.calls import every_module_called, spread_arguments
 from mlxport.converter.torch_model.model_state import ModelState, left_as_it_was, trial_run
 from mlxport.converter.torch_model.read_structure import read_structure
+from mlxport.converter.torch_model.seeding import SeedingWatch, seeded
 from mlxport.converter.torch_model.tensor_state import bitwise_equal
 
 _logger = logging.getLogger(__name__)
@@ -51,14 +51,17 @@ def try_forward(model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str
 
     Raises:
         CaptureError: the model rejects its inputs, takes or gives what has no counterpart in MLX,
-            or gives another result when it is called again.
+            draws random numbers of its own, or gives another result when it is called again.
     """
     known = {id(parameter) for parameter in model.parameters()}
     with trial_run(model) as before:
         calls, hooks = watch_calls(model)
         several = _watch_results(model, hooks)
+        seeding = SeedingWatch(running_line)
         try:
-            first = _run(model, args, kwargs)
+            with seeding:
+                first = _run(model, args, kwargs)
+            _refuse_seeded_draws(type(model).__name__, seeding)
             _refuse_new_parameters(model, known)
             _check("takes", list(spread_arguments(model, args, kwargs).values()))
             _check("returns", first)
@@ -94,12 +97,26 @@ def _refuse_new_parameters(model: torch.nn.Module, known: Collection[int]) -> No
         )
 
 
-@contextmanager
-def seeded() -> Iterator[None]:
-    """Draw the same random numbers in every run, and leave the random state as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        yield
+def _refuse_seeded_draws(name: str, seeding: SeedingWatch) -> None:
+    """Refuse a model whose random numbers are no others from call to call, or in a stream apart.
+
+    MLX's generator gives none of them: where they are always the same they are constants.
+    """
+    if places := list(dict.fromkeys(seeding.of_generators)):
+        raise CaptureError.listing(
+            f"{name} draws random numbers from a torch.Generator that it names:",
+            places,
+            "MLX has one generator and gives other numbers. Draw without generator=, and "
+            "mx.random draws in the MLX model; or draw once outside of forward() and keep the "
+            "numbers in a buffer, or pass them in.",
+        )
+    if places := list(dict.fromkeys(seeding.of_seeds)):
+        raise CaptureError.listing(
+            f"{name} seeds PyTorch's random numbers itself, and so draws the same each time:",
+            places,
+            "MLX's generator gives other numbers. Draw them once in __init__ and keep them in a "
+            "buffer, or leave the seed to who calls the model.",
+        )
 
 
 def copied(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Any]:

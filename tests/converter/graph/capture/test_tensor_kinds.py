@@ -37,12 +37,37 @@ class Casts(nn.Module):
 
 
 class Attribute(nn.Module):
-    def __init__(self):
+    def __init__(self, table=None):
         super().__init__()
-        self.table = torch.eye(4).to_sparse()
+        self.table = torch.eye(4).to_sparse() if table is None else table
 
     def forward(self, x):
         return torch.sparse.mm(self.table, x)
+
+
+class Ragged(nn.Module):
+    """Reads a nested tensor that is a buffer or a plain attribute, or makes one."""
+
+    def __init__(self, layout=None, where="made", read=True):
+        super().__init__()
+        self.linear, self.layout, self.read = nn.Linear(4, 4), layout, read
+        rows = [torch.rand(2), torch.rand(3)]
+        table = torch.nested.nested_tensor(rows, layout=layout) if layout else None
+        if where == "made":
+            self.table = None
+        elif where == "attribute":
+            self.table = table
+        else:
+            self.register_buffer("table", table, persistent=where == "state")
+
+    def forward(self, x):
+        x = self.linear(x)
+        if not self.read:
+            return x
+        table = self.table
+        if table is None:
+            table = torch.nested.as_nested_tensor([x[0], x[1, :2]], layout=self.layout)
+        return x + torch.nested.to_padded_tensor(table, 0.0).sum()
 
 
 def eight_bits(dtype=torch.float8_e4m3fn):
@@ -53,7 +78,9 @@ def half_complex():
     return torch.ones(4, 4, dtype=torch.complex64).to(torch.complex32)
 
 
-quiet = pytest.mark.filterwarnings("ignore:.*(ComplexHalf|Sparse CSR|discards the imag).*")
+quiet = pytest.mark.filterwarnings(
+    "ignore:.*(nested tensors|ComplexHalf|Sparse CSR|discards the imag).*"
+)
 
 LEFT = {
     "sparse": lambda: torch.eye(4).to_sparse(),
@@ -72,7 +99,33 @@ def test_what_nothing_reads_is_left_aside(make):
     assert "table" not in result.source
 
 
+LAYOUTS = {"strided": torch.strided, "jagged": torch.jagged}
+NESTED = {
+    f"{name} nested in {where}{'' if read else ', not read'}": (layout, where, read)
+    for name, layout in LAYOUTS.items()
+    for where in ("state", "buffer", "attribute")
+    for read in (True, False)
+    if read or where != "attribute"
+}
+
 REFUSED = {
+    **{
+        name: (lambda given=given: Ragged(*given), X, "table: nested; a padded tensor and a mask")
+        for name, given in NESTED.items()
+    },
+    **{
+        f"{name} nested, made": (
+            lambda layout=layout: Ragged(layout),
+            X,
+            r"nested tensors.*\. A padded",
+        )
+        for name, layout in LAYOUTS.items()
+    },
+    "a compressed attribute": (
+        lambda: Attribute(torch.eye(4).to_sparse_csr()),
+        X,
+        r"table: sparse \(sparse_csr\); \.to_dense",
+    ),
     "sparse": (lambda: Keeps(torch.eye(4).to_sparse()), X, r"table: sparse.*to_dense"),
     "a sparse attribute": (Attribute, X, r"table: sparse"),
     "sparse in the state dict": (

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import mlxport
 from mlxport.converter.errors import CaptureError
 from mlxport.converter.graph.capture.trial_runs import try_forward
 
@@ -66,10 +67,65 @@ def once(m, x):
     return {"x": x}
 
 
+def new_generator(m, x):
+    generator = torch.Generator().manual_seed(0)
+    return x + torch.rand(3, generator=generator)
+
+
+def kept_generator(m, x):
+    return x + torch.empty(3).normal_(generator=m.generator.manual_seed(1))
+
+
+def seeds(m, x):
+    torch.manual_seed(0)
+    return x + torch.randn(3)
+
+
+def seeds_apart(m, x):
+    drawn = torch.randn(3)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return x + torch.randperm(3) + drawn
+
+
+def seeds_for_later(m, x):
+    drawn = torch.randn(3)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+    return x + drawn
+
+
+SEEDED_DRAWS = {
+    "a new generator": (new_generator, {}, "a torch.Generator that it names"),
+    "kept generator": (kept_generator, {"generator": torch.Generator()}, "that it names"),
+    "torch's generator by name": (
+        lambda m, x: x + torch.rand(3, generator=torch.default_generator),
+        {},
+        "a torch.Generator that it names",
+    ),
+    "dropout after a seed": (
+        lambda m, x: seeds(m, nn.functional.dropout(x, training=True)),
+        {},
+        "seeds PyTorch's random numbers itself",
+    ),
+    "seeds apart": (seeds_apart, {}, "seeds PyTorch's random numbers itself"),
+}
+
+
+@pytest.mark.parametrize("name", SEEDED_DRAWS)
+def test_random_numbers_that_are_the_models_own_are_refused_where_it_draws_them(name):
+    run, attributes, said = SEEDED_DRAWS[name]
+    with pytest.raises(CaptureError, match=said) as refused:
+        mlxport.convert(Net(run, **attributes).eval(), X)
+    assert f"{__file__}:" in str(refused.value)
+    assert "buffer" in str(refused.value)
+
+
 HARMLESS = {
     "keeps a result": (remembers, {"last": None}),
     "counts": (counts, {"count": 0}),
     "draws torch's numbers": (lambda m, x: x + torch.randn(3), {}),
+    "seeds after it drew": (seeds_for_later, {}),
     "gives NaN": (lambda m, x: x.log(), {}),
     "writes into its input": (lambda m, x: x.add_(1), {}),
     "gives constants": (lambda m, x: (x, float("nan"), None, "a"), {}),

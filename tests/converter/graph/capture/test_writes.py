@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional
 from torch.export import export
+from torch.nn import functional
 
 import mlxport
 from mlxport.converter.graph.capture.writes import has_writes, replace_writes
