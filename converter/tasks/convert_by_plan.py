@@ -14,7 +14,7 @@ from typing import Any
 from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.formats.in_memory import checkpoint_of
-from mlxport.converter.checkpoint.keys.bind import bind, recorded
+from mlxport.converter.checkpoint.keys.bind import as_the_model_has_them, bind, recorded
 from mlxport.converter.checkpoint.keys.kinds import recognised
 from mlxport.converter.checkpoint.keys.loading import check_computed, check_same
 from mlxport.converter.checkpoint.keys.match import match_keys
@@ -175,6 +175,7 @@ def fit(
             "the plan does not say which tensors it expects: it was made for one layer, or by an "
             f"older mlxport. Convert with {argument('model')} to make a plan for this checkpoint."
         )
+    plan = as_the_model_has_them(plan)
     if plan.loading is not None:
         check_computed(plan.loading)
     ties = {**plan.ties, **plan.aliases}

@@ -9,7 +9,7 @@ from collections.abc import Container, Mapping
 from dataclasses import replace
 
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
-from mlxport.converter.plan.steps import Cast
+from mlxport.converter.plan.steps import Cast, Reshape
 from mlxport.converter.plan.tensor import Tensor, TensorSpec, is_float
 from mlxport.converter.plan.weight_plan import Entry, WeightPlan
 
@@ -31,7 +31,8 @@ def bind(
     """Return the plan that makes the same MLX parameters of a checkpoint's tensors.
 
     Where the checkpoint's dtype is not the one the plan computes with, the entry begins with a
-    cast. Keys the plan does not speak of are ignored, with the reason.
+    cast. What has one axis of one value there, and none in the plan, loses it. Keys the plan does
+    not speak of are ignored, with the reason.
 
     Args:
         plan: its ``specs`` give the dtypes of its sources.
@@ -49,15 +50,54 @@ def bind(
         for key in specs
         if key not in known
     }
+    numbers = {key for old, key in keys.items() if _is_number(plan.specs.get(old), specs.get(key))}
     return replace(
         bound,
         entries=tuple(
-            _cast(old, new, plan.specs, specs)
+            _cast(old, _without_axis(new, numbers), plan.specs, specs)
             for old, new in zip(plan.entries, bound.entries, strict=True)
         ),
         ignored={**bound.ignored, **surplus},
         specs=specs,
     )
+
+
+def _is_number(expected: TensorSpec | None, given: TensorSpec | None) -> bool:
+    return expected is not None and given is not None and (expected.shape, given.shape) == _AXIS
+
+
+_AXIS: tuple[tuple[int, ...], tuple[int, ...]] = ((), (1,))
+_WITHOUT_AXIS = Reshape((1,), ())
+
+
+def _without_axis(entry: Entry, numbers: Container[str]) -> Entry:
+    if not any(key in numbers for key in entry.sources):
+        return entry
+    if len(entry.sources) > 1:
+        raise AssertionError(f"an entry of several tensors takes a number: {entry}")
+    cast = [step for step in entry.steps[:1] if isinstance(step, Cast)]
+    return replace(entry, steps=(*cast, _WITHOUT_AXIS, *entry.steps[len(cast) :]))
+
+
+def as_the_model_has_them(plan: WeightPlan) -> WeightPlan:
+    """Return a plan that expects numbers without axes where a checkpoint had them with one.
+
+    What is left out may be such a number too, or really have one axis: either form will do.
+
+    Args:
+        plan: as it was recorded for that checkpoint.
+    """
+    numbers = {
+        key for entry in plan.entries if _WITHOUT_AXIS in entry.steps for key in entry.sources
+    }
+    numbers |= {alias for alias, key in {**plan.aliases, **plan.ties}.items() if key in numbers}
+    numbers |= {key for key in plan.ignored if key in plan.specs and plan.specs[key].shape == (1,)}
+    entries = (
+        replace(entry, steps=tuple(step for step in entry.steps if step != _WITHOUT_AXIS))
+        for entry in plan.entries
+    )
+    specs = {k: spec._replace(shape=()) if k in numbers else spec for k, spec in plan.specs.items()}
+    return replace(plan, entries=tuple(entries), specs=specs)
 
 
 def left_out(

@@ -82,7 +82,8 @@ def match_keys(
 
     Keys fit as they are, or after one prefix is taken off all of them (``module.``, ``model.net.``;
     any that makes them fit), or put on. ``_orig_mod`` and the like, which torch adds, do not count.
-    ``num_batches_tracked`` may be missing or left over; a missing one is not in the result.
+    ``num_batches_tracked`` may be missing or left over; a missing one is not in the result. Shapes
+    are those of `fits`.
 
     Args:
         checkpoint: checkpoint key -> shape.
@@ -105,6 +106,18 @@ def match_keys(
         if not attempt.problems:
             return attempt.found
     raise _misfit(sides, attempts, hints)
+
+
+def fits(shape: tuple[int, ...], given: tuple[int, ...]) -> bool:
+    """Tell whether PyTorch loads a tensor of one shape into one of another.
+
+    Before 0.4 it had no tensors without axes: a number had one axis, and is still taken so.
+
+    Args:
+        shape: the model's.
+        given: the checkpoint's.
+    """
+    return shape == given or (shape, given) == ((), (1,))
 
 
 def prefix_pairs(checkpoint: Collection[str], model: Collection[str]) -> list[tuple[str, str]]:
@@ -171,7 +184,9 @@ def _attempt(sides: _Sides, strip: str, add: str) -> _Attempt:
             k for k in sources if k not in found and not is_counter(k) and k not in sides.optional
         ],
         unexpected=[k for k in sides.checkpoint if k not in used and not is_counter(k)],
-        misshapen=[k for k, source in found.items() if sides.model[k] != sides.checkpoint[source]],
+        misshapen=[
+            k for k, source in found.items() if not fits(sides.model[k], sides.checkpoint[source])
+        ],
     )
 
 

@@ -278,6 +278,8 @@ class _Run:
         if key is None:
             return None
         given = tensor_view(self.checkpoint.tensors[key])
+        if (given.shape, target.shape) == ((1,), ()):
+            given = given[0]
         if given.shape != target.shape:
             return None
         return key if _same_values(given.to(target.dtype), target) else None
