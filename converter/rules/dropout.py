@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import mlx.nn as nn
@@ -9,6 +10,12 @@ import torch
 
 from mlxport import layers
 from mlxport.converter.rules.registry import Axes, LayerSpec, rule
+
+# what PyTorch's functions put around the op for input without a batch axis; the layers need none
+_WITHOUT_BATCH = [
+    f"aten.{name}"
+    for name in ("unsqueeze.default", "unsqueeze_.default", "squeeze.dim", "squeeze_.dim")
+]
 
 
 @rule(
@@ -26,6 +33,7 @@ def dropout(module: torch.nn.Dropout) -> LayerSpec:
     torch.nn.Dropout1d,
     ops=["aten.feature_dropout.default", "aten.feature_dropout_.default"],
     target="layers.Dropout1d",
+    side_effect_ops=_WITHOUT_BATCH,
 )
 def dropout1d(module: torch.nn.Dropout1d) -> LayerSpec:
     """``layers.Dropout1d``: MLX has none."""
@@ -36,21 +44,23 @@ def dropout1d(module: torch.nn.Dropout1d) -> LayerSpec:
     torch.nn.Dropout2d,
     ops=["aten.feature_dropout.default", "aten.feature_dropout_.default"],
     target="mlx.nn.Dropout2d, layers.Dropout2d",
-    restrictions="in whole models, when they train, input with two spatial axes",
 )
 @rule(
     torch.nn.Dropout3d,
     ops=["aten.feature_dropout.default", "aten.feature_dropout_.default"],
     target="mlx.nn.Dropout3d, layers.Dropout3d",
+    side_effect_ops=_WITHOUT_BATCH,
 )
 def channel_dropout(module: torch.nn.Dropout2d | torch.nn.Dropout3d) -> LayerSpec:
-    """MLX's, or ours for ``p=1``. Standalone it is ours, which takes all of PyTorch's shapes."""
+    """Ours, which take all of PyTorch's shapes; MLX's for batches, but for ``p=1``."""
     if isinstance(module, torch.nn.Dropout2d):
         # PyTorch reads three axes as (N, C, L) here, not as an image without a batch
-        two = layers.Dropout2d if module.p == 1 else nn.Dropout2d
-        return LayerSpec(two, _probability(module), standalone=layers.Dropout2d)
-    three = layers.Dropout3d if module.p == 1 else nn.Dropout3d
-    return LayerSpec(three, _probability(module), rank=3, standalone=layers.Dropout3d)
+        by_ndim = {4: nn.Dropout2d}
+        spec = LayerSpec(layers.Dropout2d, _probability(module))
+    else:
+        by_ndim = {5: nn.Dropout3d}
+        spec = LayerSpec(layers.Dropout3d, _probability(module), rank=3)
+    return spec if module.p == 1 else replace(spec, by_ndim=by_ndim)
 
 
 @rule(

@@ -58,6 +58,8 @@ class LayerSpec:
         standalone: what ``convert_layer`` builds instead of ``target``, with the same arguments and
             parameters. Set where ``target`` lacks a feature of torch's layer that a converted model
             does not need: input without a batch axis, or no gradient for ``padding_idx``.
+        by_ndim: number of axes of the input -> what whole models build for it instead of
+            ``target``: a plainer layer that takes no others.
     """
 
     target: Callable[..., Any]
@@ -69,6 +71,7 @@ class LayerSpec:
     rank: int | None = None
     results: ResultNames = "y"
     standalone: Callable[..., Any] | None = None
+    by_ndim: Mapping[int, Callable[..., Any]] = field(default_factory=dict)
 
 
 class Refusal(ConversionError):

@@ -30,8 +30,10 @@ from mlxport.converter.graph.capture.export_program import (
 from mlxport.converter.graph.capture.fixed_sizes import fixed_sizes
 from mlxport.converter.graph.capture.guard_lines import GuardLines
 from mlxport.converter.graph.capture.leaves import (
+    check_kept,
     drop_aside,
     find_leaves,
+    keep_dropouts,
     plain_path,
     without_moved,
 )
@@ -203,6 +205,7 @@ def _captured(
     )
     unchecked = unchecked_inputs(captured)
     drop_aside(model, captured, leaves)
+    keep_dropouts(captured)
     replace_writes(captured)
     with stage("decompose"):
         table = _decompositions(handled)
@@ -211,6 +214,7 @@ def _captured(
     if has_writes(captured):
         found = without_moved(model, found, captured, program)
         leaves = found.rules
+    check_kept(model, leaves, captured, program)
     with stage("unflatten"):
         kept = _without_mutations(program)
         root = torch_step(model, "tell its modules apart", lambda: unflattened(kept))

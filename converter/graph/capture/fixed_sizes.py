@@ -458,8 +458,8 @@ _RULES: dict[str, _Rule] = {
     # not alias: torch.export records so a slice that keeps all there is in the example
     **_rules(
         _same,
-        "clone contiguous detach dropout feature_dropout alpha_dropout flip lift_fresh_copy "
-        "to type_as softmax log_softmax cumsum tril triu zeros_like ones_like "
+        "clone contiguous detach dropout feature_dropout alpha_dropout feature_alpha_dropout flip "
+        "lift_fresh_copy to type_as softmax log_softmax cumsum tril triu zeros_like ones_like "
         "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d",
     ),
     **_rules(

@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.nn.utils import parametrize
 
+from mlxport.converter.errors import InternalError
 from mlxport.converter.graph.capture.sharing import Sharing, find_sharing, shared_modules
 from mlxport.converter.graph.ir.sizes import is_symbolic
 from mlxport.converter.plan.steps import Permute, TransposedConvWeight
@@ -28,6 +29,12 @@ _logger = logging.getLogger(__name__)
 
 # ops whose layers in MLX compute floating values of integers
 _OF_FLOATS = r"aten\.(avg_pool|hardtanh|upsample_(linear|bilinear|trilinear|bicubic))"
+
+_DROPOUTS = frozenset(
+    f"aten.{name}{inplace}.default"
+    for name in ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
+    for inplace in ("", "_")
+)
 
 Calls = dict[str, list[Node]]  # call -> the ops it makes
 
@@ -142,6 +149,50 @@ def drop_aside(
         for node in reversed([op for ops in calls.values() for op in ops]):
             if str(node.target) in aside and not node.users:
                 program.graph.erase_node(node)
+
+
+def keep_dropouts(program: ExportedProgram) -> None:
+    """Make aliases of dropouts that are off, which give their argument itself.
+
+    Decomposition would take their nodes out, and with them the modules that drop in training.
+
+    Args:
+        program: what torch.export captured, not decomposed; changed in place.
+    """
+    for node in program.graph.nodes:
+        if str(node.target) in _DROPOUTS and (node.args[2] is False or node.args[1] == 0):
+            node.target, node.args, node.kwargs = torch.ops.aten.alias.default, node.args[:1], {}
+
+
+def check_kept(
+    model: torch.nn.Module,
+    leaves: Mapping[str, Rule],
+    before: ExportedProgram,
+    after: ExportedProgram,
+) -> None:
+    """Refuse to lose a leaf that does something else in training.
+
+    Args:
+        model: the torch module.
+        leaves: its leaves.
+        before: the program as captured, of which what is not used may go.
+        after: the program decomposed.
+
+    Raises:
+        InternalError: decomposition left no node of a leaf whose result is used.
+    """
+    kept = _calls(model, after)
+    lost = [
+        path
+        for path, calls in _calls(model, before).items()
+        if path in leaves
+        and path not in kept
+        and any(op.users for ops in calls.values() for op in ops)
+    ]
+    for path in lost:
+        _logger.debug("%s: decomposition leaves no node of it", path)
+    if changing := [path for path in lost if leaves[path].ops & _DROPOUTS]:
+        raise InternalError(f"decomposition lost {', '.join(changing)}")
 
 
 def without_moved(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,27 +33,8 @@ def replace_writes(program: ExportedProgram) -> None:
         program: what torch.export captured, not decomposed; changed in place.
     """
     if any(_is_mutable(node) for node in program.graph.nodes):
-        _Writes(program, one_memory=_without_dropout(program)).replace()
+        _Writes(program).replace()
         program.graph_module.recompile()
-
-
-def _without_dropout(program: ExportedProgram) -> dict[int, int]:
-    """Make an alias of every dropout that is off: PyTorch gives its input itself there.
-
-    Of all ops whose result may be their input, it is this one's that torch traces as new memory.
-
-    Returns:
-        The memory traced for such results -> that of the input, which it is.
-    """
-    one_memory: dict[int, int] = {}
-    for node in program.graph.nodes:
-        if node.target is not _aten.dropout.default or (node.args[2] and node.args[1] != 0):
-            continue
-        (traced,), (given,) = _storages(node), _storages(node.args[0])
-        one_memory[traced] = one_memory.get(given, given)
-        node.target, node.args = _aten.alias.default, node.args[:1]
-        node.meta["val"] = _value(node)
-    return one_memory
 
 
 def complete_stacks(program: ExportedProgram) -> None:
@@ -92,16 +73,16 @@ class _Writes:
         program: the program.
         views: nodes that share memory with their first argument.
         unclear: nodes that share memory with something else than their first argument.
-        one_memory: memory that a node's results were traced in -> what it really is.
         memory: node -> the memory its results had when the program was captured.
+        aliases: memory that torch.export recorded for an alias -> that of what it is an alias of.
         order: node -> its place in the program.
     """
 
     program: ExportedProgram
-    one_memory: Mapping[int, int] = field(default_factory=dict)
     views: set[Node] = field(default_factory=set)
     unclear: set[Node] = field(default_factory=set)
     memory: dict[Node, set[int]] = field(default_factory=dict)
+    aliases: dict[int, set[int]] = field(default_factory=dict)
     order: dict[Node, int] = field(default_factory=dict)
 
     def replace(self) -> None:
@@ -121,7 +102,7 @@ class _Writes:
 
     def _note_memory(self, node: Node) -> None:
         """Note whether a node's result shares memory with what it is given."""
-        self.memory[node] = {self.one_memory.get(one, one) for one in _storages(node)}
+        self.memory[node] = self._memory_of(node)
         if node.op != "call_function":
             return
         sharing = [one for one in node.all_input_nodes if self.memory[node] & self.memory[one]]
@@ -129,6 +110,13 @@ class _Writes:
             self.views.add(node)
         elif sharing:
             self.unclear.add(node)
+
+    def _memory_of(self, node: Node) -> set[int]:
+        storages = _storages(node)
+        if node.target is _aten.alias.default:
+            given: Any = node.args[0]
+            self.aliases.update(dict.fromkeys(storages, self.memory[given]))
+        return set().union(*(self.aliases.get(one, {one}) for one in storages))
 
     def _root(self, node: Node) -> Node:
         """Return the tensor that has the memory of a node's result."""

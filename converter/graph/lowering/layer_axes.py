@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.user_files import is_mlx
@@ -19,20 +20,22 @@ def arrange_for(spec: LayerSpec, cx: Context, value: Value) -> Value:
     return cx.logical(value) if spec.axes is Axes.LOGICAL else value
 
 
-def check_batched(spec: LayerSpec, inputs: Sequence[Value]) -> None:
-    """Refuse what is no ``(N, C, *S)``, nor ``(C, *S)`` for a layer that takes it.
-
-    MLX's own spatial layers all want a batch axis; the others do without.
+def for_inputs(spec: LayerSpec, inputs: Sequence[Value]) -> LayerSpec:
+    """Return the spec of a layer for inputs with as many axes as these have.
 
     Raises:
-        Refusal: an input has another number of axes.
+        Refusal: one is no ``(N, C, *S)``, nor ``(C, *S)`` for a layer that takes it. MLX's own
+            spatial layers all want a batch axis; the others do without.
     """
+    if len(ndims := {value.ndim for value in inputs}) == 1:
+        spec = replace(spec, target=spec.by_ndim.get(*ndims, spec.target))
     if spec.axes is not Axes.CHANNELS_LAST or spec.rank is None:
-        return
+        return spec
     allowed = {spec.rank + 2} if is_mlx(spec.target) else {spec.rank + 2, spec.rank + 1}
     for value in inputs:
         if value.ndim not in allowed:
             raise Refusal(f"{spec.target.__name__} takes no input with {value.ndim} axes")
+    return spec
 
 
 def order_after(spec: LayerSpec, value: Value, ndim: int) -> Order:

@@ -20,7 +20,7 @@ from mlxport.converter.graph.ir.statement import Statement
 from mlxport.converter.graph.ir.user_files import is_mlx
 from mlxport.converter.graph.ir.value import Value, logical_order
 from mlxport.converter.graph.lowering.frame import Frame
-from mlxport.converter.graph.lowering.layer_axes import arrange_for, check_batched, order_after
+from mlxport.converter.graph.lowering.layer_axes import arrange_for, for_inputs, order_after
 from mlxport.converter.graph.lowering.leaf_call import LeafCall, read_call
 from mlxport.converter.graph.lowering.lowering_pass import LoweringPass
 from mlxport.converter.graph.lowering.move_columns import behind_flattened, is_movable
@@ -79,9 +79,8 @@ def lower_leaf(state: LoweringPass, frame: Frame, inputs: Sequence[Any]) -> Any:
 def _layer_call(state: LoweringPass, frame: Frame, path: str, inputs: Sequence[Any]) -> _LayerCall:
     captured, earlier = state.captured, state.lowered.leaves.get(path)
     rule, module = captured.leaves[path], captured.torch_module(frame.path)
-    spec = earlier.spec if earlier else build_spec(rule, module)
     tensors = without_sizes(inputs)
-    check_batched(spec, tensors)
+    spec = for_inputs(earlier.spec if earlier else build_spec(rule, module), tensors)
     if rule.trusted:
         known, given = captured.arguments.get(path, ()), captured.results.get(frame.path)
         return _LayerCall(spec, *trusted_call(spec, frame.cx, module, tensors, known, given))

@@ -18,6 +18,7 @@ from mlxport.converter.graph.source.body_code import write_body
 from mlxport.converter.graph.source.classes import find_classes
 from mlxport.converter.graph.source.fixed_arguments import argument_list
 from mlxport.converter.graph.source.format import WIDTH, Code, code_lines, docstring_text, statement
+from mlxport.converter.graph.source.frozen import freezing_lines
 from mlxport.converter.graph.source.load_function import load_function
 from mlxport.converter.graph.source.size_checks import check_lines
 from mlxport.converter.timings import stage
@@ -78,8 +79,12 @@ def write_model(lowered: Lowered, names: ModelNames, stem: str = "weights") -> M
     groups = find_classes(lowered, names, codes)
     root = groups[-1]
     buffers = {i.path for group in groups for i in group.instances if i.frozen}
-    own = {root.name: _root_call(lowered, names)}
-    classes = tuple(_class(group, names, buffers, own.get(group.name)) for group in groups)
+    calls = {root.name: _root_call(lowered, names)}
+    freezing = {root.name: freezing_lines(lowered, names)}
+    classes = tuple(
+        _class(group, names, buffers, calls.get(group.name), freezing.get(group.name, ()))
+        for group in groups
+    )
     layers = _layer_imports(classes, lowered.scope.imports)
     docstring = _module_docstring(root, lowered, names)
     class_of = {instance.path: group.name for group in groups for instance in group.instances}
@@ -176,7 +181,11 @@ def _layer_imports(classes: Sequence[str], imports: Mapping[str, str]) -> dict[s
 
 
 def _class(
-    group: ClassGroup, names: ModelNames, buffers: Collection[str], call: _Call | None
+    group: ClassGroup,
+    names: ModelNames,
+    buffers: Collection[str],
+    call: _Call | None,
+    freezing: Sequence[str],
 ) -> str:
     instance = group.instances[0]
     lines = [f"class {group.name}(nn.Module):", *_class_docstring(group, names), ""]
@@ -188,6 +197,7 @@ def _class(
     freeze = f"self.freeze(keys={to_source(to_ast(list(instance.frozen)))}, recurse=False)"
     if instance.frozen:
         lines.append(f"        {freeze}")
+    lines += [f"        {line}" for line in freezing]
     if instance.body is not None:
         code = group.code or instance.code
         lines += ["", *_method(instance.body, code, call or _Call.of(instance.body))]
