@@ -544,20 +544,27 @@ def inspect(source: Path, as_json: bool, rename: tuple[str, ...], **options: Any
     type=click.Path(path_type=Path),
     help="File to write: .safetensors, or .pt, .pth, .bin, .ckpt.",
 )
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="MLX weights to give back, trained from FOLDER's: a file, an index, or a folder.",
+)
 @click.option("--partial", is_flag=True, help="Write the rest where tensors cannot be given back.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 @_exits
-def restore(folder: Path, output: Path, partial: bool, overwrite: bool) -> None:
+def restore(folder: Path, output: Path, **options: Any) -> None:
     """Write the PyTorch checkpoint that FOLDER was made from, bit for bit.
 
-    Needs torch only to write .pt.
+    With --weights, write one of the weights that MLX trained further: train on the Mac, deploy in
+    PyTorch. Needs torch only to write .pt.
 
     \b
-    Example:
+    Examples:
       mlxport restore out/ -o unet3d.safetensors
+      mlxport restore out/ --weights tuned.safetensors -o tuned.pt
     """
     with _progress():
-        result = api.restore(folder, output, partial=partial, overwrite=overwrite)
+        result = api.restore(folder, output, **options)
     _warn(result.warnings)
     click.echo(f"{len(result.keys)} tensors written to {output}", err=True)
 

@@ -127,9 +127,15 @@ def report(
 @public
 @exclusive
 def restore(
-    source: str | Path, output: str | Path, *, partial: bool = False, overwrite: bool = False
+    source: str | Path,
+    output: str | Path,
+    *,
+    weights: str | Path | None = None,
+    from_live: mlx.nn.Module | None = None,
+    partial: bool = False,
+    overwrite: bool = False,
 ) -> Restored:
-    """Write the PyTorch checkpoint that an output folder was made from.
+    """Write the PyTorch checkpoint that an output folder was made from, or one trained from it.
 
     Keys, shapes, dtypes and bits are those of the checkpoint. Tied tensors share their memory again
     in ``.pt`` and are written under each of their names in ``.safetensors``. Needs no torch for
@@ -138,6 +144,9 @@ def restore(
     Args:
         source: the output folder, or the ``conversion.json`` in it. Its weights may have been
             trained further.
+        weights: MLX weights to give back in place of the folder's: a ``.safetensors`` file as
+            ``save_weights`` writes it, the index of several, or a folder with either.
+        from_live: the model that the folder loads as, trained; its weights are given back.
         output: the file to write: ``.safetensors``, or ``.pt``, ``.pth``, ``.bin``, ``.ckpt`` as
             ``torch.save`` writes them.
         partial: write the rest where tensors cannot be given back, as a norm was folded into them.
@@ -153,7 +162,14 @@ def restore(
     prepare()
     from mlxport.converter.tasks.restore import restore
 
-    return restore(source, output, partial=partial, overwrite=overwrite)
+    return restore(
+        source,
+        output,
+        weights=weights,
+        from_live=from_live,
+        partial=partial,
+        overwrite=overwrite,
+    )
 
 
 @public

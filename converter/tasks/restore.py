@@ -7,18 +7,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
+from mlxport.converter.checkpoint.formats.index import open_index
 from mlxport.converter.checkpoint.formats.mapped import released
 from mlxport.converter.checkpoint.formats.safetensors import open_safetensors
 from mlxport.converter.checkpoint.writing.digest import digest_of
 from mlxport.converter.checkpoint.writing.safetensors import write_safetensors
 from mlxport.converter.errors import ConversionError, OptionsError, StateDictError
-from mlxport.converter.output.contents import LEFT_OUT, open_weights, read_conversion
+from mlxport.converter.output.contents import LEFT_OUT, WEIGHTS, open_weights, read_conversion
 from mlxport.converter.plan.quantize_step import Quantize
 from mlxport.converter.plan.record import RECORD_FILE, Conversion, Digests
 from mlxport.converter.plan.steps import Cast, Step
@@ -83,13 +87,51 @@ def _by_reason(lost: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def restore(
-    source: str | Path, output: str | Path, *, partial: bool = False, overwrite: bool = False
+    source: str | Path,
+    output: str | Path,
+    *,
+    weights: str | Path | None = None,
+    from_live: Any = None,
+    partial: bool = False,
+    overwrite: bool = False,
 ) -> Restored:
     """Write the checkpoint that an output folder was made from; see ``mlxport.restore``."""
     path = _checked(Path(output), overwrite)
     folder = Path(source).parent if Path(source).name == RECORD_FILE else Path(source)
     conversion = read_conversion(folder)
-    weights = open_weights(folder)
+    with _trained(folder, weights, from_live) as opened:
+        return _restored(folder, conversion, opened, path, partial=partial)
+
+
+@contextmanager
+def _trained(folder: Path, weights: str | Path | None, from_live: Any) -> Iterator[Checkpoint]:
+    """Open the MLX weights that are to go back: the folder's own, or others of the same model.
+
+    Raises:
+        OptionsError: both kinds of others are given.
+    """
+    if weights is not None and from_live is not None:
+        raise OptionsError(
+            f"{argument('weights')} and {argument('from_live')} both say which weights go back"
+        )
+    if from_live is not None:
+        with TemporaryDirectory() as temporary:
+            file = Path(temporary) / WEIGHTS
+            from_live.save_weights(str(file))
+            yield open_safetensors(file)
+    else:
+        yield open_weights(folder) if weights is None else _opened(Path(weights))
+
+
+def _opened(path: Path) -> Checkpoint:
+    if path.is_dir():
+        return open_weights(path)
+    return open_index(path, open_safetensors) if path.suffix == ".json" else open_safetensors(path)
+
+
+def _restored(
+    folder: Path, conversion: Conversion, weights: Checkpoint, path: Path, *, partial: bool
+) -> Restored:
     kept = _kept(folder)
     found = {name: TensorSpec.of(tensor) for name, tensor in weights.tensors.items()}
     specs = _restored_specs(conversion.plan, found, folder)

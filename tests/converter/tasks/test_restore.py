@@ -13,9 +13,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mlx.utils import tree_flatten, tree_map
 from safetensors.torch import load_file
 from torch import nn
 
+import mlxport
 from mlxport.converter import api
 from mlxport.converter.checkpoint.writing.safetensors import write_safetensors
 from mlxport.converter.errors import ConversionError, OptionsError, StateDictError
@@ -258,6 +260,50 @@ def test_the_rest_is_written_when_asked_for(tmp_path: Path) -> None:
     result = api.restore(folder, tmp_path / "back.safetensors", partial=True)
     assert list(load_file(tmp_path / "back.safetensors")) == ["b"]
     assert list(result.lost) == ["a_g", "a_v"]
+
+
+def tuned(out: Path, tmp_path: Path) -> tuple[Any, State]:
+    """Return the model of an output folder with other weights, and these as PyTorch has them."""
+    model = mlxport.load(out)
+    model.update(tree_map(lambda array: array * 1.5, model.parameters()))
+    key = "head.weight"
+    changed = {key: torch.load(out.parent / "model.pt")[key] * 1.5}
+    return model, changed
+
+
+def check_tuned(file: Path, changed: State) -> None:
+    state = torch.load(file)
+    unet().load_state_dict(state)
+    for key, value in changed.items():
+        torch.testing.assert_close(state[key], value, rtol=0, atol=0)
+
+
+def test_a_live_model_goes_back(out: Path, tmp_path: Path) -> None:
+    model, changed = tuned(out, tmp_path)
+    api.restore(out, tmp_path / "tuned.pt", from_live=model)
+    check_tuned(tmp_path / "tuned.pt", changed)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "index"])
+def test_other_weights_go_back(kind: str, out: Path, tmp_path: Path) -> None:
+    model, changed = tuned(out, tmp_path)
+    (tmp_path / "w").mkdir()
+    path = tmp_path / "w" / "weights.safetensors"
+    model.save_weights(str(path))
+    if kind == "folder":
+        path = path.parent
+    elif kind == "index":
+        names = {name: path.name for name, _ in tree_flatten(model.parameters())}
+        path = path.with_suffix(".safetensors.index.json")
+        path.write_text(json.dumps({"weight_map": names}))
+    command = [sys.executable, "-m", "mlxport.cli", "restore", out, "--weights", path]
+    subprocess.run([*command, "-o", tmp_path / "tuned.pt"], check=True)
+    check_tuned(tmp_path / "tuned.pt", changed)
+
+
+def test_weights_and_a_live_model_are_one_too_many(out: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionsError, match="both say which weights go back"):
+        api.restore(out, tmp_path / "b.pt", weights=out, from_live=mlxport.load(out))
 
 
 @pytest.mark.parametrize(
