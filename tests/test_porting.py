@@ -12,8 +12,9 @@ import mlx.core as mx
 import pytest
 import torch
 from click.testing import CliRunner
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_map
 
+import mlxport
 from mlxport.cli import main
 from mlxport.converter.errors import DeviceError
 from mlxport.examples.unet3d import UNet3d
@@ -63,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_commands_are_these() -> None:
-    names = ["convert", "convert", "verify", "export", "inspect", "convert"]
+    names = ["convert", "convert", "verify", "restore", "export", "inspect", "convert"]
     assert [command[0] for command in COMMANDS] == names
     assert "--dry-run" in COMMANDS[0]
 
@@ -81,6 +82,18 @@ def test_the_python_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     code = blocks("python")[2]
     exec(compile(code, "porting.md", "exec"), {})
+
+
+def test_trained_weights_go_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    model = mlxport.load("out")
+    model.update(tree_map(lambda array: array + 0.5, model.parameters()))
+    model.save_weights("tuned.safetensors")
+    run_command(*COMMANDS[3])
+    state = torch.load("tuned.pt")
+    UNet3d(widths=(2, 4)).load_state_dict(state)
+    before = torch.load("unet3d.pt")
+    torch.testing.assert_close(state["head.bias"], before["head.bias"] + 0.5)
 
 
 def test_the_report_is_read_and_the_model_asserted(
@@ -102,13 +115,13 @@ def test_a_port_by_hand(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(folder))
     for name in ("nets", "port"):
         sys.modules.pop(name, None)
-    table = run_command(*COMMANDS[4])
+    table = run_command(*COMMANDS[5])
     assert "entry.layers.0.weight (2, 3, 3, 3, 1)" in table
     assert "do not fit" not in table
     code = blocks("python")[3]
     found: dict[str, Any] = {}
     exec(compile(code, "porting.md", "exec"), found)
-    run_command(*COMMANDS[5])
+    run_command(*COMMANDS[6])
     written = mx.load("weights/weights.safetensors")
     held = dict(tree_flatten(found["model"].parameters()))
     assert {*written} == {*held}
@@ -140,7 +153,7 @@ COMPILER = shutil.which("g++") or shutil.which("clang++")
 @pytest.mark.slow
 def test_the_cpp_compiles_and_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    assert "bit-identical to model.py" in run_command(*COMMANDS[3], "--overwrite")
+    assert "bit-identical to model.py" in run_command(*COMMANDS[4], "--overwrite")
     (code,) = blocks("cpp")
     Path("main.cpp").write_text(code)
     flags = [f"-I{LIBRARY / 'include'}", f"-L{LIBRARY / 'lib'}", f"-Wl,-rpath,{LIBRARY / 'lib'}"]

@@ -55,12 +55,10 @@ def channel_dropout(module: torch.nn.Dropout2d | torch.nn.Dropout3d) -> LayerSpe
     """Ours, which take all of PyTorch's shapes; MLX's for batches, but for ``p=1``."""
     if isinstance(module, torch.nn.Dropout2d):
         # PyTorch reads three axes as (N, C, L) here, not as an image without a batch
-        by_ndim = {4: nn.Dropout2d}
-        spec = LayerSpec(layers.Dropout2d, _probability(module))
+        spec = LayerSpec(layers.Dropout2d, _probability(module), by_ndim={4: nn.Dropout2d})
     else:
-        by_ndim = {5: nn.Dropout3d}
-        spec = LayerSpec(layers.Dropout3d, _probability(module), rank=3)
-    return spec if module.p == 1 else replace(spec, by_ndim=by_ndim)
+        spec = LayerSpec(layers.Dropout3d, _probability(module), rank=3, by_ndim={5: nn.Dropout3d})
+    return replace(spec, by_ndim={}) if module.p == 1 else spec
 
 
 @rule(

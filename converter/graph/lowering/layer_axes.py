@@ -27,8 +27,8 @@ def for_inputs(spec: LayerSpec, inputs: Sequence[Value]) -> LayerSpec:
         Refusal: one is no ``(N, C, *S)``, nor ``(C, *S)`` for a layer that takes it. MLX's own
             spatial layers all want a batch axis; the others do without.
     """
-    if len(ndims := {value.ndim for value in inputs}) == 1:
-        spec = replace(spec, target=spec.by_ndim.get(*ndims, spec.target))
+    if len(inputs) == 1 and inputs[0].ndim in spec.by_ndim:
+        spec = replace(spec, target=spec.by_ndim[inputs[0].ndim])
     if spec.axes is not Axes.CHANNELS_LAST or spec.rank is None:
         return spec
     allowed = {spec.rank + 2} if is_mlx(spec.target) else {spec.rank + 2, spec.rank + 1}
