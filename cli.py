@@ -559,7 +559,7 @@ def restore(folder: Path, output: Path, **options: Any) -> None:
     PyTorch. Needs torch only to write .pt.
 
     \b
-    Examples:
+    Example:
       mlxport restore out/ -o unet3d.safetensors
       mlxport restore out/ --weights tuned.safetensors -o tuned.pt
     """
