@@ -72,20 +72,13 @@ DIGESTS ?= digests.json
 digests: $(STAMP) ## Write digests of what conversions write to $(DIGESTS); takes an hour or more
 	$(BIN)/python tests/models/digests.py $(DIGESTS) $(PARTS)
 
-# DEVICE=cpu tries the recipe where there is no Apple GPU.
-verify-metal: $(STAMP) ## On a Mac: convert every example, hold it to PyTorch on the GPU
-	$(BIN)/python examples/demo.py
-	$(BIN)/mlxport verify out --device $(DEVICE) --overwrite -o parity-$(DEVICE).json
-	$(BIN)/python -c "import torch; from mlxport.examples.stereo import StereoNet; \
-	  torch.manual_seed(0); torch.save(StereoNet().state_dict(), 'stereo.pt')"
-	$(BIN)/mlxport convert stereo.pt --model examples.stereo:StereoNet \
-	  --input 1,3,32,64 --input 1,3,32,64 --overwrite -o out-stereo
-	$(BIN)/mlxport verify out-stereo --device $(DEVICE) --overwrite -o parity-$(DEVICE)-stereo.json
-	$(BIN)/python examples/hand_port.py
+# DEVICE=cpu tries the recipe where there is no Apple GPU. The same command goes on where it was.
+verify-metal: $(STAMP) ## On a Mac: hold examples and networks to PyTorch on the GPU, time layers; writes metal-report.html and .json
+	$(BIN)/python benchmarks/proof.py --device $(DEVICE)
 
 demo: $(STAMP) ## Convert a 3-D U-Net and show that it computes what PyTorch's does
 	$(BIN)/python examples/demo.py
 
 clean: ## Remove what was built, cached or written by the demo; the environment stays
-	rm -rf build dist out out-stereo digests.json unet3d.pt stereo.pt parity-*.json *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist out out-stereo digests.json unet3d.pt stereo.pt *-report *-report.json *-report.html *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

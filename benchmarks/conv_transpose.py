@@ -1,4 +1,7 @@
-"""Transposed convolutions: ``mlx.nn``'s, ours and PyTorch's, over shapes real networks use."""
+"""Transposed convolutions: ``mlx.nn``'s, ours and PyTorch's, over shapes real networks use.
+
+Convolutions too, for ``proof.py``.
+"""
 
 from __future__ import annotations
 
@@ -27,17 +30,22 @@ class Shape:
         channels: in and out.
         sizes: of the spatial axes.
         settings: of the layer, besides its channels.
+        kind: of the layer, without its rank.
     """
 
     channels: tuple[int, int]
     sizes: tuple[int, ...]
     settings: dict[str, Any] = field(default_factory=dict)
+    kind: str = "ConvTranspose"
+
+    @property
+    def name(self) -> str:
+        """The class, in ``torch.nn`` and in ``mlx.nn``."""
+        return f"{self.kind}{len(self.sizes)}d"
 
     def layer(self) -> torch.nn.Module:
         """Return PyTorch's layer."""
-        rank = len(self.sizes)
-        cls = getattr(torch.nn, f"ConvTranspose{rank}d")
-        layer: torch.nn.Module = cls(*self.channels, **self.settings)
+        layer: torch.nn.Module = getattr(torch.nn, self.name)(*self.channels, **self.settings)
         return layer
 
     def native(self, ours: nn.Module) -> nn.Module | None:
@@ -45,9 +53,7 @@ class Shape:
         settings = dict(self.settings)
         if settings.pop("groups", 1) > 1:
             return None
-        layer: nn.Module = getattr(nn, f"ConvTranspose{len(self.sizes)}d")(
-            *self.channels, **settings
-        )
+        layer: nn.Module = getattr(nn, self.name)(*self.channels, **settings)
         layer.update(ours.parameters())
         return layer
 
@@ -125,16 +131,21 @@ def torch_backward(model: torch.nn.Module, x: torch.Tensor) -> Callable[[], None
 def _wait(x: torch.Tensor) -> None:
     if x.is_cuda:
         torch.cuda.synchronize()
+    elif x.is_mps:
+        torch.mps.synchronize()
 
 
 def torch_device() -> str:
     """The GPU where MLX runs on one that PyTorch can use, too; else the CPU."""
-    on_gpu = mx.default_device().type == mx.gpu
-    return "cuda" if on_gpu and torch.cuda.is_available() else "cpu"
+    if mx.default_device().type != mx.gpu:
+        return "cpu"
+    if torch.backends.mps.is_available():
+        return "mps"
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def measure(shape: Shape, dtype: str, *, derivative: bool) -> list[str]:
-    """Return the cells of one row."""
+def ways(shape: Shape, dtype: str, *, derivative: bool) -> dict[str, Callable[[], object]]:
+    """Return the ways to compute a layer on an input, each a call, by name."""
     torch.manual_seed(0)
     module = shape.layer().to(DTYPES[dtype]).eval()
     x = torch.randn(1, shape.channels[0], *shape.sizes).to(DTYPES[dtype])
@@ -143,18 +154,23 @@ def measure(shape: Shape, dtype: str, *, derivative: bool) -> list[str]:
     values = mx.array(x.float().movedim(1, -1).numpy()).astype(getattr(mx, dtype))
     mx.eval(values, ours.parameters())
     module, x = module.to(torch_device()), x.to(torch_device())
-    ways: dict[str, Callable[[], object]] = {}
+    found: dict[str, Callable[[], object]] = {}
     if derivative:
-        ways["torch"] = torch_backward(module, x)
-        ways["ours"] = backward(ours, values)
-        ways["compiled"] = backward(ours, values, compiled=True)
+        found["torch"] = torch_backward(module, x)
+        found["ours"] = backward(ours, values)
+        found["compiled"] = backward(ours, values, compiled=True)
     else:
-        ways["torch"] = torch_forward(module, x)
-        ways["ours"], ways["compiled"] = forward(ours, values), forward(mx.compile(ours), values)
+        found["torch"] = torch_forward(module, x)
+        found["ours"], found["compiled"] = forward(ours, values), forward(mx.compile(ours), values)
     if native is not None:
-        ways["native"] = (backward if derivative else forward)(native, values)
-    took = side_by_side(ways, SECONDS)
-    gain = times(took["native"] / took["ours"]) if native is not None else "-"
+        found["native"] = (backward if derivative else forward)(native, values)
+    return found
+
+
+def measure(shape: Shape, dtype: str, *, derivative: bool) -> list[str]:
+    """Return the cells of one row."""
+    took = side_by_side(ways(shape, dtype, derivative=derivative), SECONDS)
+    gain = times(took["native"] / took["ours"]) if "native" in took else "-"
     names = ("native", "ours", "compiled", "torch")
     cells = [milliseconds(took[name]) if name in took else "-" for name in names]
     return [*cells, gain, times(took["ours"] / took["torch"])]

@@ -31,8 +31,9 @@ WRITTEN = {
     "model.py",
     "parity.html",
     "parity.json",
-    "parity-metal.json",
-    "parity-metal-stereo.json",
+    "metal-report.html",
+    "metal-report.json",
+    "cpu-report.html",
 }
 
 
