@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mlxport.converter.torch_model.positions import POSITIONED, PositionState
 from mlxport.converter.torch_model.process_state import process_left_as_it_was
 from mlxport.converter.torch_model.reachable_code import (
     CachedFunction,
@@ -58,7 +59,8 @@ class ModelState:
     Parameters, buffers and other tensors by their bits; attributes, hooks and the items of
     containers by identity and order; objects that modules have as attributes, closures of hooks,
     class attributes, what functions keep by ``lru_cache``, globals that the model's code fills,
-    random generators. What nothing can put back (an iterator's place, a file's) is left alone.
+    random generators, how far iterators over sequences and files are. What nothing can put back (a
+    generator's place) is left alone.
 
     A parameter's values are copied when an op writes to them, which `watching` looks out for; all
     other tensors at once.
@@ -135,6 +137,8 @@ class ModelState:
             self._parts.append((label, ArrayState(value)))
         elif isinstance(value, GENERATORS):
             self._parts.append((label, GeneratorState(value)))
+        elif isinstance(value, POSITIONED):
+            self._parts.append((label, PositionState(value)))
         elif not isinstance(value, _CLOSED):
             yield from self._object(value, label)
 

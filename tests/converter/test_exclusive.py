@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -72,6 +74,30 @@ def test_folders_load_in_several_threads_and_are_called_in_others(folders: Path)
 
     assert side_by_side(loads, (2, 3)) == [True, True]
     assert side_by_side(calls, (2, 3)) == [True, True]
+
+
+THREAD = """
+import threading
+import mlx.core as mx
+import mlxport
+
+
+def work(folder):
+    model = mlxport.load(folder)
+    mx.eval(model(mx.ones((1, 1, 8, 8))))
+    mx.clear_streams()
+
+
+threads = [threading.Thread(target=work, args=(f"{home}/{width}",)) for width in (2, 3)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+
+
+def test_a_process_whose_threads_clear_their_streams_ends_well(folders: Path) -> None:
+    command = [sys.executable, "-c", f"home = {str(folders)!r}\n{THREAD}"]
+    done = [subprocess.run(command, capture_output=True, check=False) for _ in range(3)]
+    assert [process.returncode for process in done] == [0] * 3, done[0].stderr
 
 
 def test_one_call_may_be_within_another() -> None:
