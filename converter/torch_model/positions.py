@@ -9,7 +9,13 @@ from typing import Any
 
 _logger = logging.getLogger(__name__)
 
-_ITERATORS = (type(iter([])), type(reversed([])), type(iter(())), type(iter("")), type(iter(b"")))
+_ITERATORS: tuple[type, ...] = (
+    type(iter([])),
+    type(reversed([])),
+    type(iter(())),
+    type(iter("")),
+    type(iter(b"")),
+)
 POSITIONED = (*_ITERATORS, io.IOBase)
 
 
