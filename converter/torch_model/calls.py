@@ -73,11 +73,16 @@ def keyword_only(module: torch.nn.Module, names: Collection[str]) -> tuple[str, 
     positions: list[str] = []
     for name, parameter in parameters_of(module).items():
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            positions += [n for n in names if re.fullmatch(rf"{name}_\d+", n)]
+            last = max((int(n.rpartition("_")[2]) for n in names if _is_item(n, name)), default=-1)
+            positions += [f"{name}_{i}" for i in range(last + 1)]
         elif parameter.kind not in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD):
             positions.append(name)
     placed = set(itertools.takewhile(names.__contains__, positions))
     return tuple(name for name in names if name not in placed) if parameters_of(module) else ()
+
+
+def _is_item(name: str, parameter: str) -> bool:
+    return re.fullmatch(rf"{parameter}_\d+", name) is not None
 
 
 def parameters_of(module: torch.nn.Module) -> Mapping[str, inspect.Parameter]:

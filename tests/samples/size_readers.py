@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -358,6 +361,143 @@ def turned(x, axis, table):
     return x.transpose(axis, -1)
 
 
+@reader
+def unpacked(x, axis, table):
+    *_, n = x.shape
+    return x / n
+
+
+@reader
+def last_sizes(x, axis, table):
+    return x / x.shape[axis:].numel()
+
+
+@reader
+def whole_shape(x, axis, table):
+    return x / x.size().numel() + math.prod(x.shape) + int(np.prod(x.shape))
+
+
+@reader
+def largest_size(x, axis, table):
+    return x * max(x.shape)
+
+
+@reader
+def same_as_turned(x, axis, table):
+    return x * 2 if x.shape == x.transpose(axis, -1).shape else x * 3
+
+
+@reader
+def same_object(x, axis, table):
+    return x * 2 if x.is_same_size(x.mT) else x * 3
+
+
+@reader
+def compared_from_the_left(x, axis, table):
+    return x * 2 if torch.Size([4] * x.ndim) == x.shape else x * 3
+
+
+@reader
+def compared_in_part(x, axis, table):
+    return x * 2 if x.shape[1:] == x.mT.shape[1:] else x * 3
+
+
+@reader
+def joined_from_the_left(x, axis, table):
+    return x.reshape(torch.Size([1]) + x.shape).mul(2).reshape(x.shape + torch.Size([1]))
+
+
+@reader
+def sizes_of_a_sum(x, axis, table):
+    sizes = torch.Size([1]) + x.shape
+    return x * sizes[axis]
+
+
+@reader
+def looked_up_shape(x, axis, table):
+    return x * {(4,) * x.ndim: 2.0, (4, 4): 2.5}.get(x.shape, 3.0)
+
+
+@functools.lru_cache
+def _weight(shape: Any) -> int:
+    return sum(shape)
+
+
+@reader
+def cached_by_shape(x, axis, table):
+    return x * _weight(x.shape)
+
+
+@reader
+def contained(x, axis, table):
+    return x * 2 if 4 in x.shape else x * 3
+
+
+@reader
+def counted_sizes(x, axis, table):
+    return x + x.shape.count(4)
+
+
+@reader
+def spelled(x, axis, table):
+    return x * len(f"{x.shape}") + len("%d" * x.ndim % x.shape)
+
+
+@reader
+def matched(x, axis, table):
+    match x.shape:
+        case (_, 4):
+            return x * 2
+        case (_, 4 | 6, *_):
+            return x * 3
+    return x
+
+
+@reader
+def written_in_part(x, axis, table):
+    y = x.clone()
+    y.movedim(axis, 0)[:4] = 0
+    return y
+
+
+@reader
+def written_at_a_place(x, axis, table):
+    y = x.clone()
+    y[:4, 0] = 1
+    return y
+
+
+@reader
+def bounded_and_taken(x, axis, table):
+    return x[:4, 0] if x.ndim > 2 else x[:4]
+
+
+@reader
+def bounded_at_the_end(x, axis, table):
+    return x[..., :4] * 2
+
+
+@reader
+def bounded_by_another(x, axis, table):
+    return x[..., : x.shape[0]]
+
+
+@reader
+def all_of_it(x, axis, table):
+    return x[...] + x[:] * 2
+
+
+@reader
+def typed_as(x, axis, table):
+    return x * sum(type(x.shape)(n + 1 for n in x.shape))
+
+
+@reader
+def one_size_among_several(x, axis, table):
+    shape = x.shape
+    return x.mean(axis, keepdim=True) * shape[axis]
+
+
 class Readers(nn.Module):
     """Applies ways of reading sizes one after the other."""
 
@@ -389,8 +529,26 @@ class Readers(nn.Module):
     def scaled(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return x * y.shape[1] + y.mean() / y.shape[0]
 
+    def compared(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x * 2 if x.shape == y.shape else x * 3 + y.mean()
 
-SECONDS = ("added", "rows_of", "joined", "last_row", "scaled")
+    def zipped(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x * sum(a == b for a, b in zip(x.shape, y.shape, strict=True)) + y.mean()
+
+    def first_of_second(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x + y.amax(0) * y.shape[0]
+
+    def expanded_to(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x.mean(0, keepdim=True).expand_as(y) + y
+
+    def viewed_as(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x.reshape_as(y)
+
+
+SECONDS = (
+    *("added", "rows_of", "joined", "last_row", "scaled", "compared"),
+    *("zipped", "first_of_second", "expanded_to", "viewed_as"),
+)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ gone and every op is one that has a handler or cannot be decomposed further.
 from __future__ import annotations
 
 import itertools
+import logging
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ import torch
 from torch.export import ExportedProgram, default_decompositions
 from torch.export.graph_signature import OutputKind
 
-from mlxport.converter.errors import CaptureError, ConversionError, OptionsError
+from mlxport.converter.errors import CaptureError, ConversionError, InternalError, OptionsError
 from mlxport.converter.graph.capture.arguments import Argument, order_arguments, watch_capture
 from mlxport.converter.graph.capture.dynamic import DynamicSizes
 from mlxport.converter.graph.capture.export_program import (
@@ -41,7 +42,7 @@ from mlxport.converter.graph.capture.out_arguments import check_out_arguments
 from mlxport.converter.graph.capture.results import ModuleResults, order_results
 from mlxport.converter.graph.capture.sharing import Sharing, by_every_name
 from mlxport.converter.graph.capture.signature import read_signature
-from mlxport.converter.graph.capture.size_watch import SizeWatch
+from mlxport.converter.graph.capture.sizes.size_watch import SizeWatch
 from mlxport.converter.graph.capture.table_guards import unchecked_inputs
 from mlxport.converter.graph.capture.tensor_kinds import (
     check_attributes,
@@ -57,6 +58,8 @@ from mlxport.converter.timings import stage
 from mlxport.converter.torch_model.calls import every_module_called, in_order
 from mlxport.converter.torch_model.model_state import eval_mode, left_as_it_was, trial_run
 from mlxport.converter.torch_model.seeding import seeded
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -172,23 +175,7 @@ def _captured(
     """Capture a model, in eval mode, of which it is known what its modules are given."""
     calls, several = tried.calls, tried.several
     shapes: Any = dynamic.for_export(model, args, kwargs) if dynamic else None
-    sizes_read = SizeWatch()
-    try:
-        with (
-            stage("torch.export"),
-            quiet(),
-            left_as_it_was(model),
-            every_module_called(),
-            watch_capture(model) as traced,
-            GuardLines.watched() as lines,
-            sizes_read,
-        ):
-            captured = export_program(model, args, kwargs, shapes)
-    except ConversionError:
-        raise
-    except Exception as error:  # torch's own or the model's
-        check_attributes(model, error)
-        raise export_failure(model, args, kwargs, shapes, error) from error
+    captured, traced, lines, sizes_read = _exported(model, args, kwargs, shapes)
     check_tensor_kinds(model, captured)
     _add_root(model, captured)
     check_out_arguments(type(model).__name__, captured)
@@ -199,7 +186,7 @@ def _captured(
     leaves = found.rules
     fixed = fixed_sizes(
         captured,
-        read=sizes_read.decided_by([model.get_submodule(path) for path in leaves]),
+        reads=sizes_read.outside([model.get_submodule(path) for path in leaves]),
         leaves=leaves,
         wanted=dynamic.wanted(model, args, kwargs) if dynamic else (),
     )
@@ -242,6 +229,41 @@ def _captured(
         unchecked,
         lines,
     )
+
+
+def _exported(
+    model: torch.nn.Module, args: Any, kwargs: Any, shapes: Any, *, by_axis: bool = True
+) -> tuple[ExportedProgram, Any, GuardLines, SizeWatch]:
+    """Return what torch.export captures, and what was seen on the way.
+
+    Args:
+        model: the torch module, in eval mode.
+        args: positional inputs.
+        kwargs: keyword inputs.
+        shapes: torch.export's ``dynamic_shapes``.
+        by_axis: whether reads of one size are told from those of all, by a shape of our kind.
+    """
+    watch = SizeWatch(by_axis)
+    try:
+        with (
+            stage("torch.export"),
+            quiet(),
+            left_as_it_was(model),
+            every_module_called(),
+            watch_capture(model) as traced,
+            GuardLines.watched() as lines,
+            watch,
+        ):
+            return export_program(model, args, kwargs, shapes), traced, lines, watch
+    except ConversionError:
+        raise
+    except Exception as error:  # torch's own or the model's
+        check_attributes(model, error)
+        failure = export_failure(model, args, kwargs, shapes, error)
+        if not (by_axis and isinstance(failure, InternalError)):
+            raise failure from error
+        _logger.debug("%s takes no shape but torch's", type(model).__name__, exc_info=True)
+    return _exported(model, args, kwargs, shapes, by_axis=False)
 
 
 def _add_root(model: torch.nn.Module, program: ExportedProgram) -> None:

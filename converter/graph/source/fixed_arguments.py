@@ -38,7 +38,12 @@ def argument_list(
     named: list[str] = []
     checks: list[str] = []
     for i, (name, structure, formal) in enumerate(rows):
-        if formal is not None:
+        if formal is not None and formal.keyword and name not in by_name:
+            # Python wants a default behind the fixed argument that stands before it
+            placed.append(f"{formal.name}: {formal.annotation} | None = None")
+            checks += _check_given(formal.name)
+            checks += _checks_within(formal.name, structure)
+        elif formal is not None:
             (named if formal.keyword else placed).append(f"{formal.name}: {formal.annotation}")
             checks += _checks_within(formal.name, structure)
         else:
@@ -88,6 +93,11 @@ def _check(code: str, structure: Structure, name: str = "") -> Iterator[str]:
     differs = f"{code} is not None" if value is None else f"{code} != {text}"
     yield from if_any([ast.parse(differs, mode="eval").body])
     yield from raise_error(f"converted for {name or code}={text}: convert again for another")
+
+
+def _check_given(name: str) -> list[str]:
+    missing = ast.parse(f"{name} is None", mode="eval").body
+    return [*if_any([missing]), *raise_error(f"missing argument: {name}", "TypeError")]
 
 
 def _checks_within(place: str, structure: Structure) -> Iterator[str]:

@@ -67,13 +67,13 @@ def if_any(tests: Sequence[ast.expr]) -> list[str]:
     return ["        if (", *indented, "        ):"]
 
 
-def raise_error(message: str) -> list[str]:
+def raise_error(message: str, error: str = "ValueError") -> list[str]:
     """Return the lines that raise with a message."""
     parts = textwrap.wrap(message, WIDTH - 20, drop_whitespace=False, break_long_words=False)
-    if len(parts) == 1 and len(parts[0]) + 32 <= WIDTH:
-        return [f"            raise ValueError({_quoted(parts[0])})"]
+    if len(parts) == 1 and len(parts[0]) + len(error) + 22 <= WIDTH:
+        return [f"            raise {error}({_quoted(parts[0])})"]
     return [
-        "            raise ValueError(",
+        f"            raise {error}(",
         *(f"                {_quoted(part)}" for part in parts),
         "            )",
     ]

@@ -54,6 +54,7 @@ def test_a_call_is_put_into_the_order_of_forward():
         (("a", "flag"), ("flag",)),
         (("a", "rest_0", "z"), ("rest_0", "z")),
         (("a", "b", "rest_0", "rest_1", "z"), ("z",)),
+        (("a", "b", "rest_0", "rest_2"), ("rest_2",)),
     ],
 )
 def test_what_would_stand_elsewhere_is_taken_by_name_only(names, expected):

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 import mlxport
 from mlxport.converter.tasks.convert import Converted
+from mlxport.examples.unet3d import UNet3d
 
 IMAGE = (2, 4, 6, 8)
 Function = Callable[..., torch.Tensor]
@@ -152,6 +153,93 @@ FIXED: dict[str, tuple[Function, tuple[int, ...], tuple[int, ...] | None]] = {
         (3, 2, 7, 8),
     ),
 }
+
+
+# what reads sizes, the example's shape, the axes whose sizes it reads
+READ: dict[str, tuple[Function, tuple[int, ...], tuple[int, ...]]] = {
+    "one size": (lambda m, x: x.sum(1) / x.shape[1], (2, 4, 3), (1,)),
+    "counted from the end": (lambda m, x: x / x.size(-1), (2, 4, 3), (2,)),
+    "by keyword": (lambda m, x: x / x.size(dim=1), (2, 4, 3), (1,)),
+    "length": (lambda m, x: x / len(x), (2, 4, 3), (0,)),
+    "slice of the shape": (lambda m, x: x / sum(x.shape[1:]), (2, 4, 3), (1, 2)),
+    "unpacked": (lambda m, x: x / [*x.shape][2], (2, 4, 3), (0, 1, 2)),
+    "whole": (lambda m, x: x / x.shape.numel(), (2, 4, 3), (0, 1, 2)),
+    "compared": (lambda m, x: x * (2 if x.shape[1:] == (4, 3) else 3), (2, 4, 3), (1, 2)),
+    "compared whole": (lambda m, x: x * (2 if x.shape == (2, 4, 3) else 3), (2, 4, 3), (0, 1, 2)),
+    "compared from the left": (
+        lambda m, x: x * (2 if torch.Size([2, 4, 3]) == x.shape else 3),
+        (2, 4, 3),
+        (0, 1, 2),
+    ),
+    "joined from the left": (
+        lambda m, x: x * (torch.Size([7]) + x.shape)[2],
+        (2, 4, 3),
+        (0, 1, 2),
+    ),
+    "kept for later": (lambda m, x: [shape := x.shape, x / shape[1]][1], (2, 4, 3), (1,)),
+    "rank": (lambda m, x: x * len(x.shape) * x.ndim, (2, 4, 3), ()),
+    "kind": (lambda m, x: x * isinstance(x.shape, torch.Size), (2, 4, 3), ()),
+    "moved": (lambda m, x: x.transpose(0, 1) / x.transpose(0, 1).shape[0], (2, 4, 3), (1,)),
+    "reduced": (lambda m, x: x.sum(0) / x.sum(0).shape[0], (2, 4, 3), (1,)),
+    "two axes in one": (lambda m, x: torch.cat([x, x], 1).shape[1] * x, (2, 4, 3), (1,)),
+    "of a weight": (lambda m, x: x * m.table.shape[0], (2, 4, 3), ()),
+    "in place": (lambda m, x: x * x.clone().mul_(2).shape[2], (2, 4, 3), (2,)),
+    "all of a slice": (lambda m, x: x[:, :4] * 2, (2, 4, 3), (1,)),
+    "all of a slice, and a place": (lambda m, x: x[:, :4, 0] * 2, (2, 4, 3), (1,)),
+    "all of a slice at the end": (lambda m, x: x[..., :3] * 2, (2, 4, 3), (2,)),
+    "everything": (lambda m, x: x[...] + x[:], (2, 4, 3), ()),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_size_that_is_read_is_fixed_and_no_other(name: str) -> None:
+    function, shape, read = READ[name]
+    model = Applied(function).eval()
+    converted = convert(model, sample(*shape))
+    for axis in range(len(shape)):
+        other = sample(*(n + 2 * (axis == place) for place, n in enumerate(shape)))
+        refusal = refused(converted, other)
+        assert ("converted for" in refusal) == (axis in read), axis
+        assert refusal or agrees(converted, model, other)
+
+
+def test_a_size_of_the_other_input_is_read() -> None:
+    model = Applied(lambda m, x, y: x * y.shape[1] + y.mean())
+    converted = convert(model, sample(2, 3), sample(4, 5))
+    assert agrees(converted, model, sample(6, 7), sample(3, 5))
+    with pytest.raises(ValueError, match=r"args_1: converted for length 5"):
+        converted.model(mx.zeros((2, 3)), mx.zeros((4, 6)))
+
+
+def test_a_read_that_is_related_to_no_node_fixes_all() -> None:
+    """The op lies in a graph of its own."""
+
+    def function(_: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            y = x.sum(2)
+            z = y / y.shape[0]
+        return x * z[..., None]
+
+    refusal = refused(convert(Applied(function), sample(2, 4, 3)), sample(2, 4, 5))
+    assert "converted for" in refusal
+
+
+def test_code_that_takes_no_shape_but_torchs() -> None:
+    """Then a look at a shape is one at all its sizes."""
+    model = Applied(lambda m, x: x * torch._C._infer_size(x.shape, x.mT.shape)[0])
+    converted = convert(model, sample(2, 4, 4))
+    assert agrees(converted, model, sample(2, 4, 4, seed=1))
+    assert "converted for" in refused(converted, sample(2, 5, 5))
+    assert "converted for" in refused(converted, sample(3, 4, 4))
+
+
+def test_the_u_net_of_the_examples_takes_any_batch() -> None:
+    """It reads the sizes of its skip connections, but for the batch."""
+    model = UNet3d(widths=(4, 8)).eval()
+    converted = convert(model, sample(1, 1, 8, 6, 4))
+    assert agrees(converted, model, sample(2, 1, 8, 6, 4))
+    for shape in ((1, 1, 7, 6, 4), (2, 1, 8, 10, 4), (1, 1, 8, 6, 5)):
+        assert "converted for d 8, h 6 and w 4" in refused(converted, sample(*shape))
 
 
 def by_length(x: torch.Tensor) -> torch.Tensor:

@@ -88,3 +88,67 @@ def test_a_fixed_argument_hides_nothing() -> None:
     assert converted.report is not None
     assert converted.report.passed
     assert converted.model(mx.ones((1, 2, 3)), True).shape == (1, 2, 6)
+
+
+class Between(nn.Module):
+    def forward(self, x: torch.Tensor, mode: str, y: torch.Tensor, scale: float = 2.0) -> Any:
+        return (x * y if mode == "times" else x + y) * scale
+
+
+class Optional(nn.Module):
+    def forward(self, mode: str = "times", x: Any = None, n: int = 1, y: Any = None) -> Any:
+        return (x * y if mode == "times" else x + y) * n
+
+
+class Spread(nn.Module):
+    def forward(self, *given: Any) -> Any:
+        x, mode, y = given
+        return x * y if mode == "times" else x + y
+
+
+class Several(nn.Module):
+    def forward(self, first: Any, mode: str, rest: list[Any], *, bias: Any) -> Any:
+        return first * rest[0] + rest[1] + bias if mode == "times" else first
+
+
+A, B, C = (torch.full((2, 3), value) for value in (2.0, 3.0, 4.0))
+
+CALLS: dict[str, tuple[nn.Module, tuple[Any, ...], dict[str, Any]]] = {
+    "between": (Between(), (A, "times", B), {}),
+    "between and behind": (Between(), (A, "times", B, 3.0), {}),
+    "the tensor by name": (Between(), (A, "plus"), {"y": B}),
+    "all by name": (Between(), (), {"x": A, "y": B, "mode": "plus"}),
+    "first": (Optional(), ("times", A, 2, B), {}),
+    "defaults left out": (Optional(), ("plus", A), {"y": B}),
+    "*args": (Spread(), (A, "times", B), {}),
+    "a list behind it": (Several(), (A, "times", [B, C]), {"bias": C}),
+}
+
+
+def to_mlx(value: Any) -> Any:
+    if isinstance(value, list):
+        return [to_mlx(item) for item in value]
+    return mx.array(value.numpy()) if isinstance(value, torch.Tensor) else value
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_fixed_argument_before_a_tensor_keeps_its_place(name: str) -> None:
+    model, args, kwargs = CALLS[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        converted = mlxport.convert(model.eval(), args, kwargs)
+    assert converted.report is not None
+    assert converted.report.passed
+    given = converted.model(*map(to_mlx, args), **{key: to_mlx(v) for key, v in kwargs.items()})
+    assert given.tolist() == model(*args, **kwargs).tolist()
+
+
+def test_what_stands_behind_a_fixed_argument_is_missed() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        converted = mlxport.convert(Between().eval(), (A, "times", B))
+    with pytest.raises(TypeError, match="missing argument: y"):
+        converted.model(to_mlx(A))
+    with pytest.raises(ValueError, match="converted for mode='times'"):
+        converted.model(to_mlx(A), "plus", to_mlx(B))
+    assert converted.model(to_mlx(A), y=to_mlx(B)).shape == (2, 3)
