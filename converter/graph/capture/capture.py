@@ -43,7 +43,7 @@ from mlxport.converter.graph.capture.results import ModuleResults, order_results
 from mlxport.converter.graph.capture.sharing import Sharing, by_every_name
 from mlxport.converter.graph.capture.signature import read_signature
 from mlxport.converter.graph.capture.sizes.size_watch import SizeWatch
-from mlxport.converter.graph.capture.table_guards import unchecked_inputs
+from mlxport.converter.graph.capture.table_guards import unchecked_values
 from mlxport.converter.graph.capture.tensor_kinds import (
     check_attributes,
     check_input_kinds,
@@ -81,7 +81,8 @@ class Captured:
         exported: the program before it was decomposed, with its guards.
         obstacles: path of every other called module without modules below -> why it is no leaf.
         fixed: the sizes of the inputs that the program is fixed to.
-        unchecked: the inputs, by place, whose values decide what is looked up in an array.
+        unchecked: whose values decide what is looked up in an array: inputs by place, others by
+            name.
         guard_lines: the lines of the model at which torch.export decided by sizes.
     """
 
@@ -97,7 +98,7 @@ class Captured:
     several: Collection[str] = ()
     obstacles: Mapping[str, str] = field(default_factory=dict)
     fixed: tuple[FixedSize, ...] = ()
-    unchecked: Sequence[int] = ()
+    unchecked: Sequence[int | str] = ()
     guard_lines: GuardLines = field(default_factory=GuardLines)
 
     def torch_module(self, path: str) -> torch.nn.Module:
@@ -190,7 +191,7 @@ def _captured(
         leaves=leaves,
         wanted=dynamic.wanted(model, args, kwargs) if dynamic else (),
     )
-    unchecked = unchecked_inputs(captured)
+    unchecked = unchecked_values(captured)
     drop_aside(model, captured, leaves)
     keep_dropouts(captured)
     replace_writes(captured)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import io
 import logging
 import re
@@ -23,7 +24,11 @@ from torch.utils._pytree import tree_leaves
 
 from mlxport.converter.errors import CaptureError, ConversionError, InternalError
 from mlxport.converter.graph.capture.explain_failure import reason, uncapturable, undecomposable
-from mlxport.converter.torch_model.calls import every_module_called
+from mlxport.converter.torch_model.calls import (
+    bound_arguments,
+    every_module_called,
+    parameters_of,
+)
 from mlxport.converter.torch_model.model_state import left_as_it_was
 
 _logger = logging.getLogger(__name__)
@@ -50,14 +55,48 @@ def export_program(
         kwargs: keyword inputs.
         shapes: torch.export's ``dynamic_shapes``.
     """
-    options: Any = {"strict": False, "dynamic_shapes": shapes}
+    with _keywords_named(model, args, kwargs, shapes) as named:
+        options: Any = {"strict": False, "dynamic_shapes": named}
+        try:
+            return export(model, tuple(args), dict(kwargs), **options)
+        except RuntimeError as error:
+            if not re.search(_WRITES_INTO_GRADIENTS, str(error)):
+                raise
+        with torch.no_grad():
+            return export(model, tuple(args), dict(kwargs), **options)
+
+
+@contextmanager
+def _keywords_named(
+    model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], shapes: Any
+) -> Iterator[Any]:
+    """Let ``forward`` have by name what its ``**kwargs`` takes; give the dynamic shapes so.
+
+    torch.export takes no dynamic shapes of ``**kwargs``: it looks for them in two places at once.
+    """
+    parameters = parameters_of(model)
+    extra = next((p.name for p in parameters.values() if p.kind is p.VAR_KEYWORD), None)
+    taken = bound_arguments(model, args, kwargs).get(extra, {}) if extra else {}
+    if not taken or not isinstance(shapes, Mapping):
+        yield shapes
+        return
+    forward = model.forward
+
+    def by_name(*args: Any, **kwargs: Any) -> Any:
+        return forward(*args, **kwargs)
+
+    named = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in taken]
+    known = [p for p in parameters.values() if p.name != extra]
+    by_name.__signature__ = inspect.Signature([*known, *named])  # type: ignore[attr-defined]
+    before = model.__dict__.get("forward")
+    model.__dict__["forward"] = by_name
+    rest = {name: given for name, given in shapes.items() if name != extra}
     try:
-        return export(model, tuple(args), dict(kwargs), **options)
-    except RuntimeError as error:
-        if not re.search(_WRITES_INTO_GRADIENTS, str(error)):
-            raise
-    with torch.no_grad():
-        return export(model, tuple(args), dict(kwargs), **options)
+        yield rest | dict(shapes.get(extra) or {})
+    finally:
+        model.__dict__.pop("forward")
+        if before is not None:
+            model.__dict__["forward"] = before
 
 
 def export_failure(

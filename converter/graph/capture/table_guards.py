@@ -8,7 +8,7 @@ constants, have bounds; where those are beyond a table at some sizes, the model 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -93,8 +93,12 @@ def table_conditions(program: ExportedProgram, names: Mapping[str, str]) -> list
     return list(found)
 
 
-def unchecked_inputs(program: ExportedProgram) -> list[int]:
-    """Return the inputs whose values decide what is looked up, by their place among the tensors.
+def unchecked_values(program: ExportedProgram) -> list[int | str]:
+    """Return whose values decide what is looked up somewhere, without bounds that are known.
+
+    Inputs by their place among the tensors. Where none is behind an index, what it is computed of:
+    tensors of the model by name, numbers drawn, dynamic sizes. Of constants alone it is what it
+    was in the example.
 
     Args:
         program: what torch.export captured, not decomposed.
@@ -102,11 +106,33 @@ def unchecked_inputs(program: ExportedProgram) -> list[int]:
     known = _Known(program)
     given = [n for n in user_inputs(program) if isinstance(n.meta.get("val"), torch.Tensor)]
     deciding: set[Node] = set()
+    others: dict[str, None] = {}
     for look in _look_ups(program):
         if isinstance(look.places, Node) and known.bounds(look.places) is None:
-            deciding |= _behind(look.places)
+            behind = _behind(look.places)
+            deciding |= behind
+            if behind.isdisjoint(given):
+                others |= dict.fromkeys(_computed_of(program, behind))
     integers = [i for i, node in enumerate(given) if node in deciding and _is_integer(node)]
-    return integers or [i for i, node in enumerate(given) if node in deciding]
+    return [*(integers or [i for i, node in enumerate(given) if node in deciding]), *others]
+
+
+def _computed_of(program: ExportedProgram, behind: Collection[Node]) -> Iterator[str]:
+    """Yield what an index depends on that may be another in another call, or with other weights."""
+    signature = program.graph_signature
+    stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    yield from (f"self.{name}" for node, name in stored.items() if node in map(str, behind))
+    tags = (getattr(node.target, "tags", ()) for node in behind)
+    if any(torch.Tag.nondeterministic_seeded in of_op for of_op in tags):
+        yield "the numbers drawn"
+    if any(_depends_on_sizes(node) for node in behind):
+        yield "the positions computed of sizes"
+
+
+def _depends_on_sizes(node: Node) -> bool:
+    value = node.meta.get("val")
+    sizes = shape_of(value) if isinstance(value, torch.Tensor) else (symbolic(value),)
+    return any(isinstance(size, Size) for size in sizes)
 
 
 def _is_integer(node: Node) -> bool:
@@ -115,14 +141,14 @@ def _is_integer(node: Node) -> bool:
 
 
 def _behind(node: Node) -> set[Node]:
-    """Return all that a node is computed of."""
+    """Return all that a node is computed of; of a tensor's size alone, the size."""
     seen: set[Node] = set()
     waiting = [node]
     while waiting:
         one = waiting.pop()
         if one not in seen:
             seen.add(one)
-            waiting += one.all_input_nodes
+            waiting += [] if one.target is torch.ops.aten.sym_size.int else one.all_input_nodes
     return seen
 
 

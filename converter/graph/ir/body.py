@@ -153,7 +153,8 @@ class Lowered:
         size_names: torch's symbol for a dynamic size -> what to call it.
         conditions: what must be true of the sizes, in their names.
         fixed: sizes of the inputs that the model is fixed to.
-        unchecked: the inputs, by place, whose values decide what is looked up in an array.
+        unchecked: whose values decide what is looked up in an array: inputs by place, others by
+            name.
     """
 
     signature: Signature = field(default_factory=Signature)
@@ -167,7 +168,7 @@ class Lowered:
     size_names: dict[str, str] = field(default_factory=dict)
     conditions: list[str] = field(default_factory=list)
     fixed: tuple[FixedSize, ...] = ()
-    unchecked: Sequence[int] = ()
+    unchecked: Sequence[int | str] = ()
 
     def layer_files(self) -> tuple[str, ...]:
         """Return the files of ``mlxport.layers`` that the source and the user's own files need."""

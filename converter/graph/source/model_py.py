@@ -155,7 +155,8 @@ def _wrapped(text: str, width: int, *, break_on_hyphens: bool = True) -> list[st
 def _unchecked(lowered: Lowered) -> list[str]:
     """Say whose values are looked up somewhere without a check, as PyTorch makes it."""
     names = lowered.signature.tensors()
-    found = docstring_text(" and ".join(names[place] for place in lowered.unchecked))
+    whose = (names[one] if isinstance(one, int) else one for one in lowered.unchecked)
+    found = docstring_text(" and ".join(whose))
     if not found:
         return []
     note = (

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn
 import numpy as np
 import pytest
 import torch
@@ -166,6 +167,39 @@ def test_a_module_called_at_two_sizes() -> None:
     for other in OTHERS:
         x = sample(*other)
         assert_agrees(converted, model, x)
+
+
+class LayerTwice(nn.Module):
+    """One layer called at two sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(F.max_pool2d(self.layer(x), 2))
+
+
+@pytest.mark.parametrize("dynamic", [None, SIDES], ids=["fixed", "dynamic"])
+def test_a_second_call_in_another_shape_is_judged(
+    monkeypatch: pytest.MonkeyPatch, dynamic: tuple[int, ...] | None
+) -> None:
+    model, x = LayerTwice().eval(), sample(*IMAGE)
+    converted = convert(model, x, dynamic=dynamic)
+    assert converted.report is not None
+    assert converted.report.passed, converted.report.verdict
+    called = mlx.nn.Conv2d.__call__
+
+    def wrong_at_few_rows(layer: mlx.nn.Conv2d, given: mx.array) -> mx.array:
+        return called(layer, given) + (0.01 if given.shape[1] < IMAGE[2] else 0.0)
+
+    monkeypatch.setattr(mlx.nn.Conv2d, "__call__", wrong_at_few_rows)
+    report = mlxport.verify(converted.model, model, x)
+    failed = [
+        (entry.path, entry.call) for entry in report.entries if entry in report.failed_entries
+    ]
+    assert [(entry.path, entry.call) for entry in report.entries] == [("layer", 0), ("layer", 1)]
+    assert failed == [("layer", 1)]
 
 
 LEAVES = {

@@ -50,3 +50,33 @@ def test_quiet_lets_everything_else_through(capsys):
         print("mine")
     print("after")
     assert capsys.readouterr().out == "mine\nafter\n"
+
+
+class TakesMore(nn.Module):
+    def forward(self, x, *others, scale=1.0, **more):
+        for other in (*others, *more.get("rest", []), more.get("bias", 0.0)):
+            x = x + other
+        return x * scale
+
+
+X = torch.ones(2, 3)
+
+MORE = {
+    "keywords": ((X,), {"bias": X}),
+    "keywords behind positions": ((X, X * 2), {"bias": X}),
+    "a list by keyword": ((X,), {"rest": [X, X * 3], "bias": X}),
+    "a number by keyword": ((X,), {"scale": 2.0, "bias": X}),
+    "positions alone": ((X, X * 2), {}),
+    "another order": ((), {"bias": X, "scale": 2.0, "x": X}),
+}
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_dynamic_sizes_of_what_forward_does_not_name(name):
+    args, kwargs = MORE[name]
+    model = TakesMore().eval()
+    before = dict(vars(model))
+    converted = mlxport.convert(model, args, kwargs, dynamic=0)
+    assert converted.report.passed
+    assert converted.report.others[0].sizes != converted.report.sizes
+    assert vars(model) == before

@@ -275,7 +275,30 @@ def test_on_another_input(name):
     model.eval()
     result = mlxport.convert(model, torch.randn(shape))
     assert result.report.passed, result.report.verdict
-    other = torch.randn(shape)
+    assert_agrees(result, model, torch.randn(shape))
+
+
+# the model, its example's shape, the axes that are dynamic
+OPEN = {
+    **dict.fromkeys(("slices", "unflattened", "chain"), ((2, 4, 6, 6), (0, 2, 3))),
+    **dict.fromkeys(("two_heads", "returned_after", "written_by_a_module"), ((3, 5, 4), (0, 1))),
+    **dict.fromkeys(("other_dtype", "added_axis"), ((3, 5, 4), (0, 1))),
+}
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_at_other_sizes(name):
+    """Judged at a second set of sizes, and compared with PyTorch at one more."""
+    model, (shape, axes) = MODELS[name][0].eval(), OPEN[name]
+    result = mlxport.convert(model, torch.randn(shape), dynamic=axes)
+    assert result.report.passed, result.report.verdict
+    second = next(other for other in result.report.others if not other.case)
+    assert all(second.sizes[size] != result.report.sizes[size] for size in second.sizes)
+    other = [n + 3 * (axis in axes) for axis, n in enumerate(shape)]
+    assert_agrees(result, model, torch.randn(other))
+
+
+def assert_agrees(result, model, other):
     with torch.no_grad():
         expected = model(other.clone())
     given = result.model(mx.array(other.numpy()))

@@ -59,7 +59,7 @@ INPUTS = {
     "a number between": (
         (t(), t(), 5, t()),
         {},
-        "x: mx.array, m: mx.array, q: int = 5, *, d: mx.array",
+        "x: mx.array, m: mx.array, q: int = 5, d: mx.array | None = None",
         "q=5",
     ),
     "keyword-only": ((t(), t()), {"k": t()}, "x: mx.array, m: mx.array, *, k: mx.array", None),
