@@ -128,9 +128,9 @@ def test_all_positional_arguments_are_numbered():
 def test_a_fixed_argument_is_taken_at_its_value():
     model = mlxport.convert(Net(), (t(), t(), 5, t()), verify=False).model
     x = mx.zeros((2, 3))
-    assert mx.array_equal(model(x, x, 5, d=x), model(x, x, d=x))
-    with pytest.raises(TypeError):
-        model(x, x, 5, x)
+    assert mx.array_equal(model(x, x, 5, x), model(x, x, d=x))
+    with pytest.raises(TypeError, match="missing argument: d"):
+        model(x, x, 5)
     with pytest.raises(ValueError, match="converted for q=5"):
         model(x, x, q=7, d=x)
 
