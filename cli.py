@@ -1,33 +1,69 @@
 """The command line: parse, call the converter, render, exit.
 
 Exit codes: 0 done, 1 cannot convert, 2 usage, 3 parity failed, 4 the device is not on this machine.
+What is written to the terminal goes through `_say`, whatever files and names hold.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
 from mlxport.converter import api
 from mlxport.converter.arguments import as_keyword, spelled
+from mlxport.converter.child_process import EndedEarly, in_child, report_exit_code
 from mlxport.converter.environment import FAST_MATH, keep_memory
-from mlxport.converter.errors import ConversionError, OptionsError, ParityError
+from mlxport.converter.errors import CheckpointError, ConversionError, OptionsError, ParityError
 from mlxport.converter.progress import listening
+from mlxport.converter.signals import ending_cleanly
+from mlxport.converter.terminal import (
+    cleaned_lines,
+    discard_output,
+    json_text,
+    open_standard_streams,
+)
 
 if TYPE_CHECKING:
     from mlxport.converter.parity.report.report import ParityReport
     from mlxport.converter.timings import Timings
+
+
+_logger = logging.getLogger(__name__)
+
+
+def _say(text: str, *, err: bool = False, color: str | None = None, styled: bool = False) -> None:
+    """Write to stdout or stderr: the one way for text to the terminal.
+
+    Args:
+        text: what a terminal would obey in it is escaped, but for the ends of lines.
+        err: write to stderr.
+        color: of the text, on a terminal.
+        styled: the text is cleaned already, and its escape sequences are ours.
+
+    Raises:
+        CheckpointError: stdout cannot be written. Where nobody reads it any more, as behind
+            ``| head``, the rest is dropped.
+    """
+    try:
+        click.secho(text if styled else cleaned_lines(text), fg=color, err=err)
+    except OSError as error:
+        discard_output(sys.stderr if err else sys.stdout)
+        if err or isinstance(error, BrokenPipeError):
+            _logger.debug("nobody reads what is written: %s", error)
+            return
+        raise CheckpointError(f"stdout cannot be written: {error.strerror}") from error
 
 
 def _exits(command: Callable[..., None]) -> Callable[..., None]:
@@ -39,20 +75,17 @@ def _exits(command: Callable[..., None]) -> Callable[..., None]:
             with spelled(_flag):
                 command(*args, **kwargs)
         except ConversionError as error:
-            click.secho(f"Error: {error}", fg="red", err=True)
+            _say(f"Error: {error}", color="red", err=True)
             sys.exit(error.exit_code)
 
     return _verbose(run)
 
 
 class _OnStderr(logging.Handler):
-    """Shows what is logged, without the control characters that a file's names may hold."""
+    """Shows what is logged."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        from mlxport.converter.checkpoint.checkpoint import cleaned
-
-        lines = self.format(record).splitlines()
-        click.echo("\n".join(map(cleaned, lines)), err=True)
+        _say(self.format(record), err=True)
 
 
 def _log_to_stderr(context: click.Context, option: click.Parameter, count: int) -> None:
@@ -278,12 +311,59 @@ _noise_multiple = click.option(
 )
 
 
+_check_code = click.option(
+    "--check-code",
+    is_flag=True,
+    help="Before they run, hold model.py and layers/ to the digests in conversion.json.",
+)
+
+
 def _warn(warnings: Iterable[str]) -> None:
     for warning in warnings:
-        click.secho(f"Warning: {warning}", fg="yellow", err=True)
+        _say(f"Warning: {warning}", color="yellow", err=True)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    """The commands; what click itself has to say goes the one way to the terminal, too."""
+
+    def main(  # type: ignore[override]  # every argument by its name, but for the first
+        self,
+        args: Sequence[str] | None = None,
+        *,
+        prog_name: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command and exit, as click does."""
+        try:
+            code = super().main(args, prog_name, standalone_mode=False, **extra)
+        except click.ClickException as error:
+            if not standalone_mode:
+                raise
+            shown = io.StringIO()
+            error.show(shown)
+            _say(shown.getvalue().rstrip("\n"), err=True)
+            sys.exit(error.exit_code)
+        except click.Abort:
+            if not standalone_mode:
+                raise
+            _say("Aborted!", err=True)
+            sys.exit(ConversionError.exit_code)
+        except SystemExit as error:
+            # click's own, of a help page that nobody reads to its end
+            if isinstance(error.__context__, BrokenPipeError):
+                discard_output(sys.__stdout__ or sys.stdout)
+                sys.exit(0)
+            raise
+        if standalone_mode:
+            sys.exit(code if isinstance(code, int) else 0)
+        return code
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="mlxport")
 def main() -> None:
     """Take a PyTorch model or checkpoint, give back a running, verified MLX model.
@@ -411,16 +491,16 @@ def convert(
     with _progress():
         result = api.convert_checkpoint(source, output, **options)
     for note in result.notes:
-        click.echo(f"Note: {note}", err=True)
+        _say(f"Note: {note}", err=True)
     _warn(result.warnings)
     took = result.timings if timings else None
     if result.report is not None:
         _show(result.report, as_json, took)
     elif as_json and took:
-        click.echo(json.dumps({"timings": took.to_json()}, indent=1))
+        _say(json_text({"timings": took.to_json()}))
     if took:
-        click.echo(took.to_text(), err=True)
-    click.echo(f"Written to {output}", err=True)
+        _say(took.to_text(), err=True)
+    _say(f"Written to {output}", err=True)
     if result.report is not None:
         _require(result.report)
 
@@ -449,12 +529,16 @@ def convert(
     help="Leave MLX_ENABLE_TF32 and MLX_CONV_WINOGRAD on, as MLX has them by default, to see what "
     "that costs.",
 )
+@_check_code
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @_exits
 def verify(folder: Path, weights: bool, fast_math: bool, as_json: bool, **options: Any) -> None:
     """Run the MLX model in FOLDER again and compare it with the reference stored there.
 
     Needs mlx only, not torch. Exits 3 where parity fails, or the weights are others.
+
+    Runs the folder's model.py, with all that you may do: read one from a stranger first. It runs in
+    a process of its own, which keeps no harm away. --weights runs nothing.
 
     \b
     Example:
@@ -470,6 +554,8 @@ def verify(folder: Path, weights: bool, fast_math: bool, as_json: bool, **option
             )
         os.environ.update(dict.fromkeys(FAST_MATH, "1"))
     if weights:
+        if options["check_code"]:
+            raise OptionsError("--weights runs no code: leave --check-code out")
         _verify_weights(folder, as_json)
         return
     report = api.verify_folder(folder, **options)
@@ -499,9 +585,9 @@ def report(sources: tuple[Path, ...], output: Path | None, overwrite: bool) -> N
     """
     reports = api.report(sources, output, overwrite=overwrite)
     for name, one in reports.items():
-        click.echo(f"{name}: {one.verdict}" if len(reports) > 1 else one.verdict)
+        _say(f"{name}: {one.verdict}" if len(reports) > 1 else one.verdict)
     if output is not None:
-        click.echo(f"Written to {output}", err=True)
+        _say(f"Written to {output}", err=True)
     if failed := [name for name, one in reports.items() if not one.passed]:
         raise ParityError(f"parity failed: {', '.join(failed)}")
 
@@ -531,8 +617,8 @@ def inspect(source: Path, as_json: bool, rename: tuple[str, ...], **options: Any
     options["model_args"] = _json_object(options["model_args"], "--model-args")
     result = api.inspect(source, rename=api.parse_renames(rename), **options)
     for note in result.notes:
-        click.echo(f"Note: {note}", err=True)
-    click.echo(json.dumps(result.to_json(), indent=1) if as_json else result.to_text())
+        _say(f"Note: {note}", err=True)
+    _say(json_text(result.to_json()) if as_json else result.to_text())
 
 
 @main.command()
@@ -566,7 +652,7 @@ def restore(folder: Path, output: Path, **options: Any) -> None:
     with _progress():
         result = api.restore(folder, output, **options)
     _warn(result.warnings)
-    click.echo(f"{len(result.keys)} tensors written to {output}", err=True)
+    _say(f"{len(result.keys)} tensors written to {output}", err=True)
 
 
 @main.command()
@@ -581,6 +667,7 @@ def restore(folder: Path, output: Path, **options: Any) -> None:
 @click.option("--shapeless", is_flag=True, help="Let the function take other shapes too.")
 @_device("What the function is to run on; fixed in the file.")
 @_noise_multiple
+@_check_code
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 @_exits
 def export(folder: Path, output: Path, **options: Any) -> None:
@@ -588,13 +675,15 @@ def export(folder: Path, output: Path, **options: Any) -> None:
 
     Checks that the file gives what model.py gives for the stored inputs. Needs mlx only, not torch.
 
+    Runs the folder's model.py, with all that you may do: read one from a stranger first.
+
     \b
     Example:
       mlxport export out/ -o unet3d.mlxfn
     """
     exported = api.export_function(folder, output, **options)
     _warn(exported.warnings)
-    click.echo(str(exported))
+    _say(str(exported))
 
 
 @main.command()
@@ -633,7 +722,7 @@ def explain(
     options["rename"] = api.parse_renames(options["rename"])
     options |= {"inputs": (*inputs, *input_files), "channels_last": layout == "channels_last"}
     explanation = api.explain_checkpoint(source, path, **options)
-    click.echo(json.dumps(explanation.to_json(), indent=1) if as_json else str(explanation))
+    _say(json_text(explanation.to_json()) if as_json else str(explanation))
 
 
 @main.command()
@@ -659,7 +748,7 @@ def layers(search: str, as_json: bool, markdown: bool, imports: tuple[str, ...])
     """
     form: Literal["text", "json", "markdown"]
     form = "json" if as_json else "markdown" if markdown else "text"
-    click.echo(api.support(search, form=form, imports=imports).rstrip("\n"))
+    _say(api.support(search, form=form, imports=imports).rstrip("\n"))
 
 
 def _analyze(source: Path, as_json: bool, **options: Any) -> None:
@@ -674,15 +763,14 @@ def _analyze(source: Path, as_json: bool, **options: Any) -> None:
     analysis = api.analyze_checkpoint(
         source, **{name: value for name, value in options.items() if name not in unused}
     )
-    text = json.dumps(analysis.to_json(), indent=1, allow_nan=False) if as_json else str(analysis)
-    click.echo(text)
+    _say(json_text(analysis.to_json()) if as_json else str(analysis))
     if not analysis.covered:
         sys.exit(ConversionError.exit_code)
 
 
 def _verify_weights(folder: Path, as_json: bool) -> None:
     found = api.verify_weights(folder)
-    click.echo(json.dumps(found.to_json(), indent=1) if as_json else found.verdict)
+    _say(json_text(found.to_json()) if as_json else found.verdict)
     if not found.passed:
         raise ParityError("the weights are not those that were written")
 
@@ -710,10 +798,10 @@ def _progress() -> Iterator[None]:
 def _show(report: ParityReport, as_json: bool, took: Timings | None = None) -> None:
     if as_json:
         data = report.to_json() | ({"timings": took.to_json()} if took else {})
-        click.echo(json.dumps(data, indent=1, allow_nan=False))
+        _say(json_text(data))
         return
     width = shutil.get_terminal_size((100, 24)).columns
-    click.echo(report.to_text(width=max(width, 80), color=sys.stdout.isatty()))
+    _say(report.to_text(width=max(width, 80), color=sys.stdout.isatty()), styled=True)
 
 
 def _require(report: ParityReport) -> None:
@@ -733,10 +821,49 @@ def _json_object(text: str | None, option: str) -> dict[str, Any]:
     return value
 
 
-def run() -> None:
+# What runs the model.py of an output folder.
+_RUNNING = ("verify", "export")
+
+
+def run() -> NoReturn:
     """Be the command ``mlxport``, in a process of its own."""
-    keep_memory()
-    main()
+    open_standard_streams()
+    arguments = sys.argv[1:]
+    with ending_cleanly():
+        if arguments and arguments[0] in _RUNNING:
+            sys.exit(_run_in_child(arguments))
+        keep_memory()
+        main(prog_name="mlxport")
+    raise AssertionError("main() exits")
+
+
+def _run_in_child(arguments: list[str]) -> int:
+    """Run a command that runs code of an output folder, and return its exit code."""
+    try:
+        return in_child("mlxport.cli:run_reporting", arguments)
+    except EndedEarly as error:
+        text = (
+            f"the process that ran model.py ended {error}, before its answer was there: code in "
+            "the folder ended it, or the system did. Nothing was judged. If you do not know "
+            "the folder, read its model.py before you run it again."
+        )
+        _say(f"Error: {text}", color="red", err=True)
+        return ConversionError.exit_code
+
+
+def run_reporting(descriptor: int) -> NoReturn:
+    """Be the child process of `run`: run the command and report its exit code."""
+    os.set_inheritable(descriptor, False)
+    open_standard_streams()
+    code = ConversionError.exit_code
+    with ending_cleanly():
+        keep_memory()
+        try:
+            main(prog_name="mlxport")
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else 0
+    report_exit_code(descriptor, code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # The files of converter/ itself: what every place may use, of the standard library alone.
-AT_THE_ROOT = ("arguments", "environment", "errors", "exclusive", "progress", "timings")
+AT_THE_ROOT = (
+    "arguments",
+    "child_process",
+    "environment",
+    "errors",
+    "exclusive",
+    "progress",
+    "signals",
+    "terminal",
+    "timings",
+)
 
 # Top first: a place imports from the levels below its own, and from itself.
 LEVELS: list[set[str]] = [

@@ -21,21 +21,31 @@ if TYPE_CHECKING:
 
 @public
 @exclusive
-def load(folder: str | Path) -> mlx.nn.Module:
+def load(folder: str | Path, *, check_code: bool = False) -> mlx.nn.Module:
     """Return the MLX model of an output folder, with its weights, in eval mode.
 
+    Runs the folder's ``model.py``, with all that you may do: read one from a stranger first.
     ``verify`` and ``mlxport.testing.assert_parity`` know its layers, as of one just converted.
 
+    Args:
+        folder: what ``mlxport convert`` wrote.
+        check_code: hold ``model.py`` and ``layers/`` to the digests in ``conversion.json`` before
+            they run.
+
     Raises:
-        ConversionError: the folder holds no converted model.
+        ConversionError: the folder holds no converted model, or other code than was written.
     """
     prepare()
+    from mlxport.converter.output.code_digests import check_code as hold_to_digests
     from mlxport.converter.output.contents import read_conversion
     from mlxport.converter.output.lineage import record_lineage
     from mlxport.converter.output.live_model import live_model
 
+    conversion = read_conversion(Path(folder))
+    if check_code:
+        hold_to_digests(Path(folder), conversion.code)
     model: mlx.nn.Module = live_model(folder)
-    record_lineage(model, read_conversion(Path(folder)))
+    record_lineage(model, conversion)
     return model
 
 
@@ -48,9 +58,12 @@ def verify_folder(
     noise_multiple: float | None = None,
     output: str | Path | None = None,
     overwrite: bool = False,
+    check_code: bool = False,
 ) -> ParityReport:
     """Run the model of an output folder and compare it with the reference stored in it.
 
+    Runs the folder's ``model.py``, with all that you may do: read one from a stranger first. Such
+    code can forge any verdict, too; ``mlxport verify`` at least runs it in a process of its own.
     Needs mlx, not torch. Where the weights are no longer those that were written, by the digests
     in ``conversion.json``, the verdict says that too.
 
@@ -60,9 +73,12 @@ def verify_folder(
         noise_multiple: how many times PyTorch's own rounding noise passes (default 8).
         output: a file to write the report to: ``.html``, ``.md`` or ``.json``.
         overwrite: replace that file if it exists.
+        check_code: hold ``model.py`` and ``layers/`` to the digests in ``conversion.json`` before
+            they run.
 
     Raises:
-        ConversionError: the folder holds no converted model, or no reference.
+        ConversionError: the folder holds no converted model, no reference, or other code than was
+            written.
         DeviceError: the device is not on this machine.
         OptionsError: the report cannot be written there.
     """
@@ -74,7 +90,7 @@ def verify_folder(
     judgement = Judgement.of(noise_multiple)
     if output is not None:
         check_page(Path(output), overwrite=overwrite)
-    found = verify_folder(folder, device=device, judgement=judgement)
+    found = verify_folder(folder, device=device, judgement=judgement, check_code=check_code)
     if output is not None:
         write_page(Path(output), {Path(output).stem: found}, overwrite=overwrite)
     return found
@@ -182,9 +198,11 @@ def export_function(
     overwrite: bool = False,
     device: str = "auto",
     noise_multiple: float | None = None,
+    check_code: bool = False,
 ) -> Exported:
     """Export the model of an output folder as one file with weights, for MLX in C++ and Swift.
 
+    Runs the folder's ``model.py``, with all that you may do: read one from a stranger first.
     Written by ``mx.export_function`` and compared with ``model.py`` on the stored inputs. Takes and
     gives arrays by position, flattened. Needs mlx, not torch.
 
@@ -197,6 +215,8 @@ def export_function(
             fixed in the file.
         noise_multiple: how many times PyTorch's own rounding noise passes (default 8), where the
             bits are not those of ``model.py``.
+        check_code: hold ``model.py`` and ``layers/`` to the digests in ``conversion.json`` before
+            they run.
 
     Raises:
         ConversionError: MLX cannot export the model, or the folder holds none; nothing is written.
@@ -214,4 +234,5 @@ def export_function(
         overwrite=overwrite,
         device=device,
         judgement=Judgement.of(noise_multiple),
+        check_code=check_code,
     )

@@ -91,11 +91,6 @@ def printable(name: object) -> str:
     return name if isinstance(name, str) and name and name.isprintable() else repr(name)
 
 
-def cleaned(text: str) -> str:
-    """Return text that quotes a file, with escapes in place of what would reach the terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 def first_names(names: Sequence[str]) -> str:
     """Return how many tensors a state dict holds and the first of their names."""
     first = ", ".join(map(printable, names[:2])) + (", …" if len(names) > 2 else "")

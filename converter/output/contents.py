@@ -20,6 +20,7 @@ from mlxport.converter.checkpoint.writing.convert_streaming import stream_left_o
 from mlxport.converter.checkpoint.writing.digest import digesting
 from mlxport.converter.errors import ConversionError, DeviceError
 from mlxport.converter.graph.ir.layer_files import layer_files
+from mlxport.converter.output.code_digests import code_digests
 from mlxport.converter.parity.report.files import REPORT, write_page
 from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.verdict.reference_data import Reference
@@ -45,7 +46,7 @@ def write_folder(
     conversion: Conversion,
     references: Sequence[Reference],
     user_files: Mapping[str, str] | None = None,
-) -> None:
+) -> Conversion:
     """Write everything of an output folder but the weights and the parity report.
 
     Args:
@@ -54,6 +55,9 @@ def write_folder(
         conversion: the record.
         references: what PyTorch computed, at the example's sizes first.
         user_files: name -> text of the user's files that model.py imports from ``layers``.
+
+    Returns:
+        The record as it was written, with the digests of the code.
     """
     (folder / "model.py").write_text(source, encoding="utf-8")
     layers = layer_files(conversion.layers, user_files)
@@ -65,16 +69,16 @@ def write_folder(
     for name, text in layers.items():
         (folder / "layers" / name).parent.mkdir(exist_ok=True)
         (folder / "layers" / name).write_text(text, encoding="utf-8")
-    _write_evidence(folder, conversion, references)
+    return _write_evidence(folder, conversion, references)
 
 
 def write_quantized(
     folder: Path, source: str, conversion: Conversion, references: Sequence[Reference]
-) -> None:
+) -> Conversion:
     """Write anew what is another once the weights in a folder are quantised; see `write_folder`."""
     (folder / "model.py").write_text(source, encoding="utf-8")
     write_config(folder, conversion)
-    _write_evidence(folder, conversion, references)
+    return _write_evidence(folder, conversion, references)
 
 
 def write_config(folder: Path, conversion: Conversion) -> None:
@@ -86,11 +90,15 @@ def write_config(folder: Path, conversion: Conversion) -> None:
     path.write_text(config_text(conversion.quantized.settings, config), encoding="utf-8")
 
 
-def _write_evidence(folder: Path, conversion: Conversion, references: Sequence[Reference]) -> None:
+def _write_evidence(
+    folder: Path, conversion: Conversion, references: Sequence[Reference]
+) -> Conversion:
+    conversion = replace(conversion, code=code_digests(folder))
     write_json(folder / "conversion.json", conversion.to_json())
     for number, reference in enumerate(references, 1):
         name = "reference.safetensors" if number == 1 else f"reference-{number}.safetensors"
         save_reference(folder / name, reference)
+    return conversion
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ in memory those are mlxport's, of which the files beside a written ``model.py`` 
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -48,8 +49,10 @@ def _run(module: ModuleType, source: str, file: str = "") -> ModuleType:
 def load_folder(folder: str | Path) -> ModuleType:
     """Import the ``model.py`` of an output folder with the layers beside it.
 
+    Its text is what runs: compiled code that lies beside it is neither read nor written.
+
     Raises:
-        ConversionError: there is no ``model.py``.
+        ConversionError: there is no ``model.py``, it cannot be imported, or it ends the process.
     """
     path = Path(folder).resolve() / "model.py"
     if not path.is_file():
@@ -57,18 +60,49 @@ def load_folder(folder: str | Path) -> ModuleType:
             f"{folder}: there is no model.py. Give a folder that `mlxport convert` wrote."
         )
     spec = importlib.util.spec_from_file_location(f"mlxport_model_{abs(hash(path))}", path)
-    if spec is None or spec.loader is None:
+    if spec is None:
         raise ConversionError(f"{path} cannot be imported")
     module = importlib.util.module_from_spec(spec)
-    with _modules({}), _on_path(path.parent):
-        spec.loader.exec_module(module)
+    with _modules({}), _on_path(path.parent), _without_caches(), not_ending(path):
+        try:
+            exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
+        except Exception as error:  # the file may hold anything
+            raise ConversionError(
+                f"{path} cannot be imported: {type(error).__name__}: {error}"
+            ) from error
     return module
 
 
 @stage("load")
 def live_model(folder: str | Path) -> Any:
-    """Return the model of an output folder with its weights, in eval mode."""
-    return load_folder(folder).load(Path(folder))
+    """Return the model of an output folder with its weights, in eval mode.
+
+    Raises:
+        ConversionError: as for `load_folder`; the file has no function ``load``.
+    """
+    load = getattr(load_folder(folder), "load", None)
+    if not callable(load):
+        raise ConversionError(
+            f"{Path(folder) / 'model.py'} has no function load, as every one that mlxport wrote has"
+        )
+    with not_ending(Path(folder) / "model.py"):
+        return load(Path(folder))
+
+
+@contextmanager
+def not_ending(file: Path) -> Iterator[None]:
+    """Run code of an output folder: where it would end the process quietly, say that it did.
+
+    Raises:
+        ConversionError: it raised ``SystemExit``.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        raise ConversionError(
+            f"{file} ends the process (SystemExit: {error.code}), which no model.py of mlxport's "
+            "does. Read it before it runs again."
+        ) from error
 
 
 @contextmanager
@@ -95,3 +129,14 @@ def _on_path(folder: Path) -> Iterator[None]:
         yield
     finally:
         sys.path.remove(str(folder))
+
+
+@contextmanager
+def _without_caches() -> Iterator[None]:
+    """Let imports run the sources alone: a ``.pyc`` may hold other code than the file beside it."""
+    before = sys.pycache_prefix, sys.dont_write_bytecode
+    sys.pycache_prefix, sys.dont_write_bytecode = os.path.join(os.devnull, "none"), True
+    try:
+        yield
+    finally:
+        sys.pycache_prefix, sys.dont_write_bytecode = before

@@ -128,6 +128,7 @@ class Conversion:
         stem: what the files of the weights are called before their ending.
         plan: the weight plan.
         digests: what the weights are; empty where none were written.
+        code: path in the output folder -> SHA-256, of ``model.py`` and the files of ``layers/``.
     """
 
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -144,6 +145,7 @@ class Conversion:
     stem: Stem = "weights"
     plan: WeightPlan
     digests: Digests = field(default_factory=Digests)
+    code: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Conversion({len(self.modules)} modules, {self.plan!r})"

@@ -98,7 +98,7 @@ def convert_model(
                     report = _with_gradients(report, built, lineage, origin)
         name = type(model).__name__
         return Converted(
-            built, translation.source, translation.conversion, report, notes, name=name
+            lambda: built, translation.source, translation.conversion, report, notes, name=name
         )
 
 
@@ -150,7 +150,9 @@ def convert_checkpoint(
             references = tuple(r.with_moved(r) if r.with_moved else r for r in origin.references())
         if writing.carry_along:
             carry_along(folder, Path(source))
-        write_folder(folder, translation.source, conversion, references, translation.user_files)
+        conversion = write_folder(
+            folder, translation.source, conversion, references, translation.user_files
+        )
         built = live_model(folder)
         lineage = record_lineage(built, conversion, translation.conversion.plan)
         with stage("verify"):
@@ -182,7 +184,7 @@ def convert_checkpoint(
         text = (folder / "model.py").read_text(encoding="utf-8")
     notes = (*checkpoint.notes, *notes)
     name = type(torch_model).__name__
-    return Converted(built, text, conversion, report, notes, warnings, name=name)
+    return Converted(lambda: built, text, conversion, report, notes, warnings, name=name)
 
 
 def verify_model(

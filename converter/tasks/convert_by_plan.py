@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from mlxport.converter.checkpoint.keys.kinds import recognised
 from mlxport.converter.checkpoint.keys.loading import check_computed, check_same
 from mlxport.converter.checkpoint.keys.match import match_keys
 from mlxport.converter.errors import ConversionError, StateDictError
+from mlxport.converter.exclusive import exclusive
 from mlxport.converter.options.output import OutputOptions
 from mlxport.converter.options.source import SourceOptions
 from mlxport.converter.output.carry_along import carry_along
@@ -81,12 +83,18 @@ def convert_by_plan(
             write_config(folder, conversion)
         write_json(folder / RECORD_FILE, conversion.to_json())
         text = _copy_model(other, folder)
-        model = live_model(folder) if text else None
-        if model is not None:
-            record_lineage(model, conversion)
     notes = (*checkpoint.notes, *_not_run(old.plan), _unverified(other, bool(text)))
     name = conversion.source.get("model", checkpoint.path.name)
-    return Converted(model, text, conversion, None, notes, written.warnings, name=name)
+    live = partial(_loaded, Path(output).absolute(), conversion) if text else None
+    return Converted(live, text, conversion, None, notes, written.warnings, name=name)
+
+
+@exclusive
+def _loaded(folder: Path, conversion: Conversion) -> Any:
+    """Run the ``model.py`` that was copied, which converting does not need."""
+    model = live_model(folder)
+    record_lineage(model, conversion)
+    return model
 
 
 def inspect_by_plan(

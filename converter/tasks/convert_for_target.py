@@ -61,7 +61,7 @@ def convert_for_target(
         model.load_weights([(name, to_mlx(tensor)) for name, tensor in written.items()])
     model.eval()
     notes = (*fit.result.notes, f"parity was not judged: {name} is your own. {_VERIFY}")
-    return Converted(model, "", found.conversion, None, notes, found.warnings, name=name)
+    return Converted(lambda: model, "", found.conversion, None, notes, found.warnings, name=name)
 
 
 _VERIFY = "mlxport.verify(model, torch_model, inputs) holds it to PyTorch."

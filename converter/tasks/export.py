@@ -16,8 +16,9 @@ import mlx.core as mx
 from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.writing.atomic import sibling, sync_folder
 from mlxport.converter.errors import CheckpointError, ConversionError, OptionsError, ParityError
+from mlxport.converter.output.code_digests import check_code as hold_to_digests
 from mlxport.converter.output.contents import read_conversion, use_device
-from mlxport.converter.output.live_model import live_model
+from mlxport.converter.output.live_model import live_model, not_ending
 from mlxport.converter.parity.run.interface import mlx_arguments, output_names
 from mlxport.converter.parity.run.judge_arrays import judge_array
 from mlxport.converter.parity.run.trace import arrays, mapped, mlx_dtype_name
@@ -90,6 +91,7 @@ def export_folder(
     overwrite: bool = False,
     device: str = "auto",
     judgement: Judgement = DEFAULT_JUDGEMENT,
+    check_code: bool = False,
 ) -> Exported:
     """Export the model of an output folder; see ``mlxport.export_function``."""
     destination = Path(path)
@@ -101,11 +103,15 @@ def export_folder(
             f"{folder}: the model draws random numbers; an exported function would draw the same "
             "ones at every call. Give them to the model as an input instead."
         )
+    if check_code:
+        hold_to_digests(Path(folder), conversion.code)
     reference = load_reference(Path(folder) / "reference.safetensors")
-    function = _Function(live_model(folder), conversion, reference)
+    with not_ending(Path(folder) / "model.py"):
+        function = _Function(live_model(folder), conversion, reference)
     temporary = sibling(destination, "partial")
     try:
-        identical = function.write(temporary, shapeless, judgement)
+        with not_ending(Path(folder) / "model.py"):
+            identical = function.write(temporary, shapeless, judgement)
         os.replace(temporary, destination)
     except OSError as error:
         raise CheckpointError(

@@ -115,7 +115,7 @@ def quantize_folder(
     in_file = recorded(plan, whole.checkpoint, whole.original_keys)
     conversion = replace(whole.conversion, plan=in_file, quantized=done, digests=digests)
     source = whole.translation.model_py.text(quantized=True)
-    write_quantized(whole.folder, source, conversion, references)
+    conversion = write_quantized(whole.folder, source, conversion, references)
     built = live_model(whole.folder)
     record_lineage(built, conversion, by_model)
     judgement = Judgement(whole.report.noise_multiple)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mlxport.converter.plan.record import Conversion
@@ -19,7 +21,7 @@ class Converted:
     """A converted model and the evidence for it.
 
     Attributes:
-        model: the live MLX model, in eval mode; None where weights alone were converted.
+        live: gives the live MLX model; None where weights alone were converted.
         source: the text of ``model.py``; empty where weights alone were converted.
         conversion: the record: weight plan, modules, layouts.
         report: the parity report; None where it was not asked for or there is nothing to hold the
@@ -30,7 +32,7 @@ class Converted:
         name: of what was converted: the torch class, the factory or the checkpoint's file.
     """
 
-    model: nn.Module | None
+    live: Callable[[], nn.Module] | None
     source: str
     conversion: Conversion
     report: ParityReport | None
@@ -39,11 +41,23 @@ class Converted:
     timings: Timings | None = None
     name: str = ""
 
+    @cached_property
+    def model(self) -> nn.Module | None:
+        """The live MLX model, in eval mode; None where weights alone were converted.
+
+        Of a conversion by a plan it is loaded when it is first asked for, which runs the
+        ``model.py`` that was copied from beside the plan.
+
+        Raises:
+            ConversionError: of a conversion by a plan: it cannot be loaded.
+        """
+        return None if self.live is None else self.live()
+
     def __str__(self) -> str:
         plan = self.conversion.plan
         tensors = sum(len(entry.targets) for entry in plan.entries) + len(plan.constants)
         counts = [count_of(tensors, "tensor")]
-        if self.model is not None:
+        if self.live is not None:
             counts.append(f"{count_of(self.conversion.transposes, 'transpose')} in a call")
         lines = [f"{self.name or 'a model'} in MLX: {', '.join(counts)}"]
         lines.append("parity was not judged" if self.report is None else self.report.verdict)

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlxport.converter.errors import CheckpointError, ConversionError
+from mlxport.converter.output.code_digests import check_code as hold_to_digests
 from mlxport.converter.output.contents import read_conversion, use_device
-from mlxport.converter.output.live_model import live_model
+from mlxport.converter.output.live_model import live_model, not_ending
 from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.run.verify import verify_at_sizes
 from mlxport.converter.parity.verdict.judgement import DEFAULT_JUDGEMENT, Judgement
@@ -23,7 +24,11 @@ _NAMED = 3  # of the tensors that changed
 
 
 def verify_folder(
-    folder: str | Path, *, device: str = "auto", judgement: Judgement = DEFAULT_JUDGEMENT
+    folder: str | Path,
+    *,
+    device: str = "auto",
+    judgement: Judgement = DEFAULT_JUDGEMENT,
+    check_code: bool = False,
 ) -> ParityReport:
     """Run the model of an output folder and compare it with the references beside it.
 
@@ -31,6 +36,7 @@ def verify_folder(
         folder: what ``mlxport convert`` wrote.
         device: ``auto``, ``cpu``, ``metal`` or ``cuda``.
         judgement: what passes.
+        check_code: hold ``model.py`` and ``layers/`` to the digests in the record before they run.
 
     Raises:
         ConversionError: the folder is not such an output, holds no reference, or its weights do
@@ -40,6 +46,8 @@ def verify_folder(
     use_device(device)
     path = Path(folder)
     conversion = read_conversion(path)
+    if check_code:
+        hold_to_digests(path, conversion.code)
     references = _references(path)
     changed = _changes(path, conversion)
     try:
@@ -51,7 +59,8 @@ def verify_folder(
             f"{path}: model.py cannot load its weights: {type(error).__name__}: {error}"
             + (f"\n{changed}" if changed else "")
         ) from error
-    report = verify_at_sizes(model, conversion, references, judgement=judgement, alone=False)
+    with not_ending(path / "model.py"):
+        report = verify_at_sizes(model, conversion, references, judgement=judgement, alone=False)
     return replace(report, changed=changed)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlxport.converter.checkpoint.checkpoint import Checkpoint, cleaned, printable
+from mlxport.converter.checkpoint.checkpoint import Checkpoint, printable
 from mlxport.converter.checkpoint.formats.index import stays_inside
 from mlxport.converter.checkpoint.formats.inert_pickle import InertPickle, Placeholder, load_inert
 from mlxport.converter.checkpoint.formats.recognise import DISTRIBUTED, check_unpacked, stored_sizes
@@ -25,6 +25,7 @@ from mlxport.converter.checkpoint.formats.state_dict import find_state_dict
 from mlxport.converter.errors import CheckpointError
 from mlxport.converter.plan.tensor import Tensor
 from mlxport.converter.plan.torch_tensor import tensor_from_torch
+from mlxport.converter.terminal import cleaned
 
 _DAMAGED = "Write the checkpoint again, or fetch all its files again."
 

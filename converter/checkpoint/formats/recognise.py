@@ -15,9 +15,10 @@ from enum import Enum
 from pathlib import Path
 from typing import BinaryIO
 
-from mlxport.converter.checkpoint.checkpoint import cleaned, printable
+from mlxport.converter.checkpoint.checkpoint import printable
 from mlxport.converter.checkpoint.formats.safetensors_header import LENGTH_BYTES, MAX_HEADER
 from mlxport.converter.errors import CheckpointError
+from mlxport.converter.terminal import cleaned
 
 _logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from mlxport.converter.checkpoint.checkpoint import Checkpoint, cleaned, printable
+from mlxport.converter.checkpoint.checkpoint import Checkpoint, printable
 from mlxport.converter.checkpoint.formats.inert_pickle import InertPickle, load_inert
 from mlxport.converter.checkpoint.formats.mapped import mappings_of
 from mlxport.converter.checkpoint.formats.pickle_opcodes import (
@@ -29,6 +29,7 @@ from mlxport.converter.checkpoint.formats.recognise import Format, is_mappable, 
 from mlxport.converter.checkpoint.formats.state_dict import find_state_dict, memory_of, to_tensors
 from mlxport.converter.checkpoint.formats.torch_legacy import load_legacy
 from mlxport.converter.errors import CheckpointError, ConversionError
+from mlxport.converter.terminal import cleaned
 
 _logger = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from mlxport.converter.parity.verdict.compare import Verdict
 from mlxport.converter.parity.verdict.entry import JUDGED_MODES, ParityEntry
+from mlxport.converter.terminal import cleaned_lines
 
 _TITLES = {mode: mode.replace("_", " ") for mode in JUDGED_MODES}
 _PROBLEMS = 8
@@ -41,14 +42,19 @@ def render(
         markup=False,
     )
     rows = [entry for table in tables for entry in table]
-    console.print(Text(verdict, style="bold green" if passed else "bold red"), soft_wrap=True)
+    console.print(_text(verdict, style="bold green" if passed else "bold red"), soft_wrap=True)
     for table in filter(None, tables):
         console.print(_table(table))
     for line in [*_problems(rows), *_reasons(rows)]:
-        console.print(Text(line), soft_wrap=True)
+        console.print(_text(line), soft_wrap=True)
     if notes := list(notes):
-        console.print(Text(" · ".join(notes), style="dim"), soft_wrap=True)
+        console.print(_text(" · ".join(notes), style="dim"), soft_wrap=True)
     return page.getvalue()
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Return text from a report, which may be a stranger's, in a style of ours."""
+    return Text(cleaned_lines(text), style=style)
 
 
 def _table(rows: Sequence[ParityEntry]) -> Table:
@@ -65,7 +71,7 @@ def _table(rows: Sequence[ParityEntry]) -> Table:
         shape = "x".join(map(str, worst.shape)) if worst else ""
         numbers = [_number(getattr(worst, name, None)) for name in _NUMBERS]
         cells = [_cell(row, mode) for mode in modes]
-        table.add_row(Text(row.label), Text(row.layer), shape, *numbers, *cells)
+        table.add_row(_text(row.label), _text(row.layer), shape, *numbers, *cells)
     return table
 
 

@@ -14,11 +14,12 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-from mlxport.converter.checkpoint.checkpoint import Checkpoint, cleaned
+from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.keys.metadata import module_paths, translated
 from mlxport.converter.plan.loading import is_extra_state
 from mlxport.converter.plan.tensor import Tensor
 from mlxport.converter.plan.torch_tensor import tensor_to_torch, tensor_view
+from mlxport.converter.terminal import cleaned
 from mlxport.converter.torch_model.loading_code import state_of
 
 

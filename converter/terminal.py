@@ -1,0 +1,58 @@
+"""What may reach a terminal: text that files and names have no power over. Standard library alone.
+
+A terminal obeys what is written to it: escape sequences move the cursor, set titles, paste; marks
+of direction turn the order of what is read. Files come from strangers.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from typing import IO, Any
+
+_logger = logging.getLogger(__name__)
+
+
+def cleaned(text: str) -> str:
+    """Return one line of text with escapes in place of what a terminal would obey."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def cleaned_lines(text: str) -> str:
+    """Return text with escapes in place of what a terminal would obey; lines stay lines."""
+    return "\n".join(map(cleaned, text.split("\n")))
+
+
+def json_text(data: Any) -> str:
+    """Return JSON for a terminal or a program: ASCII, without a control character."""
+    return json.dumps(data, indent=1, allow_nan=False).replace("\x7f", "\\u007f")
+
+
+def open_standard_streams() -> None:
+    """Give the process the three standard streams where some are closed.
+
+    The first file that is opened would otherwise take the place of one, and get what is meant for
+    it. What an encoding has not is escaped: a message never fails for a character in it.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8"))
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def discard_output(stream: IO[Any]) -> None:
+    """Let nothing more that is written to a stream, or waits in it, go anywhere."""
+    try:
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(descriptor, stream.fileno())
+        os.close(descriptor)
+    except (OSError, ValueError) as error:  # a stream that is no file
+        _logger.debug("%r goes on as it is: %s", stream, error)
