@@ -9,11 +9,14 @@ alone.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+
+_logger = logging.getLogger(__name__)
 
 # The modules of the parent are found again, and none in the current folder that it would not have.
 _START = (
@@ -48,7 +51,8 @@ def in_child(entry: str, arguments: Sequence[str]) -> int:
         os.set_blocking(reading, False)
         try:
             said = os.read(reading, 16)
-        except BlockingIOError:  # a process that the child left behind has the other end
+        except BlockingIOError as error:  # a process that the child left has the other end
+            _logger.debug("the child reported nothing: %s", error)
             said = b""
     finally:
         os.close(reading)
@@ -69,7 +73,7 @@ def _waited_for(child: subprocess.Popen[bytes]) -> int:
         try:
             return child.wait()
         except KeyboardInterrupt:
-            # the terminal sends it to both; the child cleans up and says what it says
+            _logger.debug("interrupted; the terminal tells the child too, which cleans up")
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         except BaseException:
             child.terminate()

@@ -61,6 +61,10 @@ class StateDictError(ConversionError):
     """Keys, shapes or dtypes of a state dict do not fit the model."""
 
 
+class PlanError(ConversionError):
+    """A weight plan and the tensors it speaks of do not go together; one of them is damaged."""
+
+
 class SeveralStateDictsError(StateDictError):
     """A file holds several state dicts and nothing says which is meant.
 
@@ -80,6 +84,12 @@ class ParityError(ConversionError):
     """The MLX model does not compute what the PyTorch model computes (exit code 3)."""
 
     exit_code = 3
+
+
+class EvidenceError(ParityError):
+    """A parity report or a stored reference is missing or damaged: nothing was judged."""
+
+    exit_code = 1
 
 
 class DeviceError(ConversionError):

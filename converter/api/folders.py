@@ -129,7 +129,7 @@ def report(
         The reports by their names: the files', or where these are alike their folders'.
 
     Raises:
-        ParityError: a file holds no report; all of them are listed.
+        EvidenceError: a file holds no report; all of them are listed.
         OptionsError: the page cannot be written.
     """
     from mlxport.converter.parity.report.files import read_reports, write_page

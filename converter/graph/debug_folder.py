@@ -8,6 +8,7 @@ leaves what it reached, and ``failed.txt``. The same model gives the same bytes.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,12 +21,14 @@ from torch.fx import Node
 from torch.utils._pytree import tree_leaves
 
 from mlxport.converter.arguments import argument
-from mlxport.converter.errors import OptionsError
+from mlxport.converter.errors import CheckpointError, OptionsError
 from mlxport.converter.graph.capture.capture import Captured
 from mlxport.converter.graph.ir.printing import order_text
 from mlxport.converter.graph.ir.provenance import Provenance
 from mlxport.converter.graph.ir.value import Order
 from mlxport.converter.graph.lowering.lower import PassOutcome
+
+_logger = logging.getLogger(__name__)
 
 _OURS = re.compile(r"(1-captured|2-leaves|3-pass-\d+|4-classes|failed)\.txt|5-model\.py")
 
@@ -77,12 +80,20 @@ class DebugFolder:
 
     def failed(self, error: Exception) -> None:
         """Write why the conversion failed."""
-        if self.folder is not None:
+        try:
             self._write("failed.txt", f"{type(error).__name__}: {error}")
+        except CheckpointError as unwritable:  # the failure is what counts
+            _logger.debug("%s", unwritable)
 
     def _write(self, name: str, text: str) -> None:
-        if self.folder is not None:
+        if self.folder is None:
+            return
+        try:
             (self.folder / name).write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.folder / name} cannot be written: {error.strerror}"
+            ) from error
 
 
 @contextmanager

@@ -6,7 +6,8 @@ Never imports torch: this is what runs on the Mac.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -18,7 +19,7 @@ from mlxport.converter.checkpoint.formats.safetensors import open_safetensors
 from mlxport.converter.checkpoint.keys.bind import left_out
 from mlxport.converter.checkpoint.writing.convert_streaming import stream_left_out, stream_weights
 from mlxport.converter.checkpoint.writing.digest import digesting
-from mlxport.converter.errors import ConversionError, DeviceError
+from mlxport.converter.errors import ConversionError, DeviceError, PlanError
 from mlxport.converter.graph.ir.layer_files import layer_files
 from mlxport.converter.output.code_digests import code_digests
 from mlxport.converter.parity.report.files import REPORT, write_page
@@ -27,7 +28,7 @@ from mlxport.converter.parity.verdict.reference_data import Reference
 from mlxport.converter.parity.verdict.reference_file import save_reference
 from mlxport.converter.plan.json_data import read_json
 from mlxport.converter.plan.quantize_step import config_text
-from mlxport.converter.plan.record import Conversion, Digests, Stem
+from mlxport.converter.plan.record import RECORD_FILE, Conversion, Digests, Stem
 from mlxport.converter.plan.tensor import Tensor
 from mlxport.converter.plan.weight_plan import WeightPlan
 from mlxport.converter.timings import stage
@@ -82,12 +83,26 @@ def write_quantized(
 
 
 def write_config(folder: Path, conversion: Conversion) -> None:
-    """Write the ``config.json`` by which quantised weights are loaded, where they are quantised."""
+    """Write the ``config.json`` by which quantised weights are loaded, where they are quantised.
+
+    Raises:
+        ConversionError: the one that was carried along is no JSON object.
+    """
     if conversion.quantized is None:
         return
     path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    config = _read_config(path) if path.exists() else None
     path.write_text(config_text(conversion.quantized.settings, config), encoding="utf-8")
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = read_json(path)
+    except ConversionError as error:
+        raise ConversionError(f"the checkpoint's {path.name}: {error}") from error
+    if not isinstance(config, dict):
+        raise ConversionError(f"the checkpoint's {path.name}: expected a JSON object, got another")
+    return config
 
 
 def _write_evidence(
@@ -217,6 +232,19 @@ def read_conversion(folder: Path) -> Conversion:
         ) from error
     except ConversionError as error:
         raise ConversionError(f"{path} is damaged: {error}") from error
+
+
+@contextmanager
+def naming_the_record(folder: Path) -> Iterator[None]:
+    """Carry out a plan that was read from a folder: where it cannot be, name the file.
+
+    Raises:
+        PlanError: steps do not fit the tensors that the plan itself speaks of.
+    """
+    try:
+        yield
+    except PlanError as error:
+        raise PlanError(f"{folder / RECORD_FILE} is damaged: {error}") from error
 
 
 def use_device(name: str) -> None:

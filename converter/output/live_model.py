@@ -78,7 +78,8 @@ def live_model(folder: str | Path) -> Any:
     """Return the model of an output folder with its weights, in eval mode.
 
     Raises:
-        ConversionError: as for `load_folder`; the file has no function ``load``.
+        ConversionError: as for `load_folder`; the weights or the settings in ``config.json`` do
+            not fit ``model.py``.
     """
     load = getattr(load_folder(folder), "load", None)
     if not callable(load):
@@ -86,7 +87,12 @@ def live_model(folder: str | Path) -> Any:
             f"{Path(folder) / 'model.py'} has no function load, as every one that mlxport wrote has"
         )
     with not_ending(Path(folder) / "model.py"):
-        return load(Path(folder))
+        try:
+            return load(Path(folder))
+        except Exception as error:  # whatever MLX raises of weights or settings that do not fit
+            raise ConversionError(
+                f"{folder}: model.py cannot load its weights: {type(error).__name__}: {error}"
+            ) from error
 
 
 @contextmanager

@@ -5,17 +5,19 @@ Needs no torch.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
 import warnings
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
 from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.writing.atomic import (
-    sibling,
+    reserved,
     swap_folders,
     sync_folder,
     sync_tree,
@@ -26,6 +28,9 @@ from mlxport.converter.plan.record import RECORD_FILE, RECORD_FORMAT
 from mlxport.converter.timings import stage
 
 _logger = logging.getLogger(__name__)
+
+# The disk, a quota or a limit is used up.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class OutputFolder:
@@ -59,11 +64,13 @@ class OutputFolder:
         self._check()
 
     def __enter__(self) -> Path:
-        self._building = sibling(self.destination, "partial")
         above = self.destination.parents
         self._new_parents = [folder for folder in above if not folder.exists()]
+        self._reserved = ExitStack()
         try:
-            self._building.mkdir(parents=True)
+            if not self.destination.parent.exists():
+                self.destination.parent.mkdir(parents=True, exist_ok=True)
+            self._building = self._reserved.enter_context(reserved(self.destination, folder=True))
         except OSError as error:
             self._remove_parents()
             raise self._unwritable(error) from error
@@ -78,10 +85,12 @@ class OutputFolder:
         try:
             if kind is None:
                 self._finish()
+            elif isinstance(error, OSError) and self._is_writing(error):
+                raise self._unwritable(error) from error
         except OSError as failure:
             raise self._unwritable(failure) from failure
         finally:
-            shutil.rmtree(self._building, ignore_errors=True)
+            self._reserved.close()
             if not self.destination.exists():
                 self._remove_parents()
 
@@ -156,6 +165,11 @@ class OutputFolder:
             _logger.debug("%s: no record can be read: %s", self.destination, error)
             return False
         return form == RECORD_FORMAT and isinstance(version, int)
+
+    def _is_writing(self, error: OSError) -> bool:
+        """Whether an error is one of writing the folder: nothing else fills disks here."""
+        file = error.filename if isinstance(error.filename, str) else ""
+        return error.errno in _FULL or Path(file).is_relative_to(self._building)
 
     def _unwritable(self, error: OSError) -> CheckpointError:
         return CheckpointError(f"{self.destination} cannot be written: {error.strerror or error}")

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from mlxport.converter.arguments import argument
-from mlxport.converter.errors import ConversionError, OptionsError
+from mlxport.converter.errors import OptionsError, PlanError
 from mlxport.converter.plan.step import BaseStep
 from mlxport.converter.plan.tensor import (
     MLX_DTYPE,
@@ -116,8 +118,8 @@ class Quantize(BaseStep, frozen=True):
         dtypes: of those, before.
     """
 
-    bits: int
-    group_size: int
+    bits: Annotated[int, msgspec.Meta(ge=1, le=32)]
+    group_size: Annotated[int, msgspec.Meta(ge=1)]
     mode: str
     at: tuple[int, ...]
     dtypes: tuple[DtypeName, ...]
@@ -162,7 +164,7 @@ class Quantize(BaseStep, frozen=True):
 
     def _dequantized(self, parts: list[Tensor], dtype: str) -> Tensor:
         if len(parts) != len(self.parts):
-            raise ConversionError(f"plan step {self.kind!r} misses parts; the plan is damaged")
+            raise PlanError(f"plan step {self.kind!r} misses parts; the plan is damaged")
         if all(map(_is_outline, parts)):
             *rows, words = parts[0].shape
             return TensorSpec(dtype, (*rows, words * 32 // self.bits)).outline()

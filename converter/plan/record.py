@@ -6,7 +6,7 @@ which axis order its values lie. Needs neither torch nor mlx.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,6 +20,8 @@ from mlxport.converter.plan.weight_plan import WeightPlan
 RECORD_FILE = "conversion.json"
 RECORD_FORMAT = "mlxport-conversion"
 RECORD_VERSION = 1
+
+_NO_ORDER = "order (or that of merged) is none of the axes of shape"
 
 # What the files of the weights are called before their ending; the second as on the Hub.
 Stem = Literal["weights", "model"]
@@ -54,6 +56,12 @@ class Layout:
     dtype: str
     order: tuple[int, ...]
     merged: Merged | None = None
+
+    def is_possible(self) -> bool:
+        """Whether the order is one of the axes that there are, as in every converted model."""
+        if self.merged is None:
+            return sorted(self.order) == [*range(len(self.shape))]
+        return sorted(self.merged.order) == [*range(len(self.merged.sizes))]
 
 
 @dataclass(frozen=True)
@@ -179,4 +187,26 @@ class Conversion:
                 f"expected {RECORD_FORMAT} version {RECORD_VERSION}, got {form!r} version "
                 f"{version!r}. Is this the conversion.json of an mlxport output folder?"
             )
-        return from_data(cls, data)
+        conversion = from_data(cls, data)
+        if problems := [*conversion.plan.contradictions(), *conversion._contradictions()]:
+            raise ConversionError.listing("it contradicts itself:", problems)
+        return conversion
+
+    def _contradictions(self) -> Iterator[str]:
+        """Yield what no record of a conversion can say, one line each with its field."""
+        for place, name in enumerate(self.layers):
+            if not all(part.isidentifier() for part in name.split(".")):
+                yield f"layers[{place}]: {name!r} is no module"
+        if self.modules and [m.path for m in self.modules].count("") != 1:
+            yield "modules: the model itself, of path '', stands there once"
+        for place, module in enumerate(self.modules):
+            for field_name in ("inputs", "outputs"):
+                for number, layout in enumerate(getattr(module, field_name)):
+                    if not layout.is_possible():
+                        yield f"modules[{place}].{field_name}[{number}]: {_NO_ORDER}"
+        for place, draw in enumerate(self.draws):
+            if not draw.layout.is_possible():
+                yield f"draws[{place}].layout: {_NO_ORDER}"
+        for name, (low, high) in self.dynamic.items():
+            if low < 0 or (high is not None and high < low):
+                yield f"dynamic[{name!r}]: from {low} to {high}"

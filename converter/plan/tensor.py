@@ -150,7 +150,10 @@ class TensorSpec(NamedTuple):
         What only moves axes moves those of an outline too, so it tells shapes without the values.
         """
         zero = np.zeros((), STORAGE[self.dtype])
-        return Tensor(np.broadcast_to(zero, self.shape), self.dtype)
+        try:
+            return Tensor(np.broadcast_to(zero, self.shape), self.dtype)
+        except ValueError as error:  # numpy's limits
+            raise CheckpointError(f"no tensor is {self}: {error}") from error
 
     def __str__(self) -> str:
         return f"{self.dtype} {self.shape}"

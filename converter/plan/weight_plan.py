@@ -6,11 +6,12 @@ Rules and handlers only make plans; this one engine applies them, forwards or ba
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from mlxport.converter.arguments import argument
-from mlxport.converter.errors import ConversionError, StateDictError
+from mlxport.converter.errors import ConversionError, PlanError, StateDictError
 from mlxport.converter.plan.json_data import from_data, to_data
 from mlxport.converter.plan.loading import Loading
 from mlxport.converter.plan.steps import Step, rearranges
@@ -42,18 +43,36 @@ class Entry:
     def apply(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Run the steps forwards on the source tensors."""
         for step in self.steps:
-            tensors = step.apply(tensors)
+            with self._doing(step, tensors):
+                tensors = step.apply(tensors)
         return self._counted(tensors, self.targets)
 
     def invert(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Run the steps backwards on the target tensors."""
         for step in reversed(self.steps):
-            tensors = step.invert(tensors)
+            with self._doing(step, tensors):
+                tensors = step.invert(tensors)
         return self._counted(tensors, self.sources)
+
+    @contextmanager
+    def _doing(self, step: Step, tensors: tuple[Tensor, ...]) -> Iterator[None]:
+        """Name the step and its tensors where it cannot be done: numbers of a record are given.
+
+        Raises:
+            PlanError: an axis, a size or a number of tensors is none there can be.
+        """
+        try:
+            yield
+        except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as error:
+            given = ", ".join(map(str, tensors)) or "no tensor"
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise PlanError(
+                f"the plan's step {step} for {', '.join(self.targets)} does not fit {given}: {why}"
+            ) from error
 
     def _counted(self, tensors: tuple[Tensor, ...], names: tuple[str, ...]) -> tuple[Tensor, ...]:
         if len(tensors) != len(names):
-            raise ConversionError(
+            raise PlanError(
                 f"the plan for {', '.join(self.targets)} gives {len(tensors)} tensors "
                 f"for {len(names)} names ({', '.join(names)}); the plan is damaged"
             )
@@ -106,6 +125,23 @@ class WeightPlan:
     def computed(self) -> Mapping[str, str]:
         """Source key -> why its value is none of the checkpoint's; see `Loading`."""
         return self.loading.computed if self.loading else {}
+
+    def contradictions(self) -> Iterator[str]:
+        """Yield what no plan can say, one line each with its field as in a record."""
+        sources = {key for entry in self.entries for key in entry.sources}
+        targets = set(self.constants)
+        for place, entry in enumerate(self.entries):
+            if not entry.targets or not entry.sources:
+                yield f"plan.entries[{place}]: it has no sources or no targets"
+            if twice := [name for name in entry.targets if name in targets]:
+                yield f"plan.entries[{place}].targets: {', '.join(twice)} stands there twice"
+            targets.update(entry.targets)
+            if self.specs and (unknown := [k for k in entry.sources if k not in self.specs]):
+                yield f"plan.entries[{place}].sources: plan.specs has no {', '.join(unknown)}"
+        for name, keys in (("aliases", self.aliases), ("ties", self.ties)):
+            for key, other in keys.items():
+                if other not in sources:
+                    yield f"plan.{name}[{key!r}]: {other!r} is the source of no entry"
 
     def moves(self, entry: Entry) -> bool:
         """Tell whether an entry gives the checkpoint's values as they are, in another order."""
@@ -173,6 +209,8 @@ class WeightPlan:
         for entry in self.entries:
             try:
                 entry.invert(tuple(target[name].outline() for name in entry.targets))
+            except PlanError:
+                raise
             except ConversionError as error:
                 lost.append((entry, str(error)))
         return lost

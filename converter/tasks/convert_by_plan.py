@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from mlxport.converter.options.source import SourceOptions
 from mlxport.converter.output.carry_along import carry_along
 from mlxport.converter.output.contents import (
     WEIGHTS,
+    naming_the_record,
     open_weights,
     read_conversion,
     source_of,
@@ -55,7 +57,10 @@ def convert_by_plan(
     """Convert a checkpoint by another's plan; see ``mlxport.convert_checkpoint``."""
     other = Path(plan).parent if Path(plan).name == RECORD_FILE else Path(plan)
     sources = (Path(source), other)
-    with OutputFolder(Path(output), overwrite=writing.overwrite, sources=sources) as folder:
+    with (
+        OutputFolder(Path(output), overwrite=writing.overwrite, sources=sources) as folder,
+        naming_the_record(other),
+    ):
         old = read_conversion(other)
         checkpoint, original_keys = reading.open(source)
         fitted = fit(old.plan, checkpoint, reading.prefix, reading.allow_lossy_cast, original_keys)
@@ -106,7 +111,8 @@ def inspect_by_plan(
     other = Path(plan).parent if Path(plan).name == RECORD_FILE else Path(plan)
     checkpoint, _ = reading.open(source)
     fitted = fit(read_conversion(other).plan, checkpoint, reading.prefix, allow_lossy_cast=True)
-    rows = {row.name: row for entry in fitted.entries for row in _rows(entry, fitted)}
+    with naming_the_record(other):
+        rows = {row.name: row for entry in fitted.entries for row in _rows(entry, fitted)}
     for name, reason in {**fitted.ignored, **fitted.aliases}.items():
         spec = fitted.specs.get(name)
         if spec is not None:
@@ -140,10 +146,12 @@ def convert_state_dict(
     """Return MLX parameter -> array; see ``mlxport.convert_state_dict``."""
     checkpoint = reading.without_dropped(checkpoint_of(source, reading.key))
     constants: Mapping[str, Tensor] = {}
+    naming: AbstractContextManager[None] = nullcontext()
     if isinstance(plan, (str, Path)):
         folder = Path(plan).parent if Path(plan).name == RECORD_FILE else Path(plan)
         plan = read_conversion(folder).plan
         constants = _constants(plan, folder)
+        naming = naming_the_record(folder)
     elif isinstance(plan, Conversion):
         plan = plan.plan
     if missing := sorted(set(plan.constants) - set(constants)):
@@ -153,7 +161,8 @@ def convert_state_dict(
             "Give the output folder that holds the plan.",
         )
     fitted = fit(plan, checkpoint, reading.prefix, reading.allow_lossy_cast)
-    converted = {name: to_mlx(tensor) for name, tensor in fitted.apply(checkpoint.tensors)}
+    with naming:
+        converted = {name: to_mlx(tensor) for name, tensor in fitted.apply(checkpoint.tensors)}
     return {**converted, **{name: to_mlx(tensor) for name, tensor in constants.items()}}
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxport.converter.arguments import argument
-from mlxport.converter.checkpoint.writing.atomic import sibling, sync_folder
+from mlxport.converter.checkpoint.writing.atomic import reserved, sync_folder
 from mlxport.converter.errors import CheckpointError, ConversionError, OptionsError, ParityError
 from mlxport.converter.output.code_digests import check_code as hold_to_digests
 from mlxport.converter.output.contents import read_conversion, use_device
@@ -108,17 +108,14 @@ def export_folder(
     reference = load_reference(Path(folder) / "reference.safetensors")
     with not_ending(Path(folder) / "model.py"):
         function = _Function(live_model(folder), conversion, reference)
-    temporary = sibling(destination, "partial")
     try:
-        with not_ending(Path(folder) / "model.py"):
+        with reserved(destination) as temporary, not_ending(Path(folder) / "model.py"):
             identical = function.write(temporary, shapeless, judgement)
-        os.replace(temporary, destination)
+            os.replace(temporary, destination)
     except OSError as error:
         raise CheckpointError(
             f"{destination} cannot be written: {error.strerror or error}"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     sync_folder(destination.parent)
     names = output_names(conversion, reference)
     return Exported(

@@ -21,8 +21,14 @@ from mlxport.converter.checkpoint.formats.mapped import released
 from mlxport.converter.checkpoint.formats.safetensors import open_safetensors
 from mlxport.converter.checkpoint.writing.digest import digest_of
 from mlxport.converter.checkpoint.writing.safetensors import write_safetensors
-from mlxport.converter.errors import ConversionError, OptionsError, StateDictError
-from mlxport.converter.output.contents import LEFT_OUT, WEIGHTS, open_weights, read_conversion
+from mlxport.converter.errors import ConversionError, OptionsError, PlanError, StateDictError
+from mlxport.converter.output.contents import (
+    LEFT_OUT,
+    WEIGHTS,
+    naming_the_record,
+    open_weights,
+    read_conversion,
+)
 from mlxport.converter.plan.quantize_step import Quantize
 from mlxport.converter.plan.record import RECORD_FILE, Conversion, Digests
 from mlxport.converter.plan.steps import Cast, Step
@@ -99,7 +105,7 @@ def restore(
     path = _checked(Path(output), overwrite)
     folder = Path(source).parent if Path(source).name == RECORD_FILE else Path(source)
     conversion = read_conversion(folder)
-    with _trained(folder, weights, from_live) as opened:
+    with naming_the_record(folder), _trained(folder, weights, from_live) as opened:
         return _restored(folder, conversion, opened, path, partial=partial)
 
 
@@ -194,8 +200,8 @@ def _restored_specs(
             continue
         try:
             tensors = entry.invert(tuple(found[name].outline() for name in entry.targets))
-        except (ConversionError, ValueError) as error:
-            if isinstance(error, ValueError):  # numpy: the shape does not fit the steps
+        except ConversionError as error:
+            if isinstance(error, PlanError):
                 problems.append(f"misshapen   {', '.join(entry.targets)}: {error}")
             continue
         for key, tensor in zip(entry.sources, tensors, strict=True):

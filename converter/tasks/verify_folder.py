@@ -52,13 +52,10 @@ def verify_folder(
     changed = _changes(path, conversion)
     try:
         model = live_model(path)
-    except ConversionError:
+    except ConversionError as error:
+        if changed:
+            raise ConversionError(f"{error}\n{changed}") from error
         raise
-    except Exception as error:  # whatever MLX raises of weights that do not fit
-        raise ConversionError(
-            f"{path}: model.py cannot load its weights: {type(error).__name__}: {error}"
-            + (f"\n{changed}" if changed else "")
-        ) from error
     with not_ending(path / "model.py"):
         report = verify_at_sizes(model, conversion, references, judgement=judgement, alone=False)
     return replace(report, changed=changed)

@@ -112,7 +112,7 @@ def _moved(entry: Entry, tensors: tuple[Tensor, ...], conversion: Conversion) ->
     names = ", ".join(entry.targets)
     try:
         found = entry.invert(tensors)
-    except (ConversionError, ValueError) as error:  # numpy: the shape does not fit the steps
+    except ConversionError as error:
         yield f"misshapen   {names}: {error}"
         return
     for key, tensor in zip(entry.sources, found, strict=True):

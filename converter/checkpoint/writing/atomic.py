@@ -7,15 +7,24 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import logging
 import os
+import re
 import secrets
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 _logger = logging.getLogger(__name__)
+
+# What the names of unfinished files and folders end in: mlxport's, whoever left them.
+MARK = "mlxport-partial"
+
+# Bytes of a name that are left beside mark and number, of the 255 that a file system takes.
+_LONGEST = 220
 
 # renameat2 and renamex_np: exchange the two names.
 _AT_FDCWD = -100
@@ -31,22 +40,98 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: the folder cannot be written or is full.
     """
-    temporary = sibling(path, "partial")
-    try:
-        with temporary.open("xb") as file:
+    with reserved(path) as temporary:
+        with temporary.open("r+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def reserved(path: Path, *, folder: bool = False) -> Iterator[Path]:
+    """Give a new empty file or folder beside ``path``; it vanishes, unless it is renamed.
+
+    It is locked as long as this lasts, which tells what a living process writes from what a killed
+    one left. The latter is removed here, of those that were to become this ``path``.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    _sweep(path)
+    temporary, descriptor = _create(path, folder)
+    try:
+        yield temporary
+    finally:
+        if folder:
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def sibling(path: Path, purpose: str) -> Path:
     """Return a free hidden name beside ``path``, on the same file system."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{purpose}")
+    return path.with_name(f"{_stem(path)}{secrets.token_hex(4)}.{purpose}")
+
+
+def _stem(path: Path) -> str:
+    """Return how hidden names beside a path begin; no name is too long that the path's is not."""
+    name = path.name
+    while len(os.fsencode(name)) > _LONGEST:
+        name = name[:-1]
+    return f".{name}."
+
+
+def _create(path: Path, folder: bool) -> tuple[Path, int]:
+    """Return a new file or folder that is locked, and the descriptor that holds the lock."""
+    while True:
+        temporary = sibling(path, MARK)
+        if folder:
+            temporary.mkdir()
+        else:
+            temporary.touch(exist_ok=False)
+        try:
+            descriptor = os.open(temporary, os.O_RDONLY)
+        except FileNotFoundError as error:
+            _logger.debug("swept away before it was locked: %s", error)
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            _logger.debug("%s is not locked: %s", temporary, error)
+        if temporary.exists():
+            return temporary, descriptor
+        os.close(descriptor)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what processes that live no more left of their writing to a path."""
+    ours = re.compile(rf"{re.escape(_stem(path))}[0-9a-f]{{8}}\.{MARK}")
+    try:
+        names = os.listdir(path.parent)
+    except OSError as error:
+        _logger.debug("nothing is swept in %s: %s", path.parent, error)
+        return
+    for name in filter(ours.fullmatch, names):
+        _remove_abandoned(path.parent / name)
+
+
+def _remove_abandoned(temporary: Path) -> None:
+    try:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(temporary, flags)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if temporary.is_dir():
+                shutil.rmtree(temporary, ignore_errors=True)
+            else:
+                temporary.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+    except OSError as error:  # a living process writes it, or nothing tells
+        _logger.debug("%s stays: %s", temporary, error)
 
 
 def sync_folder(folder: Path) -> None:

@@ -180,6 +180,12 @@ class Context:
             file = found.name
             if self.model.user_files.setdefault(file, found) != found:
                 raise Unsupported(f"two files called {file}.py would travel: rename one")
+            alike = [name for name in self.model.user_files if name.casefold() == file.casefold()]
+            if len(alike) > 1:
+                raise Unsupported(
+                    f"{' and '.join(f'{name}.py' for name in alike)} would travel, which are one "
+                    "file where the file system ignores case: rename one"
+                )
         known = self.model.imports.setdefault(name, file)
         if known != file:
             raise Unsupported(

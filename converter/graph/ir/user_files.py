@@ -126,10 +126,13 @@ def _import_of(alias: ast.alias, found: Any) -> str:
 
 
 def _file_name(module: ModuleType, path: Path) -> str:
-    """Return what to call the copy: as the file is called, unless one of ours is called so."""
-    taken = {Path(one.name).stem for one in files(LAYERS).iterdir()}
+    """Return what to call the copy: as the file is called, unless one of ours is called so.
+
+    Names that differ in case alone are one: some file systems have no others.
+    """
+    taken = {Path(one.name).stem.casefold() for one in files(LAYERS).iterdir()}
     dotted = module.__name__.replace(".", "_")
     for name in (path.stem, dotted, f"{dotted}_own"):
-        if name not in taken and name.isidentifier():
+        if name.casefold() not in taken and name.isidentifier():
             return name
     raise NotPortable(f"{path.name} is no name of a Python module: rename it")

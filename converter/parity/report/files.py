@@ -8,7 +8,12 @@ from pathlib import Path
 
 from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.writing.atomic import atomic_file
-from mlxport.converter.errors import ConversionError, OptionsError, ParityError
+from mlxport.converter.errors import (
+    CheckpointError,
+    ConversionError,
+    EvidenceError,
+    OptionsError,
+)
 from mlxport.converter.parity.report.html import html
 from mlxport.converter.parity.report.markdown import markdown
 from mlxport.converter.parity.report.report import ParityReport
@@ -25,7 +30,7 @@ def read_reports(sources: Sequence[Path]) -> dict[str, ParityReport]:
         sources: files of reports as JSON, or output folders with a ``parity.json``.
 
     Raises:
-        ParityError: a file cannot be read or holds no report; all of them are listed.
+        EvidenceError: a file cannot be read or holds no report; all of them are listed.
         OptionsError: one file is given twice.
     """
     paths = [path / REPORT if path.is_dir() else path for path in sources]
@@ -39,7 +44,7 @@ def read_reports(sources: Sequence[Path]) -> dict[str, ParityReport]:
         except (OSError, ConversionError) as error:
             problems.append(f"{path}: {error}")
     if problems:
-        raise ParityError.listing("these parity reports cannot be read:", problems)
+        raise EvidenceError.listing("these parity reports cannot be read:", problems)
     return reports
 
 
@@ -64,12 +69,17 @@ def write_page(path: Path, reports: Mapping[str, ParityReport], *, overwrite: bo
     """Write a page, of the kind that its file's suffix names: whole, or not at all.
 
     Raises:
-        OptionsError: there is no such kind of page, or the file is there and may not be replaced.
+        OptionsError: there is no such kind of page, no such folder, or the file is there and may
+            not be replaced.
+        CheckpointError: the file cannot be written.
     """
     check_page(path, overwrite=overwrite)
     text = page(reports, path.suffix)
-    with atomic_file(path) as file:
-        file.write(text.encode())
+    try:
+        with atomic_file(path) as file:
+            file.write(text.encode())
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def check_page(path: Path, *, overwrite: bool = False) -> None:
@@ -82,6 +92,10 @@ def check_page(path: Path, *, overwrite: bool = False) -> None:
         raise OptionsError(
             f"a report is written as {', '.join(FORMATS)}, not as {path.suffix or path.name}"
         )
+    if not path.parent.is_dir():
+        raise OptionsError(f"{path}: there is no folder {path.parent}; make it first")
+    if path.is_dir():
+        raise OptionsError(f"{path} is a folder: name a file in it")
     if path.exists() and not overwrite:
         raise OptionsError(f"{path} exists; pass {argument('overwrite', True)} to replace it")
 

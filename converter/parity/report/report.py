@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final, Literal
 
-from mlxport.converter.errors import ConversionError, ParityError
+from mlxport.converter.errors import ConversionError, EvidenceError
 from mlxport.converter.parity.report.html import html
 from mlxport.converter.parity.report.markdown import markdown
 from mlxport.converter.parity.report.pictures import Histogram, Picture
@@ -180,12 +180,12 @@ class ParityReport:
         """Build a report from JSON data.
 
         Raises:
-            ParityError: it is no parity report, or one of another version; the message names the
+            EvidenceError: it is no parity report, or one of another version; the message names the
                 field that is wrong.
         """
         form, version = named_format(data)
         if (form, version) != (REPORT_FORMAT, REPORT_VERSION):
-            raise ParityError(
+            raise EvidenceError(
                 f"expected {REPORT_FORMAT} version {REPORT_VERSION}, got {form!r} version "
                 f"{version!r}. Is this the parity.json of an mlxport output folder?"
             )
@@ -193,7 +193,7 @@ class ParityReport:
             from_data(Findings, data)
             return from_data(cls, data)
         except ConversionError as error:
-            raise ParityError(str(error)) from error
+            raise EvidenceError(str(error)) from error
 
     def to_text(
         self,

@@ -18,7 +18,7 @@ import numpy as np
 
 from mlxport.converter.checkpoint.formats.safetensors import SafetensorsFile
 from mlxport.converter.checkpoint.writing.safetensors import write_safetensors
-from mlxport.converter.errors import CheckpointError, ConversionError, ParityError
+from mlxport.converter.errors import CheckpointError, ConversionError, EvidenceError
 from mlxport.converter.parity.verdict.reference_data import (
     Call,
     Draw,
@@ -116,7 +116,7 @@ def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
     Written beside the destination and then renamed, so a failure leaves the old file or none.
 
     Raises:
-        ParityError: the file cannot be written.
+        EvidenceError: the file cannot be written.
     """
     writer = _Writer()
     header = _Header(
@@ -147,7 +147,7 @@ def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
             Path(path), tensors, {"mlxport": json.dumps(to_data(header), allow_nan=False)}
         )
     except CheckpointError as error:
-        raise ParityError(f"cannot write the reference: {error}") from error
+        raise EvidenceError(f"cannot write the reference: {error}") from error
 
 
 def load_reference(path: str | os.PathLike[str]) -> Reference:
@@ -157,7 +157,7 @@ def load_reference(path: str | os.PathLike[str]) -> Reference:
         The reference; its arrays are read from the file when they are judged.
 
     Raises:
-        ParityError: the file is missing, damaged, of another version or no reference.
+        EvidenceError: the file is missing, damaged, of another version or no reference.
     """
     where = os.fspath(path)
     try:
@@ -165,21 +165,21 @@ def load_reference(path: str | os.PathLike[str]) -> Reference:
         data = parse_json(file.header.metadata.get("mlxport", "{}"))
         form, version = named_format(data)
         if (form, version) != (REFERENCE_FORMAT, REFERENCE_VERSION):
-            raise ParityError(
+            raise EvidenceError(
                 f"{where}: expected {REFERENCE_FORMAT} version {REFERENCE_VERSION}, got {form!r} "
                 f"version {version!r}. It should be the reference.safetensors of an mlxport output "
                 "folder."
             )
         header = from_data(_Header, data)
         return _reference(header, {name: tensor.bits for name, tensor in file.items()})
-    except ParityError:
+    except EvidenceError:
         raise
     except CheckpointError as error:
-        raise ParityError(f"cannot read the reference {where}: {error}") from error
+        raise EvidenceError(f"cannot read the reference {where}: {error}") from error
     except ConversionError as error:
-        raise ParityError(f"{where} is a damaged reference: {error}") from error
+        raise EvidenceError(f"{where} is a damaged reference: {error}") from error
     except (KeyError, ValueError) as error:
-        raise ParityError(f"{where} is a damaged reference: {error!r}") from error
+        raise EvidenceError(f"{where} is a damaged reference: {error!r}") from error
 
 
 class _Writer:

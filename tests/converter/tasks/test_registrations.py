@@ -386,12 +386,25 @@ def test_two_classes_of_one_name_are_refused(define: Define) -> None:
         mlxport.convert(model, X)
 
 
-def test_a_file_called_as_one_of_ours_gets_another_name(define: Define) -> None:
-    module = define("pooling")
+@pytest.mark.parametrize("name", ["pooling", "Pooling"])
+def test_a_file_called_as_one_of_ours_gets_another_name(define: Define, name: str) -> None:
+    module = define(name)
     mlxport.register_rule(Odd)(scaled_rule(module.Scaled))
     result = mlxport.convert(within(Odd()), X)
     assert result.report.passed
-    assert "from layers.pooling_own import Scaled" in result.source
+    assert f"from layers.{name}_own import Scaled" in result.source
+
+
+def test_files_whose_names_differ_in_case_alone_are_refused(define: Define) -> None:
+    mlxport.register_rule(Odd)(scaled_rule(define("wide").Scaled))
+    other = define("Wide", text=SCALED.replace("Scaled", "Other"))
+
+    class Odder(Odd):
+        pass
+
+    mlxport.register_rule(Odder)(scaled_rule(other.Other))
+    with pytest.raises(UnsupportedError, match=r"wide\.py and Wide\.py would travel"):
+        mlxport.convert(within(Odd(), Odder()), X)
 
 
 # -- what is listed ------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def test_a_kill_leaves_the_output_as_it_was(stage, source: Path, out: Path) -> N
     before = contents(out)
     command = [sys.executable, "-c", SLOWLY, *arguments(source, out)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        while not any(map(stage, out.parent.glob(".out.*.partial"))):
+        while not any(map(stage, out.parent.glob(".out.*.mlxport-partial"))):
             assert process.poll() is None, "it ended before it could be killed"
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
