@@ -9,12 +9,16 @@ from __future__ import annotations
 import inspect
 import linecache
 import logging
+import sys
 import sysconfig
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
+
+import numpy as np
 
 from mlxport.converter.errors import (
     CheckpointError,
@@ -47,7 +51,8 @@ def public(function: Callable[_P, _Result]) -> Callable[_P, _Result]:
     def called(*args: _P.args, **kwargs: _P.kwargs) -> _Result:
         signature.bind(*args, **kwargs)
         try:
-            return function(*args, **kwargs)
+            with _random_state_of_mlx():
+                return function(*args, **kwargs)
         except (ConversionError, Warning):
             raise
         except Exception as error:  # the boundary: whatever it is
@@ -55,6 +60,21 @@ def public(function: Callable[_P, _Result]) -> Callable[_P, _Result]:
             raise explained(function.__name__, error) from error
 
     return called
+
+
+@contextmanager
+def _random_state_of_mlx() -> Iterator[None]:
+    """Leave MLX's random state as it is: building layers draws their first weights."""
+    if "mlx.core" not in sys.modules:  # it has no state yet that anybody could have set
+        yield
+        return
+    import mlx.core as mx
+
+    high, low = (int(word) for word in np.array(mx.random.state[0]))
+    try:
+        yield
+    finally:
+        mx.random.seed(high << 32 | low)  # the key of a seed is its two halves
 
 
 def explained(call: str, error: Exception) -> ConversionError:

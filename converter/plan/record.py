@@ -21,6 +21,9 @@ RECORD_FILE = "conversion.json"
 RECORD_FORMAT = "mlxport-conversion"
 RECORD_VERSION = 1
 
+# Tuples within tuples that a model takes or gives; all that goes through them recurses.
+_DEEPEST = 100
+
 _NO_ORDER = "order (or that of merged) is none of the axes of shape"
 
 # What the files of the weights are called before their ending; the second as on the Hub.
@@ -188,6 +191,8 @@ class Conversion:
                 f"{version!r}. Is this the conversion.json of an mlxport output folder?"
             )
         conversion = from_data(cls, data)
+        if conversion.signature is not None and conversion.signature.depth() > _DEEPEST:
+            raise ConversionError("it is nested too deeply")
         if problems := [*conversion.plan.contradictions(), *conversion._contradictions()]:
             raise ConversionError.listing("it contradicts itself:", problems)
         return conversion
@@ -204,6 +209,10 @@ class Conversion:
                 for number, layout in enumerate(getattr(module, field_name)):
                     if not layout.is_possible():
                         yield f"modules[{place}].{field_name}[{number}]: {_NO_ORDER}"
+        if self.signature is not None and self.modules:
+            taken = self.signature.taken()
+            if len(taken) != len(self.inputs):
+                yield f"inputs: {len(self.inputs)} names for {', '.join(taken) or 'no argument'}"
         for place, draw in enumerate(self.draws):
             if not draw.layout.is_possible():
                 yield f"draws[{place}].layout: {_NO_ORDER}"

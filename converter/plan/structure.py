@@ -136,6 +136,13 @@ class Signature:
     result: Structure = field(default_factory=lambda: Structure("tensor"))
     keywords: tuple[str, ...] = ()
 
+    def depth(self) -> int:
+        """Return how many containers lie within one another, at most; without recursion."""
+        level, count = [*self.arguments.values(), self.result], 0
+        while level := [item for one in level if one.kind in _CONTAINERS for item in one.items]:
+            count += 1
+        return count
+
     def taken(self) -> dict[str, Structure]:
         """Return the arguments that hold tensors: those of the MLX model."""
         return {name: s for name, s in self.arguments.items() if s.tensors(name)}
