@@ -14,9 +14,10 @@ import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -52,7 +53,8 @@ def public(function: Callable[_P, _Result]) -> Callable[_P, _Result]:
         signature.bind(*args, **kwargs)
         try:
             with _random_state_of_mlx():
-                return function(*args, **kwargs)
+                # in a context of its own: torch leaves variables in the one that it is called in
+                return copy_context().run(function, *args, **kwargs)
         except (ConversionError, Warning):
             raise
         except Exception as error:  # the boundary: whatever it is
@@ -70,7 +72,8 @@ def _random_state_of_mlx() -> Iterator[None]:
         return
     import mlx.core as mx
 
-    high, low = (int(word) for word in np.array(mx.random.state[0]))
+    state: Any = mx.random.state
+    high, low = (int(word) for word in np.array(state[0]))
     try:
         yield
     finally:
