@@ -6,6 +6,7 @@ Needs no torch.
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from typing import Any
 from mlxport.converter.errors import CheckpointError
 from mlxport.converter.plan.tensor import Tensor
 from mlxport.converter.timings import stage
+
+_logger = logging.getLogger(__name__)
 
 _BLOCK = 1 << 18
 
@@ -41,6 +44,7 @@ class Checkpoint:
         dropped: key -> tensor, of those that were not to be taken.
         order: the keys as they stand in the file, those that were dropped included, by the names
             they have there; empty where none were.
+        sizes: file -> its bytes when it was opened, of those that are read later.
     """
 
     path: Path
@@ -56,6 +60,7 @@ class Checkpoint:
     hints: tuple[str, ...] = ()
     dropped: Mapping[str, Tensor] = field(default_factory=dict)
     order: tuple[str, ...] = ()
+    sizes: Mapping[Path, int] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Checkpoint({str(self.path)!r}, {len(self.tensors)} tensors)"
@@ -64,6 +69,27 @@ class Checkpoint:
         under = f", under {self.key!r}" if self.key not in (None, ".") else ""
         shown = (f"{printable(name)}: {tensor}" for name, tensor in self.tensors.items())
         return "\n".join([f"{self.path}: {len(self.tensors)} tensors{under}", *shown, *self.notes])
+
+    def check_whole(self) -> None:
+        """Check that no file became shorter since it was opened.
+
+        What is mapped beyond the end of a file is zeros up to the end of a page, and ends the
+        process from there on: so this is asked before and after tensors are read.
+
+        Raises:
+            CheckpointError: one did.
+        """
+        for file, size in self.sizes.items():
+            try:
+                now = file.stat().st_size
+            except OSError as error:  # its name is gone; what was opened is there still
+                _logger.debug("%s: %s", file, error)
+                continue
+            if now < size:
+                raise CheckpointError(
+                    f"{file}: cut short while it was read: {now} bytes, and {size} when it was "
+                    "opened. Convert again when nothing writes to it any more."
+                )
 
     @stage("digest")
     def digest(self, stop: threading.Event | None = None) -> str:

@@ -26,6 +26,8 @@ from mlxport.converter.timings import stage
 
 STEM = "weights"
 SHARD = 2 * 10**9
+# Bytes that may be read before it is asked again whether the files are whole.
+_CHECKED = 1 << 26
 # As the ecosystem counts: decimal, unless it says "i".
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -129,6 +131,7 @@ def _converted(
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield the targets; what was read for one is given back when the next is asked for."""
     bad: set[str] = set()
+    unchecked = _CHECKED
 
     def opened(key: str) -> Tensor:
         tensor = checkpoint.tensors[key]
@@ -138,6 +141,10 @@ def _converted(
         return tensor
 
     for entry in plan.entries:
+        unchecked += sum(checkpoint.tensors[key].bits.nbytes for key in entry.sources)
+        if unchecked >= _CHECKED:
+            checkpoint.check_whole()
+            unchecked = 0
         sources = tuple(map(opened, entry.sources))
         for position, (name, tensor) in enumerate(
             zip(entry.targets, entry.apply(sources), strict=True)
@@ -149,6 +156,7 @@ def _converted(
             streamed.not_finite += [] if finite else [name]
             yield name, tensor
         release((source.bits for source in sources), checkpoint.mapped)
+    checkpoint.check_whole()
     for name, tensor in constants.items():
         streamed.targets[name] = examine(tensor)[0]
         yield name, tensor
