@@ -17,7 +17,7 @@ from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.formats.mapped import release, released
 from mlxport.converter.checkpoint.writing.digest import examine
 from mlxport.converter.checkpoint.writing.safetensors import write_safetensors
-from mlxport.converter.errors import OptionsError, StateDictError
+from mlxport.converter.errors import CheckpointError, OptionsError, StateDictError
 from mlxport.converter.plan.record import Digests
 from mlxport.converter.plan.tensor import MLX_DTYPE, Tensor, TensorSpec
 from mlxport.converter.plan.weight_plan import WeightPlan
@@ -98,7 +98,11 @@ def stream_weights(
     streamed = Streamed()
     converted = _converted(plan, checkpoint, constants or {}, streamed)
     sized = counted(converted, {name: spec.nbytes for name, spec in specs.items()})
-    _write(folder, stem, shards, sized)
+    try:
+        _write(folder, stem, shards, sized)
+    except CheckpointError:  # what is cut short cannot be written, either
+        checkpoint.check_whole()
+        raise
     return streamed
 
 
