@@ -9,7 +9,14 @@ from mlxport.converter.errors import ConversionError
 from mlxport.converter.plan.batch_norm import folded_weight, scale_of
 from mlxport.converter.plan.orthogonal import orthogonal
 from mlxport.converter.plan.step import BaseStep
-from mlxport.converter.plan.tensor import DtypeName, Tensors, from_float64, to_float64
+from mlxport.converter.plan.tensor import (
+    DtypeName,
+    Tensor,
+    Tensors,
+    TensorSpec,
+    from_float64,
+    to_float64,
+)
 
 
 class FoldWeightNorm(BaseStep, frozen=True):
@@ -24,15 +31,33 @@ class FoldWeightNorm(BaseStep, frozen=True):
     def apply(self, tensors: Tensors) -> Tensors:
         """Map PyTorch's tensors towards MLX's."""
         magnitude, direction = _values(self.kind, tensors, 2)
-        every = range(direction.ndim)
-        axes = tuple(every if self.dim == -1 else (i for i in every if i != every[self.dim]))
-        norm = np.sqrt(np.sum(np.square(direction), axis=axes, keepdims=True))
         with np.errstate(divide="ignore", invalid="ignore"):  # NaN in PyTorch, too
-            return (from_float64(direction * (magnitude / norm), tensors[1].dtype),)
+            factor = magnitude / self._norm(direction)
+            return (from_float64(direction * factor, tensors[1].dtype),)
 
     def invert(self, tensors: Tensors) -> Tensors:
         """Refuse: only their product is left of the two."""
         raise _lost("magnitude and direction were folded into one weight")
+
+    def equivalent(self, weight: Tensor, magnitude: TensorSpec) -> Tensors:
+        """Return a magnitude and a direction that fold into a weight, but for a rounding.
+
+        The direction is the weight itself, the magnitude its norm, as ``weight_norm`` begins with.
+
+        Args:
+            weight: in PyTorch's order of axes.
+            magnitude: the dtype and shape of ``g``.
+        """
+        norm = self._norm(to_float64(weight)).reshape(magnitude.shape)
+        return from_float64(norm, magnitude.dtype), weight
+
+    def _norm(self, direction: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        every = range(direction.ndim)
+        axes = tuple(every if self.dim == -1 else (i for i in every if i != every[self.dim]))
+        norm: npt.NDArray[np.float64] = np.sqrt(
+            np.sum(np.square(direction), axis=axes, keepdims=True)
+        )
+        return norm
 
 
 class FoldSpectralNorm(BaseStep, frozen=True):

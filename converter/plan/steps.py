@@ -140,6 +140,14 @@ def rearranges(step: Step) -> bool:
     return isinstance(step, (Permute, Reshape, TransposedConvWeight))
 
 
+def folds(step: Step) -> bool:
+    """Tell whether a step makes one tensor of several, which it cannot give back."""
+    return isinstance(
+        step,
+        (FoldWeightNorm, FoldSpectralNorm, FoldOrthogonal, FoldBatchNormWeight, FoldBatchNormBias),
+    )
+
+
 def conv_weight(rank: int) -> tuple[Step, ...]:
     """``(out, in/groups, *k)`` of ``torch.nn.ConvNd`` to MLX's ``(out, *k, in/groups)``."""
     return (Permute(axes_to_last(rank + 2, 1)),)

@@ -14,7 +14,7 @@ from mlxport.converter.arguments import argument
 from mlxport.converter.errors import ConversionError, PlanError, StateDictError
 from mlxport.converter.plan.json_data import from_data, to_data
 from mlxport.converter.plan.loading import Loading
-from mlxport.converter.plan.steps import Step, rearranges
+from mlxport.converter.plan.steps import Step, folds, rearranges
 from mlxport.converter.plan.tensor import Tensor, TensorSpec
 
 
@@ -147,6 +147,16 @@ class WeightPlan:
         """Tell whether an entry gives the checkpoint's values as they are, in another order."""
         computed = any(key in self.computed for key in entry.sources)
         return all(map(rearranges, entry.steps)) and not computed
+
+    @property
+    def folded(self) -> Mapping[str, str]:
+        """Source key -> the target it was folded into, with others."""
+        return {
+            key: ", ".join(entry.targets)
+            for entry in self.entries
+            if any(map(folds, entry.steps))
+            for key in entry.sources
+        }
 
     def renamed(self, keys: Mapping[str, str]) -> WeightPlan:
         """Return the plan with other source keys (a model's names mapped to a checkpoint's)."""

@@ -6,7 +6,7 @@ Needs no torch to write ``.safetensors``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -35,6 +35,7 @@ from mlxport.converter.plan.steps import Cast, Step
 from mlxport.converter.plan.tensor import Tensor, TensorSpec, same_bits
 from mlxport.converter.plan.weight_plan import WeightPlan
 from mlxport.converter.progress import counted
+from mlxport.converter.tasks.folded import Folded
 from mlxport.converter.tasks.result import count_of
 
 _TORCH_ENDINGS = (".pt", ".pth", ".bin", ".ckpt")
@@ -50,6 +51,8 @@ class Restored:
         lost: key -> why it could not be given back.
         rounded: keys whose values a cast had rounded: original dtype, rounded values.
         quantized: keys whose values had been quantised: those the quantised ones stand for.
+        equivalent: keys of magnitudes and directions that were folded into weights, and are others
+            now, which fold into the weights there are.
     """
 
     path: Path
@@ -57,6 +60,7 @@ class Restored:
     lost: Mapping[str, str] = field(default_factory=dict)
     rounded: tuple[str, ...] = ()
     quantized: tuple[str, ...] = ()
+    equivalent: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         counts = {"lost": self.lost, "rounded": self.rounded, "quantized": self.quantized}
@@ -80,6 +84,11 @@ class Restored:
             found.append(
                 f"{len(self.quantized)} tensors were quantized when they were converted and hold "
                 f"what is left of their values: {', '.join(self.quantized)}"
+            )
+        if self.equivalent:
+            found.append(
+                f"{len(self.equivalent)} tensors were folded into weights; what is written folds "
+                f"into the weights there are: {', '.join(self.equivalent)}"
             )
         return tuple(found)
 
@@ -138,14 +147,14 @@ def _opened(path: Path) -> Checkpoint:
 def _restored(
     folder: Path, conversion: Conversion, weights: Checkpoint, path: Path, *, partial: bool
 ) -> Restored:
-    kept = _kept(folder)
+    plan, kept = conversion.plan, _kept(folder)
     found = {name: TensorSpec.of(tensor) for name, tensor in weights.tensors.items()}
-    specs = _restored_specs(conversion.plan, found, folder)
-    plan, trained = conversion.plan, _trained_since(conversion, weights)
-    specs = {key: spec for key, spec in specs.items() if key not in plan.computed}
+    specs = _restored_specs(plan, found, folder)
+    trained = _trained_since(conversion, weights)
+    folded = Folded.of(plan, kept, lambda name: _differs(name, weights, conversion.digests))
+    given_back = {*plan.computed, *folded.unchanged, *folded.keys}
     lost = _lost(plan, found, kept)
-    lost = {key: why for key, why in lost.items() if key not in plan.computed} | trained
-    kept = {key: tensor for key, tensor in kept.items() if key not in trained}
+    lost = {key: why for key, why in lost.items() if key not in given_back} | trained | folded.lost
     needed = {key: why for key, why in lost.items() if key not in plan.ignored}
     if needed and not partial:
         raise ConversionError.listing(
@@ -153,15 +162,21 @@ def _restored(
             (f"{', '.join(keys)}: {why}" for why, keys in _by_reason(needed).items()),
             f"{argument('partial', True)} writes the others.",
         )
-    _check_ties(plan, weights.tensors, {*lost, *plan.computed})
-    specs |= {key: TensorSpec.of(tensor) for key, tensor in kept.items()}
+    _check_ties(plan, weights.tensors, {*lost, *given_back})
+    changed = {*trained, *folded.keys, *folded.lost}
+    kept = folded.under_all_names({k: tensor for k, tensor in kept.items() if k not in changed})
+    specs = {key: spec for key, spec in specs.items() if key not in plan.computed}
+    specs |= {key: TensorSpec.of(tensor) for key, tensor in kept.items()} | folded.specs()
     order = [key for key in plan.specs if key in specs]
     specs = {key: specs[key] for key in dict.fromkeys([*order, *specs])}
-    _write(path, plan, weights, kept, specs)
+    _write(path, plan, weights, chain(kept.items(), folded.tensors(weights.tensors)), specs)
     rounded = _changed(plan, lambda step: isinstance(step, Cast) and step.rounds)
     quantized = _changed(plan, lambda step: isinstance(step, Quantize))
-    kept_keys = [tuple(key for key in keys if key in specs) for keys in (rounded, quantized)]
-    return Restored(path, tuple(specs), lost, *kept_keys)
+
+    def inexact(keys: Iterable[str]) -> tuple[str, ...]:
+        return tuple(key for key in keys if key in specs and key not in kept)
+
+    return Restored(path, tuple(specs), lost, inexact(rounded), inexact(quantized), folded.keys)
 
 
 def _checked(path: Path, overwrite: bool) -> Path:
@@ -294,11 +309,12 @@ def _write(
     path: Path,
     plan: WeightPlan,
     weights: Checkpoint,
-    kept: Mapping[str, Tensor],
+    others: Iterable[tuple[str, Tensor]],
     specs: Mapping[str, TensorSpec],
 ) -> None:
+    """Write what the plan gives back of the weights, and other tensors besides."""
     moved = released(plan.invert(weights.tensors, partial=True), weights.mapped)
-    given = chain((pair for pair in moved if pair[0] not in plan.computed), kept.items())
+    given = chain((pair for pair in moved if pair[0] not in plan.computed), others)
     pairs = counted(given, {key: spec.nbytes for key, spec in specs.items()})
     if path.suffix == ".safetensors":
         write_safetensors(path, pairs, {"format": "pt"}, specs=specs)

@@ -103,7 +103,9 @@ def as_the_model_has_them(plan: WeightPlan) -> WeightPlan:
 def left_out(
     plan: WeightPlan, checkpoint: Checkpoint, original_keys: Mapping[str, str] | None = None
 ) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint that no target is made of, but for those not asked for.
+    """Return the tensors of a checkpoint that no target holds, but for those not asked for.
+
+    That is those of which no target is made, and those that are folded into one.
 
     Args:
         plan: says which.
@@ -112,7 +114,7 @@ def left_out(
     """
     ignored = {
         (original_keys or {}).get(key, key): checkpoint.tensors[key]
-        for key, reason in {**plan.ignored, **plan.computed}.items()
+        for key, reason in {**plan.ignored, **plan.folded, **plan.computed}.items()
         if reason != OUTSIDE and key in checkpoint.tensors
     }
     return {**ignored, **checkpoint.dropped}

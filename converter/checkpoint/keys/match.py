@@ -108,7 +108,7 @@ def match_keys(
     raise _misfit(sides, attempts, hints)
 
 
-def fits(shape: tuple[int, ...], given: tuple[int, ...]) -> bool:
+def loads_as(shape: tuple[int, ...], given: tuple[int, ...]) -> bool:
     """Tell whether PyTorch loads a tensor of one shape into one of another.
 
     Before 0.4 it had no tensors without axes: a number had one axis, and is still taken so.
@@ -185,7 +185,9 @@ def _attempt(sides: _Sides, strip: str, add: str) -> _Attempt:
         ],
         unexpected=[k for k in sides.checkpoint if k not in used and not is_counter(k)],
         misshapen=[
-            k for k, source in found.items() if not fits(sides.model[k], sides.checkpoint[source])
+            k
+            for k, source in found.items()
+            if not loads_as(sides.model[k], sides.checkpoint[source])
         ],
     )
 

@@ -9,6 +9,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import torch
+from mlx.utils import tree_map
 from torch import nn
 
 import mlxport
@@ -303,9 +304,18 @@ def test_another_checkpoint_folds_by_the_plan(out: Path, tmp_path: Path) -> None
     assert mlxport.verify(model, other, x).passed
 
 
+def test_restore_gives_back_what_was_folded(out: Path, tmp_path: Path) -> None:
+    assert mlxport.restore(out, tmp_path / "back.pt").warnings == ()
+    before, back = torch.load(out.parent / "one.pt"), torch.load(tmp_path / "back.pt")
+    assert list(before) == list(back)
+    assert all(torch.equal(tensor, back[key]) for key, tensor in before.items())
+
+
 def test_restore_says_what_it_cannot_give_back(out: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConversionError, match=r"BatchNorm was folded") as caught:
-        mlxport.restore(out, tmp_path / "back.pt")
+    model = mlxport.load(out)
+    model.update(tree_map(lambda array: array * 2, model.parameters()))
+    with pytest.raises(ConversionError, match=r"folded into .*, which was trained") as caught:
+        mlxport.restore(out, tmp_path / "back.pt", from_live=model)
     assert "0.weight" in str(caught.value)
     assert "1.running_var" in str(caught.value)
 

@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from mlxport.converter.output.contents import write_json
 from mlxport.converter.plan.record import Conversion
 from mlxport.converter.plan.steps import (
     Cast,
+    FoldSpectralNorm,
     FoldWeightNorm,
     Permute,
     Step,
@@ -248,18 +251,96 @@ def weight_normed() -> tuple[WeightPlan, dict[str, Tensor]]:
     return WeightPlan((fold, Entry(("b",), ("b",))), specs=specs), state
 
 
-def test_folded_norms_are_refused_and_named(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, *weight_normed())
-    with pytest.raises(ConversionError, match=r"(?s)\n  a_g, a_v: magnitude.*partial=True"):
+def spectral_normed() -> tuple[WeightPlan, dict[str, Tensor]]:
+    def values(*shape: int) -> Tensor:
+        return Tensor(np.full(shape, 2, np.float32), "F32")
+
+    fold = Entry(("a", "u", "v"), ("a",), (FoldSpectralNorm(0),))
+    state = {"a": values(3, 2), "u": values(3), "v": values(2), "b": values(4)}
+    specs = {key: TensorSpec.of(tensor) for key, tensor in state.items()}
+    return WeightPlan((fold, Entry(("b",), ("b",))), specs=specs), state
+
+
+def test_folded_norms_that_were_not_kept_are_refused_and_named(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, *spectral_normed())
+    with pytest.raises(ConversionError, match=r"(?s)\n  a, u, v: folded into a.*partial=True"):
         api.restore(folder, tmp_path / "back.safetensors")
     assert not (tmp_path / "back.safetensors").exists()
 
 
 def test_the_rest_is_written_when_asked_for(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, *weight_normed())
+    folder = folder_of(tmp_path, *spectral_normed())
     result = api.restore(folder, tmp_path / "back.safetensors", partial=True)
     assert list(load_file(tmp_path / "back.safetensors")) == ["b"]
-    assert list(result.lost) == ["a_g", "a_v"]
+    assert list(result.lost) == ["a", "u", "v"]
+
+
+def test_weight_norms_that_were_not_kept_come_back_as_equivalents(tmp_path: Path) -> None:
+    plan, state = weight_normed()
+    folder = folder_of(tmp_path, plan, state)
+    result = api.restore(folder, tmp_path / "back.safetensors")
+    assert result.equivalent == ("a_g", "a_v")
+    back = {key: Tensor(t.numpy(), "F32") for key, t in load_file(result.path).items()}
+    one, other = (dict(plan.apply(tensors))["a"].bits for tensors in (state, back))
+    np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+NORMED: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "weight norm": nn.utils.parametrizations.weight_norm,
+    "weight norm over all": partial(nn.utils.parametrizations.weight_norm, dim=None),
+    "weight norm by a hook": nn.utils.weight_norm,
+    "spectral norm": nn.utils.parametrizations.spectral_norm,
+    "orthogonal": nn.utils.parametrizations.orthogonal,
+}
+
+
+def normed(norm: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the hook is deprecated
+        layers = norm(nn.Conv1d(3, 4, 3)), norm(nn.ConvTranspose1d(4, 4, 4))
+    return nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.Conv1d(4, 2, 1)).eval()
+
+
+@pytest.fixture(scope="module", params=NORMED)
+def folded(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path]:
+    torch.manual_seed(2)
+    folder, norm = tmp_path_factory.mktemp("normed"), NORMED[request.param]
+    state = normed(norm).state_dict()
+    torch.save(state, folder / "model.pt")
+    api.convert_checkpoint(
+        folder / "model.pt", folder / "out", model=normed(norm), inputs=["2,3,9"]
+    )
+    return request.param, folder / "out"
+
+
+def test_folded_norms_come_back_bit_for_bit(folded: tuple[str, Path], tmp_path: Path) -> None:
+    _, out = folded
+    assert api.verify_weights(out).passed
+    result = api.restore(out, tmp_path / "back.pt")
+    assert result.warnings == ()
+    same(torch.load(out.parent / "model.pt"), torch.load(tmp_path / "back.pt"))
+
+
+def test_trained_weights_come_back_as_what_folds_into_them(
+    folded: tuple[str, Path], tmp_path: Path
+) -> None:
+    kind, out = folded
+    model = mlxport.load(out)
+    model.update(tree_map(lambda array: array * 1.25, model.parameters()))
+    if not kind.startswith("weight norm"):
+        with pytest.raises(ConversionError, match=r"folded into layers\.0\.weight, which"):
+            api.restore(out, tmp_path / "tuned.pt", from_live=model)
+        return
+    result = api.restore(out, tmp_path / "tuned.pt", from_live=model)
+    assert len(result.equivalent) == 4
+    assert "folds into the weights there are" in result.warnings[0]
+    back = normed(NORMED[kind])
+    back.load_state_dict(torch.load(tmp_path / "tuned.pt"))
+    x = torch.randn(2, 3, 9)
+    expected = back(x).detach().numpy()
+    np.testing.assert_allclose(model(mx.array(x.numpy())), expected, rtol=1e-4, atol=1e-6)
 
 
 def tuned(out: Path, tmp_path: Path) -> tuple[Any, State]:
