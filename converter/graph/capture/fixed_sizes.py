@@ -18,6 +18,7 @@ from torch.fx import Node
 
 from mlxport.converter.graph.capture.dynamic import user_inputs
 from mlxport.converter.graph.capture.sizes.size_flow import SizeFlow
+from mlxport.converter.graph.capture.sizes.size_steps import Reached
 from mlxport.converter.graph.capture.sizes.size_watch import SizeRead, marks
 from mlxport.converter.graph.ir.inputs import FixedSize, InputAxis
 from mlxport.converter.graph.ir.sizes import Size, shape_of
@@ -30,7 +31,9 @@ def fixed_sizes(
     leaves: Collection[str],
     wanted: Sequence[Collection[int]] = (),
 ) -> tuple[FixedSize, ...]:
-    """Return the sizes that a converted model is fixed to.
+    """Return the sizes that a converted model is fixed to, and the least of others.
+
+    Axes of dynamic size are left aside; guards stand for them.
 
     Args:
         program: what torch.export captured, not decomposed.
@@ -40,45 +43,45 @@ def fixed_sizes(
     """
     given = (node for node in user_inputs(program))
     tensors = [node for node in given if isinstance(node.meta.get("val"), torch.Tensor)]
-    places = fixed_places(tensors, program.graph.nodes, reads=reads, leaves=leaves)
+    sizes = {
+        InputAxis(number, axis): size
+        for number, node in enumerate(tensors)
+        for axis, size in enumerate(shape_of(node.meta["val"]))
+        if not isinstance(size, Size)
+    }
+    flow = _followed(tensors, program.graph.nodes, sizes, leaves)
+    read = _read(reads, program.graph.nodes, flow)
+    fixed = (sizes.keys() if read is None else flow.fixed | read) - flow.by_weights
+    least: dict[InputAxis, int] = {}
+    for reached, needed in flow.needed:
+        place = reached.place
+        least[place] = max(reached.least(needed, sizes[place]), least.get(place, 0))
     found = []
-    for number, node in enumerate(tensors):
-        asked = wanted[number] if number < len(wanted) else ()
-        for axis, size in enumerate(shape_of(node.meta["val"])):
-            place = InputAxis(number, axis)
-            if isinstance(size, int) and (place in places or axis in asked):
-                found.append(FixedSize(place, size, axis in asked))
+    for place, size in sizes.items():
+        asked = place.input < len(wanted) and place.axis in wanted[place.input]
+        if place in fixed or asked:
+            found.append(FixedSize(place, size, asked))
+        elif place in least:
+            found.append(FixedSize(place, least[place], least=True))
     return tuple(found)
 
 
-def fixed_places(
+def _followed(
     tensors: Sequence[Node],
-    nodes: Collection[Node],
-    *,
-    reads: Sequence[SizeRead],
+    nodes: Iterable[Node],
+    sizes: Collection[InputAxis],
     leaves: Collection[str],
-) -> set[InputAxis]:
-    """Return the axes whose sizes are fixed.
-
-    Axes of dynamic size are left aside; guards stand for them.
-
-    Args:
-        tensors: the placeholders of the tensors that the model's caller gives, in order.
-        nodes: of the program as captured, not decomposed.
-        reads: of sizes, by Python code outside of the leaves.
-        leaves: paths of the modules that become one MLX layer each.
-    """
+) -> SizeFlow:
+    """Return where the sizes in a program come from, of the inputs' axes of some sizes."""
     flow = SizeFlow(leaves)
-    every: set[InputAxis] = set()
     for number, node in enumerate(tensors):
-        axes = list(enumerate(shape_of(node.meta["val"])))
-        static = [None if isinstance(s, Size) else InputAxis(number, a) for a, s in axes]
-        every.update(axis for axis in static if axis is not None)
-        flow.origins[node] = tuple(frozenset(() if a is None else (a,)) for a in static)
+        places = (InputAxis(number, axis) for axis in range(node.meta["val"].ndim))
+        flow.origins[node] = tuple(
+            frozenset([Reached(place)] if place in sizes else []) for place in places
+        )
     for node in nodes:
         flow.visit(node)
-    read = _read(reads, nodes, flow)
-    return (every if read is None else flow.fixed | read) - flow.by_weights
+    return flow
 
 
 def _read(
@@ -97,7 +100,7 @@ def _read(
             if not _has_shape(node, read.shape):
                 return None
             origins = flow.of(node)
-            found.update(*(origins[axis] for axis in read.axes))
+            found.update(one.place for axis in read.axes for one in origins[axis])
     return found
 
 

@@ -54,17 +54,19 @@ class InputAxis(NamedTuple):
 
 @dataclass(frozen=True)
 class FixedSize:
-    """A size that a converted model is fixed to.
+    """A size that a converted model is fixed to, or the least that it takes.
 
     Attributes:
         place: the axis.
         size: what it is.
         wanted: whether it was to be dynamic, and torch.export found that it cannot be.
+        least: whether any larger size will do.
     """
 
     place: InputAxis
     size: int
     wanted: bool = False
+    least: bool = False
 
 
 @dataclass(frozen=True)

@@ -41,13 +41,19 @@ def check_lines(conditions: Sequence[str], fixed: Sequence[FixedSize], body: Bod
 
     Args:
         conditions: what must be true, in the names of the dynamic sizes.
-        fixed: sizes that have to be what they were in the example.
+        fixed: sizes that have to be what they were in the example, or larger than some.
         body: the body of the model itself.
 
     Raises:
         Unsupported: a condition cannot be written in Python.
     """
-    return [*_fixed_lines(fixed, body), *_dynamic_lines(conditions, body)]
+    exact = [one for one in fixed if not one.least]
+    least = [one for one in fixed if one.least]
+    return [
+        *_fixed_lines(exact, body),
+        *_least_lines(least, body),
+        *_dynamic_lines(conditions, body),
+    ]
 
 
 def if_any(tests: Sequence[ast.expr]) -> list[str]:
@@ -96,6 +102,28 @@ def _fixed_lines(fixed: Sequence[FixedSize], body: Body) -> Iterator[str]:
             ]
         yield from if_any(tests)
         yield from raise_error(f"{to_source(_array(value, body))}: {_fixed_text(value, sizes)}")
+
+
+def _least_lines(least: Sequence[FixedSize], body: Body) -> Iterator[str]:
+    """Yield the check of each input that has sizes of which only smaller ones do not do."""
+    for number, value in enumerate(body.inputs):
+        sizes = {one.place.axis: one.size for one in least if one.place.input == number}
+        if not sizes:
+            continue
+        array = _array(value, body)
+        names = axis_names(value.ndim)
+        tests: list[ast.expr] = [
+            ast.Compare(
+                _item(ast.Attribute(array, "shape"), value.order.index(axis)),
+                [ast.Lt()],
+                [ast.Constant(sizes[axis])],
+            )
+            for axis in value.order
+            if axis in sizes
+        ]
+        text = _listed([f"{names[axis]} {size}" for axis, size in sorted(sizes.items())])
+        yield from if_any(tests)
+        yield from raise_error(f"{to_source(array)}: expected at least {text}")
 
 
 def _fixed_text(value: Value, sizes: Mapping[int, FixedSize]) -> str:

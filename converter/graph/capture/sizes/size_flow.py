@@ -13,10 +13,11 @@ from typing import Any, TypeAlias
 import torch
 from torch.fx import Node
 
+from mlxport.converter.graph.capture.sizes.size_steps import Reached, Step, shortest
 from mlxport.converter.graph.capture.sizes.size_watch import is_indexed
 from mlxport.converter.graph.ir.inputs import InputAxis
 
-SizeOrigin: TypeAlias = frozenset[InputAxis]  # on which axes of the inputs a size depends
+SizeOrigin: TypeAlias = frozenset[Reached]  # on which axes of the inputs a size depends
 AxesOrigins: TypeAlias = tuple[SizeOrigin, ...]  # of the axes of a tensor
 
 _NONE: SizeOrigin = frozenset()
@@ -29,12 +30,14 @@ class SizeFlow:
         origins: of each tensor that depends on an input.
         fixed: axes an op depends on in a way of which it is not known that any size would do.
         by_weights: axes that a convolution or linear layer contracts: MLX raises there itself.
+        needed: sizes with the least that PyTorch takes there, where MLX would take less.
     """
 
     def __init__(self, leaves: Collection[str]) -> None:
         self.origins: dict[Node, Any] = {}
         self.fixed: set[InputAxis] = set()
         self.by_weights: set[InputAxis] = set()
+        self.needed: list[tuple[Reached, int]] = []
         self.leaves = leaves
 
     def visit(self, node: Node) -> None:
@@ -46,7 +49,8 @@ class SizeFlow:
         if found is None:
             self.fix(axis for given in node.all_input_nodes for axis in self._all(given))
             found = _unknown(node)
-        self.origins[node] = found
+        flat = not any(isinstance(one, tuple) for one in found)
+        self.origins[node] = tuple(map(shortest, found)) if flat else found
 
     def of(self, value: Any) -> AxesOrigins:
         """Return the origins of a tensor's axes."""
@@ -55,11 +59,16 @@ class SizeFlow:
             return known
         return (_NONE,) * _ndim(value)
 
-    def fix(self, axes: Iterable[InputAxis]) -> None:
+    def fix(self, axes: Iterable[Reached]) -> None:
         """Note that the program holds at the sizes of the example alone."""
-        self.fixed.update(axes)
+        self.fixed.update(one.place for one in axes)
 
-    def _all(self, node: Node) -> Iterator[InputAxis]:
+    def need(self, origin: SizeOrigin, size: int) -> None:
+        """Note the least that a size may be."""
+        self.fix(one for one in origin if one.steps is None)
+        self.needed += [(one, size) for one in origin if one.steps is not None]
+
+    def _all(self, node: Node) -> Iterator[Reached]:
         for origin in _flat(self.origins.get(node, ())):
             yield from origin
 
@@ -252,6 +261,8 @@ def _joined(new: bool) -> _Rule:
                 continue
             source = place - (new and place > axis)
             origins.append(_NONE.union(*(one[source] for one in found)))
+            if place == axis and len(found) > 1:
+                origins[-1] = _after(origins[-1], None)
             if place != axis and not all(one[source] for one in found):
                 flow.fix(origins[-1])  # meets a size that does not change
         return tuple(origins)
@@ -260,24 +271,93 @@ def _joined(new: bool) -> _Rule:
 
 
 def _convolved(flow: SizeFlow, node: Node) -> AxesOrigins:
+    """Convolve; of too few places for a window, MLX makes one where windows are set apart."""
+    origins, lead, spatial = _spatial(flow, node)
+    flow.by_weights.update(one.place for one in _exact(flow, node.args[0], lead - 1))
+    found = []
+    for axis, origin in enumerate(origins[lead:]):
+        stride, dilation = (_per_axis(node, name, spatial, 1)[axis] for name in _APART)
+        reach = dilation * (_kernel(node)[axis] - 1) + 1
+        padding = _argument(node, "padding", 0)
+        if padding == "same":
+            found.append(origin)
+            continue
+        added = 0 if padding == "valid" else 2 * _per_axis(node, "padding", spatial, 0)[axis]
+        if stride > 1 or reach <= added:
+            flow.need(origin, max(reach - added, 1))
+        found.append(_after(origin, Step(added - reach, stride)))
+    return (*origins[: lead - 1], _NONE, *found)
+
+
+def _convolved_back(flow: SizeFlow, node: Node) -> AxesOrigins:
+    origins, lead, spatial = _spatial(flow, node)
+    flow.by_weights.update(one.place for one in _exact(flow, node.args[0], lead - 1))
+    names = ("stride", "padding", "output_padding", "dilation")
+    settings = [_per_axis(node, name, spatial, int(name in _APART)) for name in names]
+    found = [
+        _after(origin, Step(dilation * (kernel - 1) - stride - 2 * padding + more, 1, stride))
+        for origin, kernel, stride, padding, more, dilation in zip(
+            origins[lead:], _kernel(node), *settings, strict=True
+        )
+    ]
+    return (*origins[: lead - 1], _NONE, *found)
+
+
+_APART = ("stride", "dilation")
+
+
+def _spatial(flow: SizeFlow, node: Node) -> tuple[AxesOrigins, int, int]:
+    """Return the origins of what is convolved, where its spatial axes begin, how many there are."""
     origins, spatial = flow.of(node.args[0]), _ndim(node.args[1]) - 2
-    lead = len(origins) - spatial
-    flow.by_weights.update(*_exact(flow, node.args[0], lead - 1))
-    return (*origins[: lead - 1], _NONE, *origins[lead:])
+    return origins, len(origins) - spatial, spatial
+
+
+def _kernel(node: Node) -> tuple[int, ...]:
+    weight: Any = node.args[1]
+    return tuple(weight.meta["val"].shape[2:])
+
+
+def _pooled(flow: SizeFlow, node: Node) -> AxesOrigins:
+    """Pool; where there is no window, MLX's layers raise.
+
+    Of ``ceil_mode`` at least the windows are counted that there are without.
+    """
+    origins, spatial = flow.of(node.args[0]), int(str(node.target)[-len("1d.default")])
+    sizes = _per_axis(node, "kernel_size", spatial, 1)
+    strides = _per_axis(node, "stride", spatial, 0)
+    paddings = _per_axis(node, "padding", spatial, 0)
+    dilations = _per_axis(node, "dilation", spatial, 1)
+    found = list(origins)
+    for i, axis in enumerate(range(len(origins) - spatial, len(origins))):
+        added = 2 * paddings[i] - dilations[i] * (sizes[i] - 1) - 1
+        found[axis] = _after(found[axis], Step(added, strides[i] or sizes[i]))
+    return tuple(found)
+
+
+def _after(origin: SizeOrigin, step: Step | None) -> SizeOrigin:
+    return frozenset(one.after(step) for one in origin)
+
+
+def _per_axis(node: Node, name: str, count: int, default: int) -> list[int]:
+    """Return a setting of each spatial axis."""
+    given = _argument(node, name, None)
+    listed = list(given) if isinstance(given, (list, tuple)) else [given]
+    listed = [default] if listed in ([], [None]) else listed
+    return listed * count if len(listed) == 1 else listed
 
 
 def _linear(flow: SizeFlow, node: Node) -> AxesOrigins:
     origins = flow.of(node.args[0])
-    flow.by_weights.update(*_exact(flow, node.args[0], -1))
+    flow.by_weights.update(one.place for one in _exact(flow, node.args[0], -1))
     return (*origins[:-1], _NONE)
 
 
-def _exact(flow: SizeFlow, node: Any, axis: int) -> list[SizeOrigin]:
+def _exact(flow: SizeFlow, node: Any, axis: int) -> SizeOrigin:
     """Return the axis of an input that an axis is; nothing where it only depends on some."""
     while isinstance(node, Node) and node.op != "placeholder" and _keeps_shape(node):
         node = node.args[0]
     is_input = isinstance(node, Node) and node.op == "placeholder"
-    return [flow.of(node)[axis]] if is_input else []
+    return flow.of(node)[axis] if is_input else _NONE
 
 
 def _keeps_shape(node: Node) -> bool:
@@ -343,8 +423,15 @@ def _pooled_to(flow: SizeFlow, node: Node) -> AxesOrigins | None:
 
 def _resized(flow: SizeFlow, node: Node) -> AxesOrigins | None:
     """Enlarge by factors; not to sizes."""
-    to_sizes = _argument(node, "output_size", None) is not None
-    return None if to_sizes else flow.of(node.args[0])
+    if _argument(node, "output_size", None) is not None:
+        return None
+    origins, factors = flow.of(node.args[0]), _argument(node, "scale_factors", None)
+    lead = len(origins) - len(factors or ())
+    found = [
+        _after(origin, Step(-1, 1, int(factor)) if factor == int(factor) else None)
+        for origin, factor in zip(origins[lead:], factors or (), strict=True)
+    ]
+    return (*(origins if not factors else origins[:lead]), *found)
 
 
 def _flattened(flow: SizeFlow, node: Node) -> AxesOrigins:
@@ -410,18 +497,16 @@ _RULES: dict[str, _Rule] = {
     **_rules(
         _same,
         "clone contiguous detach dropout feature_dropout alpha_dropout feature_alpha_dropout flip "
-        "lift_fresh_copy to type_as softmax log_softmax cumsum tril triu zeros_like ones_like "
-        "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d",
+        "lift_fresh_copy to type_as softmax log_softmax cumsum tril triu zeros_like ones_like ",
     ),
+    **_rules(_pooled, "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d"),
     **_rules(
         _reduced,
         "mean sum amax amin max min argmax argmin var std logsumexp prod any all "
         "linalg_vector_norm norm",
     ),
-    **_rules(
-        _convolved,
-        "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
-    ),
+    **_rules(_convolved, "conv1d conv2d conv3d"),
+    **_rules(_convolved_back, "conv_transpose1d conv_transpose2d conv_transpose3d"),
     **_rules(_linear, "linear"),
     **_rules(_product, "matmul mm bmm"),
     **_rules(_normed(_channels), "batch_norm group_norm instance_norm prelu"),

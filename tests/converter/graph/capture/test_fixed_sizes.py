@@ -127,8 +127,56 @@ class Skips(nn.Module):
 def test_a_u_net_takes_any_size() -> None:
     model = Skips().eval()
     converted = convert(model, sample(1, 1, 8, 12))
-    assert ".shape[2]" not in converted.source
+    assert "converted for" not in converted.source
     assert agrees(converted, model, sample(3, 1, 6, 4))
+
+
+# layers, the least size that PyTorch takes; MLX would take one that is smaller
+LEAST: dict[str, tuple[nn.Module, int]] = {
+    "padded and strided": (nn.Conv1d(1, 2, 3, 2, 1), 1),
+    "half a kernel of padding": (nn.Conv1d(1, 2, 2, padding=1), 1),
+    "strides beyond the padding": (nn.Conv1d(1, 2, 5, 3, 1), 3),
+    "patches": (nn.Conv1d(1, 2, 4, 4), 4),
+    "dilated": (nn.Conv1d(1, 2, 3, 2, 1, dilation=2), 3),
+    "one behind the other": (
+        nn.Sequential(nn.Conv1d(1, 2, 3, 3), nn.MaxPool1d(2), nn.ReLU(), nn.Conv1d(2, 2, 2, 2)),
+        12,
+    ),
+    "behind a mean": (nn.Sequential(nn.AvgPool1d(3, 2, 1), nn.Conv1d(1, 2, 3, 3)), 5),
+    "enlarged": (nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv1d(1, 2, 5, 3)), 3),
+    "transposed": (
+        nn.Sequential(nn.ConvTranspose1d(1, 2, 3, 2, 1, 1), nn.Conv1d(2, 2, 5, 3)),
+        3,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LEAST)
+def test_the_least_size_is_pytorchs(name: str) -> None:
+    model, least = LEAST[name]
+    converted = convert(model, sample(2, 1, 24))
+    for size in range(least):
+        with pytest.raises(RuntimeError):
+            model(torch.zeros(2, 1, size))
+        assert refused(converted, torch.zeros(2, 1, size))
+    assert f"expected at least length {least}" in converted.source
+    for size in (least, least + 1, 30):
+        assert agrees(converted, model, sample(3, 1, size))
+
+
+def test_the_least_size_behind_rounding_up_is_safe() -> None:
+    """PyTorch takes 5, where the last window is not whole."""
+    model = nn.Sequential(nn.MaxPool1d(2, ceil_mode=True), nn.Conv1d(1, 2, 3, 2)).eval()
+    converted = convert(model, sample(2, 1, 24))
+    assert "at least length 6" in refused(converted, sample(2, 1, 5))
+    assert agrees(converted, model, sample(2, 1, 7))
+
+
+def test_the_least_size_of_what_is_joined_is_the_examples() -> None:
+    model = Applied(lambda m, x: F.conv1d(torch.cat([x, x], 2), m.table[:1, None, :4], stride=4))
+    converted = convert(model, sample(2, 1, 8))
+    assert agrees(converted, model, sample(3, 1, 8))
+    assert "converted for" in refused(converted, sample(2, 1, 1))
 
 
 # how a size is fixed, the axes of the example, the axes that stay open with another shape
