@@ -431,6 +431,7 @@ def main() -> None:
     metavar="DIR",
     help="Write down in text files what each stage gives: graphs, leaves, passes, classes.",
 )
+@_device("Where MLX runs while the model is judged; exits 4 where it is not on this machine.")
 @click.option("--timings", is_flag=True, help="Tell how long each stage took.")
 @click.option(
     "--input-kinds",
@@ -530,9 +531,22 @@ def convert(
     "that costs.",
 )
 @_check_code
+@click.option(
+    "--metal-table",
+    is_flag=True,
+    help="Instead, without a Mac: look the model's calls up in the table of what MLX's Metal "
+    "backend refuses or computes otherwise.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @_exits
-def verify(folder: Path, weights: bool, fast_math: bool, as_json: bool, **options: Any) -> None:
+def verify(
+    folder: Path,
+    weights: bool,
+    fast_math: bool,
+    metal_table: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Run the MLX model in FOLDER again and compare it with the reference stored there.
 
     Needs mlx only, not torch. Exits 3 where parity fails, or the weights are others.
@@ -544,6 +558,7 @@ def verify(folder: Path, weights: bool, fast_math: bool, as_json: bool, **option
     Example:
       mlxport verify out/ --device metal
       mlxport verify out/ --weights
+      mlxport verify out/ --metal-table
       mlxport verify out/ --device metal --fast-math -o fast.json
       mlxport report out/ fast.json -o cost-of-fast-math.html
     """
@@ -557,6 +572,10 @@ def verify(folder: Path, weights: bool, fast_math: bool, as_json: bool, **option
         if options["check_code"]:
             raise OptionsError("--weights runs no code: leave --check-code out")
         _verify_weights(folder, as_json)
+        return
+    if metal_table:
+        found = api.metal_table(folder, check_code=options["check_code"])
+        click.echo(json.dumps(found.to_json(), indent=1) if as_json else found.to_text())
         return
     report = api.verify_folder(folder, **options)
     _show(report, as_json)
@@ -759,7 +778,7 @@ def _analyze(source: Path, as_json: bool, **options: Any) -> None:
             f"--dry-run analyzes a model: give --model and --input, not {', '.join(given)}"
         )
     unused = {"overwrite", "noise_multiple", "gradients", "fold_batchnorm"}
-    unused |= {"quantize", "carry_along", "input_kinds", "batch_sizes"}
+    unused |= {"quantize", "carry_along", "input_kinds", "batch_sizes", "device"}
     analysis = api.analyze_checkpoint(
         source, **{name: value for name, value in options.items() if name not in unused}
     )

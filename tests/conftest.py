@@ -7,8 +7,9 @@ import os
 import random
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import FrameType
 
 # Each of these is read once, at the first import of mlx and of torch.
 os.environ["MLX_ENABLE_TF32"] = os.environ["MLX_CONV_WINOGRAD"] = "0"
@@ -119,6 +120,37 @@ def fast_part(items: Iterable[pytest.Item]) -> list[pytest.Item]:
         if not item.get_closest_marker("slow"):
             files[item.path].append(item)
     return [item for file, tests in files.items() for item in spread(tests, fast_tests_of(file))]
+
+
+# Where every call that layers and emitted code make of MLX has to be one that Metal takes.
+WATCHED = ("layers", "converter/rules", "converter/graph/ops", "samples")
+
+
+@pytest.fixture(autouse=True)
+def _no_metal_obstacle(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test of a layer or an op that makes MLX call what its Metal backend refuses."""
+    place = request.path.relative_to(TESTS).as_posix()
+    if not place.startswith(WATCHED):
+        yield
+        return
+    from mlxport.converter.parity.run.metal_calls import watching
+    from mlxport.converter.parity.run.metal_table import Effect, PrimitiveCall, rows_of
+
+    obstacles: dict[str, None] = {}
+
+    def observe(call: PrimitiveCall, frame: FrameType) -> None:
+        file = Path(frame.f_code.co_filename)
+        if file.is_relative_to(TESTS) or file.is_relative_to(TESTS.parent / "converter"):
+            return  # the test's own arithmetic
+        for row in rows_of(call):
+            # float64 reaches layers in tests alone: no model is converted to it
+            if row.effect is Effect.REFUSED and row.primitives:
+                obstacles[f"{file}:{frame.f_lineno}: {call}: {row.reason}"] = None
+
+    with watching(observe, lambda name: None, shapes=False, compiling=True):
+        yield
+    if obstacles:
+        pytest.fail("refused on Metal: " + "; ".join(obstacles), pytrace=False)
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from mlxport.converter.api.checkpoints import (
 from mlxport.converter.api.folders import (
     export_function,
     load,
+    metal_table,
     report,
     restore,
     verify_folder,
@@ -47,6 +48,7 @@ __all__ = [
     "inspect",
     "load",
     "load_weights",
+    "metal_table",
     "parse_renames",
     "report",
     "restore",

@@ -61,6 +61,7 @@ def convert_checkpoint(
     input_kinds: Sequence[str] = (),
     batch_sizes: Sequence[int] | None = None,
     debug_dir: str | Path | None = None,
+    device: str = "auto",
     weights_only: bool | None = None,
 ) -> Converted:
     """Convert a PyTorch checkpoint into an output folder with a verified MLX model.
@@ -119,6 +120,7 @@ def convert_checkpoint(
         input_kinds: as for ``convert``; the references of these runs are stored too.
         batch_sizes: as for ``convert``; stored too.
         debug_dir: as for ``convert``; outside of the output folder.
+        device: as for ``convert``.
         weights_only: the old name of ``carry_along=False``; goes with the next release.
 
     Returns:
@@ -127,6 +129,7 @@ def convert_checkpoint(
 
     Raises:
         ConversionError: anything that keeps the model from being converted; nothing is written.
+        DeviceError: the device is not on this machine.
     """
     prepare()
     carry_along = _carries_along(carry_along, weights_only)
@@ -146,6 +149,7 @@ def convert_checkpoint(
             batch_sizes=batch_sizes,
             noise_multiple=noise_multiple,
             debug_dir=debug_dir,
+            device=None if device == "auto" else device,
         )
     elif not (inputs or kwargs):
         example = argument("inputs", ["1,1,32,48,40"])
@@ -184,6 +188,7 @@ def convert_checkpoint(
     with stage("imports"):
         from mlxport.converter.options.capture import CaptureOptions
         from mlxport.converter.options.judgement import JudgementOptions
+        from mlxport.converter.output.device import on_device
         from mlxport.converter.tasks.convert import convert_checkpoint
     from mlxport.converter.plan.quantize_step import parse_settings
 
@@ -201,18 +206,19 @@ def convert_checkpoint(
         input_kinds=input_kinds,
         batch_sizes=batch_sizes,
     )
-    return convert_checkpoint(
-        source,
-        output,
-        model,
-        inputs,
-        kwargs,
-        reading=reading,
-        capturing=capturing,
-        judging=judging,
-        writing=writing,
-        quantize=None if quantize is None else parse_settings(quantize),
-    )
+    with on_device(device):
+        return convert_checkpoint(
+            source,
+            output,
+            model,
+            inputs,
+            kwargs,
+            reading=reading,
+            capturing=capturing,
+            judging=judging,
+            writing=writing,
+            quantize=None if quantize is None else parse_settings(quantize),
+        )
 
 
 def _check_outside(debug_dir: Path | None, output: Path) -> None:

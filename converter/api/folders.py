@@ -13,6 +13,7 @@ from mlxport.converter.exclusive import exclusive
 if TYPE_CHECKING:
     import mlx.nn
 
+    from mlxport.converter.parity.report.metal_check import MetalCheck
     from mlxport.converter.parity.report.report import ParityReport
     from mlxport.converter.tasks.export import Exported
     from mlxport.converter.tasks.restore import Restored
@@ -94,6 +95,29 @@ def verify_folder(
     if output is not None:
         write_page(Path(output), {Path(output).stem: found}, overwrite=overwrite)
     return found
+
+
+@public
+@exclusive
+def metal_table(folder: str | Path, *, check_code: bool = False) -> MetalCheck:
+    """Look the calls of a converted model up in the table of what MLX's Metal backend takes.
+
+    On any machine, with no GPU and no torch: the table was read from MLX's sources, and the model
+    is run lazily on the inputs stored in the folder. Only a run on Metal shows that it is right
+    there.
+
+    Args:
+        folder: what ``mlxport convert`` wrote.
+        check_code: as for ``verify_folder``.
+
+    Raises:
+        ConversionError: the folder holds no converted model, or no reference.
+        ParityError: the model raises where it is run.
+    """
+    prepare()
+    from mlxport.converter.tasks.verify_folder import metal_table
+
+    return metal_table(folder, check_code=check_code)
 
 
 @public

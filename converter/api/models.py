@@ -42,6 +42,7 @@ def convert(
     input_kinds: Sequence[str] = (),
     batch_sizes: Sequence[int] | None = None,
     debug_dir: str | Path | None = None,
+    device: str = "auto",
 ) -> Converted:
     """Convert a torch model into a live, verified MLX model.
 
@@ -82,6 +83,9 @@ def convert(
             which modules become layers and why the others do not, each pass of the lowering, the
             bodies of the classes. Made if there is none; of a conversion that fails it holds what
             was reached. The result is the same without.
+        device: what MLX runs on while the model is judged, ``auto`` (MLX's default), ``cpu``,
+            ``metal`` or ``cuda``. Where it refuses a call of the model, parity fails, and the
+            report names layer and line.
 
     Returns:
         The live model (``.model``), its source (``.source``), the record of the conversion
@@ -90,11 +94,13 @@ def convert(
     Raises:
         CaptureError: torch.export cannot capture the model.
         UnsupportedError: modules or ops have no MLX counterpart; every one is listed.
+        DeviceError: the device is not on this machine.
     """
     with stage("imports"):
         prepare()
         from mlxport.converter.options.capture import CaptureOptions
         from mlxport.converter.options.judgement import JudgementOptions
+        from mlxport.converter.output.device import on_device
         from mlxport.converter.tasks.convert import convert_model
 
     capturing = CaptureOptions.of(
@@ -111,7 +117,8 @@ def convert(
         batch_sizes=batch_sizes,
     )
     positional = _positional(example_inputs)
-    return convert_model(module, positional, kwargs, capturing, judging if verify else None)
+    with on_device(device):
+        return convert_model(module, positional, kwargs, capturing, judging if verify else None)
 
 
 @public

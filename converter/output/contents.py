@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.formats.index import open_index
 from mlxport.converter.checkpoint.formats.safetensors import open_safetensors
 from mlxport.converter.checkpoint.keys.bind import left_out
 from mlxport.converter.checkpoint.writing.convert_streaming import stream_left_out, stream_weights
 from mlxport.converter.checkpoint.writing.digest import digesting
-from mlxport.converter.errors import ConversionError, DeviceError, PlanError
+from mlxport.converter.errors import ConversionError, PlanError
 from mlxport.converter.graph.ir.layer_files import layer_files
 from mlxport.converter.output.code_digests import code_digests
 from mlxport.converter.parity.report.files import REPORT, write_page
@@ -37,7 +36,6 @@ from mlxport.converter.torch_model.hub import address_of
 WEIGHTS = "weights.safetensors"
 STEMS = get_args(Stem)
 LEFT_OUT = "left_out.safetensors"
-DEVICES = ("auto", "cpu", "metal", "cuda")
 
 
 @stage("write")
@@ -246,34 +244,6 @@ def naming_the_record(folder: Path) -> Iterator[None]:
         yield
     except PlanError as error:
         raise PlanError(f"{folder / RECORD_FILE} is damaged: {error}") from error
-
-
-def use_device(name: str) -> None:
-    """Make MLX run on a device.
-
-    Raises:
-        DeviceError: it is not on this machine.
-    """
-    import mlx.core as mx
-
-    if name == "auto":
-        return
-    present = {"cpu": True, "metal": mx.metal.is_available(), "cuda": _has_cuda()}
-    if not present[name]:
-        found = ", ".join(device for device, there in present.items() if there)
-        raise DeviceError(
-            f"{argument('device', name)}: this machine has {found} only. Copy the output folder to "
-            f"a machine with {name}, install mlx and mlxport there, and run: "
-            f"mlxport verify OUT --device {name}"
-        )
-    mx.set_default_device(mx.Device(mx.cpu if name == "cpu" else mx.gpu))
-
-
-def _has_cuda() -> bool:
-    import mlx.core as mx
-
-    cuda = getattr(mx, "cuda", None)
-    return bool(cuda is not None and cuda.is_available())
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -237,8 +237,14 @@ def verify_model(
 def _with_gradients(
     report: ParityReport, built: nn.Module, lineage: ModelLineage, origin: Origin
 ) -> ParityReport:
-    """Return the report of a converted model with its gradients judged, on the same arguments."""
+    """Return the report of a converted model with its gradients judged, on the same arguments.
+
+    Where the model raises already forwards, there are none to judge.
+    """
     model, args, kwargs = origin.model, origin.args, origin.kwargs
+    if not report.outputs_compared:
+        note = "gradients not judged: no value of the outputs could be compared"
+        return replace(report, notes=(*report.notes, note))
     entries = verify_gradients(
         built,
         lineage.conversion,

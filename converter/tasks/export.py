@@ -17,7 +17,8 @@ from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.writing.atomic import reserved, sync_folder
 from mlxport.converter.errors import CheckpointError, ConversionError, OptionsError, ParityError
 from mlxport.converter.output.code_digests import check_code as hold_to_digests
-from mlxport.converter.output.contents import read_conversion, use_device
+from mlxport.converter.output.contents import read_conversion
+from mlxport.converter.output.device import on_device
 from mlxport.converter.output.live_model import live_model, not_ending
 from mlxport.converter.parity.run.interface import mlx_arguments, output_names
 from mlxport.converter.parity.run.judge_arrays import judge_array
@@ -96,20 +97,26 @@ def export_folder(
     """Export the model of an output folder; see ``mlxport.export_function``."""
     destination = Path(path)
     _check(destination, overwrite)
-    use_device(device)
-    conversion = read_conversion(Path(folder))
+    with on_device(device):
+        return _exported(Path(folder), destination, shapeless, judgement, check_code)
+
+
+def _exported(
+    folder: Path, destination: Path, shapeless: bool, judgement: Judgement, check_code: bool
+) -> Exported:
+    conversion = read_conversion(folder)
     if conversion.draws:
         raise ConversionError(
             f"{folder}: the model draws random numbers; an exported function would draw the same "
             "ones at every call. Give them to the model as an input instead."
         )
     if check_code:
-        hold_to_digests(Path(folder), conversion.code)
-    reference = load_reference(Path(folder) / "reference.safetensors")
-    with not_ending(Path(folder) / "model.py"):
+        hold_to_digests(folder, conversion.code)
+    reference = load_reference(folder / "reference.safetensors")
+    with not_ending(folder / "model.py"):
         function = _Function(live_model(folder), conversion, reference)
     try:
-        with reserved(destination) as temporary, not_ending(Path(folder) / "model.py"):
+        with reserved(destination) as temporary, not_ending(folder / "model.py"):
             identical = function.write(temporary, shapeless, judgement)
             os.replace(temporary, destination)
     except OSError as error:

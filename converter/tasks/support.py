@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from mlxport.converter.graph import ops
+from mlxport.converter.parity.run.metal_table import TABLE, VERSIONS
 from mlxport.converter.rules import refusals, registry
 
 TITLE = """# What is supported
@@ -14,6 +15,11 @@ Generated from the registries by `mlxport layers --markdown`; do not edit.
 
 A layer or operation that is not listed is refused with an error that names it.
 """
+_METAL = (
+    f"Read in MLX's sources and its macOS build ({', '.join(VERSIONS)}), not run. Every conversion "
+    "looks its calls up here, and so do the tests of layers and operations, float64 aside: what "
+    "Metal refuses goes to the CPU's stream by name, or by another way."
+)
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,19 @@ def as_json() -> dict[str, list[dict[str, str]]]:
     }
 
 
+def _metal_rows() -> str:
+    """Return the table of what MLX's Metal backend refuses, rounds more or unfolds."""
+    rows = [
+        [
+            ", ".join(f"`{name}`" for name in row.primitives) or "every primitive",
+            row.effect.value,
+            row.reason,
+        ]
+        for row in TABLE
+    ]
+    return _rows(["primitive of MLX", "on Metal", "why"], rows)
+
+
 def as_markdown() -> str:
     """Return the text of ``docs/supported.md``."""
     layers = _table(["torch.nn", "MLX", "restrictions", "tested by"], layer_support())
@@ -85,7 +104,9 @@ def as_markdown() -> str:
         "`mlxport.convert_layer`. Whole models lower them op by op.\n\n"
         f"{library}\n\n## Operations\n\nWhole models: everything outside of "
         "the layers above goes op by op. Ops that are not listed are taken apart into those that "
-        f"are, where PyTorch can.\n\n{handled}\n\n## Refused operations\n\n{refused}\n"
+        f"are, where PyTorch can.\n\n{handled}\n\n## Refused operations\n\n{refused}\n\n"
+        f"## On Metal\n\n{_METAL}\n\n"
+        f"{_metal_rows()}\n"
     )
 
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from mlxport.converter.errors import CheckpointError, ConversionError
+from mlxport.converter.errors import CheckpointError, ConversionError, ParityError
 from mlxport.converter.output.code_digests import check_code as hold_to_digests
-from mlxport.converter.output.contents import read_conversion, use_device
+from mlxport.converter.output.contents import read_conversion
+from mlxport.converter.output.device import on_device
 from mlxport.converter.output.live_model import live_model, not_ending
+from mlxport.converter.parity.report.metal_check import MetalCheck
 from mlxport.converter.parity.report.report import ParityReport
+from mlxport.converter.parity.run.check_metal import check_metal
 from mlxport.converter.parity.run.verify import verify_at_sizes
 from mlxport.converter.parity.verdict.judgement import DEFAULT_JUDGEMENT, Judgement
 from mlxport.converter.parity.verdict.reference_data import Reference
@@ -43,8 +46,28 @@ def verify_folder(
             not fit its ``model.py``.
         DeviceError: the device is not on this machine.
     """
-    use_device(device)
+    with on_device(device):
+        return _verified(Path(folder), judgement, check_code)
+
+
+def metal_table(folder: str | Path, *, check_code: bool = False) -> MetalCheck:
+    """Look the calls of a folder's model up in the table of Metal; see ``mlxport.metal_table``."""
     path = Path(folder)
+    conversion = read_conversion(path)
+    if check_code:
+        hold_to_digests(path, conversion.code)
+    reference = _references(path)[0]
+    model = live_model(path)
+    with not_ending(path / "model.py"):
+        found = check_metal(model, conversion, reference)
+    if found is None:
+        raise ParityError(
+            f"{folder}: the model raises on its stored inputs. Where, says: mlxport verify {folder}"
+        )
+    return found
+
+
+def _verified(path: Path, judgement: Judgement, check_code: bool) -> ParityReport:
     conversion = read_conversion(path)
     if check_code:
         hold_to_digests(path, conversion.code)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
+from mlxport.layers.arrays.scatter_stream import scatter_stream
+
 
 def slice_scatter(
     x: mx.array, source: mx.array, axis: int, start: int, stop: int, step: int
@@ -34,8 +36,28 @@ def index_put(x: mx.array, indices: Sequence[mx.array | None], values: mx.array)
         values: broadcast to the shape of what the indices select.
     """
     result = mx.array(x)
-    result[tuple(slice(None) if index is None else index for index in indices)] = values
+    with scatter_stream(x.dtype):
+        result[_places(indices)] = values
     return result
+
+
+def index_add(
+    x: mx.array, indices: Sequence[mx.array | None], values: mx.array | float
+) -> mx.array:
+    """Return ``x`` with values added at some indices: ``x.at[indices].add(values)`` of any dtype.
+
+    Args:
+        x: any shape.
+        indices: integer arrays, one per leading axis, broadcast together; None is a whole axis.
+            Values with the same indices are summed.
+        values: a number, or an array that is broadcast to the shape of what the indices select.
+    """
+    with scatter_stream(x.dtype, sums=True):
+        return x.at[_places(indices)].add(values)
+
+
+def _places(indices: Sequence[mx.array | None]) -> tuple[mx.array | slice, ...]:
+    return tuple(slice(None) if index is None else index for index in indices)
 
 
 def scatter(x: mx.array, indices: mx.array, source: mx.array | float, axis: int) -> mx.array:
@@ -48,7 +70,8 @@ def scatter(x: mx.array, indices: mx.array, source: mx.array | float, axis: int)
         axis: the axis that is indexed.
     """
     part, source = _overlap(x, indices, source, axis)
-    written = mx.put_along_axis(part, indices, mx.array(source, dtype=x.dtype), axis)
+    with scatter_stream(x.dtype):
+        written = mx.put_along_axis(part, indices, mx.array(source, dtype=x.dtype), axis)
     if written.shape == x.shape:
         return written
     return mx.slice_update(x, written, mx.zeros(x.ndim, dtype=mx.int32), axes=tuple(range(x.ndim)))
@@ -65,7 +88,7 @@ def scatter_add(x: mx.array, indices: mx.array, source: mx.array, axis: int) -> 
         for a, size in enumerate(indices.shape)
     ]
     index_arrays[axis] = indices
-    return x.at[tuple(index_arrays)].add(added)
+    return index_add(x, index_arrays, added)
 
 
 def diagonal_scatter(
@@ -86,7 +109,9 @@ def diagonal_scatter(
     order = [axis1, axis2, *(a for a in range(x.ndim) if a not in (axis1, axis2))]
     moved = mx.array(x.transpose(order))
     diagonal = mx.arange(count)
-    moved[diagonal + max(-offset, 0), diagonal + max(offset, 0)] = mx.moveaxis(source, -1, 0)
+    places = diagonal + max(-offset, 0), diagonal + max(offset, 0)
+    with scatter_stream(x.dtype):
+        moved[places] = mx.moveaxis(source, -1, 0)
     return moved.transpose([order.index(a) for a in range(x.ndim)])
 
 

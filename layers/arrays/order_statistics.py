@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import mlx.core as mx
 
+from mlxport.layers.arrays.sorting import ascending
+
 
 def kth_value(
     x: mx.array, k: int, axis: int = -1, keepdims: bool = False
@@ -20,7 +22,7 @@ def kth_value(
         axis: the axis to reduce.
         keepdims: whether it is kept with size 1.
     """
-    order = mx.argsort(x, axis=axis)
+    order = ascending(x, axis)
     index = mx.take(order, mx.array([k - 1]), axis=axis)
     return _take(x, index, axis, keepdims)
 
@@ -30,7 +32,7 @@ def median(x: mx.array, axis: int = -1, keepdims: bool = False) -> tuple[mx.arra
 
     Where there is a NaN, that is returned, with the index of the first.
     """
-    order = mx.argsort(x, axis=axis)
+    order = ascending(x, axis)
     index = mx.take(order, mx.array([(x.shape[axis] - 1) // 2]), axis=axis)
     missing = mx.isnan(x)
     first = mx.argmax(missing, axis=axis, keepdims=True)
@@ -40,7 +42,7 @@ def median(x: mx.array, axis: int = -1, keepdims: bool = False) -> tuple[mx.arra
 
 def nanmedian(x: mx.array, axis: int = -1, keepdims: bool = False) -> tuple[mx.array, mx.array]:
     """Return the lower medians of all values but NaN, and their indices, as ``torch.nanmedian``."""
-    order = mx.argsort(x, axis=axis)  # NaN at the end
+    order = ascending(x, axis)  # NaN at the end
     count = mx.sum(~mx.isnan(x), axis=axis, keepdims=True)
     index = mx.take_along_axis(order, mx.maximum(count - 1, 0) // 2, axis=axis)
     return _take(x, index, axis, keepdims)
@@ -58,7 +60,7 @@ def mode(x: mx.array, axis: int = -1, keepdims: bool = False) -> tuple[mx.array,
         The values, and the index of the last of each.
     """
     axis %= x.ndim
-    order = mx.argsort(x, axis=axis)
+    order = ascending(x, axis)
     ordered = mx.take_along_axis(x, order, axis=axis)
     count = x.shape[axis]
     numbers = mx.arange(count).reshape([-1 if i == axis else 1 for i in range(x.ndim)])

@@ -6,6 +6,9 @@ import math
 
 import mlx.core as mx
 
+from mlxport.layers.arrays.indexing import index_add
+from mlxport.layers.arrays.scatter_stream import scatter_stream
+
 SCATTER_REDUCTIONS = ("sum", "prod", "mean", "amax", "amin")
 
 
@@ -89,9 +92,10 @@ def put(x: mx.array, indices: mx.array, source: mx.array, accumulate: bool = Fal
     """
     flat, index, values = x.reshape(-1), indices.reshape(-1), source.reshape(-1)
     if accumulate:
-        return flat.at[index].add(values).reshape(x.shape)
+        return index_add(flat, [index], values).reshape(x.shape)
     flat = mx.array(flat)
-    flat[index] = values
+    with scatter_stream(x.dtype):
+        flat[index] = values
     return flat.reshape(x.shape)
 
 
@@ -104,14 +108,16 @@ def _scatter_reduced(
     first = wide if include_self else mx.where(hits > 0, _neutral(wide, reduce), wide)
     if reduce in ("amax", "amin"):
         largest = reduce == "amax"
-        y = first.at[index].maximum(source) if largest else first.at[index].minimum(source)
+        with scatter_stream(first.dtype):
+            y = first.at[index].maximum(source) if largest else first.at[index].minimum(source)
         if mx.issubdtype(x.dtype, mx.inexact):  # MLX ignores NaN there
             missing = mx.zeros(x.shape, mx.int32).at[index].add(mx.isnan(source).astype(mx.int32))
             y = mx.where((missing > 0) | mx.isnan(first), mx.nan, y)
     elif reduce == "prod":
-        y = first.at[index].multiply(source)
+        with scatter_stream(first.dtype):
+            y = first.at[index].multiply(source)
     else:
-        y = first.at[index].add(source)
+        y = index_add(first, index, source)
     if reduce == "mean":
         count = mx.maximum(hits + include_self, 1)
         y = y / count if mx.issubdtype(x.dtype, mx.inexact) else y // count.astype(y.dtype)

@@ -21,10 +21,18 @@ def argsort(x: mx.array, axis: int = -1, descending: bool = False) -> mx.array:
     """Return the indices (int64) that sort the values, as ``torch.argsort(stable=True)``."""
     x = mx.stop_gradient(x)  # MLX differentiates by indices, too
     if not descending:
-        return mx.argsort(x, axis=axis).astype(mx.int64)
+        return ascending(x, axis).astype(mx.int64)
     # Flipped before and after, so that equal values keep their order.
-    reverse = mx.argsort(mx.flip(x, axis=axis), axis=axis).astype(mx.int64)
+    reverse = ascending(mx.flip(x, axis=axis), axis).astype(mx.int64)
     return x.shape[axis] - 1 - mx.flip(reverse, axis=axis)
+
+
+def ascending(x: mx.array, axis: int) -> mx.array:
+    """Return the indices (uint32) that sort the values, smallest first, NaN last.
+
+    As ``mx.argsort``, also of bools on Metal, which sorts none.
+    """
+    return mx.argsort(x.astype(mx.uint8) if x.dtype == mx.bool_ else x, axis=axis)
 
 
 def topk(x: mx.array, k: int, axis: int = -1, largest: bool = True) -> tuple[mx.array, mx.array]:

@@ -11,6 +11,7 @@ from typing import ClassVar
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlxport.layers.arrays.scatter_stream import scatter_stream
 from mlxport.layers.windows.geometry import check_hyperparameters, ints_per_axis
 from mlxport.layers.windows.windows import (
     Windows,
@@ -132,7 +133,8 @@ def max_unpool_to(x: mx.array, indices: mx.array, output_size: Sequence[int]) ->
     flat = (*leading, math.prod(x.shape[first:-1]), channels)
     zeros = mx.zeros((*leading, math.prod(output_size), channels), dtype=x.dtype)
     indices = mx.stop_gradient(indices).reshape(flat)  # MLX differentiates by indices, too
-    filled = mx.put_along_axis(zeros, indices, x.reshape(flat), axis=first)
+    with scatter_stream(x.dtype):
+        filled = mx.put_along_axis(zeros, indices, x.reshape(flat), axis=first)
     return filled.reshape(*leading, *output_size, channels)
 
 

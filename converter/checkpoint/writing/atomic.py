@@ -44,7 +44,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         with temporary.open("r+b") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            _flush_to_drive(file.fileno())
         os.replace(temporary, path)
     sync_folder(path.parent)
 
@@ -134,12 +134,26 @@ def _remove_abandoned(temporary: Path) -> None:
         _logger.debug("%s stays: %s", temporary, error)
 
 
+def _flush_to_drive(descriptor: int) -> None:
+    """Write what the system holds of a file to its drive, and what that holds in its cache.
+
+    On macOS fsync leaves the second out; where a file system has no F_FULLFSYNC it is all there is.
+    """
+    if sys.platform == "darwin":
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+            return
+        except OSError as error:
+            _logger.debug("no F_FULLFSYNC there: %s", error)
+    os.fsync(descriptor)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable, where the system lets folders be synchronised."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(descriptor)
+            _flush_to_drive(descriptor)
         finally:
             os.close(descriptor)
     except (PermissionError, IsADirectoryError) as error:
@@ -151,7 +165,7 @@ def sync_tree(folder: Path) -> None:
     for path, _, files in os.walk(folder, topdown=False):
         for name in files:
             with open(os.path.join(path, name), "rb") as file:
-                os.fsync(file.fileno())
+                _flush_to_drive(file.fileno())
         sync_folder(Path(path))
 
 

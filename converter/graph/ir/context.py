@@ -178,7 +178,8 @@ class Context:
             except NotPortable as reason:
                 raise Unsupported(str(reason)) from reason
             file = found.name
-            if self.model.user_files.setdefault(file, found) != found:
+            others = (n for n in self.model.user_files if n.lower() == file.lower() and n != file)
+            if self.model.user_files.setdefault(file, found) != found or any(others):
                 raise Unsupported(f"two files called {file}.py would travel: rename one")
             alike = [name for name in self.model.user_files if name.casefold() == file.casefold()]
             if len(alike) > 1:

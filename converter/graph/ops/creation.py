@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mlxport.converter.graph.ir.code import OMIT
+from mlxport.converter.graph.ir.code import OMIT, call
 from mlxport.converter.graph.ir.constant_source import filled_array
 from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.dtypes import Number, literal, mlx_dtype
@@ -145,4 +145,6 @@ def eye(cx: Context, n: int | Scalar, m: int | Scalar | None = None, **_: Any) -
     """Ones on the diagonal, zeros elsewhere."""
     dtype = mlx_dtype(cx.dtype)
     shape = (n,) if m is None or m == n else (n, m)
+    if cx.dtype.itemsize == 8:  # MLX scatters the ones, which not every device can in that dtype
+        return cx.emit("identity.astype(dtype)", identity=call("mx.eye", *shape), dtype=dtype)
     return cx.call("mx.eye", *shape, dtype=OMIT if cx.dtype == torch.float32 else dtype)

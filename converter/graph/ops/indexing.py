@@ -130,6 +130,12 @@ def index_add(
         raise cx.refuse("an index_add to a 0-d array: reshape it to (1,)")
     (x, source), order = common_order(cx, [x, source])
     places = reshaped(cx, places, (1,)) if places.ndim == 0 else places
+    if _is_wide(x.dtype):
+        if alpha != 1:
+            factor = literal(alpha, x.dtype)
+            source = cx.step("factor * source", source, factor=factor, source=source)
+        named = [*(None,) * x.axis(dim), places]
+        return cx.function(indexing.index_add, x, named, source, order=order)
     axes = [slice(None)] * x.ndim
     where = subscript([*axes[: x.axis(dim)], places, *axes[x.axis(dim) + 1 :]])
     if alpha == 1:
@@ -154,10 +160,16 @@ def index_put(
         return _masked_put(cx, x, indices, values, accumulate)
     places = tuple(slice(None) if i is None else cx.logical(i) for i in indices)
     x, values = cx.logical(x), cx.logical(values)
-    if accumulate:
+    if accumulate and not _is_wide(x.dtype):
         return cx.emit("x.at[places].add(values)", x=x, places=places, values=values)
     named = [None if isinstance(i, slice) else i for i in places]
-    return cx.function(indexing.index_put, x, named, values)
+    function = indexing.index_add if accumulate else indexing.index_put
+    return cx.function(function, x, named, values)
+
+
+def _is_wide(dtype: torch.dtype) -> bool:
+    """Whether values of a dtype are not added on every device: see ``scatter_stream``."""
+    return dtype.itemsize == 8 and not dtype.is_complex
 
 
 def _masked_put(cx: Context, x: Value, indices: Indices, values: Value, accumulate: bool) -> Value:

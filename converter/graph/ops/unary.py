@@ -42,6 +42,9 @@ _FLOATING = {
 # Of complex values, PyTorch alone computes these.
 _REAL_ONLY = ("mx.expm1(x)", "mx.sigmoid(x)")
 
+# Of complex values, MLX computes these on the CPU alone.
+_CPU_ONLY = ("mx.arccosh(x)", "mx.arcsinh(x)", "mx.arctanh(x)")
+
 # The result has the operand's dtype.
 _KEEPING = {
     "abs": "mx.abs(x)",
@@ -72,7 +75,9 @@ def _floating(template: str) -> Handler:
     def unary(cx: Context, x: Value) -> Value:
         if x.dtype.is_complex and template in _REAL_ONLY:
             raise cx.refuse(f"MLX computes no {template} of complex values")
-        return emit(cx, template, to_floating(x.dtype), x.order, x=x)
+        on_cpu = x.dtype.is_complex and template in _CPU_ONLY
+        code = template.replace("(x)", "(x, stream=mx.cpu)") if on_cpu else template
+        return emit(cx, code, to_floating(x.dtype), x.order, x=x)
 
     return unary
 

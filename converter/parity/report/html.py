@@ -150,5 +150,5 @@ def _environment(name: str, report: ParityReport, named: bool) -> str:
     }
     items = "".join(f"<dt>{escape(key)}</dt><dd>{escape(v)}</dd>" for key, v in facts.items())
     title = f"Environment of {escape(name)}" if named else "Environment"
-    notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
+    notes = "".join(f"<li>{escape(note)}</li>" for note in report.remarks)
     return f"<h2>{title}</h2><dl>{items}</dl>" + (f"<ul>{notes}</ul>" if notes else "")

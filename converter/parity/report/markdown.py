@@ -23,6 +23,8 @@ def markdown(reports: Mapping[str, ParityReport]) -> str:
         facts = ", ".join(f"{key} {value}" for key, value in report.environment.items())
         facts += f"; {report.decisive.dynamo}" if report.decisive.dynamo else ""
         lines += ["", f"{_escaped(name)}: {_escaped(facts)}" if len(reports) > 1 else facts]
+        metal = report.metal.sentences() if report.metal else ()
+        lines += ["", *(f"- {_escaped(line)}" for line in metal)] if metal else []
     return "\n".join(lines).rstrip() + "\n"
 
 

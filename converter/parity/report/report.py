@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from mlxport.converter.errors import ConversionError, EvidenceError
 from mlxport.converter.parity.report.html import html
 from mlxport.converter.parity.report.markdown import markdown
+from mlxport.converter.parity.report.metal_check import MetalCheck
 from mlxport.converter.parity.report.pictures import Histogram, Picture
 from mlxport.converter.parity.report.text import render
 from mlxport.converter.parity.verdict.compare import Verdict
@@ -83,6 +84,7 @@ class ParityReport:
         notes: what the reader should know besides, one sentence each.
         quantized: how the weights are quantised, in PyTorch too, and how far that moves the
             outputs; empty where they are not.
+        metal: what MLX's sources say of the model's calls on Metal; null where nobody looked.
         outputs: the model's output tensors.
         entries: the modules' output tensors in the order in which MLX computed them, so that a
             module's layers come before the module; those never reached come last.
@@ -106,6 +108,7 @@ class ParityReport:
     histograms: tuple[Histogram, ...] = ()
     notes: tuple[str, ...] = ()
     quantized: str = ""
+    metal: MetalCheck | None = None
     outputs: tuple[ParityEntry, ...]
     entries: tuple[ParityEntry, ...]
     gradients: tuple[ParityEntry, ...] = ()
@@ -219,7 +222,7 @@ class ParityReport:
             entries.sort(key=lambda entry: not entry.failing)
         shown = entries[:limit]
         notes = [] if len(shown) == len(entries) else [f"{len(entries) - len(shown)} more layers"]
-        notes += [*self.notes, *filter(None, [self.dynamo]), *_orders(self._all())]
+        notes += [*self.remarks, *filter(None, [self.dynamo]), *_orders(self._all())]
         notes += [f"{key} {value}" for key, value in self.environment.items()]
         tables = [[*shown, *self.outputs], self.gradients]
         return render(self.verdict, tables, notes, passed=self.passed, width=width, color=color)
@@ -240,6 +243,11 @@ class ParityReport:
         return runs[failed] if failed else self
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """The notes, and what is to be said of Metal."""
+        return (*self.notes, *(self.metal.sentences() if self.metal else ()))
+
+    @property
     def conditions(self) -> str:
         """At which sizes and on which inputs it ran; empty for the example where all is static."""
         at = ", ".join(f"{name}={size}" for name, size in self.sizes.items())
@@ -249,6 +257,14 @@ class ParityReport:
     def run_passed(self) -> bool:
         """Whether this run passed, regardless of the others."""
         return not self.failed_entries and self._compared()
+
+    @property
+    def outputs_compared(self) -> bool:
+        """Whether values of the model's outputs were compared, in place and whole."""
+        complete = all(
+            mode in entry.verdicts for entry in self.outputs for mode in (IN_PLACE, WHOLE)
+        )
+        return complete and _values(self.outputs) > 0
 
     @property
     def worst_ratio(self) -> float:
@@ -289,13 +305,7 @@ class ParityReport:
         yield from self.gradients
 
     def _compared(self) -> bool:
-        return self._outputs_compared() and (not self.gradients or _values(self.gradients) > 0)
-
-    def _outputs_compared(self) -> bool:
-        complete = all(
-            mode in entry.verdicts for entry in self.outputs for mode in (IN_PLACE, WHOLE)
-        )
-        return complete and _values(self.outputs) > 0
+        return self.outputs_compared and (not self.gradients or _values(self.gradients) > 0)
 
     def _first_at_fault(self) -> ParityEntry | None:
         for mode in (ALONE, IN_PLACE):
@@ -339,7 +349,7 @@ class ParityReport:
 
     def _failed(self) -> str:
         if not self.failed_entries:
-            of = "gradients" if self._outputs_compared() else "outputs"
+            of = "gradients" if self.outputs_compared else "outputs"
             return (
                 f"{Outcome.NOT_SHOWN.value}{self._not_followed()}: of the model's {of} no value "
                 "was compared"
@@ -356,6 +366,8 @@ class ParityReport:
 
     def _hint(self, entry: ParityEntry, mode: str) -> str:
         alone: Verdict | None = entry.verdicts.get(ALONE)
+        if not self.entries and not self.outputs_compared:
+            return "No value was compared."
         if mode == ALONE:
             return "It differs on PyTorch's own input: the layer or its weights are wrong."
         if mode == WHOLE:

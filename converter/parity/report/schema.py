@@ -9,13 +9,17 @@ import inspect
 import re
 from typing import Any
 
+from mlxport.converter.parity.report.metal_check import MetalCheck, MetalRemark
 from mlxport.converter.parity.report.pictures import Histogram, Picture, Plane
 from mlxport.converter.parity.report.report import REPORT_VERSION, Findings, ParityReport
 from mlxport.converter.parity.verdict.compare import Verdict
 from mlxport.converter.parity.verdict.entry import ParityEntry
 from mlxport.converter.plan.json_data import schema_of
 
-_RECORDS = (Findings, ParityReport, ParityEntry, Verdict, Picture, Plane, Histogram)
+_RECORDS = (
+    *(Findings, ParityReport, ParityEntry, Verdict, Picture, Plane, Histogram),
+    *(MetalCheck, MetalRemark),
+)
 _ATTRIBUTE = re.compile(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
 
 

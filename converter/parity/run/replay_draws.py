@@ -128,7 +128,8 @@ class _Replay:
         # reshaped, as NumPy gives what has no axes one
         values = np.ascontiguousarray(np.transpose(draw.values, order)).reshape(shape)
         if dtype is None:
-            return mx.array(values, dtype=mx.float64)
+            with mx.stream(mx.cpu):  # no GPU has float64
+                return mx.array(values, dtype=mx.float64)
         return mx.array(values.astype(np.float32)).astype(dtype)
 
     def normal(
@@ -174,7 +175,8 @@ class _Replay:
     ) -> mx.array:
         p = mx.array(p)
         parts = self.take("bernoulli", p.shape if shape is None else shape)
-        return mx.less(parts, p.astype(mx.float64, stream=mx.cpu), stream=mx.cpu)
+        with mx.stream(mx.cpu):
+            return mx.less(parts, p.astype(mx.float64))
 
     def randint(
         self,
@@ -200,14 +202,15 @@ class _Replay:
     ) -> mx.array:
         if shape is not None:
             raise ParityError("mx.random.categorical with a shape cannot be replayed: num_samples")
-        wide = mx.moveaxis(logits, axis, -1).astype(mx.float64, stream=mx.cpu)
-        edges = mx.cumsum(mx.softmax(wide, -1, stream=mx.cpu), -1, stream=mx.cpu)
+        moved = mx.moveaxis(logits, axis, -1)
         several = () if num_samples is None else (num_samples,)
-        parts = self.take("categorical", (*edges.shape[:-1], *several))
-        parts = parts if several else mx.expand_dims(parts, -1)
-        passed = mx.greater_equal(parts[..., None], edges[..., None, :], stream=mx.cpu)
-        chosen = mx.minimum(mx.sum(passed, -1), edges.shape[-1] - 1).astype(mx.uint32)
-        return chosen if several else chosen.squeeze(-1)
+        parts = self.take("categorical", (*moved.shape[:-1], *several))
+        with mx.stream(mx.cpu):
+            edges = mx.cumsum(mx.softmax(moved.astype(mx.float64), -1), -1)
+            parts = parts if several else mx.expand_dims(parts, -1)
+            passed = mx.greater_equal(parts[..., None], edges[..., None, :])
+            chosen = mx.minimum(mx.sum(passed, -1), edges.shape[-1] - 1).astype(mx.uint32)
+            return chosen if several else chosen.squeeze(-1)
 
     def permutation(self, x: Any, axis: int = 0, key: Any = None, stream: Any = None) -> mx.array:
         if not isinstance(x, int):

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import PurePath
+from traceback import walk_tb
 from typing import Any
 
 import mlx.core as mx
@@ -38,6 +40,10 @@ class TracedCall:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     outputs: tuple[mx.array, ...]
+
+
+class ModelRunError(ParityError):
+    """The MLX model raises where it is run, as a device may that lacks a kernel."""
 
 
 Observe = Callable[[TracedCall], None]
@@ -110,11 +116,27 @@ def run_model(
     except Exception as error:  # the model's code, whatever it raises
         given = arrays((inputs, dict(named or {})))
         shapes = ", ".join(f"{mlx_dtype_name(x)} {tuple(x.shape)}" for x in given)
-        raise ParityError(
-            f"the MLX model {type(model).__name__} fails on inputs {shapes}: "
-            f"{type(error).__name__}: {error}"
+        raise ModelRunError(
+            f"the MLX model {type(model).__name__} fails on inputs {shapes}"
+            f"{_place_of(error, model)}: {type(error).__name__}: {error}"
         ) from error
     return result
+
+
+def _place_of(error: Exception, model: nn.Module) -> str:
+    """Say in which module, and at which line of model.py, an error arose; where that is known.
+
+    What a layer computes may be computed with what comes after it: the error is at this place, or
+    before it.
+    """
+    names = {id(module): name for name, module in model.named_modules()}
+    layer, line = "", 0
+    for frame, number in walk_tb(error.__traceback__):
+        layer = names.get(id(frame.f_locals.get("self")), "") or layer
+        if PurePath(frame.f_code.co_filename).name == "model.py":
+            line = number
+    found = [f"in {layer}"] * bool(layer) + [f"at line {line} of model.py"] * bool(line)
+    return f", {' '.join(found)}" if found else ""
 
 
 def modules_at(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]:

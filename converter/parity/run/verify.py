@@ -20,6 +20,7 @@ from mlxport.converter.errors import ParityError
 from mlxport.converter.parity.report.pictures import Histogram, Picture, pictured
 from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.run.call_alone import CallTemplate
+from mlxport.converter.parity.run.check_metal import check_metal
 from mlxport.converter.parity.run.environment import environment
 from mlxport.converter.parity.run.interface import (
     mlx_arguments,
@@ -31,6 +32,7 @@ from mlxport.converter.parity.run.judge_arrays import failed_verdicts, judge_arr
 from mlxport.converter.parity.run.layouts import to_torch_order
 from mlxport.converter.parity.run.replay_draws import check_draws, replayed
 from mlxport.converter.parity.run.trace import (
+    ModelRunError,
     TracedCall,
     arrays,
     check_mode,
@@ -130,7 +132,7 @@ def verify_at_sizes(
         model: the MLX model.
         conversion: says which MLX module stands for which PyTorch module.
         references: what PyTorch computed in each run, of the example first. Those with a ``case``
-            contain no layer inputs; where the model fails on one, the report says so.
+            contain no layer inputs. Where the model raises in a run, the report says so.
         judgement: what passes.
         alone: judge layers on PyTorch's inputs too, which the references then contain.
 
@@ -143,13 +145,20 @@ def verify_at_sizes(
         try:
             return check(model, conversion, reference, judgement=judgement)
         except ParityError as error:
-            if not reference.case:
+            if not (reference.case or isinstance(error, ModelRunError)):
                 raise
             return failed_run(model, reference, str(error), judgement)
 
-    first, *others = map(judged, references)
+    remaining = iter(references)
+    example = next(remaining)
+    first, others = judged(example), tuple(map(judged, remaining))
     note = winograd_note(model, conversion)
-    return replace(first, others=tuple(others), notes=(*first.notes, *([note] if note else [])))
+    return replace(
+        first,
+        others=others,
+        notes=(*first.notes, *([note] if note else [])),
+        metal=check_metal(model, conversion, example),
+    )
 
 
 def failed_run(

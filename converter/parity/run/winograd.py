@@ -2,7 +2,7 @@
 
 Winograd F(6x6, 3x3) rounds several times as much as the products it saves (about 20 times PyTorch's
 float32 noise, more where few values are large), so that a right conversion may fail there.
-``MLX_CONV_WINOGRAD=0`` forbids it. The conditions are those of ``conv.cpp`` in MLX 0.32.
+``MLX_CONV_WINOGRAD=0`` forbids it. The conditions are those of `metal_table`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 
 import mlx.nn as nn
 
+from mlxport.converter.parity.run.metal_table import (
+    DEEPEST_KERNEL,
+    WINOGRAD_CHANNELS,
+    WINOGRAD_MULTIPLE,
+    WINOGRAD_PIXELS,
+)
 from mlxport.converter.parity.run.trace import modules_at
 from mlxport.converter.plan.record import Conversion, Layout
-
-_LEAST_PIXELS = 4096
-_LEAST_CHANNELS = 256
-_MULTIPLE = 32
-# MLX makes one 2-D convolution of a 3-D one whose kernel is no deeper.
-_DEEPEST_KERNEL = 7
 
 
 def winograd_note(model: nn.Module, conversion: Conversion) -> str:
@@ -61,13 +61,13 @@ def _fits(module: nn.Conv2d | nn.Conv3d) -> bool:
     padding = _per_axis(module.padding, len(kernel))
     return (
         kernel[depth:] == [3, 3]
-        and all(size <= _DEEPEST_KERNEL for size in kernel[:depth])
+        and all(size <= DEEPEST_KERNEL for size in kernel[:depth])
         and set(_per_axis(module.stride, len(kernel))) == {1}
         and set(_per_axis(module.dilation, len(kernel))) == {1}
         and getattr(module, "groups", 1) == 1
         and not any(padding[:depth])
-        and inputs % _MULTIPLE == outputs % _MULTIPLE == 0
-        and inputs + outputs >= _LEAST_CHANNELS
+        and inputs % WINOGRAD_MULTIPLE == outputs % WINOGRAD_MULTIPLE == 0
+        and inputs + outputs >= WINOGRAD_CHANNELS
     )
 
 
@@ -78,7 +78,7 @@ def _is_large(layout: Layout, module: nn.Conv2d | nn.Conv3d) -> bool:
     if isinstance(module, nn.Conv3d) and isinstance(batch, int) and batch > 1:
         return False
     pixels = [size for size in (batch, *sizes[-2:]) if isinstance(size, int)]
-    return len(pixels) < 3 or math.prod(pixels) >= _LEAST_PIXELS
+    return len(pixels) < 3 or math.prod(pixels) >= WINOGRAD_PIXELS
 
 
 def _per_axis(value: Any, rank: int) -> tuple[Any, ...]:

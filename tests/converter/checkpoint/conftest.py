@@ -1,5 +1,7 @@
 """Tensors of random bits, and files made of them."""
 
+import resource
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -10,6 +12,13 @@ from mlxport.converter.plan.tensor import STORAGE, Tensor
 
 MakeTensor = Callable[..., Tensor]
 WriteFile = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def peak_memory() -> Callable[[], int]:
+    """Return the most memory that this process ever had resident, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    return lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import torch
 
 from mlxport.layers.arrays.indexing import (
     diagonal_scatter,
+    index_add,
     index_put,
     scatter,
     scatter_add,
@@ -33,6 +34,10 @@ CASES: dict[str, tuple[Fn, Fn]] = {
     "indices": (
         lambda x, s, i, a: index_put(x, [a, None, a], s[:2, :, 0]),
         lambda x, s, i, a: torch.ops.aten.index_put(x, [a, None, a], s[:2, :, 0]),
+    ),
+    "added at indices": (
+        lambda x, s, i, a: index_add(x, [None, a // 2], s[:, :2]),
+        lambda x, s, i, a: torch.ops.aten.index_put(x, [None, a // 2], s[:, :2], True),
     ),
     "scatter": (
         lambda x, s, i, a: scatter(x, i, s, 1),
@@ -77,6 +82,19 @@ def test_values_and_gradients(name: str) -> None:
     for mine, other in zip(mx.grad(loss, argnums=(0, 1))(*arrays), gradients, strict=True):
         expected = np.zeros(X.shape) if other is None else other.numpy()
         assert np.allclose(np.array(mine), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.complex64], ids=["int64", "complex64"])
+@pytest.mark.parametrize("name", [name for name in CASES if name != "slice"])
+def test_wide_elements_are_exact(name: str, dtype: type[np.generic]) -> None:
+    ours, theirs = CASES[name]
+    x, s = (np.random.randint(-(1 << 20), 1 << 20, (4, 5, 6)) for _ in range(2))
+    if dtype is np.int64:
+        x, s = x << 40, s << 40
+    arrays = [x.astype(dtype), s.astype(dtype)]
+    got = ours(*map(mx.array, arrays), mx.array(I.numpy()), mx.array(A.numpy()))
+    want = theirs(*map(torch.from_numpy, arrays), I, A)
+    assert np.array_equal(np.array(got), want.numpy())
 
 
 @pytest.mark.parametrize("axes", [(0, 1), (2, 0), (1, 2)], ids=str)

@@ -29,3 +29,12 @@ def test_topk(k: int, largest: bool) -> None:
     values, places = topk(mx.array(x.numpy()), k, 1, largest)
     assert np.array_equal(np.array(values), want.values.numpy())
     assert np.array_equal(np.array(places), want.indices.numpy())
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_bools_are_sorted_stably(descending: bool) -> None:
+    x = torch.rand(3, 9) > 0.5
+    values, places = sort(mx.array(x.numpy()), -1, descending)
+    want = torch.sort(x, stable=True, descending=descending)
+    assert values.tolist() == want.values.tolist()
+    assert places.tolist() == want.indices.tolist()

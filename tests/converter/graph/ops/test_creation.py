@@ -85,6 +85,8 @@ SOURCES: dict[str, Fn] = {
     "mx.arange(0.0, 1.0, 0.25)": lambda: torch.arange(0.0, 1.0, 0.25),
     "mx.linspace(0, 1, 5)": lambda: torch.linspace(0, 1, 5),
     "mx.eye(3)": lambda: torch.eye(3),
+    "mx.eye(3).astype(mx.int64)": lambda: torch.eye(3, dtype=torch.int64),
+    "mx.eye(3, 2, dtype=mx.int32)": lambda: torch.eye(3, 2, dtype=torch.int32),
 }
 
 

@@ -112,6 +112,37 @@ def test_putting(name: str, assert_op_parity: Fn) -> None:
     assert_op_parity(fn, X, torch.randn(shape))
 
 
+WIDE: dict[str, Fn] = {
+    "index_put": lambda x, i, s: torch.ops.aten.index_put(x, [i], s),
+    "index_put added": lambda x, i, s: torch.ops.aten.index_put(x, [i], s, True),
+    "index_put added, later axis": lambda x, i, s: torch.ops.aten.index_put(
+        x, [None, i], s[:, :3], True
+    ),
+    "index_add": lambda x, i, s: x.index_add(0, i, s),
+    "index_add, times a number": lambda x, i, s: x.index_add(1, i, s[:, :3], alpha=3),
+    "scatter": lambda x, i, s: x.scatter(0, i[:, None].expand(3, 4), s),
+    "scatter_add": lambda x, i, s: x.scatter_add(0, i[:, None].expand(3, 4), s),
+    "diagonal": lambda x, i, s: x.diagonal_scatter(s[:, 0]),
+}
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_large_integers_are_exact(name: str, assert_op_parity: Fn) -> None:
+    x, source = (torch.randint(-(1 << 61), 1 << 61, (3, 4)) for _ in range(2))
+    places = (
+        torch.tensor([1, 2, 0]) if name in ("index_put", "scatter") else torch.tensor([2, 0, 2])
+    )
+    assert_op_parity(WIDE[name], x, places, source)
+
+
+def test_what_is_added_in_32_bits_stays_an_expression(lower_op: Fn) -> None:
+    places = torch.tensor([0, 2])
+    for dtype in (torch.int32, torch.float32):
+        x = torch.ones(3, 4, dtype=dtype)
+        lowered = lower_op(lambda x, i: x.index_add(0, i, x[:2]), x, places)
+        assert lowered.body[-1].endswith(".at[b].add(x1)")
+
+
 def test_assignment_by_a_mask(assert_op_parity: Fn) -> None:
     def fn(x: torch.Tensor) -> torch.Tensor:
         x = x.clone()

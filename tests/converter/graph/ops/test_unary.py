@@ -96,3 +96,14 @@ def test_nan_to_num_by_default_takes_the_extremes_of_the_dtype(lower_op: Fn) -> 
 
 def test_nan_to_num_of_integers(assert_op_parity: Fn) -> None:
     assert_op_parity(torch.nan_to_num, torch.arange(3))
+
+
+@pytest.mark.parametrize("name", ["acosh", "asinh", "atanh"])
+def test_complex_values_go_to_the_cpu_by_name(
+    name: str, assert_op_parity: Fn, lower_op: Fn
+) -> None:
+    x = torch.complex(torch.rand(2, 3) + 0.1, torch.rand(2, 3) + 0.1)
+    fn = getattr(torch, name)
+    assert_op_parity(lambda x: fn(x), x)
+    assert lower_op(lambda x: fn(x), x).source == f"mx.arc{name[1:]}(a, stream=mx.cpu)"
+    assert "stream" not in lower_op(lambda x: fn(x), x.real.clone()).source
