@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
-from mlxport.layers.arrays.scatter_stream import scatter_stream
+from mlxport.layers.device.scatter_stream import scatter_stream
 
 
 def slice_scatter(

@@ -7,7 +7,7 @@ import math
 import mlx.core as mx
 
 from mlxport.layers.arrays.indexing import index_add
-from mlxport.layers.arrays.scatter_stream import scatter_stream
+from mlxport.layers.device.scatter_stream import scatter_stream
 
 SCATTER_REDUCTIONS = ("sum", "prod", "mean", "amax", "amin")
 

@@ -1,1 +1,1 @@
-"""How the layers compute on the CPU and on a GPU where both ways are right."""
+"""How the layers compute on the CPU and on a GPU: where both ways are right, and where one is."""

@@ -11,7 +11,7 @@ from typing import ClassVar
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxport.layers.arrays.scatter_stream import scatter_stream
+from mlxport.layers.device.scatter_stream import scatter_stream
 from mlxport.layers.windows.geometry import check_hyperparameters, ints_per_axis
 from mlxport.layers.windows.windows import (
     Windows,

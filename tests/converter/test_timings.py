@@ -130,4 +130,4 @@ def test_a_conversion_tells_its_stages() -> None:
         "verify",
     }
     parts = {path[1] for path in result.timings.stages if path[0] == "verify" and len(path) > 1}
-    assert parts == {"reference", "in place", "alone", "whole", "compiled"}
+    assert parts == {"reference", "in place", "alone", "whole", "compiled", "metal table"}

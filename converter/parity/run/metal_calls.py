@@ -31,7 +31,8 @@ _UPDATES = ("add", "subtract", "multiply", "divide", "maximum", "minimum")
 
 _Observe = Callable[[PrimitiveCall, FrameType], None]
 # Signature of a call -> its primitives; None where MLX does not tell.
-_known: dict[Any, tuple[PrimitiveCall, ...] | None] = {}
+_Known = dict[Any, tuple[PrimitiveCall, ...] | None]
+_known_by_rank: _Known = {}
 
 
 @contextmanager
@@ -94,6 +95,7 @@ class _Watch:
 
     Attributes:
         functions: owner and name of what is watched -> what it does.
+        known: what calls are made of; kept for the next watch where shapes do not matter.
         thread: the one that is watched.
         inside: whether a call is being looked at, whose inner calls are no calls of the model's.
         on_cpu: how many ``mx.stream`` contexts of the CPU are open.
@@ -108,6 +110,7 @@ class _Watch:
     ) -> None:
         self.observe, self.unknown, self.shapes = observe, unknown, shapes
         self.functions = functions
+        self.known: _Known = {} if shapes else _known_by_rank
         self.thread = threading.get_ident()
         self.inside = False
         self.on_cpu = 0
@@ -121,13 +124,13 @@ class _Watch:
             if self.on_cpu or _is_cpu(kwargs.get("stream")):
                 return function(*args, **kwargs)
             operands = (args, kwargs)
-            signature = (name, self.shapes, self.signature(operands))
-            if signature not in _known:  # before the call, which may write into its operands
-                _known[signature] = _primitives(name, function, operands)
+            signature = (name, self.signature(operands))
+            if signature not in self.known:  # before the call, which may write into its operands
+                self.known[signature] = _primitives(name, function, operands)
             result = function(*args, **kwargs)
         finally:
             self.inside = False
-        self.report(name, _known[signature])
+        self.report(name, self.known[signature])
         return result
 
     def signature(self, value: Any) -> Any:

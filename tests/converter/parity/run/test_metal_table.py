@@ -10,7 +10,7 @@ import pytest
 
 from mlxport.converter.parity.run.metal_calls import watching
 from mlxport.converter.parity.run.metal_table import Effect, PrimitiveCall, rows_of
-from mlxport.layers.arrays.scatter_stream import scatter_stream
+from mlxport.layers.device.scatter_stream import scatter_stream
 
 DTYPES = [
     *(mx.bool_, mx.int8, mx.int16, mx.int32, mx.int64, mx.uint8, mx.uint16, mx.uint32, mx.uint64),
