@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlxport.converter import api
+from mlxport.converter.expected import checked_arguments
 
 if TYPE_CHECKING:
     import mlx.nn
@@ -19,6 +20,7 @@ __all__ = ["assert_parity"]
 _LAYERS_SHOWN = 10
 
 
+@checked_arguments
 def assert_parity(
     mlx_model: mlx.nn.Module,
     torch_model: torch.nn.Module,

@@ -49,7 +49,7 @@ LEVELS: list[set[str]] = [
     {"converter.checkpoint.formats"},
     {"converter.checkpoint.checkpoint"},
     {"converter.plan"},
-    {"converter.ranges"},
+    {"converter.expected", "converter.ranges"},
     {"layers", *(f"converter.{name}" for name in AT_THE_ROOT)},
 ]
 

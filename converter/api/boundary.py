@@ -27,6 +27,7 @@ from mlxport.converter.errors import (
     InternalError,
     UserCodeError,
 )
+from mlxport.converter.expected import check_call
 
 _P = ParamSpec("_P")
 _Result = TypeVar("_Result")
@@ -40,18 +41,24 @@ _PACKAGES = Path(sysconfig.get_path("purelib"))
 _LIBRARIES = ("torch", "mlx", "numpy", "sympy", "safetensors", "click", "huggingface_hub")
 
 
+# what watches the ops of a model and calls each: whatever they raise is not its fault
+_PASSED_THROUGH = ("__torch_dispatch__", "__torch_function__")
+
+
 def public(function: Callable[_P, _Result]) -> Callable[_P, _Result]:
     """Decorate a public function so that it raises nothing but `ConversionError`.
 
-    Arguments that its signature has not are Python's ``TypeError``, and warnings that the user made
-    exceptions stay warnings.
+    Arguments of other kinds than its annotations say are refused before it runs. Those that its
+    signature has not are Python's ``TypeError``, and warnings that the user made exceptions stay
+    warnings.
     """
     signature = inspect.signature(function)
 
     @wraps(function)
     def called(*args: _P.args, **kwargs: _P.kwargs) -> _Result:
-        signature.bind(*args, **kwargs)
+        given = signature.bind(*args, **kwargs)
         try:
+            check_call(signature, given)
             with _random_state_of_mlx():
                 # in a context of its own: torch leaves variables in the one that it is called in
                 return copy_context().run(function, *args, **kwargs)
@@ -90,7 +97,11 @@ def explained(call: str, error: Exception) -> ConversionError:
     said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return ConversionError(f"{call} needs more memory than there is: {said}")
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = traceback.StackSummary.from_list(
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.name not in _PASSED_THROUGH
+    )
     ours = _last(frames, lambda path: path.is_relative_to(_OURS))
     users = _last(frames, _is_users)
     if users > ours:

@@ -222,8 +222,9 @@ def convert_layer(module: torch.nn.Module) -> Any:
     """
     prepare()
     from mlxport.converter.rules.build import build_layer
+    from mlxport.converter.torch_model.model_kinds import checked_module
 
-    return build_layer(module)
+    return build_layer(checked_module(module))
 
 
 @public

@@ -12,10 +12,25 @@ from typing import Any
 
 from mlxport.converter.arguments import argument
 from mlxport.converter.errors import ConversionError, PlanError, StateDictError
+from mlxport.converter.expected import Expected, check_values, expectation
 from mlxport.converter.plan.json_data import from_data, to_data
 from mlxport.converter.plan.loading import Loading
 from mlxport.converter.plan.steps import Step, folds, rearranges
 from mlxport.converter.plan.tensor import Tensor, TensorSpec
+
+
+def _are_steps(value: Any) -> bool:
+    return isinstance(value, tuple) and all(
+        callable(getattr(one, "apply", None)) and callable(getattr(one, "invert", None))
+        for one in value
+    )
+
+
+_EXPECTED = {
+    "sources": expectation("tuple[str, ...]"),
+    "targets": expectation("tuple[str, ...]"),
+    "steps": Expected("a tuple of steps", _are_steps),
+}
 
 
 @dataclass(frozen=True)
@@ -26,11 +41,17 @@ class Entry:
         sources: keys in the PyTorch state dict, in the order the first step takes them.
         targets: parameter names in the MLX model, in the order the last step gives them.
         steps: what is done in between; none means the bits are kept as they are.
+
+    Raises:
+        OptionsError: one of them is something else.
     """
 
     sources: tuple[str, ...]
     targets: tuple[str, ...]
     steps: tuple[Step, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_values({name: getattr(self, name) for name in _EXPECTED}, _EXPECTED)
 
     def __str__(self) -> str:
         line = f"{', '.join(self.targets)} <- {', '.join(self.sources)}"

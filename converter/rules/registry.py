@@ -25,6 +25,7 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 
 from mlxport.converter.errors import ConversionError
+from mlxport.converter.expected import Expected, check_values, expectation
 from mlxport.converter.plan.weight_plan import Entry
 
 
@@ -72,6 +73,29 @@ class LayerSpec:
     results: ResultNames = "y"
     standalone: Callable[..., Any] | None = None
     by_ndim: Mapping[int, Callable[..., Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_values({name: getattr(self, name) for name in _EXPECTED}, _EXPECTED)
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, tuple) and all(map(_are_names, value)))
+
+
+_EXPECTED = {
+    "target": Expected("a class or function that makes the layer", callable),
+    "args": Expected("a tuple", lambda value: isinstance(value, tuple)),
+    "kwargs": expectation("Mapping[str, Any]"),
+    "entries": Expected(
+        "a tuple of mlxport.Entry",
+        lambda v: isinstance(v, tuple) and all(isinstance(one, Entry) for one in v),
+    ),
+    "ignored": expectation("Mapping[str, str]"),
+    "axes": Expected("one of mlxport.Axes", lambda value: isinstance(value, Axes)),
+    "rank": expectation("int | None"),
+    "results": Expected("a name, or names in tuples", _are_names),
+    "standalone": Expected("a class, a function or None", lambda v: v is None or callable(v)),
+}
 
 
 class Refusal(ConversionError):

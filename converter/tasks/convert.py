@@ -54,6 +54,7 @@ from mlxport.converter.tasks.quantize import (
 from mlxport.converter.tasks.record_references import Origin
 from mlxport.converter.tasks.result import Converted
 from mlxport.converter.timings import stage
+from mlxport.converter.torch_model.calls import check_arguments
 from mlxport.converter.torch_model.example_inputs import example_call
 from mlxport.converter.torch_model.model_kinds import as_torch_module
 from mlxport.converter.torch_model.model_state import eval_mode, left_as_it_was
@@ -209,6 +210,7 @@ def verify_model(
         OptionsError: ``by_hand`` speaks of a model that was converted.
     """
     module = as_torch_module(module)
+    check_arguments(module, args, kwargs or {})
     lineage = lineage_of(model)
     if lineage is None:
         options = {"judgement": judging.judgement, "trials": judging.trials, **by_hand}

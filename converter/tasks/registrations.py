@@ -13,6 +13,7 @@ import torch
 from torch._library.custom_ops import CustomOpDef
 
 from mlxport.converter.errors import OptionsError
+from mlxport.converter.expected import checked_arguments, described
 from mlxport.converter.graph import ops
 from mlxport.converter.graph.ir.handler_context import Handler
 from mlxport.converter.rules import registry
@@ -22,6 +23,7 @@ _Rule = TypeVar("_Rule", bound=Build)
 _Handler = TypeVar("_Handler", bound=Handler)
 
 
+@checked_arguments
 def register_rule(
     *classes: type[torch.nn.Module],
     target: str = "",
@@ -57,6 +59,7 @@ def register_rule(
         raise OptionsError("register_rule needs a class: write @mlxport.register_rule(MyLayer)")
 
     def register(build: _Rule) -> _Rule:
+        _check_callable("register_rule", build)
         for cls in classes:
             named = target or f"{build.__module__}.{build.__name__}"
             rule = Rule(cls, _checked(build), frozenset(), True, named, restrictions, trusted=True)
@@ -66,6 +69,7 @@ def register_rule(
     return register
 
 
+@checked_arguments
 def register_op(
     *operators: Any, restrictions: str = "", override: bool = False
 ) -> Callable[[_Handler], _Handler]:
@@ -93,6 +97,7 @@ def register_op(
         raise OptionsError("register_op needs an op: write @mlxport.register_op(torch.ops.a.b)")
 
     def register(handler: _Handler) -> _Handler:
+        _check_callable("register_op", handler)
         for name in names:
             ops.registry.register_handler(
                 ops.registry.Op(name, handler, restrictions), override=override
@@ -100,6 +105,11 @@ def register_op(
         return handler
 
     return register
+
+
+def _check_callable(name: str, function: Any) -> None:
+    if not callable(function):
+        raise OptionsError(f"{name} registers a function, got {described(function)}")
 
 
 def _checked(build: Build) -> Build:

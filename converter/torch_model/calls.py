@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import logging
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -11,7 +12,11 @@ from typing import Any
 
 import torch
 
+from mlxport.converter.arguments import argument
+from mlxport.converter.errors import OptionsError
 from mlxport.converter.torch_model.encoder_padding import padding_zeroed
+
+_logger = logging.getLogger(__name__)
 
 # positional and keyword arguments of a call
 CallArguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -29,6 +34,24 @@ def bound_arguments(
         return dict(inspect.signature(module.forward).bind(*args, **kwargs).arguments)
     except (TypeError, ValueError):
         return {f"x{i}": value for i, value in enumerate((*args, *kwargs.values()))}
+
+
+def check_arguments(
+    module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> None:
+    """Refuse a call that ``forward`` cannot be made with.
+
+    Raises:
+        OptionsError: an argument is missing, unknown or too much.
+    """
+    try:
+        inspect.signature(module.forward).bind(*args, **kwargs)
+    except TypeError as error:
+        raise OptionsError(
+            f"{argument('example_inputs')}: {type(module).__name__}.forward() {error}"
+        ) from error
+    except ValueError as error:  # it hides its signature
+        _logger.debug("%s: %s", type(module).__name__, error)
 
 
 def spread_arguments(

@@ -31,21 +31,31 @@ def as_torch_module(model: Any) -> torch.nn.Module:
         model = model.module()
     if isinstance(model, OptimizedModule):
         model = model._orig_mod
-    if not isinstance(model, torch.nn.Module):
-        raise _no_module(model)
-    if isinstance(model, torch.jit.ScriptModule):
+    module = checked_module(model)
+    if isinstance(module, torch.jit.ScriptModule):
         raise OptionsError(
-            f"the model is TorchScript ({type(model).__name__}), a compiled program without the "
+            f"the model is TorchScript ({type(module).__name__}), a compiled program without the "
             "classes it was made from. Give the module that was scripted or traced; if only the "
             "file is left, build the Python model and load "
             "torch.jit.load(file).state_dict() into it."
         )
     for heading, advice, belongs in _OBSTACLES:
-        if found := [*_named(model, belongs)]:
+        if found := [*_named(module, belongs)]:
             listed = found[:_SHOWN]
             if len(found) > _SHOWN:
                 listed.append(f"and {len(found) - _SHOWN} more")
-            raise CaptureError.listing(f"{type(model).__name__} {heading}:", listed, advice)
+            raise CaptureError.listing(f"{type(module).__name__} {heading}:", listed, advice)
+    return module
+
+
+def checked_module(model: Any) -> torch.nn.Module:
+    """Return a module; refuse what is none, and say what to give instead.
+
+    Raises:
+        OptionsError: it is none.
+    """
+    if not isinstance(model, torch.nn.Module):
+        raise _no_module(model)
     return model
 
 

@@ -83,7 +83,7 @@ def match_keys(
     Keys fit as they are, or after one prefix is taken off all of them (``module.``, ``model.net.``;
     any that makes them fit), or put on. ``_orig_mod`` and the like, which torch adds, do not count.
     ``num_batches_tracked`` may be missing or left over; a missing one is not in the result. Shapes
-    are those of `fits`.
+    are those of `shape_fits`.
 
     Args:
         checkpoint: checkpoint key -> shape.
