@@ -22,7 +22,7 @@ from mlxport.converter.graph.ir.naming import ModelNames
 from mlxport.converter.graph.ir.nodes import flat, graph_of
 from mlxport.converter.graph.ir.sizes import name_symbols, size_text
 from mlxport.converter.graph.lowering.lower import lower
-from mlxport.converter.graph.lowering.weight_plan import constants, weight_plan
+from mlxport.converter.graph.lowering.weight_plan import constants, derived_tensors, weight_plan
 from mlxport.converter.graph.source.model_py import ModelPy, write_model
 from mlxport.converter.plan.record import Conversion, Stem
 from mlxport.converter.plan.tensor import Tensor
@@ -96,7 +96,7 @@ def translate(
     debug.emitted(model_py.text())
     conversion = Conversion(
         stem=stem,
-        plan=weight_plan(lowered, names),
+        plan=replace(weight_plan(lowered, names), derived=derived_tensors(captured)),
         modules=tuple(lowered.records),
         inputs=tuple(formal.name for formal in lowered.bodies[""].parameters),
         signature=lowered.signature,

@@ -118,6 +118,8 @@ class WeightPlan:
             one tensor there and MLX has several.
         loading: what the model's own code does to a checkpoint before the plan's sources are what
             they are; None where it has none.
+        derived: name of a tensor that the model keeps in no state dict -> the source keys it was
+            computed of before the conversion: with other weights it would be another.
     """
 
     entries: tuple[Entry, ...] = ()
@@ -127,6 +129,7 @@ class WeightPlan:
     specs: Mapping[str, TensorSpec] = field(default_factory=dict)
     ties: Mapping[str, str] = field(default_factory=dict)
     loading: Loading | None = None
+    derived: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         parts = {name: len(getattr(self, name)) for name in _PARTS}
@@ -139,6 +142,7 @@ class WeightPlan:
             *(f"{key} is {other}" for key, other in (*self.aliases.items(), *self.ties.items())),
             *(f"{key} is left out: {why}" for key, why in self.ignored.items()),
             *(f"{key} is computed: {why}" for key, why in self.computed.items()),
+            *(f"{name} was computed of {', '.join(of)}" for name, of in self.derived.items()),
         ]
         return "\n".join(lines)
 
@@ -193,6 +197,7 @@ class WeightPlan:
             {rename(key): spec for key, spec in self.specs.items()},
             {rename(a): rename(key) for a, key in self.ties.items() if rename(a) != rename(key)},
             None if self.loading is None else self.loading.renamed(rename),
+            {name: tuple(map(rename, keys)) for name, keys in self.derived.items()},
         )
 
     def apply(self, source: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -294,9 +294,21 @@ def _translated(
             "debug": debug,
         }
         if not capturing.fold_batchnorm:
-            return translate(model, args, kwargs, **options), ()
+            translation = translate(model, args, kwargs, **options)
+            return translation, tuple(_derived_note(translation.conversion))
         translation, note = translate_folded(model, args, kwargs, **options)
-        return translation, (note,)
+        return translation, (note, *_derived_note(translation.conversion))
+
+
+def _derived_note(conversion: Conversion) -> Iterator[str]:
+    """Say what does not follow when the weights of the MLX model change."""
+    if derived := conversion.plan.derived:
+        listed = "; ".join(f"{name} of {', '.join(keys)}" for name, keys in derived.items())
+        yield (
+            f"constants that the model had computed of its weights before: {listed}. In MLX they "
+            "stay what they are when the weights change; convert the model before its first call "
+            "to have them computed"
+        )
 
 
 def _with_loading_code(translation: Translation, model: torch.nn.Module) -> Translation:

@@ -18,7 +18,7 @@ from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.formats.in_memory import checkpoint_of
 from mlxport.converter.checkpoint.keys.bind import as_the_model_has_them, bind, recorded
 from mlxport.converter.checkpoint.keys.kinds import recognised
-from mlxport.converter.checkpoint.keys.loading import check_computed, check_same
+from mlxport.converter.checkpoint.keys.loading import check_computed, check_derived, check_same
 from mlxport.converter.checkpoint.keys.match import match_keys
 from mlxport.converter.errors import ConversionError, StateDictError
 from mlxport.converter.exclusive import exclusive
@@ -88,7 +88,12 @@ def convert_by_plan(
             write_config(folder, conversion)
         write_json(folder / RECORD_FILE, conversion.to_json())
         text = _copy_model(other, folder)
-    notes = (*checkpoint.notes, *_not_run(old.plan), _unverified(other, bool(text)))
+    notes = (
+        *checkpoint.notes,
+        *_not_run(old.plan),
+        *_constants_note(old.plan, other),
+        _unverified(other, bool(text)),
+    )
     name = conversion.source.get("model", checkpoint.path.name)
     live = partial(_loaded, Path(output).absolute(), conversion) if text else None
     return Converted(live, text, conversion, None, notes, written.warnings, name=name)
@@ -154,6 +159,7 @@ def convert_state_dict(
         naming = naming_the_record(folder)
     elif isinstance(plan, Conversion):
         plan = plan.plan
+    check_derived(plan.derived)
     if missing := sorted(set(plan.constants) - set(constants)):
         raise ConversionError.listing(
             "the plan leaves these to the model, and a plan alone does not hold them:",
@@ -192,6 +198,7 @@ def fit(
             "the plan does not say which tensors it expects: it was made for one layer, or by an "
             f"older mlxport. Convert with {argument('model')} to make a plan for this checkpoint."
         )
+    check_derived(plan.derived)
     plan = as_the_model_has_them(plan)
     if plan.loading is not None:
         check_computed(plan.loading)
@@ -303,6 +310,16 @@ def _not_run(plan: WeightPlan) -> Iterator[str]:
         yield (
             f"not run on this checkpoint: {', '.join(plan.loading.code)}. On the plan's own "
             "checkpoint it changed no values"
+        )
+
+
+def _constants_note(plan: WeightPlan, other: Path) -> Iterator[str]:
+    """Say what no checkpoint holds, as nobody can tell whether it depends on weights."""
+    if plan.constants:
+        yield (
+            f"taken from the weights in {other}, as they are in no checkpoint: "
+            f"{', '.join(plan.constants)}. They are wrong here if the model computes them of its "
+            "weights"
         )
 
 

@@ -5,7 +5,7 @@ Needs torch only for torch's tensors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint, printable
@@ -44,6 +44,25 @@ def check_computed(loading: Loading) -> None:
             "the model's own code made these when its checkpoint was loaded, and a plan cannot:",
             made,
             _advice(),
+        )
+
+
+def check_derived(derived: Mapping[str, Sequence[str]]) -> None:
+    """Check that a plan's model keeps nothing that other weights would make other.
+
+    Raises:
+        StateDictError: it does; all of it is listed.
+    """
+    if derived:
+        raise StateDictError.listing(
+            "the plan's model keeps tensors outside of its state dict that were computed of its "
+            "weights before it was converted:",
+            [
+                f"{printable(name)}: of {', '.join(map(printable, of))}"
+                for name, of in derived.items()
+            ],
+            "Other weights make others, and a plan computes none: convert with "
+            f"{argument('model')}, or make the plan of the model before its first call.",
         )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 
 import torch
+from torch.export.graph_signature import InputKind
 
+from mlxport.converter.graph.capture.capture import Captured
 from mlxport.converter.graph.ir.body import Lowered, StoredArray
 from mlxport.converter.graph.ir.naming import ModelNames
 from mlxport.converter.graph.ir.value import logical_order
@@ -15,6 +17,7 @@ from mlxport.converter.plan.torch_tensor import tensor_from_torch
 from mlxport.converter.plan.weight_plan import Entry, WeightPlan
 from mlxport.converter.timings import stage
 from mlxport.converter.torch_model.loading_code import state_of
+from mlxport.converter.torch_model.model_state import ModelState
 
 UNUSED = "not used when the model runs in eval mode"
 
@@ -98,3 +101,72 @@ def _apply(steps: tuple[Step, ...], tensor: Tensor) -> Tensor:
 def _below(path: str) -> Callable[[str], str]:
     prefix = f"{path}." if path else ""
     return lambda name: prefix + name
+
+
+# -- what is kept beside the state dict ------------------------------------------------------------
+
+
+def derived_tensors(captured: Captured) -> dict[str, tuple[str, ...]]:
+    """Return what a model keeps beside its state dict and had computed of it -> of which keys.
+
+    What a first call put into a cache, or a constructor into an attribute, is a constant to whoever
+    captures the model: other weights would not change it. Found are those that PyTorch still knows
+    to depend on parameters, and those that share memory with the state dict. Of what was computed
+    without gradients nobody can tell.
+
+    Args:
+        captured: the captured model.
+    """
+    state = state_of(captured.model)
+    known = {id(tensor): key for key, tensor in reversed(state.items())}
+    memory = {place: key for key, tensor in reversed(state.items()) for place in _memory(tensor)}
+    found = {}
+    for name, tensor in _constants_of(captured).items():
+        sources = [known[id(leaf)] for leaf in _computed_of(tensor) if id(leaf) in known]
+        sources += [memory[place] for place in _memory(tensor) if place in memory]
+        if sources and id(tensor) not in known:
+            found[name] = tensor, tuple(dict.fromkeys(sources))
+    if not found:
+        return {}
+    places = [(label, set(_memory(t))) for label, t in ModelState(captured.model).named_tensors()]
+    result: dict[str, tuple[str, ...]] = {}
+    for name, (tensor, made_of) in found.items():
+        mine = set(_memory(tensor))
+        labels = (label for label, place in places if place & mine and label not in state)
+        label = next(labels, name)  # one in a container has no name in the program
+        result[label] = tuple(dict.fromkeys([*result.get(label, ()), *made_of]))
+    return result
+
+
+def _constants_of(captured: Captured) -> dict[str, torch.Tensor]:
+    """Return the tensors besides parameters and persistent buffers that the program reads."""
+    program = captured.exported
+    read = {node.name for node in program.graph.nodes if node.op == "placeholder" and node.users}
+    kinds = (InputKind.CONSTANT_TENSOR, InputKind.BUFFER)
+    constants: Mapping[str, object] = program.constants
+    return {
+        spec.target: tensor
+        for spec in program.graph_signature.input_specs
+        if spec.kind in kinds
+        and spec.arg.name in read
+        and spec.target is not None
+        and isinstance(tensor := constants.get(spec.target), torch.Tensor)
+    }
+
+
+def _computed_of(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield the leaves of a tensor's history."""
+    waiting, seen = [tensor.grad_fn], set()
+    while waiting:
+        step = waiting.pop()
+        if step is None or step in seen:
+            continue
+        seen.add(step)
+        if (leaf := getattr(step, "variable", None)) is not None:
+            yield leaf
+        waiting += [before for before, _ in step.next_functions]
+
+
+def _memory(tensor: torch.Tensor) -> Iterator[int]:
+    if tensor.layout is torch.strided and not tensor.is_nested and tensor.numel():
+        yield tensor.untyped_storage().data_ptr()
