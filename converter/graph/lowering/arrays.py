@@ -16,6 +16,7 @@ from mlxport.converter.graph.ir.body import Leaf, Lowered, StoredArray
 from mlxport.converter.graph.ir.constant_source import short_expression
 from mlxport.converter.graph.ir.constants import array_of, is_short, number_of
 from mlxport.converter.graph.ir.context import Context, Unsupported
+from mlxport.converter.graph.ir.dtypes import MLX_NAME
 from mlxport.converter.graph.ir.naming import ModelNames
 from mlxport.converter.graph.ir.provenance import Provenance, ProvenanceKind
 from mlxport.converter.graph.ir.statement import Statement
@@ -53,7 +54,8 @@ class Arrays:
             name: what the tensor is called in the captured module.
 
         Raises:
-            Unsupported: it is in a layer that stores something else than the tensor itself.
+            Unsupported: it is in a layer that stores something else than the tensor itself, or of
+                a dtype that MLX has not.
         """
         full = self._path(frame, name)
         found = self._tensor(full)
@@ -64,6 +66,12 @@ class Arrays:
                 return self._literal(frame.cx, constant, provenance)
             found = constant, False
         tensor, trainable = found
+        if tensor.dtype not in MLX_NAME:
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise Unsupported(
+                f"it is of {dtype}, of which MLX keeps no weights. Cast it in the model, or all of "
+                "it (model.float())"
+            )
         stored = self._in_layer(full, tensor.ndim)
         if stored is None:
             order = frame.cx.preferred(provenance, logical_order(tensor.ndim))

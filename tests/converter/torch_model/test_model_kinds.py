@@ -109,7 +109,7 @@ REFUSED = {
     "a method": (lambda: Net().forward, OptionsError, r"got the function Net\.forward"),
     "a class": (lambda: Net, OptionsError, "got the class Net: give an instance"),
     "a state dict": (lambda: Net().state_dict(), OptionsError, "a state dict.*load_state_dict"),
-    "None": (lambda: None, OptionsError, "got NoneType"),
+    "None": (lambda: None, OptionsError, "got None"),
     "a path": (lambda: "model.pt", OptionsError, "got str"),
     "on meta": (on_meta, CaptureError, r"without values(.|\n)*stage\.conv\.weight"),
     "faked": (faked, CaptureError, r"without values(.|\n)*head\.weight"),

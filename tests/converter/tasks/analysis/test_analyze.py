@@ -147,3 +147,31 @@ def test_a_model_that_cannot_be_captured_says_so() -> None:
 
     with pytest.raises(CaptureError):
         mlxport.analyze(Branching(), torch.ones(2))
+
+
+class Wide(nn.Module):
+    """Keeps a float64 tensor, and casts it where it reads it."""
+
+    def __init__(self, keep: str) -> None:
+        super().__init__()
+        self.linear, table = nn.Linear(4, 4), torch.linspace(0, 1, 40, dtype=torch.float64)
+        if keep == "a parameter":
+            self.table = nn.Parameter(table)
+        elif keep == "an attribute":
+            self.table = table
+        else:
+            self.register_buffer("table", table, persistent=keep == "a buffer")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x) + self.table[4:8].float()
+
+
+@pytest.mark.parametrize(
+    "keep", ["a parameter", "a buffer", "a buffer in no state dict", "an attribute"]
+)
+def test_weights_of_a_dtype_that_mlx_has_not_are_said_and_refused(keep: str) -> None:
+    analysis = mlxport.analyze(Wide(keep).eval(), torch.randn(2, 4))
+    assert [gap.op for gap in analysis.unsupported] == ["table"]
+    assert "float64, of which MLX keeps no weights" in analysis.unsupported[0].reason
+    with pytest.raises(UnsupportedError, match=r"table .*float64, of which MLX keeps no weights"):
+        mlxport.convert(Wide(keep).eval(), torch.randn(2, 4))
