@@ -70,6 +70,7 @@ RIGHT: dict[str, Callable[[Any, Path], dict[str, Any]]] = {
     "inspect": lambda m, _: {"source": m.source},
     "load": lambda m, _: {"folder": m.out},
     "load_weights": lambda m, _: {"model": Port(), "source": m.source},
+    "metal_table": lambda m, _: {"folder": m.out},
     "parse_renames": lambda m, _: {"options": ["a=b"]},
     "register_op": lambda m, _: {},
     "register_rule": lambda m, _: {},
