@@ -37,7 +37,7 @@ Needs: a Mac with Apple silicon, 4 GB of free memory for the largest layers, 2 G
 beside the installed packages, and ten minutes with little else running. Nothing is sent anywhere.
 """
 FREE = 2 << 30  # bytes
-LIMIT = 240  # seconds of one step
+LIMIT = 150  # seconds of one step
 PACKAGES = ("mlxport", "mlx", "torch", "numpy", "monai", "timm", "transformers", "diffusers")
 
 Steps = dict[str, dict[str, Any]]
