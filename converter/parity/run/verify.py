@@ -81,11 +81,13 @@ def verify_live(
         ParityError: the model is in training mode, fails, or does not fit the conversion, or the
             conversion does not fit the reference.
     """
-    report = _Verification(model, conversion, reference, judgement, inputs).report()
+    first = _Verification(model, conversion, reference, judgement, inputs)
+    report = first.report()
     if reference.with_moved is None or not _may_be_luck(report):
         return report
-    again = reference.with_moved(reference)
-    return _Verification(model, conversion, again, judgement, inputs).report()
+    again = _Verification(model, conversion, reference.with_moved(reference), judgement, inputs)
+    again.alone, again.results = first.alone, first.results
+    return again.report()
 
 
 def _may_be_luck(report: ParityReport) -> bool:
@@ -209,6 +211,9 @@ class _Verification:
     Attributes:
         seen: name of a torch module -> how many calls of its counterpart have been traced.
         pairs: the calls traced so far that have a counterpart, in the order in which they returned.
+        alone: path and number of a call -> its entries' verdicts alone, or why there are none. How
+            far values move in place does not change them.
+        results: the model's results whole and compiled, and why there is none compiled.
     """
 
     def __init__(
@@ -227,6 +232,8 @@ class _Verification:
         self.calls = {(call.path, call.number): call for call in reference.calls}
         self.seen: Counter[str] = Counter()
         self.pairs: list[_Pair] = []
+        self.alone: dict[tuple[str, int], list[Verdict | str]] = {}
+        self.results: tuple[Any, Any, str] | None = None
         self.draws, self.quantized = conversion.draws, conversion.quantized
         check_draws(reference.draws, self.draws)
 
@@ -237,10 +244,11 @@ class _Verification:
         with stage("in place"), replayed(reference.draws, self.draws):
             in_place = trace(self.model, self.inputs, targets, self.observe, named=self.named)
         with stage("alone"):
-            entries = [entry for pair in self.pairs for entry in self.judge_alone(pair)]
-        with stage("whole"), replayed(reference.draws, self.draws):
-            whole = run_model(self.model, self.inputs, self.named)
-        compiled, reason = self.run_compiled()
+            entries = [entry for pair in self.pairs for entry in self.judged_alone(pair)]
+        self.results = whole, compiled, reason = self.results or (
+            self.run_whole(),
+            *self.run_compiled(),
+        )
         pictures, histograms = self.pictured(whole)
         report = _report(
             reference,
@@ -288,13 +296,23 @@ class _Verification:
             )
         self.pairs.append(_Pair(call, CallTemplate.of(traced, record), tuple(entries)))
 
-    def judge_alone(self, pair: _Pair) -> Iterator[ParityEntry]:
+    def judged_alone(self, pair: _Pair) -> Iterator[ParityEntry]:
         """Yield a call's entries with the verdicts on its module, called with PyTorch's inputs."""
+        key = pair.template.record.path, pair.call.number
+        if key not in self.alone:
+            self.alone[key] = self.judge_alone(pair)
+        for entry, found in zip(pair.entries, self.alone[key], strict=True):
+            if isinstance(found, str):
+                yield _skipped(entry, found, ALONE)
+            else:
+                yield replace(entry, verdicts={**entry.verdicts, ALONE: found})
+
+    def judge_alone(self, pair: _Pair) -> list[Verdict | str]:
+        """Call a module with PyTorch's inputs; the verdict on each result, or why there is none."""
         call, record = pair.call, pair.template.record
         reason = pairing_problem(call, record) or pair.template.obstacle(call.inputs)
         if reason or call.inputs is None:
-            yield from (_skipped(entry, reason, ALONE) for entry in pair.entries)
-            return
+            return [reason] * len(pair.entries)
         expected = paired_values(call.alone, record)
         try:
             inside = slice(*call.draws)
@@ -303,14 +321,18 @@ class _Verification:
         except Exception as error:  # the module's code, whatever it raises
             _logger.debug("%s fails on PyTorch's own input", record.path, exc_info=True)
             problem = f"fails on PyTorch's own input: {type(error).__name__}: {error}"
-            verdicts = failed_verdicts(expected, problem)
-        else:
+            return [*failed_verdicts(expected, problem)]
+        verdicts = judge_arrays(outputs, record.outputs, expected, self.judgement)
+        if call.moved_alone and not all(verdict.passed for verdict in verdicts):
+            expected = paired_values(call.complete().alone, record)
             verdicts = judge_arrays(outputs, record.outputs, expected, self.judgement)
-            if call.moved_alone and not all(verdict.passed for verdict in verdicts):
-                expected = paired_values(call.complete().alone, record)
-                verdicts = judge_arrays(outputs, record.outputs, expected, self.judgement)
-        for entry, verdict in zip(pair.entries, verdicts, strict=True):
-            yield replace(entry, verdicts={**entry.verdicts, ALONE: verdict})
+        return [*verdicts]
+
+    @stage("whole")
+    def run_whole(self) -> Any:
+        """Return the model's result as one lazy graph."""
+        with replayed(self.reference.draws, self.draws):
+            return run_model(self.model, self.inputs, self.named)
 
     @stage("compiled")
     def run_compiled(self) -> tuple[Any, str]:

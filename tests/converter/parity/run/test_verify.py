@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from collections import Counter
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -10,6 +11,7 @@ from mlx.utils import tree_map
 
 from mlxport.converter.errors import ParityError
 from mlxport.converter.parity.reference.record_reference import record_reference
+from mlxport.converter.parity.run import verify
 from mlxport.converter.parity.run.verify import verify_bundle, verify_live
 from mlxport.converter.parity.verdict.entry import ALONE, COMPILED, IN_PLACE, WHOLE
 from mlxport.converter.parity.verdict.judgement import Judgement
@@ -86,6 +88,42 @@ class TestARightModel:
         assert report.passed
         assert {e.verdicts[IN_PLACE].compared for e in report.entries} <= set(range(41))
         assert report.outputs[0].verdicts[WHOLE].compared == 2 * 3 * 6 * 5
+
+    def test_that_may_fail_by_luck_is_run_again_only_in_place(
+        self, twin, make_net, make_twin, monkeypatch
+    ):
+        net, conversion = make_net(), twin.conversion()
+        paths = [record.path for record in conversion.modules]
+        x = torch.randn(2, 2, 6, 5)
+        reference = record_reference(net, (x,), paths=paths, keep_inputs=True)
+        runs = {name: getattr(verify, name) for name in ("run_model", "trace")}
+        alone = verify.CallTemplate.outputs
+        ran = Counter()
+
+        def run_model(*args, compiled=False):
+            ran[COMPILED if compiled else WHOLE] += 1
+            return runs["run_model"](*args, compiled=compiled)
+
+        def trace(*args, **kwargs):
+            ran[IN_PLACE] += 1
+            return runs["trace"](*args, **kwargs)
+
+        def outputs(template, given):
+            ran[ALONE] += 1
+            return alone(template, given)
+
+        monkeypatch.setattr(verify, "run_model", run_model)
+        monkeypatch.setattr(verify, "trace", trace)
+        monkeypatch.setattr(verify.CallTemplate, "outputs", outputs)
+        once = verify_live(make_twin(net), conversion, reference)
+        first = Counter(ran)
+        monkeypatch.setattr(verify, "_may_be_luck", lambda report: True)
+        again = verify_live(make_twin(net), conversion, reference)
+        assert ran - first - first == {IN_PLACE: 1}
+        assert again.passed
+        assert [e.verdicts[ALONE] for e in again.entries] == [
+            e.verdicts[ALONE] for e in once.entries
+        ]
 
 
 def scaled(path, factor):
