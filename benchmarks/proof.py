@@ -165,16 +165,17 @@ def machine_of(device: str) -> dict[str, str] | None:
     from mlxport.converter.errors import DeviceError
 
     prepare()
-    from mlxport.converter.output.contents import use_device
+    from mlxport.converter.output.device import on_device
     from mlxport.converter.parity.run.environment import environment
 
     try:
-        use_device(device)
+        with on_device(device):
+            found = environment({})
     except DeviceError:
         return None
     known = {package: version(package) for package in PACKAGES}
     return {
-        **environment({}),
+        **found,
         **known,
         "cores": str(os.cpu_count()),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.0f} GB",

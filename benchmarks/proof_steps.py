@@ -81,7 +81,6 @@ def verify_network(name: str, device: str, folder: Path) -> Result:
     """Convert a network on the CPU and hold it to the stored reference on the device."""
     sys.path.insert(0, str(ROOT / "tests" / "models"))
     import import_torchvision  # noqa: F401
-    import mlx.core as mx
     import torch
     from networks import NETWORKS as KNOWN
 
@@ -93,9 +92,8 @@ def verify_network(name: str, device: str, folder: Path) -> Result:
     model = network.build().eval()
     checkpoint, out = folder / f"{name}.pt", folder / name
     torch.save(model.state_dict(), checkpoint)
-    mx.set_default_device(mx.Device(mx.cpu))
     converted = mlxport.convert_checkpoint(
-        checkpoint, out, model=model, inputs=network.inputs(), overwrite=True
+        checkpoint, out, model=model, inputs=network.inputs(), overwrite=True, device="cpu"
     )
     report = verify_folder(out, device=device)
     failed = [str(entry) for entry in report.failed_entries]
@@ -193,16 +191,14 @@ def names() -> dict[str, str]:
 
 def run(name: str, device: str, folder: Path) -> Result:
     """Run one step."""
-    from mlxport.converter.output.contents import use_device
+    from mlxport.converter.output.device import on_device
 
-    use_device(device)
-    if name == HAND_PORT:
-        return verify_hand_port()
-    if name == UNET:
-        return time_unet()
     if name in (*EXAMPLES, *NETWORKS):
         return verify_network(name, device, folder)
-    return time_layer(name)
+    with on_device(device):
+        if name == HAND_PORT:
+            return verify_hand_port()
+        return time_unet() if name == UNET else time_layer(name)
 
 
 def main() -> None:
