@@ -501,6 +501,19 @@ def test_a_device_that_is_not_there(
     monkeypatch.setattr(getattr(mx, device), "is_available", lambda: False)
     message = assert_fails(invoke, 4, "verify", "out", "--device", device)
     assert f"mlxport verify OUT --device {device}" in message
+    where = ("-o", "other", "--device", device)
+    assert f"--device {device}" in assert_fails(invoke, 4, "convert", "unet.pt", *UNET, *where)
+    assert not Path("other").exists()
+
+
+def test_the_table_of_metal_is_repeated(invoke: Invoke) -> None:
+    assert invoke("convert", "unet.pt", *UNET, "-o", "out", "--device", "cpu").exit_code == 0
+    stored = json.loads(Path("out/parity.json").read_text())["metal"]
+    table = invoke("verify", "out", "--metal-table")
+    assert table.exit_code == 0
+    found = f"Metal: {stored['kinds']} kinds of call, no known obstacle in MLX"
+    assert table.stdout.startswith(found)
+    assert json.loads(invoke("verify", "out", "--metal-table", "--json").stdout) == stored
 
 
 # -- help ----------------------------------------------------------------------------------------

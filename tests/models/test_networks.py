@@ -57,6 +57,14 @@ def test_parity_holds_in_place_whole_and_compiled(case: Case) -> None:
     assert sum(not entry.judged for entry in report.entries) == case.network.unjudged
 
 
+def test_metal_has_no_known_obstacle(case: Case) -> None:
+    report = case.converted.report
+    assert report is not None
+    assert report.metal is not None
+    assert report.metal.obstacles == []
+    assert report.metal.unknown == ()
+
+
 def test_the_torch_model_is_left_as_it_was(case: Case) -> None:
     # the process changes where a conversion imports more of a package
     assert [path for path in case.changed if path != "process"] == []

@@ -178,8 +178,7 @@ class Context:
             except NotPortable as reason:
                 raise Unsupported(str(reason)) from reason
             file = found.name
-            others = (n for n in self.model.user_files if n.lower() == file.lower() and n != file)
-            if self.model.user_files.setdefault(file, found) != found or any(others):
+            if self.model.user_files.setdefault(file, found) != found:
                 raise Unsupported(f"two files called {file}.py would travel: rename one")
             alike = [name for name in self.model.user_files if name.casefold() == file.casefold()]
             if len(alike) > 1:

@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mlxport.converter.checkpoint.formats.safetensors import open_safetensors
+from mlxport.converter.checkpoint.writing.atomic import atomic_file
 from mlxport.converter.checkpoint.writing.safetensors import write_safetensors
 from mlxport.converter.plan.tensor import Tensor, TensorSpec
 
@@ -100,3 +102,27 @@ def test_the_content_is_on_disk_before_the_name(tmp_path, monkeypatch) -> None:
         monkeypatch.setattr(os, call, record)
     write_safetensors(tmp_path / "x.safetensors", {"a": number(1)})
     assert done == ["fsync", "replace", "fsync"]
+
+
+@pytest.mark.parametrize("served", [True, False], ids=["served", "not served"])
+def test_on_a_mac_the_drive_is_flushed_too(
+    served: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where the file system has no F_FULLFSYNC, fsync is all there is."""
+    done: list[str] = []
+
+    def control(descriptor: int, command: int) -> int:
+        assert command == 51
+        if not served:
+            raise OSError("not supported")
+        done.append("full")
+        return 0
+
+    fsync = os.fsync
+    monkeypatch.setattr("sys.platform", "darwin")
+    monkeypatch.setattr("fcntl.F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr("fcntl.fcntl", control)
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append("fsync"), fsync(file)))
+    with atomic_file(tmp_path / "x") as file:
+        file.write(b"x")
+    assert done == [("full" if served else "fsync")] * 2  # the file and its folder

@@ -7,6 +7,7 @@ import torch
 
 from mlxport.converter.errors import ParityError
 from mlxport.converter.parity.reference.torch_draws import TorchDraws
+from mlxport.converter.parity.run.metal_calls import watching
 from mlxport.converter.parity.run.replay_draws import check_draws, replayed
 from mlxport.converter.parity.verdict.reference_data import Draw
 from mlxport.converter.plan.record import DrawRecord, Layout
@@ -205,3 +206,22 @@ class TestCorrespondence:
             ParityError, match=r"normal \(2, 3\), the converted model normal \(4,\)"
         ):
             check_draws([NORMAL], [DrawRecord("normal", Layout((4,), "float32", (0,)))])
+
+
+def test_no_gpu_is_given_float64() -> None:
+    """Whatever is drawn: float64 is on the CPU's stream by name, which alone has it."""
+    dtypes: set[str] = set()
+    kinds = {k: "float64" for k in ("bernoulli", "categorical")}
+    kinds |= {k: "float32" for k in ("uniform", "normal")}
+    draws = [Draw(kind, (2,), dtype, np.full(2, 0.5)) for kind, dtype in kinds.items()]
+    records = [DrawRecord(kind, Layout((2,), "float32", (0,))) for kind in kinds]
+    with (
+        watching(lambda call, frame: dtypes.update(call.dtypes), lambda name: None),
+        replayed(draws, records),
+    ):
+        mx.random.bernoulli(mx.array([0.2, 0.8]))
+        mx.random.categorical(mx.zeros((2, 3)))
+        mx.random.uniform(shape=(2,))
+        mx.random.normal((2,), loc=1.0, scale=mx.array(2.0))
+    assert "float32" in dtypes
+    assert "float64" not in dtypes
