@@ -12,6 +12,7 @@ import mlx.nn as nn
 import torch
 
 from mlxport.converter.checkpoint.keys.bind import recorded
+from mlxport.converter.checkpoint.keys.loading import beside_tensors
 from mlxport.converter.errors import OptionsError
 from mlxport.converter.graph.debug_folder import debugging
 from mlxport.converter.graph.fold_batchnorm import translate_folded
@@ -183,7 +184,7 @@ def convert_checkpoint(
             warnings = (*warnings, "the weights were not quantized, as parity does not hold")
         write_report(folder, report)
         text = (folder / "model.py").read_text(encoding="utf-8")
-    notes = (*checkpoint.notes, *notes)
+    notes = (*checkpoint.notes, *notes, *beside_tensors(conversion.plan))
     name = type(torch_model).__name__
     return Converted(lambda: built, text, conversion, report, notes, warnings, name=name)
 

@@ -18,7 +18,12 @@ from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.formats.in_memory import checkpoint_of
 from mlxport.converter.checkpoint.keys.bind import as_the_model_has_them, bind, recorded
 from mlxport.converter.checkpoint.keys.kinds import recognised
-from mlxport.converter.checkpoint.keys.loading import check_computed, check_derived, check_same
+from mlxport.converter.checkpoint.keys.loading import (
+    beside_tensors,
+    check_computed,
+    check_derived,
+    check_same,
+)
 from mlxport.converter.checkpoint.keys.match import match_keys
 from mlxport.converter.errors import ConversionError, StateDictError
 from mlxport.converter.exclusive import exclusive
@@ -92,6 +97,7 @@ def convert_by_plan(
         *checkpoint.notes,
         *_not_run(old.plan),
         *_constants_note(old.plan, other),
+        *beside_tensors(old.plan),
         _unverified(other, bool(text)),
     )
     name = conversion.source.get("model", checkpoint.path.name)

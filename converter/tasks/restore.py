@@ -272,7 +272,11 @@ def _lost(
         if key in plan.specs and key not in kept
     }
     read = plan.loading.read if plan.loading else {}
-    return lost | {key: "it is no tensor" for key in read if key not in kept}
+    return lost | {
+        key: "it is no tensor, and the output folder holds tensors alone; the checkpoint has it"
+        for key in read
+        if key not in kept
+    }
 
 
 def _check_ties(plan: WeightPlan, weights: Mapping[str, Tensor], lost: Container[str]) -> None:

@@ -5,7 +5,7 @@ Needs torch only for torch's tensors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint, printable
@@ -17,6 +17,7 @@ from mlxport.converter.checkpoint.keys.metadata import (
 )
 from mlxport.converter.errors import StateDictError
 from mlxport.converter.plan.loading import Loading, is_extra_state
+from mlxport.converter.plan.weight_plan import WeightPlan
 
 # The note of every way to weights without the torch model that would load them.
 NO_LOADING_CODE = (
@@ -63,6 +64,16 @@ def check_derived(derived: Mapping[str, Sequence[str]]) -> None:
             ],
             "Other weights make others, and a plan computes none: convert with "
             f"{argument('model')}, or make the plan of the model before its first call.",
+        )
+
+
+def beside_tensors(plan: WeightPlan) -> Iterator[str]:
+    """Yield what there is to say of what a model takes from a checkpoint and is no tensor."""
+    read = plan.loading.read if plan.loading else {}
+    if lost := [printable(key) for key in read if key not in plan.specs]:
+        yield (
+            f"no tensor, and so not in the output folder: {', '.join(lost)}. Keep the checkpoint: "
+            "restore cannot give it back"
         )
 
 

@@ -446,6 +446,24 @@ def test_numbers_that_are_one_object_are_told_apart(tmp_path) -> None:
     assert [*loading["read"]] == ["inner._extra_state"]
 
 
+@pytest.mark.parametrize("state", [3.0, {"a": [3.0]}, torch.tensor([3.0])], ids=str)
+def test_what_is_no_tensor_is_said_before_it_is_lost(state: Any, tmp_path) -> None:
+    class Named(Extra):
+        def set_extra_state(self, state: Any) -> None:
+            pass
+
+    given = below(plain_state(_extra_state=state))
+    result = convert(Around(Named()), given, tmp_path)
+    by_plan = mlxport.convert_checkpoint(tmp_path / "net.pt", tmp_path / "two", plan=tmp_path / "out")
+    restored = mlxport.restore(tmp_path / "out", tmp_path / "restored.pt")
+    is_tensor = isinstance(state, torch.Tensor)
+    for notes in (result.notes, by_plan.notes):
+        said = [note for note in notes if note.startswith("no tensor, and so not in the output")]
+        assert ["inner._extra_state" in note for note in said] == [True] * (not is_tensor)
+    assert ("inner._extra_state" in restored.keys) is is_tensor
+    assert ("inner._extra_state" in restored.lost) is not is_tensor
+
+
 SHARED = Around(Turning())
 
 
