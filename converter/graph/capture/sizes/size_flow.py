@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import torch
 from torch.fx import Node
 
-from mlxport.converter.graph.capture.sizes.size_steps import Reached, Step, shortest
+from mlxport.converter.graph.capture.sizes.size_steps import Reached, SizeStep, shortest
 from mlxport.converter.graph.capture.sizes.size_watch import is_indexed
 from mlxport.converter.graph.ir.inputs import InputAxis
 
@@ -285,7 +285,7 @@ def _convolved(flow: SizeFlow, node: Node) -> AxesOrigins:
         added = 0 if padding == "valid" else 2 * _per_axis(node, "padding", spatial, 0)[axis]
         if stride > 1 or reach <= added:
             flow.need(origin, max(reach - added, 1))
-        found.append(_after(origin, Step(added - reach, stride)))
+        found.append(_after(origin, SizeStep(added - reach, stride)))
     return (*origins[: lead - 1], _NONE, *found)
 
 
@@ -295,7 +295,7 @@ def _convolved_back(flow: SizeFlow, node: Node) -> AxesOrigins:
     names = ("stride", "padding", "output_padding", "dilation")
     settings = [_per_axis(node, name, spatial, int(name in _APART)) for name in names]
     found = [
-        _after(origin, Step(dilation * (kernel - 1) - stride - 2 * padding + more, 1, stride))
+        _after(origin, SizeStep(dilation * (kernel - 1) - stride - 2 * padding + more, 1, stride))
         for origin, kernel, stride, padding, more, dilation in zip(
             origins[lead:], _kernel(node), *settings, strict=True
         )
@@ -330,11 +330,11 @@ def _pooled(flow: SizeFlow, node: Node) -> AxesOrigins:
     found = list(origins)
     for i, axis in enumerate(range(len(origins) - spatial, len(origins))):
         added = 2 * paddings[i] - dilations[i] * (sizes[i] - 1) - 1
-        found[axis] = _after(found[axis], Step(added, strides[i] or sizes[i]))
+        found[axis] = _after(found[axis], SizeStep(added, strides[i] or sizes[i]))
     return tuple(found)
 
 
-def _after(origin: SizeOrigin, step: Step | None) -> SizeOrigin:
+def _after(origin: SizeOrigin, step: SizeStep | None) -> SizeOrigin:
     return frozenset(one.after(step) for one in origin)
 
 
@@ -428,7 +428,7 @@ def _resized(flow: SizeFlow, node: Node) -> AxesOrigins | None:
     origins, factors = flow.of(node.args[0]), _argument(node, "scale_factors", None)
     lead = len(origins) - len(factors or ())
     found = [
-        _after(origin, Step(-1, 1, int(factor)) if factor == int(factor) else None)
+        _after(origin, SizeStep(-1, 1, int(factor)) if factor == int(factor) else None)
         for origin, factor in zip(origins[lead:], factors or (), strict=True)
     ]
     return (*(origins if not factors else origins[:lead]), *found)

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 from mlxport.converter.graph.ir.inputs import InputAxis
 
 
-class Step(NamedTuple):
+class SizeStep(NamedTuple):
     """What an op makes of a size ``n``: ``(n * times + added) // stride + 1``.
 
     Attributes:
@@ -25,8 +25,8 @@ class Step(NamedTuple):
         return (size * self.times + self.added) // self.stride + 1
 
 
-SAME = Step(-1)
-Steps: TypeAlias = "tuple[Step, ...] | None"  # None where they are not known
+SAME = SizeStep(-1)
+SizeSteps: TypeAlias = "tuple[SizeStep, ...] | None"  # None where they are not known
 
 
 class Reached(NamedTuple):
@@ -38,9 +38,9 @@ class Reached(NamedTuple):
     """
 
     place: InputAxis
-    steps: Steps = ()
+    steps: SizeSteps = ()
 
-    def after(self, step: Step | None) -> Reached:
+    def after(self, step: SizeStep | None) -> Reached:
         """Return what it is behind one more op; None for one that is not known."""
         if step == SAME:
             return self
@@ -70,5 +70,5 @@ def shortest(reached: frozenset[Reached]) -> frozenset[Reached]:
     return frozenset(ways.values())
 
 
-def _length(reached: Reached) -> tuple[bool, int, Steps]:
+def _length(reached: Reached) -> tuple[bool, int, SizeSteps]:
     return reached.steps is None, len(reached.steps or ()), reached.steps or ()
