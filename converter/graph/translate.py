@@ -8,10 +8,12 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
+from torch.export import ExportedProgram
 
 from mlxport.converter.graph import ops
 from mlxport.converter.graph.capture.capture import Captured, capture
-from mlxport.converter.graph.capture.dynamic import DynamicSizes, named_ranges
+from mlxport.converter.graph.capture.dynamic import DynamicSizes, named_ranges, user_inputs
+from mlxport.converter.graph.capture.guard_lines import GuardLines
 from mlxport.converter.graph.capture.other_inputs import OtherInputs, example_sizes, other_inputs
 from mlxport.converter.graph.capture.size_guards import Guards, conditions, satisfied
 from mlxport.converter.graph.capture.table_guards import table_conditions
@@ -19,12 +21,13 @@ from mlxport.converter.graph.debug_folder import DebugFolder
 from mlxport.converter.graph.ir.body import Lowered
 from mlxport.converter.graph.ir.inputs import input_values
 from mlxport.converter.graph.ir.naming import ModelNames
-from mlxport.converter.graph.ir.nodes import flat, graph_of
+from mlxport.converter.graph.ir.nodes import flat
 from mlxport.converter.graph.ir.sizes import name_symbols, size_text
 from mlxport.converter.graph.lowering.lower import lower
 from mlxport.converter.graph.lowering.weight_plan import constants, derived_tensors, weight_plan
 from mlxport.converter.graph.source.model_py import ModelPy, write_model
 from mlxport.converter.plan.record import Conversion, Stem
+from mlxport.converter.plan.structure import Signature
 from mlxport.converter.plan.tensor import Tensor
 from mlxport.converter.timings import stage
 from mlxport.converter.torch_model.calls import CallArguments, in_order
@@ -84,14 +87,19 @@ def translate(
     """
     debug = debug or DebugFolder(None)
     with eval_mode(model):  # rules look at the mode too
-        captured = capture(model, args, kwargs, handled=ops.registry.OPS, dynamic=dynamic)
+        sizes = _Sizes(model, in_order(model, args, kwargs))
+        captured = capture(
+            model,
+            args,
+            kwargs,
+            handled=ops.registry.OPS,
+            dynamic=dynamic,
+            check_sizes=sizes.search,
+        )
         debug.captured(captured)
-        call = in_order(model, args, kwargs)
-        with stage("sizes"):  # before all that takes long
-            sizes = _Sizes.of(captured, model, *call)
         lowered = lower(captured, channels_last_ends=channels_last, watch=debug.passed)
     names = ModelNames(model)
-    lowered.conditions = [*sizes.conditions, *_above_one(lowered)]
+    lowered.conditions = [*sizes.conditions(captured.exported), *_above_one(lowered)]
     model_py = write_model(lowered, names, stem)
     debug.emitted(model_py.text())
     conversion = Conversion(
@@ -143,49 +151,62 @@ def _guarded(
     return list(dict.fromkeys([*found, *table_conditions(captured.exported, names)]))
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Sizes:
-    """The dynamic sizes of a captured model.
+    """The dynamic sizes of a model.
 
     Attributes:
-        captured: the model.
+        model: the torch module.
         call: its example inputs.
+        program: what torch.export captured; None where no size is dynamic.
+        lines: of the model, at which torch.export decided by sizes.
         names: torch's symbol -> what to call it.
-        conditions: what must be true of the sizes.
+        guarded: what must be true of the sizes by torch.export's guards.
         other: a call at other sizes, which meet the conditions.
     """
 
-    captured: Captured
+    model: torch.nn.Module
     call: CallArguments
+    program: ExportedProgram | None = None
+    lines: GuardLines | None = None
     names: Mapping[str, str] = field(default_factory=dict)
-    conditions: Sequence[str] = ()
+    guarded: Sequence[str] = ()
     other: OtherInputs | None = None
 
-    @classmethod
-    def of(
-        cls,
-        captured: Captured,
-        model: torch.nn.Module,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> _Sizes:
-        """Return the sizes, if the model takes others than those of the example.
+    @stage("sizes")
+    def search(self, program: ExportedProgram, signature: Signature, lines: GuardLines) -> None:
+        """Look for sizes that the model takes besides those of the example.
+
+        Args:
+            program: what torch.export captured, not decomposed.
+            signature: what the model takes and gives.
+            lines: of the model, at which torch.export decided by sizes.
 
         Raises:
             CaptureError: torch accepts none of the sizes tried.
         """
-        nodes = [node for node in graph_of(captured.root).nodes if node.op == "placeholder"]
-        names = name_symbols(flat(input_values(captured.signature, nodes)[1]))
+        names = name_symbols(flat(input_values(signature, user_inputs(program))[1]))
         if not names:
-            return cls(captured, (args, kwargs))
-        found = _guarded(captured, names, model, args, kwargs)
-        sizes = cls(captured, (args, kwargs), names, found)
-        return replace(sizes, other=sizes._searched(found))
+            return
+        self.program, self.lines, self.names = program, lines, names
+        guards = Guards(program, self.model, *self.call, names)
+        self.guarded = conditions(guards, example_sizes(program, *self.call), program)
+        self.other = self._searched(self.conditions(program))
+
+    def conditions(self, program: ExportedProgram) -> list[str]:
+        """Return what must be true of the sizes.
+
+        Args:
+            program: what torch.export captured, not decomposed, with or without in-place writes.
+        """
+        if not self.names:
+            return []
+        return list(dict.fromkeys([*self.guarded, *table_conditions(program, self.names)]))
 
     @property
     def example(self) -> dict[str, int]:
         """What each size is in the example, by name."""
-        known = example_sizes(self.captured.exported, *self.call)
+        known = example_sizes(self.program, *self.call) if self.program is not None else {}
         return {self.names[symbol]: size for symbol, size in known.items()}
 
     def other_inputs(self, conditions: Sequence[str]) -> OtherInputs | None:
@@ -195,7 +216,5 @@ class _Sizes:
         return self._searched(conditions)
 
     def _searched(self, conditions: Sequence[str]) -> OtherInputs:
-        captured = self.captured
-        return other_inputs(
-            captured.exported, *self.call, self.names, conditions, captured.guard_lines
-        )
+        assert self.program is not None
+        return other_inputs(self.program, *self.call, self.names, conditions, self.lines)

@@ -362,6 +362,18 @@ def turned(x, axis, table):
 
 
 @reader
+def convolved_apart(x, axis, table):
+    if x.ndim != 3:
+        return x
+    return F.conv1d(x, table[: x.shape[1], None, :3], stride=2, padding=1, groups=x.shape[1])
+
+
+@reader
+def patched(x, axis, table):
+    return F.conv2d(x[:, None], table[None, None, :2, :4], stride=(2, 4)) if x.ndim == 3 else x
+
+
+@reader
 def unpacked(x, axis, table):
     *_, n = x.shape
     return x / n

@@ -10,9 +10,9 @@ from __future__ import annotations
 import itertools
 import logging
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch.export import ExportedProgram, default_decompositions
@@ -60,6 +60,8 @@ from mlxport.converter.torch_model.model_state import eval_mode, left_as_it_was,
 from mlxport.converter.torch_model.seeding import seeded
 
 _logger = logging.getLogger(__name__)
+
+SizeCheck: TypeAlias = Callable[[ExportedProgram, Signature, GuardLines], None]
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ def capture(
     *,
     handled: Collection[str],
     dynamic: DynamicSizes | None = None,
+    check_sizes: SizeCheck | None = None,
 ) -> Captured:
     """Capture a model on example inputs.
 
@@ -143,6 +146,8 @@ def capture(
         kwargs: keyword inputs.
         handled: names of the ATen ops that are not to be decomposed.
         dynamic: which sizes of the inputs are dynamic; none if not given.
+        check_sizes: is given what torch.export captured, before all that takes long, where sizes
+            are dynamic; what it raises goes through.
 
     Raises:
         CaptureError: torch.export cannot capture it, or the model rejects the inputs.
@@ -155,14 +160,14 @@ def capture(
             tried = try_forward(model, args, kwargs)
         call = model, args, kwargs
         try:
-            return _captured(*call, tried, handled, dynamic)
+            return _captured(*call, tried, handled, dynamic, check_sizes)
         except OptionsError:
             raise
         except Exception as error:  # ours, or raised by steps that a model's caches upset
             if not tried.changes:
                 raise
             call_once(*call, error)
-            return _captured(*call, tried, handled, dynamic)
+            return _captured(*call, tried, handled, dynamic, check_sizes)
 
 
 def _captured(
@@ -172,6 +177,7 @@ def _captured(
     tried: Tried,
     handled: Collection[str],
     dynamic: DynamicSizes | None,
+    check_sizes: SizeCheck | None,
 ) -> Captured:
     """Capture a model, in eval mode, of which it is known what its modules are given."""
     calls, several = tried.calls, tried.several
@@ -183,6 +189,8 @@ def _captured(
     if dynamic:
         dynamic.unite(captured)
         dynamic.check(captured, lines)
+        if check_sizes is not None:
+            check_sizes(captured, read_signature(model, args, kwargs, captured), lines)
     found, sharing = find_leaves(model, captured)
     leaves = found.rules
     fixed = fixed_sizes(
