@@ -454,7 +454,9 @@ def test_what_is_no_tensor_is_said_before_it_is_lost(state: Any, tmp_path) -> No
 
     given = below(plain_state(_extra_state=state))
     result = convert(Around(Named()), given, tmp_path)
-    by_plan = mlxport.convert_checkpoint(tmp_path / "net.pt", tmp_path / "two", plan=tmp_path / "out")
+    by_plan = mlxport.convert_checkpoint(
+        tmp_path / "net.pt", tmp_path / "two", plan=tmp_path / "out"
+    )
     restored = mlxport.restore(tmp_path / "out", tmp_path / "restored.pt")
     is_tensor = isinstance(state, torch.Tensor)
     for notes in (result.notes, by_plan.notes):
