@@ -147,8 +147,13 @@ def _guarded(
     kwargs: dict[str, Any],
 ) -> list[str]:
     guards = Guards(captured.exported, model, args, kwargs, names)
-    found = conditions(guards, example_sizes(captured.exported, args, kwargs), captured.exported)
-    return list(dict.fromkeys([*found, *table_conditions(captured.exported, names)]))
+    example = example_sizes(captured.exported, args, kwargs)
+    found = conditions(guards, example, captured.exported)
+    found = [*found, *table_conditions(captured.exported, names)]
+    known = {names[symbol]: size for symbol, size in example.items()}
+    told = [names[s] for s in captured.guard_lines.above_one if s in names]
+    above_one = [f"{name} > 1" for name in told if satisfied(found, {**known, name: 1})]
+    return list(dict.fromkeys([*found, *above_one]))
 
 
 @dataclass

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -18,6 +20,8 @@ from mlxport.converter.graph.capture.explain_failure import Place, running_line
 
 _logger = logging.getLogger(__name__)
 
+_TORCH = f"{Path(torch.__file__).parent}/"
+
 
 @dataclass
 class GuardLines:
@@ -26,10 +30,13 @@ class GuardLines:
     Attributes:
         lines: torch's symbol -> the lines whose guards speak of it, in order.
         axes: torch's symbol -> the input and the axis it was made for.
+        above_one: torch's symbols of sizes that the model's own code tells from one. torch takes
+            every dynamic size for more than one, so that it makes no guard of this.
     """
 
     lines: dict[str, list[Place]] = field(default_factory=dict)
     axes: dict[str, tuple[str, int]] = field(default_factory=dict)
+    above_one: list[str] = field(default_factory=list)
 
     @classmethod
     @contextmanager
@@ -48,7 +55,21 @@ class GuardLines:
                 found.axes.update(_axes(env))
             known(env, prefix, guard, *args, **kwargs)
 
-        with patch.object(ShapeEnv, "_log_guard", noting):
+        decide: Callable[[Any], bool] = torch.SymBool.__bool__
+
+        def deciding(given: torch.SymBool) -> bool:
+            decided = decide(given)
+            frame: Any = sys._getframe(1)
+            while frame.f_code.co_name == "__bool__":  # of a size, whether it is zero
+                frame = frame.f_back
+            if not frame.f_code.co_filename.startswith(_TORCH):
+                found.note_decision(given, decided)
+            return decided
+
+        with (
+            patch.object(ShapeEnv, "_log_guard", noting),
+            patch.object(torch.SymBool, "__bool__", deciding),
+        ):
             yield found
 
     def note(self, guard: sympy.Basic) -> None:
@@ -58,6 +79,18 @@ class GuardLines:
             known = self.lines.setdefault(symbol, [])
             if place is not None and place not in known:
                 known.append(place)
+
+    def note_decision(self, given: torch.SymBool, decided: bool) -> None:
+        """Note the sizes at which a comparison would be decided otherwise, were they one."""
+        expression, env = given.node.expr, given.node.shape_env
+        for symbol in getattr(expression, "free_symbols", ()):
+            others = {
+                s: env.size_hint(s, allow_none=True) for s in expression.free_symbols - {symbol}
+            }
+            if None in others.values():  # of a size that depends on the data torch makes a guard
+                continue
+            if expression.subs({symbol: 1, **others}) == sympy.S(not decided):
+                self.above_one.append(str(symbol))
 
     def of_axis(self, axis: int) -> list[Place]:
         """Return the lines that speak of an axis, of whichever input."""

@@ -1,0 +1,63 @@
+"""Where the model's own code tells a dynamic size from one, the model takes no size of one."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import mlxport
+
+
+class Net(nn.Module):
+    def __init__(self, fn):
+        super().__init__()
+        self.fn, self.lin = fn, nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.fn(self, x)
+
+
+TOLD = {
+    "above one": lambda m, x: m.lin(x) if x.shape[0] > 1 else x,
+    "not one": lambda m, x: m.lin(x) if x.size(0) != 1 else x,
+    "one": lambda m, x: x if x.shape[0] == 1 else m.lin(x),
+    "one of two": lambda m, x: x if x.shape[0] in (1, 99) else m.lin(x),
+    "one less": lambda m, x: m.lin(x) if x.shape[0] - 1 else x,
+    "half": lambda m, x: m.lin(x) if x.shape[0] * 3 > 3 else x,
+    "a row is left": lambda m, x: m.lin(x) if x[1:].shape[0] > 0 else x,
+}
+
+
+@pytest.mark.parametrize("fn", TOLD.values(), ids=TOLD)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_size_that_is_told_from_one(fn):
+    torch.manual_seed(0)
+    model = Net(fn)
+    converted = mlxport.convert(model, torch.randn(4, 3), dynamic=0)
+    assert converted.report.passed
+    x = torch.randn(7, 3)
+    given = np.array(converted.model(mx.array(x.numpy())))
+    np.testing.assert_allclose(given, model(x).detach().numpy(), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match=r"expected .*n > 1"):
+        converted.model(mx.array(x[:1].numpy()))
+
+
+NOT_TOLD = {
+    "read": lambda m, x: m.lin(x).reshape(x.shape[0], 3),
+    "a mean": lambda m, x: x.sum(0) / x.shape[0],
+    "never empty": lambda m, x: m.lin(x) if x.shape[0] else x,
+    "told by torch": lambda m, x: m.lin(x) + x.mean(0, keepdim=True),
+    "of another axis": lambda m, x: m.lin(x) if x.shape[1] > 1 else x,
+}
+
+
+@pytest.mark.parametrize("fn", NOT_TOLD.values(), ids=NOT_TOLD)
+def test_a_size_that_may_be_one(fn):
+    torch.manual_seed(0)
+    model = Net(fn)
+    converted = mlxport.convert(model, torch.randn(4, 3), dynamic=0)
+    assert converted.report.passed
+    x = torch.randn(1, 3)
+    given = np.array(converted.model(mx.array(x.numpy())))
+    np.testing.assert_allclose(given, model(x).detach().numpy(), rtol=1e-5, atol=1e-6)
