@@ -151,8 +151,15 @@ def _guarded(
     found = conditions(guards, example, captured.exported)
     found = [*found, *table_conditions(captured.exported, names)]
     known = {names[symbol]: size for symbol, size in example.items()}
-    told = [names[s] for s in captured.guard_lines.above_one if s in names]
-    above_one = [f"{name} > 1" for name in told if satisfied(found, {**known, name: 1})]
+    return _with_sizes_above_one(found, captured.guard_lines, names, known)
+
+
+def _with_sizes_above_one(
+    found: Sequence[str], lines: GuardLines, names: Mapping[str, str], example: Mapping[str, int]
+) -> list[str]:
+    """Add to conditions that sizes which the model's own code tells from one are none."""
+    told = [names[symbol] for symbol in lines.above_one if symbol in names]
+    above_one = [f"{name} > 1" for name in told if satisfied(found, {**example, name: 1})]
     return list(dict.fromkeys([*found, *above_one]))
 
 
@@ -204,9 +211,10 @@ class _Sizes:
         Args:
             program: what torch.export captured, not decomposed, with or without in-place writes.
         """
-        if not self.names:
+        if self.lines is None:
             return []
-        return list(dict.fromkeys([*self.guarded, *table_conditions(program, self.names)]))
+        found = [*self.guarded, *table_conditions(program, self.names)]
+        return _with_sizes_above_one(found, self.lines, self.names, self.example)
 
     @property
     def example(self) -> dict[str, int]:

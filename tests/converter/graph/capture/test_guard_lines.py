@@ -25,7 +25,7 @@ TOLD = {
     "one of two": lambda m, x: x if x.shape[0] in (1, 99) else m.lin(x),
     "one less": lambda m, x: m.lin(x) if x.shape[0] - 1 else x,
     "half": lambda m, x: m.lin(x) if x.shape[0] * 3 > 3 else x,
-    "a row is left": lambda m, x: m.lin(x) if x[1:].shape[0] > 0 else x,
+    "two thirds": lambda m, x: m.lin(x) if (x.shape[0] * 2) // 3 > 0 else x,
 }
 
 
