@@ -335,6 +335,7 @@ class _Commands(click.Group):
         **extra: Any,
     ) -> Any:
         """Run a command and exit, as click does."""
+        stdout = sys.stdout
         try:
             code = super().main(args, prog_name, standalone_mode=False, **extra)
         except click.ClickException as error:
@@ -349,10 +350,10 @@ class _Commands(click.Group):
                 raise
             _say("Aborted!", err=True)
             sys.exit(ConversionError.exit_code)
-        except SystemExit as error:
-            # click's own, of a help page that nobody reads to its end
-            if isinstance(error.__context__, BrokenPipeError):
-                discard_output(sys.__stdout__ or sys.stdout)
+        except SystemExit:
+            if sys.stdout is not stdout:  # click replaces it where nobody reads a help page on
+                sys.stdout = stdout
+                discard_output(stdout)
                 sys.exit(0)
             raise
         if standalone_mode:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from readme import quote
 
-BENCHMARKS = ("startup", "blas", "conv_transpose", "emitted", "conversion", "checkpoint")
+BENCHMARKS = ("startup", "blas", "conv_transpose", "emitted", "conversion", "checkpoint", "load")
 FOLDER = Path(__file__).parent
 
 HEADER = """# Benchmarks

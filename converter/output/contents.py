@@ -5,7 +5,6 @@ Never imports torch: this is what runs on the Mac.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from mlxport.converter.parity.report.files import REPORT, write_page
 from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.verdict.reference_data import Reference
 from mlxport.converter.parity.verdict.reference_file import save_reference
-from mlxport.converter.plan.json_data import read_json
+from mlxport.converter.plan.json_data import indented_json, read_json
 from mlxport.converter.plan.quantize_step import config_text
 from mlxport.converter.plan.record import RECORD_FILE, Conversion, Digests, Stem
 from mlxport.converter.plan.tensor import Tensor
@@ -248,5 +247,5 @@ def naming_the_record(folder: Path) -> Iterator[None]:
 
 def write_json(path: Path, data: Any) -> None:
     """Write strict JSON: no NaN, no infinity."""
-    text = json.dumps(data, indent=1, allow_nan=False)
+    text = indented_json(data)
     path.write_text(text + "\n", encoding="utf-8")

@@ -212,7 +212,10 @@ class Conversion:
         if self.signature is not None and self.modules:
             taken = self.signature.taken()
             if len(taken) != len(self.inputs):
-                yield f"inputs: {len(self.inputs)} names for {', '.join(taken) or 'no argument'}"
+                yield (
+                    f"inputs: {len(self.inputs)} names, and signature.arguments has "
+                    f"{', '.join(taken) or 'none'} that hold tensors"
+                )
         for place, draw in enumerate(self.draws):
             if not draw.layout.is_possible():
                 yield f"draws[{place}].layout: {_NO_ORDER}"

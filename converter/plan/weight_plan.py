@@ -6,7 +6,6 @@ Rules and handlers only make plans; this one engine applies them, forwards or ba
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +16,9 @@ from mlxport.converter.plan.json_data import from_data, to_data
 from mlxport.converter.plan.loading import Loading
 from mlxport.converter.plan.steps import Step, folds, rearranges
 from mlxport.converter.plan.tensor import Tensor, TensorSpec
+
+# What numpy and MLX raise of an axis, a size or a number of tensors that cannot be.
+_MISFITS = (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError)
 
 
 def _are_steps(value: Any) -> bool:
@@ -64,32 +66,28 @@ class Entry:
     def apply(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Run the steps forwards on the source tensors."""
         for step in self.steps:
-            with self._doing(step, tensors):
+            try:
                 tensors = step.apply(tensors)
+            except _MISFITS as error:
+                raise self._misfit(step, tensors, error) from error
         return self._counted(tensors, self.targets)
 
     def invert(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Run the steps backwards on the target tensors."""
         for step in reversed(self.steps):
-            with self._doing(step, tensors):
+            try:
                 tensors = step.invert(tensors)
+            except _MISFITS as error:
+                raise self._misfit(step, tensors, error) from error
         return self._counted(tensors, self.sources)
 
-    @contextmanager
-    def _doing(self, step: Step, tensors: tuple[Tensor, ...]) -> Iterator[None]:
-        """Name the step and its tensors where it cannot be done: numbers of a record are given.
-
-        Raises:
-            PlanError: an axis, a size or a number of tensors is none there can be.
-        """
-        try:
-            yield
-        except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as error:
-            given = ", ".join(map(str, tensors)) or "no tensor"
-            why = " ".join(str(error).split()) or type(error).__name__
-            raise PlanError(
-                f"the plan's step {step} for {', '.join(self.targets)} does not fit {given}: {why}"
-            ) from error
+    def _misfit(self, step: Step, tensors: tuple[Tensor, ...], error: Exception) -> PlanError:
+        """Return the error that names a step which cannot be done, and its tensors."""
+        given = ", ".join(map(str, tensors)) or "no tensor"
+        why = " ".join(str(error).split()) or type(error).__name__
+        return PlanError(
+            f"the plan's step {step} for {', '.join(self.targets)} does not fit {given}: {why}"
+        )
 
     def _counted(self, tensors: tuple[Tensor, ...], names: tuple[str, ...]) -> tuple[Tensor, ...]:
         if len(tensors) != len(names):

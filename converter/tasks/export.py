@@ -169,6 +169,7 @@ class _Function:
 
         Raises:
             ConversionError: MLX cannot export it, or not run what it exported.
+            CheckpointError: the file cannot be written.
             ParityError: it computes something else.
         """
         metadata = json.dumps({"format": "mlxport", "inputs": self.names})
@@ -181,6 +182,8 @@ class _Function:
             outputs = function(*self.inputs)
             mx.eval(outputs)
         except (ValueError, RuntimeError) as error:
+            if "[write]" in str(error):  # MLX's, of a full disk
+                raise CheckpointError(f"the function cannot be written: {error}") from error
             advice = f" Export it without {argument('shapeless')}: its shapes are then fixed."
             raise ConversionError(
                 f"MLX cannot export {type(self.model).__name__}: {error}"

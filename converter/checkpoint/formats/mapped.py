@@ -11,6 +11,7 @@ import logging
 import mmap
 import os
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,5 +75,6 @@ def released(
         release([tensor.bits], mapped)
 
 
+@cache
 def _libc() -> Any:
     return ctypes.CDLL(None)

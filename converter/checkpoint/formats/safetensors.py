@@ -47,7 +47,7 @@ class SafetensorsFile(Mapping[str, Tensor]):
             spec.shape, STORAGE[spec.dtype], self._data, self._start + self.header.offsets[name]
         )
         # Foreign files may place a tensor anywhere; not all that reads arrays minds the alignment.
-        return Tensor(np.require(bits, requirements="A"), spec.dtype)
+        return Tensor(bits if bits.flags.aligned else bits.copy(), spec.dtype)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.header.specs)

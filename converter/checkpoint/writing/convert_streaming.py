@@ -138,17 +138,18 @@ def _converted(
     unchecked = _CHECKED
 
     def opened(key: str) -> Tensor:
+        nonlocal unchecked
         tensor = checkpoint.tensors[key]
+        unchecked += tensor.bits.nbytes
+        if unchecked >= _CHECKED:
+            checkpoint.check_whole()
+            unchecked = 0
         if key not in streamed.sources and key not in plan.computed:
             streamed.sources[key], finite = examine(tensor)
             bad.update([] if finite else [key])
         return tensor
 
     for entry in plan.entries:
-        unchecked += sum(checkpoint.tensors[key].bits.nbytes for key in entry.sources)
-        if unchecked >= _CHECKED:
-            checkpoint.check_whole()
-            unchecked = 0
         sources = tuple(map(opened, entry.sources))
         for position, (name, tensor) in enumerate(
             zip(entry.targets, entry.apply(sources), strict=True)
