@@ -47,6 +47,9 @@ FAST: dict[str, int] = {
     "test_cli_dynamic.py": 1,
     "test_cli_progress.py": 1,
     "test_extending.py": 1,
+    "test_hostile_environments.py": 1,
+    "test_hostile_records.py": 6,
+    "test_untrusted_folder.py": 4,
     "testing": 1,
 }
 
