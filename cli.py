@@ -576,7 +576,7 @@ def verify(
         return
     if metal_table:
         found = api.metal_table(folder, check_code=options["check_code"])
-        click.echo(json.dumps(found.to_json(), indent=1) if as_json else found.to_text())
+        _say(json_text(found.to_json()) if as_json else found.to_text())
         return
     report = api.verify_folder(folder, **options)
     _show(report, as_json)
