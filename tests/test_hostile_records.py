@@ -185,6 +185,33 @@ def test_a_changed_record_is_read_or_refused(
         assert_refused_or_read(run(record, data, command))
 
 
+# What was found at depth: places in conversion.json and what stood there.
+FOUND: dict[str, tuple[tuple[Any, ...], Any]] = {
+    "an unknown dtype": (("modules", -1, "inputs", 0, "dtype"), f"float32{OBEYED}"),
+    "an order of another axis": (("modules", -1, "inputs", 0, "order"), [-1, 2, 3, 1]),
+    "no arguments": (("inputs",), []),
+    "an unknown alias": (("plan", "aliases"), {"a": "nothing"}),
+    "a size of quantisation": (("plan", "entries", 8, "steps", 0, "group_size"), 31),
+    "an axis out of range": (("plan", "entries", 0, "steps", -1, "axes"), [0, 2, 3, 9]),
+    "no groups": (("plan", "entries", 6, "steps", 0, "groups"), 0),
+}
+
+
+@pytest.mark.parametrize("place", FOUND.values(), ids=FOUND)
+def test_a_finding_is_one_error_that_names_the_file(
+    place: tuple[tuple[Any, ...], Any], written: Path, run: Callable[[str, Any, str], Result]
+) -> None:
+    (*above, last), value = place
+    data = read(written / "out/conversion.json")
+    at(data, above)[last] = value
+    results = [run("conversion.json", data, command) for command in READS["conversion.json"]]
+    refused = [result for result in results if result.exit_code]
+    assert refused
+    for result in results:
+        assert_refused_or_read(result)
+    assert any("conversion.json" in result.stderr for result in refused)
+
+
 PARTS = {
     "no JSON": b"{",
     "no UTF-8": b'{"a": "\xff"}',

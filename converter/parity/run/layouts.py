@@ -8,14 +8,24 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from mlxport.converter.errors import EvidenceError
 from mlxport.converter.plan.record import Layout, Merged
 from mlxport.converter.plan.tensor import Tensor, to_mlx
 
 
 def to_mlx_order(tensor: Tensor, layout: Layout) -> mx.array:
-    """Return a PyTorch value as MLX stores it: axes permuted, in the layout's dtype."""
+    """Return a PyTorch value as MLX stores it: axes permuted, in the layout's dtype.
+
+    Raises:
+        EvidenceError: the layout's dtype is none of MLX's.
+    """
     moved = tensor.with_bits(_merged(_moved(tensor.bits, layout), layout.merged))
-    dtype = getattr(mx, "bool_" if layout.dtype == "bool" else layout.dtype)
+    dtype = getattr(mx, "bool_" if layout.dtype == "bool" else layout.dtype, None)
+    if not isinstance(dtype, mx.Dtype):
+        raise EvidenceError(
+            f"conversion.json is damaged: it has an input of dtype {layout.dtype!r}, which MLX "
+            "has not"
+        )
     if moved.dtype == "F64":  # only MLX's CPU backend has it
         return mx.array(np.ascontiguousarray(moved.bits), dtype=dtype)
     return to_mlx(moved).astype(dtype)
