@@ -158,7 +158,10 @@ def test_a_checkpoint_prints_its_tensors_without_their_values(tmp_path) -> None:
 @pytest.mark.parametrize("call", [open_checkpoint, mlxport.inspect], ids=["open", "inspect"])
 def test_a_name_no_file_has_is_one_short_error(name, message, call, tmp_path) -> None:
     write(tmp_path, "x.pt")
-    with pytest.raises(CheckpointError, match=message) as caught:
+    error: type[Exception] = CheckpointError
+    if call is mlxport.inspect and "\0" in name:  # refused at the door
+        error, message = OptionsError, r"source=: expected text or a path \(without NUL\)"
+    with pytest.raises(error, match=message) as caught:
         call(str(tmp_path / name))
     assert len(str(caught.value)) < 400
 
