@@ -106,7 +106,7 @@ def export_failure(
     shapes: Any,
     error: Exception,
 ) -> ConversionError:
-    """Return whose fault it is that a model was not captured: torch.export's or mlxport's.
+    """Return whose fault it is that a model was not captured: torch.export's, mlxport's or none.
 
     Args:
         model: the torch module, in eval mode, without hooks of ours.
@@ -116,6 +116,11 @@ def export_failure(
         error: what was raised when mlxport captured it.
     """
     name = type(model).__name__
+    if isinstance(error, OSError) and "temporary directory" in str(error):
+        return ConversionError(
+            f"no temporary directory can be written, which torch.export wants: {error.strerror}. "
+            "Set TMPDIR to a folder with space."
+        )
     try:
         with quiet(), left_as_it_was(model), every_module_called():
             export_program(_fresh(model), args, kwargs, shapes)

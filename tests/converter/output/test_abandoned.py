@@ -85,8 +85,14 @@ def test_what_a_killed_process_left_is_swept_and_no_more(
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
 def test_a_signal_cleans_up(start: Start, name: str, tmp_path: Path) -> None:
-    process, path = start(tmp_path / "out", "folder")
     number = signal.Signals[name]
+    before = signal.getsignal(number)
+    if before is signal.SIG_IGN:  # the tests run under nohup
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        process, path = start(tmp_path / "out", "folder")
+    finally:
+        signal.signal(number, before)
     process.send_signal(number)
     assert process.wait() in (-number, 1)
     assert not path.exists()
