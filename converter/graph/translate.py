@@ -14,7 +14,12 @@ from mlxport.converter.graph import ops
 from mlxport.converter.graph.capture.capture import Captured, capture
 from mlxport.converter.graph.capture.dynamic import DynamicSizes, named_ranges, user_inputs
 from mlxport.converter.graph.capture.guard_lines import GuardLines
-from mlxport.converter.graph.capture.other_inputs import OtherInputs, example_sizes, other_inputs
+from mlxport.converter.graph.capture.other_inputs import (
+    OtherInputs,
+    example_sizes,
+    other_inputs,
+    told_from_one,
+)
 from mlxport.converter.graph.capture.size_guards import Guards, conditions, satisfied
 from mlxport.converter.graph.capture.table_guards import table_conditions
 from mlxport.converter.graph.debug_folder import DebugFolder
@@ -151,14 +156,14 @@ def _guarded(
     found = conditions(guards, example, captured.exported)
     found = [*found, *table_conditions(captured.exported, names)]
     known = {names[symbol]: size for symbol, size in example.items()}
-    return _with_sizes_above_one(found, captured.guard_lines, names, known)
+    told = told_from_one(captured.exported, model, args, kwargs, captured.guard_lines)
+    return _with_sizes_above_one(found, [names[symbol] for symbol in told], known)
 
 
 def _with_sizes_above_one(
-    found: Sequence[str], lines: GuardLines, names: Mapping[str, str], example: Mapping[str, int]
+    found: Sequence[str], told: Sequence[str], example: Mapping[str, int]
 ) -> list[str]:
-    """Add to conditions that sizes which the model's own code tells from one are none."""
-    told = [names[symbol] for symbol in lines.above_one if symbol in names]
+    """Add to conditions that some sizes are none of one, where they do not say so already."""
     above_one = [f"{name} > 1" for name in told if satisfied(found, {**example, name: 1})]
     return list(dict.fromkeys([*found, *above_one]))
 
@@ -174,6 +179,7 @@ class _Sizes:
         lines: of the model, at which torch.export decided by sizes.
         names: torch's symbol -> what to call it.
         guarded: what must be true of the sizes by torch.export's guards.
+        told_from_one: the sizes at one of which the model does not do as captured.
         other: a call at other sizes, which meet the conditions.
     """
 
@@ -183,6 +189,7 @@ class _Sizes:
     lines: GuardLines | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     guarded: Sequence[str] = ()
+    told_from_one: Sequence[str] = ()
     other: OtherInputs | None = None
 
     @stage("sizes")
@@ -203,6 +210,8 @@ class _Sizes:
         self.program, self.lines, self.names = program, lines, names
         guards = Guards(program, self.model, *self.call, names)
         self.guarded = conditions(guards, example_sizes(program, *self.call), program)
+        told = told_from_one(program, self.model, *self.call, lines)
+        self.told_from_one = [names[symbol] for symbol in told]
         self.other = self._searched(self.conditions(program))
 
     def conditions(self, program: ExportedProgram) -> list[str]:
@@ -211,10 +220,10 @@ class _Sizes:
         Args:
             program: what torch.export captured, not decomposed, with or without in-place writes.
         """
-        if self.lines is None:
+        if not self.names:
             return []
         found = [*self.guarded, *table_conditions(program, self.names)]
-        return _with_sizes_above_one(found, self.lines, self.names, self.example)
+        return _with_sizes_above_one(found, self.told_from_one, self.example)
 
     @property
     def example(self) -> dict[str, int]:

@@ -42,19 +42,23 @@ class Folded:
         found = cls(plan)
         names = plan.names()
         for entry in plan.entries:
-            if not any(map(folds, entry.steps)) or any(
-                key in plan.computed for key in entry.sources
-            ):
+            if not any(map(folds, entry.steps)):
                 continue
+            computed = any(key in plan.computed for key in entry.sources)
             whole = all(key in kept for key in entry.sources)
             if whole and not any(map(changed, entry.targets)):
                 found.unchanged.update(name for key in entry.sources for name in names[key])
-            elif isinstance(entry.steps[0], FoldWeightNorm) and entry.sources[0] in plan.specs:
+            elif (
+                isinstance(entry.steps[0], FoldWeightNorm)
+                and entry.sources[0] in plan.specs
+                and not computed
+            ):
                 found.equivalent.append(entry)
             else:
                 why = "which was trained since" if whole else "and not kept"
                 why = f"folded into {', '.join(entry.targets)}, {why}"
                 found.lost |= {name: why for key in entry.sources for name in names[key]}
+        found.lost = {key: why for key, why in found.lost.items() if key not in plan.computed}
         found.unchanged -= {*found.keys, *found.lost}
         return found
 

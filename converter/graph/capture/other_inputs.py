@@ -18,6 +18,8 @@ from mlxport.converter.graph.capture.guard_lines import GuardLines
 from mlxport.converter.graph.capture.size_guards import satisfied
 from mlxport.converter.graph.ir.size_reads import solved
 from mlxport.converter.graph.ir.sizes import Size
+from mlxport.converter.torch_model.model_state import trial_run
+from mlxport.converter.torch_model.seeding import seeded
 
 _logger = logging.getLogger(__name__)
 
@@ -82,6 +84,30 @@ def other_inputs(
     sizes = search.find()
     given = search.inputs(sizes)
     return OtherInputs(*given, {names.get(s, s): size for s, size in sizes.items()})
+
+
+def told_from_one(
+    program: ExportedProgram,
+    model: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    lines: GuardLines,
+) -> list[str]:
+    """Return torch's symbols of the sizes at one of which a model does not do as captured.
+
+    Its own code tells them from one, and torch.export captured what it does at more. Where it does
+    the same in another way (attention to a single place needs no mask), no more is asked of them.
+
+    Args:
+        program: what torch.export captured, not decomposed.
+        model: the torch module.
+        args: positional example inputs.
+        kwargs: keyword example inputs.
+        lines: which sizes the model tells from one.
+    """
+    search = _Search(program, args, kwargs, {}, (), None)
+    told = [symbol for symbol in dict.fromkeys(lines.above_one) if symbol in search.example]
+    return [symbol for symbol in told if search.differs(model, {**search.example, symbol: 1})]
 
 
 class _Search:
@@ -191,6 +217,23 @@ class _Search:
             return False
         return True
 
+    def differs(self, model: torch.nn.Module, sizes: dict[str, int]) -> bool:
+        """Whether a model gives something else at these sizes than its captured program."""
+        args, kwargs = self.inputs(sizes)
+        try:
+            with torch.no_grad(), seeded():
+                found = tree_flatten(self.module(*args, **kwargs))[0]
+            args, kwargs = self.inputs(sizes)
+            with torch.no_grad(), seeded(), trial_run(model):
+                expected = tree_flatten(model(*args, **kwargs))[0]
+        except Exception:  # whatever the model's code raises at a size it was not made for
+            _logger.debug("not run at %s", sizes, exc_info=True)
+            return True
+        tensors = [
+            [x for x in leaves if isinstance(x, torch.Tensor)] for leaves in (found, expected)
+        ]
+        return len(tensors[0]) != len(tensors[1]) or not all(map(_are_close, *tensors))
+
     def inputs(self, sizes: dict[str, int]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return a call at these sizes."""
         generator = torch.Generator().manual_seed(0)
@@ -227,6 +270,18 @@ class _Search:
         """Say which lines of the model decide by a size."""
         places = [str(place) for place in self.lines.of([symbol])[:3]] if self.lines else []
         return f"The model decides by it at {', '.join(places)}. " if places else ""
+
+
+def _are_close(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether two tensors differ by rounding alone."""
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        return False
+    if not found.dtype.is_floating_point and not found.dtype.is_complex:
+        return torch.equal(found, expected)
+    tolerance = 1e-2 if found.dtype.itemsize < 4 else 1e-4
+    scale = float(expected.abs().nan_to_num(0, 0, 0).max()) if expected.numel() else 0.0
+    near = {"rtol": tolerance, "atol": tolerance * scale}
+    return torch.allclose(found, expected, equal_nan=True, **near)
 
 
 def _leaves(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
