@@ -238,7 +238,7 @@ def test_folding_says_what_it_did(invoke: Invoke) -> None:
     assert "BatchNorm(" not in Path("out/model.py").read_text()
     result = invoke("restore", "out", "-o", "back.pt")
     assert result.exit_code == 0, result.stderr
-    assert {*torch.load("back.pt")} == {*torch.load("unet.pt")}
+    assert result.stderr == "40 tensors written to back.pt\n"
 
 
 def test_without_timings_none_are_told(invoke: Invoke) -> None:
