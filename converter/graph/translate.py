@@ -18,7 +18,7 @@ from mlxport.converter.graph.capture.other_inputs import (
     OtherInputs,
     example_sizes,
     other_inputs,
-    told_from_one,
+    specialised_on_one,
 )
 from mlxport.converter.graph.capture.size_guards import Guards, conditions, satisfied
 from mlxport.converter.graph.capture.table_guards import table_conditions
@@ -156,15 +156,15 @@ def _guarded(
     found = conditions(guards, example, captured.exported)
     found = [*found, *table_conditions(captured.exported, names)]
     known = {names[symbol]: size for symbol, size in example.items()}
-    told = told_from_one(captured.exported, model, args, kwargs, captured.guard_lines)
-    return _with_sizes_above_one(found, [names[symbol] for symbol in told], known)
+    special = specialised_on_one(captured.exported, model, args, kwargs, captured.guard_lines)
+    return _with_sizes_above_one(found, [names[symbol] for symbol in special], known)
 
 
 def _with_sizes_above_one(
-    found: Sequence[str], told: Sequence[str], example: Mapping[str, int]
+    found: Sequence[str], special: Sequence[str], example: Mapping[str, int]
 ) -> list[str]:
     """Add to conditions that some sizes are none of one, where they do not say so already."""
-    above_one = [f"{name} > 1" for name in told if satisfied(found, {**example, name: 1})]
+    above_one = [f"{name} > 1" for name in special if satisfied(found, {**example, name: 1})]
     return list(dict.fromkeys([*found, *above_one]))
 
 
@@ -179,7 +179,7 @@ class _Sizes:
         lines: of the model, at which torch.export decided by sizes.
         names: torch's symbol -> what to call it.
         guarded: what must be true of the sizes by torch.export's guards.
-        told_from_one: the sizes at one of which the model does not do as captured.
+        specialised_on_one: the sizes at one of which the model does not do as captured.
         other: a call at other sizes, which meet the conditions.
     """
 
@@ -189,7 +189,7 @@ class _Sizes:
     lines: GuardLines | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     guarded: Sequence[str] = ()
-    told_from_one: Sequence[str] = ()
+    specialised_on_one: Sequence[str] = ()
     other: OtherInputs | None = None
 
     @stage("sizes")
@@ -210,8 +210,8 @@ class _Sizes:
         self.program, self.lines, self.names = program, lines, names
         guards = Guards(program, self.model, *self.call, names)
         self.guarded = conditions(guards, example_sizes(program, *self.call), program)
-        told = told_from_one(program, self.model, *self.call, lines)
-        self.told_from_one = [names[symbol] for symbol in told]
+        special = specialised_on_one(program, self.model, *self.call, lines)
+        self.specialised_on_one = [names[symbol] for symbol in special]
         self.other = self._searched(self.conditions(program))
 
     def conditions(self, program: ExportedProgram) -> list[str]:
@@ -223,7 +223,7 @@ class _Sizes:
         if not self.names:
             return []
         found = [*self.guarded, *table_conditions(program, self.names)]
-        return _with_sizes_above_one(found, self.told_from_one, self.example)
+        return _with_sizes_above_one(found, self.specialised_on_one, self.example)
 
     @property
     def example(self) -> dict[str, int]:

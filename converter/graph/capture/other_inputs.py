@@ -86,7 +86,7 @@ def other_inputs(
     return OtherInputs(*given, {names.get(s, s): size for s, size in sizes.items()})
 
 
-def told_from_one(
+def specialised_on_one(
     program: ExportedProgram,
     model: torch.nn.Module,
     args: Sequence[Any],
@@ -106,8 +106,8 @@ def told_from_one(
         lines: which sizes the model tells from one.
     """
     search = _Search(program, args, kwargs, {}, (), None)
-    told = [symbol for symbol in dict.fromkeys(lines.above_one) if symbol in search.example]
-    return [symbol for symbol in told if search.differs(model, {**search.example, symbol: 1})]
+    special = [symbol for symbol in dict.fromkeys(lines.above_one) if symbol in search.example]
+    return [symbol for symbol in special if search.differs(model, {**search.example, symbol: 1})]
 
 
 class _Search:
