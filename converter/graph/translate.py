@@ -104,7 +104,7 @@ def translate(
         debug.captured(captured)
         lowered = lower(captured, channels_last_ends=channels_last, watch=debug.passed)
     names = ModelNames(model)
-    lowered.conditions = [*sizes.conditions(captured.exported), *_above_one(lowered)]
+    lowered.conditions = sizes.conditions_with(captured.exported, lowered)
     model_py = write_model(lowered, names, stem)
     debug.emitted(model_py.text())
     conversion = Conversion(
@@ -135,37 +135,9 @@ def size_conditions(
     kwargs: dict[str, Any],
 ) -> list[str]:
     """Return what must be true of the dynamic sizes, in their names."""
-    found = _guarded(captured, lowered.size_names, model, args, kwargs)
-    return list(dict.fromkeys([*found, *_above_one(lowered)]))
-
-
-def _above_one(lowered: Lowered) -> list[str]:
-    names = lowered.size_names
-    return list(dict.fromkeys(f"{size_text(s, names)} > 1" for s in lowered.scope.above_one))
-
-
-def _guarded(
-    captured: Captured,
-    names: Mapping[str, str],
-    model: torch.nn.Module,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> list[str]:
-    guards = Guards(captured.exported, model, args, kwargs, names)
-    example = example_sizes(captured.exported, args, kwargs)
-    found = conditions(guards, example, captured.exported)
-    found = [*found, *table_conditions(captured.exported, names)]
-    known = {names[symbol]: size for symbol, size in example.items()}
-    special = specialised_on_one(captured.exported, model, args, kwargs, captured.guard_lines)
-    return _with_sizes_above_one(found, [names[symbol] for symbol in special], known)
-
-
-def _with_sizes_above_one(
-    found: Sequence[str], special: Sequence[str], example: Mapping[str, int]
-) -> list[str]:
-    """Add to conditions that some sizes are none of one, where they do not say so already."""
-    above_one = [f"{name} > 1" for name in special if satisfied(found, {**example, name: 1})]
-    return list(dict.fromkeys([*found, *above_one]))
+    sizes = _Sizes(model, (args, kwargs))
+    sizes.read(captured.exported, lowered.size_names, captured.guard_lines)
+    return sizes.conditions_with(captured.exported, lowered)
 
 
 @dataclass
@@ -207,12 +179,22 @@ class _Sizes:
         names = name_symbols(flat(input_values(signature, user_inputs(program))[1]))
         if not names:
             return
+        self.read(program, names, lines)
+        self.other = self._searched(self.conditions(program))
+
+    def read(self, program: ExportedProgram, names: Mapping[str, str], lines: GuardLines) -> None:
+        """Read what a captured program asks of the sizes.
+
+        Args:
+            program: what torch.export captured, not decomposed.
+            names: torch's symbol -> what to call it.
+            lines: of the model, at which torch.export decided by sizes.
+        """
         self.program, self.lines, self.names = program, lines, names
         guards = Guards(program, self.model, *self.call, names)
         self.guarded = conditions(guards, example_sizes(program, *self.call), program)
         special = specialised_on_one(program, self.model, *self.call, lines)
         self.specialised_on_one = [names[symbol] for symbol in special]
-        self.other = self._searched(self.conditions(program))
 
     def conditions(self, program: ExportedProgram) -> list[str]:
         """Return what must be true of the sizes.
@@ -223,7 +205,14 @@ class _Sizes:
         if not self.names:
             return []
         found = [*self.guarded, *table_conditions(program, self.names)]
-        return _with_sizes_above_one(found, self.specialised_on_one, self.example)
+        one = {name: {**self.example, name: 1} for name in self.specialised_on_one}
+        above_one = [f"{name} > 1" for name, sizes in one.items() if satisfied(found, sizes)]
+        return list(dict.fromkeys([*found, *above_one]))
+
+    def conditions_with(self, program: ExportedProgram, lowered: Lowered) -> list[str]:
+        """Return what must be true of the sizes, by the program and by the ops it is lowered to."""
+        above_one = (f"{size_text(s, self.names)} > 1" for s in lowered.scope.above_one)
+        return list(dict.fromkeys([*self.conditions(program), *above_one]))
 
     @property
     def example(self) -> dict[str, int]:

@@ -121,8 +121,9 @@ class Rule:
         restrictions: what is not supported, for the support table; empty when nothing.
         auxiliary_ops: names of ops its forward runs besides (initial states it creates, results it
             unpacks); where there are any, its call is read off the captured graph.
-        side_effect_ops: names of ops its forward runs for a side effect that the MLX layer does not
-            need; other modules must not read its tensors then.
+        side_effect_ops: names of ops its forward runs that the MLX layer does without: for a side
+            effect, or to add a batch axis and drop it; other modules must not read its tensors
+            then.
         trusted: registered by the user: modules of the class become one layer whatever their
             captured graph holds.
     """

@@ -105,6 +105,8 @@ def specialised_on_one(
         kwargs: keyword example inputs.
         lines: which sizes the model tells from one.
     """
+    if not lines.above_one:
+        return []
     search = _Search(program, args, kwargs, {}, (), None)
     special = [symbol for symbol in dict.fromkeys(lines.above_one) if symbol in search.example]
     return [symbol for symbol in special if search.differs(model, {**search.example, symbol: 1})]
