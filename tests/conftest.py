@@ -156,9 +156,20 @@ def _no_metal_obstacle(request: pytest.FixtureRequest) -> Iterator[None]:
         pytest.fail("refused on Metal: " + "; ".join(obstacles), pytrace=False)
 
 
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """Let what a file makes at its import depend on no other file."""
+    if isinstance(collector, pytest.Module):
+        seed()
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """Start every test from the same random state, whatever ran before it in this process."""
+    seed()
+
+
+def seed() -> None:
+    """Seed every generator of the libraries that are imported."""
     random.seed(0)
     np.random.seed(0)
     if torch := sys.modules.get("torch"):

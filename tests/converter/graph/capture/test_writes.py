@@ -305,9 +305,11 @@ def assert_agrees(result, model, other):
     pairs = (
         zip(expected, given, strict=True) if isinstance(expected, tuple) else [(expected, given)]
     )
+    # a last bit of float32 may decide how bfloat16 rounds, on another processor or the same
+    rtol, atol = (2e-2, 2e-2) if getattr(model, "fn", None) is other_dtype else (1e-4, 1e-5)
     for one, another in pairs:
         assert one.dtype == torch.float32
-        np.testing.assert_allclose(np.array(another), one.numpy(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(np.array(another), one.numpy(), rtol=rtol, atol=atol)
 
 
 def test_a_split_stays_outside_of_its_branches():
