@@ -1,4 +1,4 @@
-"""k-th value, median, mode and cumulative extremes, each with its index, as PyTorch returns them.
+"""k-th value, median, mode and cumulative extremes with their indices, as in PyTorch; quantiles.
 
 Indices are int64. For equal values PyTorch does not specify whose index is returned, except for
 cumulative extremes: that of the last.
@@ -46,6 +46,81 @@ def nanmedian(x: mx.array, axis: int = -1, keepdims: bool = False) -> tuple[mx.a
     count = mx.sum(~mx.isnan(x), axis=axis, keepdims=True)
     index = mx.take_along_axis(order, mx.maximum(count - 1, 0) // 2, axis=axis)
     return _take(x, index, axis, keepdims)
+
+
+def quantile(
+    x: mx.array,
+    q: float | mx.array,
+    axis: int | None = None,
+    keepdims: bool = False,
+    interpolation: str = "linear",
+    ignore_nan: bool = False,
+) -> mx.array:
+    """Return quantiles along an axis, as ``torch.quantile`` and ``torch.nanquantile``.
+
+    Their places among the sorted values are ``q * (length - 1)``, reckoned in the dtype of ``x``.
+
+    Args:
+        x: floating point, any shape. Where there is a NaN, the quantile is NaN.
+        q: which quantiles, in [0, 1]: a number, an array without axes, or ``(M,)``. Those of an
+            array that are outside are NaN, where PyTorch raises.
+        axis: the axis to reduce; None for all values together.
+        keepdims: whether what is reduced is kept with size 1.
+        interpolation: between the two values that a place lies between: ``linear``, ``lower``,
+            ``higher``, ``midpoint`` or ``nearest``; the even place of two equally near.
+        ignore_nan: whether NaN counts as no value; where there is no other it is the quantile.
+
+    Returns:
+        The reduced shape; behind an axis ``(M, ...)`` for several quantiles.
+    """
+    shape = [1] * x.ndim
+    if axis is None or x.ndim == 0:
+        values = x.reshape(-1)
+    else:
+        values = mx.moveaxis(x, axis, -1)
+        shape = [*x.shape]
+        shape[axis] = 1
+        if not keepdims:
+            del shape[axis]
+    if axis is None and not keepdims:
+        shape = []
+    order = mx.stop_gradient(ascending(values, -1))  # NaN at the end
+    values = mx.take_along_axis(values, order, axis=-1)
+    places = mx.array(q, dtype=x.dtype)
+    several = places.shape
+    places = places.reshape(-1)
+    valid = (places >= 0) & (places <= 1)
+    places = mx.where(valid, places, 0)  # MLX reads whatever lies at an index outside
+    missing = mx.isnan(values)
+    if ignore_nan:
+        count = values.shape[-1] - mx.sum(missing, axis=-1, keepdims=True)
+        last = mx.maximum(count - 1, 0).astype(x.dtype)
+    else:
+        last = mx.array(values.shape[-1] - 1, dtype=x.dtype)
+    ranks = mx.broadcast_to(places * last, (*values.shape[:-1], places.size))
+    if not ignore_nan:
+        ranks = mx.where(mx.any(missing, axis=-1, keepdims=True), last, ranks)
+    found = _between(values, ranks, interpolation)
+    if isinstance(q, mx.array):
+        found = mx.where(valid, found, mx.nan)
+    return mx.moveaxis(found, -1, 0).reshape([*several, *shape])
+
+
+def _between(values: mx.array, ranks: mx.array, interpolation: str) -> mx.array:
+    """Interpolate in sorted values, by ``torch.lerp``'s formula; ranks from 0 to their number."""
+    rounding = {"lower": mx.floor, "higher": mx.ceil, "nearest": mx.round}.get(interpolation)
+    if rounding:
+        return _at(values, rounding(ranks))
+    below, above = _at(values, mx.floor(ranks)), _at(values, mx.ceil(ranks))
+    weight = ranks - mx.floor(ranks)
+    if interpolation == "midpoint":
+        weight = mx.full(ranks.shape, 0.5, dtype=ranks.dtype)
+    distance = above - below
+    return mx.where(weight < 0.5, below + weight * distance, above - distance * (1 - weight))
+
+
+def _at(values: mx.array, ranks: mx.array) -> mx.array:
+    return mx.take_along_axis(values, mx.stop_gradient(ranks).astype(mx.int32), axis=-1)
 
 
 def mode(x: mx.array, axis: int = -1, keepdims: bool = False) -> tuple[mx.array, mx.array]:

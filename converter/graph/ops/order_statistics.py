@@ -1,4 +1,4 @@
-"""Handlers of order statistics: k-th values, medians, modes, running extremes, sorted search."""
+"""Handlers of order statistics: ranks, quantiles, modes, running extremes, sorted search."""
 
 from __future__ import annotations
 
@@ -79,6 +79,42 @@ def _median_of_all(function: Callable[..., Any]) -> Handler:
 for _function in (order_statistics.median, order_statistics.nanmedian):
     op(f"aten.{_function.__name__}.dim", restrictions=WHICH)(_median(_function))
     op(f"aten.{_function.__name__}.default")(_median_of_all(_function))
+
+
+def _quantile(ignore_nan: bool) -> Handler:
+    def quantile(
+        cx: Context,
+        x: Value,
+        q: Value | float,
+        dim: int | None = None,
+        keepdim: bool = False,
+        *,
+        interpolation: str = "linear",
+    ) -> Value:
+        reduced = [*range(x.ndim)] if dim is None else [dim % max(x.ndim, 1)]
+        order = x.order if keepdim else without_axes(x.order, reduced[: x.ndim])
+        if isinstance(q, Value) and q.ndim:  # the axis of the quantiles comes first
+            order = (0, *(axis + 1 for axis in order))
+        return cx.function(
+            order_statistics.quantile,
+            x,
+            q,
+            axis=OMIT if dim is None or not x.ndim else stored_axis(x, dim),
+            keepdims=keepdim or OMIT,
+            interpolation=OMIT if interpolation == "linear" else interpolation,
+            ignore_nan=ignore_nan or OMIT,
+            order=order,
+        )
+
+    return quantile
+
+
+for _name in ("quantile", "nanquantile"):
+    op(
+        f"aten.{_name}.default",
+        f"aten.{_name}.scalar",
+        restrictions="an input `q` outside [0, 1] gives NaN, where PyTorch raises",
+    )(_quantile(ignore_nan=_name == "nanquantile"))
 
 
 @op("aten.mode.default", restrictions=WHICH)

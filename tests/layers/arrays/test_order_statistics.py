@@ -75,3 +75,39 @@ def test_one_value() -> None:
     for ours, _ in list(FUNCTIONS.values())[:3]:
         value, place = ours(x, axis=1)
         assert (value.item(), place.item()) == (3.0, 0)
+
+
+def test_a_quantile_that_is_none_is_nan() -> None:
+    got = order_statistics.quantile(mx.array([1.0, 2.0]), mx.array([-0.1, 0.5, 1.1, mx.nan]))
+    assert np.array_equal(np.array(got), [np.nan, 1.5, np.nan, np.nan], equal_nan=True)
+
+
+@pytest.mark.parametrize("axis", [None, 0, -1])
+def test_gradients_of_quantiles(axis: int | None) -> None:
+    x, q = torch.randn(4, 6, dtype=torch.float64), torch.tensor([0.3, 0.75], dtype=torch.float64)
+    x.requires_grad_(), q.requires_grad_()
+    torch.quantile(x, q, axis).square().sum().backward()
+    given = [mx.array(t.detach().float().numpy()) for t in (x, q)]
+
+    def loss(x: mx.array, q: mx.array) -> mx.array:
+        return mx.square(order_statistics.quantile(x, q, axis)).sum()
+
+    for got, want in zip(mx.grad(loss, argnums=(0, 1))(*given), (x.grad, q.grad), strict=True):
+        assert want is not None
+        np.testing.assert_allclose(np.array(got), want.numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("interpolation", ["lower", "higher", "nearest", "linear", "midpoint"])
+def test_places_of_quantiles_are_pytorchs(interpolation: str) -> None:
+    """Where a place is near a whole number, both round it alike."""
+    for length in (1, 2, 11, 21, 29, 101):
+        x = torch.arange(length, dtype=torch.float32)
+        q = torch.arange(0, 101) / 100
+        got = order_statistics.quantile(
+            mx.array(x.numpy()), mx.array(q.numpy()), interpolation=interpolation
+        )
+        want = torch.quantile(x, q, interpolation=interpolation)
+        assert np.array_equal(np.array(got), want.numpy()), length
+    for number in (0.1, 0.3, 0.7, 0.29):
+        got = order_statistics.quantile(mx.array(x.numpy()), number, interpolation=interpolation)
+        assert got.item() == torch.quantile(x, number, interpolation=interpolation).item()

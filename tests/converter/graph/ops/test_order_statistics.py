@@ -51,9 +51,57 @@ def test_places(dtype, right, assert_op_parity):
     )
 
 
-def test_quantiles(assert_op_parity):
-    assert_op_parity(lambda x: torch.quantile(x, 0.3, dim=1), torch.randn(2, 7, 3))
-    assert_op_parity(lambda x: torch.nanquantile(x, 0.5, dim=1), torch.randn(2, 7, 3))
+INTERPOLATIONS = ["linear", "lower", "higher", "midpoint", "nearest"]
+QUANTILES = {"quantile": torch.quantile, "nanquantile": torch.nanquantile}
+
+
+@pytest.mark.parametrize("keepdim", [False, True])
+@pytest.mark.parametrize("dim", [None, 0, 1, -1])
+@pytest.mark.parametrize("name", QUANTILES)
+def test_quantiles_of_axes(name, dim, keepdim, assert_op_parity):
+    def some(x, q):
+        several = QUANTILES[name](x, q, dim, keepdim)
+        return (
+            several,
+            QUANTILES[name](x, q[1], dim, keepdim),
+            QUANTILES[name](x, 0.3, dim, keepdim),
+        )
+
+    assert_op_parity(some, torch.randn(2, 7, 3, 4), torch.tensor([0.0, 0.21, 1.0, 0.5]))
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("name", QUANTILES)
+def test_interpolations(name, interpolation, assert_op_parity):
+    # 0.25 of nine intervals and 0.5 of eleven lie just between two values
+    q = torch.tensor([0.0, 0.125, 0.25, 0.3, 0.5, 0.75, 0.9, 1.0])
+    for length in (1, 2, 7, 11, 12):
+        x = torch.randn(3, length)
+        assert_op_parity(lambda x, q: QUANTILES[name](x, q, 1, interpolation=interpolation), x, q)
+        assert_op_parity(lambda x: QUANTILES[name](x, 0.7, 1, interpolation=interpolation), x)
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("name", QUANTILES)
+def test_quantiles_of_nan_and_infinity(name, interpolation, assert_op_parity):
+    x = torch.randn(6, 8)
+    x[0, 3] = x[1, :7] = x[2] = x[3, 0] = torch.nan
+    x[3, 1], x[4, 5], x[5, :] = torch.inf, -torch.inf, torch.inf
+    q = torch.tensor([0.0, 0.3, 0.5, 0.95, 1.0])
+    assert_op_parity(lambda x, q: QUANTILES[name](x, q, 1, interpolation=interpolation), x, q)
+
+
+@pytest.mark.parametrize("keepdim", [False, True])
+@pytest.mark.parametrize("dim", [None, 0])
+def test_quantiles_of_a_scalar(dim, keepdim, assert_op_parity):
+    x, q = torch.tensor(2.0), torch.tensor([0.2, 0.8])
+    assert_op_parity(lambda x: torch.quantile(x, 0.3, dim, keepdim), x)
+    assert_op_parity(lambda x, q: torch.nanquantile(x, q, dim, keepdim), x, q)
+
+
+def test_a_quantile_is_one_statement(lower_op):
+    lowered = lower_op(lambda x: torch.quantile(x, 0.3, 1, True), torch.randn(2, 5))
+    assert lowered.source == "quantile(a, 0.3, axis=-1, keepdims=True)"
 
 
 def test_refused(lower_op):
