@@ -412,6 +412,17 @@ def main() -> None:
     callback=_renamed_flag,
     help="The old name of --no-carry-along.",
 )
+@click.option(
+    "--package",
+    metavar="NAME",
+    help="Write what pip needs to install the folder as the package NAME, with type hints.",
+)
+@click.option(
+    "--reference",
+    type=click.Choice(["bounded", "full"]),
+    default="bounded",
+    help="What verify is to find of PyTorch's values: no more bytes than the weights, or all.",
+)
 @click.option("--max-shard-size", metavar="SIZE", help="Write weights in files of 5GB, say.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output folder.")
 @_capturing
@@ -779,7 +790,15 @@ def _analyze(source: Path, as_json: bool, **options: Any) -> None:
             f"--dry-run analyzes a model: give --model and --input, not {', '.join(given)}"
         )
     unused = {"overwrite", "noise_multiple", "gradients", "fold_batchnorm"}
-    unused |= {"quantize", "carry_along", "input_kinds", "batch_sizes", "device"}
+    unused |= {
+        "quantize",
+        "carry_along",
+        "package",
+        "reference",
+        "input_kinds",
+        "batch_sizes",
+        "device",
+    }
     analysis = api.analyze_checkpoint(
         source, **{name: value for name, value in options.items() if name not in unused}
     )

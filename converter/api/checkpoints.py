@@ -58,6 +58,8 @@ def convert_checkpoint(
     dynamic_shapes: Any = None,
     quantize: str | Mapping[str, Any] | None = None,
     carry_along: bool = True,
+    package: str | None = None,
+    reference: Literal["bounded", "full"] = "bounded",
     input_kinds: Sequence[str] = (),
     batch_sizes: Sequence[int] | None = None,
     debug_dir: str | Path | None = None,
@@ -117,6 +119,11 @@ def convert_checkpoint(
             again with the quantised weights in both MLX and PyTorch; what they cost is measured.
         carry_along: of a folder with a ``config.json``, copy this, the tokenizer, README and
             licence into the output folder.
+        package: write what pip needs to install the folder as a package of this name, with its type
+            hints. By plain import every output folder is a package.
+        reference: how much ``reference.safetensors`` keeps for ``verify``: ``"bounded"``, no more
+            bytes than the weights have (or 256 KiB, and 256 values of each layer), or ``"full"``,
+            all the values that are judged here.
         input_kinds: as for ``convert``; the references of these runs are stored too.
         batch_sizes: as for ``convert``; stored too.
         debug_dir: as for ``convert``; outside of the output folder.
@@ -167,8 +174,17 @@ def convert_checkpoint(
         model_args or {}, key, prefix, rename or {}, dtype, allow_lossy_cast, drop
     )
     writing = OutputOptions.of(
-        overwrite=overwrite, max_shard_size=max_shard_size, carry_along=carry_along
+        overwrite=overwrite,
+        max_shard_size=max_shard_size,
+        carry_along=carry_along,
+        package=package,
+        reference=reference,
     )
+    if package is not None and model is None and plan is None:
+        raise OptionsError(
+            f"{argument('package', package)} needs a model: give {argument('model')} or "
+            f"{argument('plan')}; without one weights alone are written"
+        )
     source = resolved(source)
     if plan is not None:
         with stage("imports"):

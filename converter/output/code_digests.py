@@ -16,6 +16,7 @@ from mlxport.converter.errors import ConversionError
 from mlxport.converter.plan.record import RECORD_FILE
 
 _CACHES = "__pycache__"  # nothing in there is run; see `live_model`
+_BUILT = "build"  # what pip leaves of installing the folder as a package, which imports none of it
 
 
 def code_digests(folder: Path) -> dict[str, str]:
@@ -26,7 +27,8 @@ def code_digests(folder: Path) -> dict[str, str]:
     """
     found = {}
     for above, folders, names in os.walk(folder):
-        folders[:] = sorted(set(folders) - {_CACHES})
+        passed_over = {_CACHES, _BUILT} if Path(above) == folder else {_CACHES}
+        folders[:] = sorted({*folders} - passed_over)
         for name in sorted(names):
             if name.endswith(tuple(all_suffixes())):
                 file = Path(above, name)

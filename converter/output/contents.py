@@ -18,12 +18,15 @@ from mlxport.converter.checkpoint.keys.bind import left_out
 from mlxport.converter.checkpoint.writing.convert_streaming import stream_left_out, stream_weights
 from mlxport.converter.checkpoint.writing.digest import digesting
 from mlxport.converter.errors import ConversionError, PlanError
-from mlxport.converter.graph.ir.layer_files import layer_files
+from mlxport.converter.options.output import Extent
 from mlxport.converter.output.code_digests import code_digests
+from mlxport.converter.output.layer_files import layer_files
+from mlxport.converter.output.package import package_text, write_package
 from mlxport.converter.parity.report.files import REPORT, write_page
 from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.verdict.reference_data import Reference
 from mlxport.converter.parity.verdict.reference_file import save_reference
+from mlxport.converter.parity.verdict.thinning import within
 from mlxport.converter.plan.json_data import indented_json, read_json
 from mlxport.converter.plan.quantize_step import config_text
 from mlxport.converter.plan.record import RECORD_FILE, Conversion, Digests, Stem
@@ -35,6 +38,7 @@ from mlxport.converter.torch_model.hub import address_of
 WEIGHTS = "weights.safetensors"
 STEMS = get_args(Stem)
 LEFT_OUT = "left_out.safetensors"
+_SMALL_REFERENCE = 256 * 1024  # bytes of references that are stored whatever the weights measure
 
 
 @stage("write")
@@ -44,6 +48,8 @@ def write_folder(
     conversion: Conversion,
     references: Sequence[Reference],
     user_files: Mapping[str, str] | None = None,
+    package: str | None = None,
+    reference: Extent = "bounded",
 ) -> Conversion:
     """Write everything of an output folder but the weights and the parity report.
 
@@ -53,12 +59,15 @@ def write_folder(
         conversion: the record.
         references: what PyTorch computed, at the example's sizes first.
         user_files: name -> text of the user's files that model.py imports from ``layers``.
+        package: name of the package that pip is to install of it, if any.
+        reference: how much is stored of the references.
 
     Returns:
         The record as it was written, with the digests of the code.
     """
     (folder / "model.py").write_text(source, encoding="utf-8")
-    layers = layer_files(conversion.layers, user_files)
+    (folder / "__init__.py").write_text(package_text(source), encoding="utf-8")
+    layers = layer_files(source, user_files)
     if layers:
         (folder / "layers").mkdir()
         (folder / "layers" / "__init__.py").write_text(
@@ -67,16 +76,22 @@ def write_folder(
     for name, text in layers.items():
         (folder / "layers" / name).parent.mkdir(exist_ok=True)
         (folder / "layers" / name).write_text(text, encoding="utf-8")
-    return _write_evidence(folder, conversion, references)
+    if package is not None:
+        write_package(folder, package, source, conversion.stem)
+    return _write_evidence(folder, conversion, references, reference)
 
 
 def write_quantized(
-    folder: Path, source: str, conversion: Conversion, references: Sequence[Reference]
+    folder: Path,
+    source: str,
+    conversion: Conversion,
+    references: Sequence[Reference],
+    reference: Extent = "bounded",
 ) -> Conversion:
     """Write anew what is another once the weights in a folder are quantised; see `write_folder`."""
     (folder / "model.py").write_text(source, encoding="utf-8")
     write_config(folder, conversion)
-    return _write_evidence(folder, conversion, references)
+    return _write_evidence(folder, conversion, references, reference)
 
 
 def write_config(folder: Path, conversion: Conversion) -> None:
@@ -103,8 +118,11 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _write_evidence(
-    folder: Path, conversion: Conversion, references: Sequence[Reference]
+    folder: Path, conversion: Conversion, references: Sequence[Reference], extent: Extent
 ) -> Conversion:
+    if extent == "bounded":
+        weights = sum(file.stat().st_size for file in weight_files(folder))
+        references = within(references, max(weights, _SMALL_REFERENCE))
     conversion = replace(conversion, code=code_digests(folder))
     write_json(folder / "conversion.json", conversion.to_json())
     for number, reference in enumerate(references, 1):

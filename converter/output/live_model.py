@@ -1,7 +1,7 @@
 """Run a ``model.py``: the only way to build a live model, from memory or from a folder.
 
-What the user reads is what runs. The emitted source imports the layers beside it as ``layers``;
-in memory those are mlxport's, of which the files beside a written ``model.py`` are copies.
+What the user reads is what runs. The emitted source imports the layers beside it; in memory those
+are mlxport's, of which the files beside a written ``model.py`` are copies.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from typing import Any
 from mlxport.converter.errors import ConversionError
 from mlxport.converter.timings import stage
 
+# The package that an output folder is while its model.py is imported.
+_PACKAGE = "mlxport_model"
+
 
 def load_source(
     source: str, files: tuple[str, ...], user_files: Mapping[str, str] | None = None
@@ -32,15 +35,22 @@ def load_source(
     """
     families = {file.partition(".")[0] for file in files}
     layers = {name: import_module(f"mlxport.layers.{name}") for name in (*families, *files)}
-    module = ModuleType("mlxport_model")
-    package = ModuleType("layers")
-    with _modules({"layers": package, **{f"layers.{n}": m for n, m in layers.items()}}):
+    package, below = _package(), f"{_PACKAGE}.layers"
+    modules = {_PACKAGE: package, below: ModuleType(below)}
+    with _modules(modules | {f"{below}.{name}": module for name, module in layers.items()}):
         for name, text in (user_files or {}).items():
-            sys.modules[f"layers.{name}"] = _run(ModuleType(f"layers.{name}"), text)
-        return _run(module, source, "model.py")
+            sys.modules[f"{below}.{name}"] = _run(ModuleType(f"{below}.{name}"), below, text)
+        return _run(ModuleType(_PACKAGE), _PACKAGE, source, "model.py")
 
 
-def _run(module: ModuleType, source: str, file: str = "") -> ModuleType:
+def _package(*path: str) -> ModuleType:
+    package = ModuleType(_PACKAGE)
+    package.__path__ = [*path]
+    return package
+
+
+def _run(module: ModuleType, package: str, source: str, file: str = "") -> ModuleType:
+    module.__package__ = package
     module.__file__ = file or module.__name__.replace(".", "/") + ".py"
     exec(compile(source, module.__file__, "exec"), module.__dict__)
     return module
@@ -59,11 +69,13 @@ def load_folder(folder: str | Path) -> ModuleType:
         raise ConversionError(
             f"{folder}: there is no model.py. Give a folder that `mlxport convert` wrote."
         )
-    spec = importlib.util.spec_from_file_location(f"mlxport_model_{abs(hash(path))}", path)
+    spec = importlib.util.spec_from_file_location(f"{_PACKAGE}.model", path)
     if spec is None:
         raise ConversionError(f"{path} cannot be imported")
     module = importlib.util.module_from_spec(spec)
-    with _modules({}), _on_path(path.parent), _without_caches(), not_ending(path):
+    package = {_PACKAGE: _package(str(path.parent))}
+    # on the path, for what older versions wrote: that imports its layers as `layers`
+    with _modules(package), _on_path(path.parent), _without_caches(), not_ending(path):
         try:
             exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
         except Exception as error:  # the file may hold anything
@@ -113,10 +125,10 @@ def not_ending(file: Path) -> Iterator[None]:
 
 @contextmanager
 def _modules(modules: dict[str, ModuleType]) -> Iterator[None]:
-    """Let ``import layers`` mean these modules, and leave no trace of it."""
+    """Let these modules be imported, and leave no trace of them nor of what they import."""
 
     def take() -> dict[str, ModuleType]:
-        names = [n for n in sys.modules if n == "layers" or n.startswith("layers.")]
+        names = [n for n in sys.modules if n.partition(".")[0] in (_PACKAGE, "layers")]
         return {name: sys.modules.pop(name) for name in names}
 
     before = take()

@@ -153,7 +153,13 @@ def convert_checkpoint(
         if writing.carry_along:
             carry_along(folder, Path(source))
         conversion = write_folder(
-            folder, translation.source, conversion, references, translation.user_files
+            folder,
+            translation.source,
+            conversion,
+            references,
+            translation.user_files,
+            writing.package,
+            writing.reference,
         )
         built = live_model(folder)
         lineage = record_lineage(built, conversion, translation.conversion.plan)
@@ -175,6 +181,7 @@ def convert_checkpoint(
                 live=built,
                 report=report,
                 original_keys=loaded.original_keys,
+                extent=writing.reference,
             )
             built, conversion, report = quantize_folder(
                 whole, quantize, origin.references, max_shard_size=writing.max_shard_size

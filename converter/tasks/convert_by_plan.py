@@ -42,6 +42,7 @@ from mlxport.converter.output.contents import (
 )
 from mlxport.converter.output.lineage import record_lineage
 from mlxport.converter.output.live_model import live_model
+from mlxport.converter.output.package import write_package
 from mlxport.converter.output.whole_folder import OutputFolder
 from mlxport.converter.plan.quantize_step import Quantized
 from mlxport.converter.plan.record import RECORD_FILE, Conversion
@@ -93,6 +94,9 @@ def convert_by_plan(
             write_config(folder, conversion)
         write_json(folder / RECORD_FILE, conversion.to_json())
         text = _copy_model(other, folder)
+        if writing.package is not None:
+            _check_package(text, other)
+            write_package(folder, writing.package, text, old.stem)
     notes = (
         *checkpoint.notes,
         *_not_run(old.plan),
@@ -296,7 +300,8 @@ def _copy_model(other: Path, folder: Path) -> str:
     """
     if not (other / "model.py").is_file():
         return ""
-    paths = [other / "model.py", other / "layers", *(other / "layers").rglob("*")]
+    package = other / "__init__.py"
+    paths = [other / "model.py", package, other / "layers", *(other / "layers").rglob("*")]
     if links := [str(path) for path in paths if path.is_symlink()]:
         raise ConversionError.listing(
             f"{other}: these are links, and an output folder holds none:",
@@ -304,10 +309,27 @@ def _copy_model(other: Path, folder: Path) -> str:
             "Put the files there that they lead to, if you trust them.",
         )
     shutil.copyfile(other / "model.py", folder / "model.py")
+    if package.is_file():  # older versions wrote none
+        shutil.copyfile(package, folder / "__init__.py")
     if (other / "layers").is_dir():
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(other / "layers", folder / "layers", ignore=ignored)
     return (folder / "model.py").read_text(encoding="utf-8")
+
+
+def _check_package(source: str, other: Path) -> None:
+    """Refuse to make a package of what is none.
+
+    Raises:
+        ConversionError: there is no model, or its imports are those of no package.
+    """
+    if not source:
+        raise ConversionError(f"there is no model.py beside the plan in {other}, so no package")
+    if "\nfrom layers." in source:
+        raise ConversionError(
+            f"{other / 'model.py'} is of an older mlxport and cannot be part of a package: convert "
+            f"with {argument('model')} again"
+        )
 
 
 def _not_run(plan: WeightPlan) -> Iterator[str]:

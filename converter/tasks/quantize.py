@@ -19,6 +19,7 @@ from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.keys.bind import recorded
 from mlxport.converter.errors import ConversionError
 from mlxport.converter.graph.translate import Translation
+from mlxport.converter.options.output import Extent
 from mlxport.converter.output.contents import (
     open_weights,
     weight_files,
@@ -65,6 +66,7 @@ class Whole:
         live: the MLX model.
         report: what parity said.
         original_keys: key of ``checkpoint`` -> that in the file, where keys were renamed.
+        extent: how much is stored of the references.
     """
 
     folder: Path
@@ -78,6 +80,7 @@ class Whole:
     live: nn.Module
     report: ParityReport
     original_keys: Mapping[str, str]
+    extent: Extent = "bounded"
 
 
 def quantize_folder(
@@ -115,7 +118,7 @@ def quantize_folder(
     in_file = recorded(plan, whole.checkpoint, whole.original_keys)
     conversion = replace(whole.conversion, plan=in_file, quantized=done, digests=digests)
     source = whole.translation.model_py.text(quantized=True)
-    conversion = write_quantized(whole.folder, source, conversion, references)
+    conversion = write_quantized(whole.folder, source, conversion, references, whole.extent)
     built = live_model(whole.folder)
     record_lineage(built, conversion, by_model)
     judgement = Judgement(whole.report.noise_multiple)

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from mlxport.converter.errors import ConversionError
-from mlxport.converter.graph.ir.layer_files import beside, needed_by
+from mlxport.converter.graph.ir.relative_imports import beside, needed_by
 
 LAYERS = "mlxport.layers"
 # Names that the emitted source defines: a class or function of that name would hide them.

@@ -60,8 +60,13 @@ class ModelPy:
     def _imports(self, quantized: bool) -> str:
         standard = ["import json"] if quantized else []
         lines = [*standard, "from pathlib import Path", "", *_MLX_IMPORTS]
-        layers = [f"from layers.{file} import {', '.join(n)}" for file, n in self.layers.items()]
-        return "\n".join([*lines, "", *layers] if layers else lines)
+        layers = [f"layers.{file} import {', '.join(names)}" for file, names in self.layers.items()]
+        if not layers:
+            return "\n".join(lines)
+        inside = [f"    from .{line}" for line in layers]
+        alone = [f"    from {line}" for line in layers]
+        of_folder = "else:  # `import model` from within this folder"
+        return "\n".join([*lines, "", "if __package__:", *inside, of_folder, *alone])
 
 
 @stage("emit")

@@ -208,7 +208,7 @@ def test_layers_are_called_as_in_torch(source_of, name, line):
 @pytest.mark.parametrize("name", ["hooked", "own forward", "unbatched", "alone"])
 def test_what_is_more_than_the_layer_goes_op_by_op(source_of, name):
     build, shapes = MODELS[name]
-    assert "from layers.recurrent.functions import lstm" in source_of(build(), *inputs_of(shapes))
+    assert "from .layers.recurrent.functions import lstm" in source_of(build(), *inputs_of(shapes))
 
 
 def test_first_states_fit_any_batch_and_length():

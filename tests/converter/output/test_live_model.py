@@ -11,7 +11,11 @@ from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
-from layers.windows.geometry import ints_per_axis
+
+if __package__:
+    from .layers.windows.geometry import ints_per_axis
+else:
+    from layers.windows.geometry import ints_per_axis
 
 
 class Net(nn.Module):
@@ -47,6 +51,15 @@ def test_a_folder_is_loaded_with_its_own_layers_and_weights(folder):
     assert live_model(folder)(mx.ones((2,))).tolist() == [2.0, 3.0]
 
 
+def test_a_folder_of_an_older_version_is_loaded(folder):
+    inside = SOURCE.index("if __package__")
+    rest = SOURCE[SOURCE.index("\n\nclass") :]
+    text = SOURCE[:inside] + "from layers.windows.geometry import ints_per_axis\n" + rest
+    (folder / "model.py").write_text(text)
+    assert load_folder(folder).ints_per_axis == "the copy beside the model"
+    assert live_model(folder)(mx.ones((2,))).tolist() == [2.0, 3.0]
+
+
 def test_source_is_loaded_with_mlxports_layers():
     from mlxport.layers.windows.geometry import ints_per_axis
 
@@ -61,6 +74,7 @@ def test_a_package_of_the_users_called_layers_is_left_alone(folder, monkeypatch)
     load_source(SOURCE, ("windows.geometry",))
     assert sys.modules["layers"] is own
     assert "layers.windows.geometry" not in sys.modules
+    assert not any(name.startswith("mlxport_model") for name in sys.modules)
     assert sys.path == path
 
 

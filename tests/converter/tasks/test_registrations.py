@@ -118,7 +118,7 @@ def test_a_registered_class_stands_whatever_its_graph_holds(define: Define) -> N
     mlxport.register_rule(Odd)(scaled_rule(define().Scaled))
     result = mlxport.convert(within(Odd()), X)
     assert result.report.passed
-    assert "from layers.scaled import Scaled" in result.source
+    assert "from .layers.scaled import Scaled" in result.source
     assert mlxport.convert_layer(Odd()).weight.tolist() == [1, 2, 3]
 
 
@@ -302,7 +302,7 @@ def test_a_handler_may_call_a_function_of_the_users_own(define: Define) -> None:
     mlxport.register_op(double)(lambda cx, x: cx.function(twice, x, order=x.order))
     result = mlxport.convert(Doubling(), X)
     assert result.report.passed
-    assert "from layers.scaled import twice" in result.source
+    assert "from .layers.scaled import twice" in result.source
 
 
 def test_replacing_a_handler_has_to_be_meant() -> None:
@@ -392,7 +392,7 @@ def test_a_file_called_as_one_of_ours_gets_another_name(define: Define, name: st
     mlxport.register_rule(Odd)(scaled_rule(module.Scaled))
     result = mlxport.convert(within(Odd()), X)
     assert result.report.passed
-    assert f"from layers.{name}_own import Scaled" in result.source
+    assert f"from .layers.{name}_own import Scaled" in result.source
 
 
 def test_files_whose_names_differ_in_case_alone_are_refused(define: Define) -> None:
