@@ -4,14 +4,40 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from functools import cache
 
 # What MLX computes faster and rounds more by default, where the hardware can: float32 products in
 # TF32, on Metal 3x3 convolutions by Winograd's algorithm. Either would drown the parity check.
 FAST_MATH = ("MLX_ENABLE_TF32", "MLX_CONV_WINOGRAD")
 
+# The minor releases of torch that the tests have passed with. Capture rests on much of torch.export
+# that PyTorch promises nobody to keep.
+TESTED_TORCH = ("2.13",)
+
 # malloc.h
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+
+
+class UntestedTorchWarning(UserWarning):
+    """PyTorch is of a minor release that mlxport has not been tested with."""
+
+
+@cache
+def warn_of_untested_torch(version: str) -> None:
+    """Warn, once in a process, where the tests never ran with PyTorch's minor release.
+
+    Args:
+        version: ``torch.__version__``, whatever build it names behind a ``+``.
+    """
+    if ".".join(version.split(".")[:2]) not in TESTED_TORCH:
+        warnings.warn(
+            f"torch {version}: mlxport was tested with torch {', '.join(TESTED_TORCH)}. Another "
+            "may capture models otherwise: look at what the parity report judged, and where a "
+            f"conversion fails, try `pip install 'torch=={TESTED_TORCH[-1]}.*'`.",
+            UntestedTorchWarning,
+            stacklevel=2,
+        )
 
 
 def forbid_fast_math() -> None:

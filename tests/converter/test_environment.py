@@ -1,12 +1,24 @@
 """What is settled before mlx is imported. Each case runs in a process of its own."""
 
 import os
+import re
 import subprocess
 import sys
+import warnings
+from pathlib import Path
 
 import pytest
+import torch
 
-from mlxport.converter.environment import FAST_MATH
+import mlxport
+from mlxport.converter.environment import (
+    FAST_MATH,
+    TESTED_TORCH,
+    UntestedTorchWarning,
+    warn_of_untested_torch,
+)
+
+ROOT = Path(__file__).parents[2]
 
 LINUX_ONLY = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="MLX's own BLAS is replaced on Linux only"
@@ -176,3 +188,42 @@ print(faults() - before)
         )
         counts.append(int(done.stdout))
     assert counts[1] * 10 < counts[0]
+
+
+@pytest.fixture
+def not_warned():
+    warn_of_untested_torch.cache_clear()
+    yield
+    warn_of_untested_torch.cache_clear()
+
+
+@pytest.mark.parametrize("version", ["2.12.1", "2.1.13", "3.13.0", "2.99.0.dev20991231+cu139", "2"])
+def test_a_torch_that_was_not_tested_is_named_once(version, not_warned):
+    with pytest.warns(UntestedTorchWarning, match=rf"torch {re.escape(version)}: .*2\.13"):
+        warn_of_untested_torch(version)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_untested_torch(version)
+
+
+@pytest.mark.parametrize("version", ["2.13.0", "2.13.0+cpu", "2.13.1+cu130", "2.13.0a0+git1a2b3c4"])
+def test_no_build_of_a_tested_torch_is_named(version, not_warned):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_untested_torch(version)
+
+
+def test_what_captures_a_model_warns(monkeypatch, not_warned):
+    monkeypatch.setattr(torch, "__version__", "2.99.0")
+    call = torch.nn.Linear(2, 3), torch.randn(4, 2)
+    with pytest.warns(UntestedTorchWarning, match=r"torch 2\.99\.0"):
+        mlxport.convert(*call, verify=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mlxport.convert(*call, verify=False)
+
+
+def test_the_tested_releases_are_those_of_the_metadata():
+    pinned = re.search(r"^torch==(\d+\.\d+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert pinned[1] in TESTED_TORCH
+    assert f'"torch>={TESTED_TORCH[0]}"' in (ROOT / "pyproject.toml").read_text()

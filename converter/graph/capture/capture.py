@@ -18,6 +18,7 @@ import torch
 from torch.export import ExportedProgram, default_decompositions
 from torch.export.graph_signature import OutputKind
 
+from mlxport.converter.environment import warn_of_untested_torch
 from mlxport.converter.errors import CaptureError, ConversionError, InternalError, OptionsError
 from mlxport.converter.graph.capture.arguments import Argument, order_arguments, watch_capture
 from mlxport.converter.graph.capture.dynamic import DynamicSizes
@@ -152,6 +153,7 @@ def capture(
     Raises:
         CaptureError: torch.export cannot capture it, or the model rejects the inputs.
     """
+    warn_of_untested_torch(torch.__version__)
     with eval_mode(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         args, kwargs = in_order(model, args, kwargs)
