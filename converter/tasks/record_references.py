@@ -73,9 +73,18 @@ class Origin:
                 yield replace(reference, sizes=sizes)
 
     def _recorded(self, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> Reference:
-        since = {r.path: r.since for r in self.conversion.modules if r.since}
+        modules = self.conversion.modules
+        taken: dict[str, set[int]] = {}
+        for record in modules:
+            taken.setdefault(record.path, set()).add(len(record.inputs))
         return record_reference(
-            self.model, args, kwargs, paths=self.paths, since=since, keep_inputs=True
+            self.model,
+            args,
+            kwargs,
+            paths=self.paths,
+            since={r.path: r.since for r in modules if r.since},
+            taken=taken,
+            keep_inputs=True,
         )
 
     def _of_batch_sizes(self, given: CallArguments) -> Iterator[Trial]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -39,6 +39,7 @@ def record_reference(
     *,
     paths: Sequence[str],
     since: Mapping[str, str] | None = None,
+    taken: Mapping[str, Collection[int]] | None = None,
     sample: int = 65536,
     seed: int = 0,
     keep_inputs: bool = False,
@@ -61,6 +62,8 @@ def record_reference(
             first of them asked for.
         since: path -> the module before it that is to be judged with it, as one layer whose input
             is that module's and whose output is its own; the two run one after the other.
+        taken: path -> how many tensors its counterpart takes at its calls. A call with another
+            number cannot be judged alone, and so is not run alone. Those left out take any.
         sample: keep at most this many values of each call of a submodule; of the model's outputs
             all.
         seed: of the random state and of the choice of samples.
@@ -75,8 +78,10 @@ def record_reference(
             way that cannot be repeated.
     """
     canonical = _first_names(module, paths)
-    since = since or {}
-    recorder = Recorder(module, in_order(module, args, kwargs), canonical, since, sample, seed)
+    given = in_order(module, args, kwargs)
+    recorder = Recorder(module, given, canonical, since or {}, sample, seed)
+    for path, counts in (taken or {}).items():
+        recorder.taken.setdefault(canonical.get(path, path), set()).update(counts)
     with ExitStack() as stack:
         stack.enter_context(eval_mode(module))
         recorder.run_native(with_inputs=keep_inputs)

@@ -7,7 +7,7 @@ they lose then is their own rounding, and not what earlier layers lost.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -54,6 +54,7 @@ class Recorder:
         fallback: why it failed, or empty.
         draws: the random numbers the model drew.
         signature: how the model's arguments and results are nested.
+        taken: path -> with how many tensors a call of it can be judged alone; any if left out.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Recorder:
         self.draws = TorchDraws()
         self.native_outputs: list[RecordedTensor] = []
         self.signature: Signature | None = None
+        self.taken: dict[str, set[int]] = {}
         self.native_calls: list[RecordedCall] = []
         self.fallback = ""
         self.has_float64 = False
@@ -136,19 +138,35 @@ class Recorder:
             begin = self.since.get(path, path)
             if begin != path:
                 given = first.pop((begin, number))
-            outputs = reference_values(native.outputs, self.float64_calls.get((path, number), []))
-            call = Call(path, number, outputs, draws=native.draws)
-            if given is not None:
-                named = bound_arguments(self.module.get_submodule(begin), *given)
-                inputs = tuple(self._raw(leaf) for leaf in tensors(named))
-                alone = reference_values(native.outputs, self._float64_alone(native, given))
-                call = replace(call, inputs=inputs, alone=alone)
-                # drawn numbers would be others, and two modules in a row no single one
-                if begin == path and native.draws[0] == native.draws[1]:
-                    submodule = self.module.get_submodule(path)
-                    call = replace(call, moved_alone=partial(moved_alone, submodule, given, alone))
+            call = self._joined(native, begin, given)
             self.native_calls.pop(0)
             yield call
+
+    def _joined(self, native: RecordedCall, begin: str, given: CallArguments | None) -> Call:
+        """Join what is recorded of one call; ``begin`` is the module that had the arguments."""
+        path, number = native.path, native.number
+        outputs = reference_values(native.outputs, self.float64_calls.get((path, number), []))
+        call = Call(path, number, outputs, draws=native.draws)
+        if given is None:
+            return call
+        inputs = self._arguments(begin, given)
+        call = replace(call, inputs=tuple(map(self._raw, inputs)))
+        if not self._is_judged_alone(path, inputs):
+            return call
+        alone = reference_values(native.outputs, self._float64_alone(native, given))
+        call = replace(call, alone=alone)
+        # drawn numbers would be others, and two modules in a row no single one
+        if begin == path and native.draws[0] == native.draws[1]:
+            submodule = self.module.get_submodule(path)
+            call = replace(call, moved_alone=partial(moved_alone, submodule, given, alone))
+        return call
+
+    def _arguments(self, path: str, given: CallArguments) -> list[torch.Tensor]:
+        """Return the tensors among a call's arguments, in the order of ``forward``."""
+        return tensors(bound_arguments(self.module.get_submodule(path), *given))
+
+    def _is_judged_alone(self, path: str, inputs: Sequence[torch.Tensor]) -> bool:
+        return path not in self.taken or len(inputs) in self.taken[path]
 
     def _run(
         self,
@@ -247,12 +265,13 @@ class Recorder:
         return self.alone.pop(key)
 
     def _passes_inputs_to(self, outer: RecordedCall, call: RecordedCall) -> bool:
-        """Tell whether a call is inside another one and has only inputs of that one."""
-        if not call.within(outer) or outer.path in self.since:
+        """Tell whether a call is inside another one, run alone too, and has only inputs of that."""
+        if not call.within(outer) or outer.path in self.since or outer.given is None:
             return False
-        passed = {id(tensor) for tensor in tensors(outer.given)}
-        given = tensors(call.given)
-        return bool(given) and passed.issuperset(map(id, given))
+        passed = self._arguments(outer.path, outer.given)
+        given = {id(tensor) for tensor in tensors(call.given)}
+        within = bool(given) and given.issubset(map(id, passed))
+        return within and self._is_judged_alone(outer.path, passed)
 
     def _run_alone(self, call: RecordedCall, given: CallArguments | None) -> list[RecordedTensor]:
         """Run one module in float64; record the calls inside it that have the same inputs, too.

@@ -406,3 +406,32 @@ def test_calls_with_the_same_inputs_run_once(writes: bool, monkeypatch: pytest.M
             assert np.array_equal(one.native, other.native), key
         for one, other in zip(shared[key].inputs, call.inputs, strict=True):
             assert np.array_equal(one.bits, other.bits), key
+
+
+def test_what_cannot_be_judged_alone_does_not_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Nested(writes=False).eval()
+    paths = [path for path, _ in model.named_modules() if path]
+    given = (torch.randn(3, 4),)
+    every = record_reference(model, given, paths=paths, keep_inputs=True).calls
+    runs: list[str] = []
+    alone = Recorder._run_alone
+
+    def counted(self: Any, call: Any, given: Any) -> Any:
+        runs.append(call.path)
+        return alone(self, call, given)
+
+    monkeypatch.setattr(Recorder, "_run_alone", counted)
+    taken = {"one": {2}, "other": {1, 2}}  # PyTorch's modules take one tensor
+    found = record_reference(model, given, paths=paths, taken=taken, keep_inputs=True).calls
+    assert "one" not in runs
+    assert "one.first" in runs
+    assert "other" in runs
+    assert "other.0.first" not in runs
+    for one, other in zip(found, every, strict=True):
+        left_out = one.path == "one"
+        assert bool(one.alone) is not left_out
+        assert (one.moved_alone is None) is left_out
+        assert one.inputs is not None
+        assert len(one.inputs) == 1
+        for value, expected in zip(one.alone, other.alone, strict=False):
+            np.testing.assert_allclose(value.reference, expected.reference, rtol=1e-12)
