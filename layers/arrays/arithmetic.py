@@ -131,3 +131,25 @@ def hypot(x: mx.array, y: mx.array) -> mx.array:
     smaller = mx.minimum(mx.abs(x), mx.abs(y))
     ratio = smaller / mx.where((larger == 0) | mx.isinf(larger), 1, larger)
     return mx.where(mx.isinf(x) | mx.isinf(y), mx.inf, larger * mx.sqrt(1 + ratio * ratio))
+
+
+def frexp(x: mx.array) -> tuple[mx.array, mx.array]:
+    """Return mantissa and exponent of numbers: ``x`` is ``mantissa * 2**exponent``.
+
+    Matches ``torch.frexp``: magnitudes of mantissas are 0, or from 0.5 up to 1.
+
+    Args:
+        x: any shape, floating.
+
+    Returns:
+        The mantissas in the dtype of ``x``, and the exponents as int32; of infinities and NaN
+        themselves, and 0.
+    """
+    wide = x.astype(mx.float32)
+    denormal = mx.abs(wide) < 2.0**-126
+    bits = mx.where(denormal, wide * 2.0**64, wide).view(mx.int32)
+    plain = mx.isfinite(wide) & (wide != 0)
+    exponent = ((bits >> 23) & 0xFF) - 126 - mx.where(denormal, 64, 0)
+    mantissa = ((bits & ~0x7F800000) | (126 << 23)).view(mx.float32)
+    mantissa = mx.where(plain, mantissa, wide).astype(x.dtype)
+    return mantissa, mx.where(plain, exponent, 0).astype(mx.int32)

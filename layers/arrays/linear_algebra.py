@@ -21,16 +21,20 @@ def inverse(x: mx.array) -> mx.array:
     return x if x.size == 0 else mx.linalg.inv(x, stream=mx.cpu)
 
 
-def solve(a: mx.array, b: mx.array) -> mx.array:
-    """Return ``x`` where ``a @ x = b``, as ``torch.linalg.solve``.
+def solve(a: mx.array, b: mx.array, left: bool = True) -> mx.array:
+    """Return ``x`` where ``a @ x = b``, or ``x @ a = b``, as ``torch.linalg.solve``.
 
     Args:
         a: ``(*B, N, N)``, float32.
-        b: ``(*B, N, K)``, or vectors: ``(N,)``, or the shape of ``a`` without its last axis.
+        b: ``(*B, N, K)`` or vectors (``(N,)``, or the shape of ``a`` without its last axis);
+            ``(*B, K, N)`` if not ``left``.
+        left: whether to solve ``a @ x = b``, otherwise ``x @ a = b``.
 
     Raises:
         RuntimeError: a matrix is singular; raised at evaluation.
     """
+    if not left:
+        return mx.swapaxes(solve(mx.swapaxes(a, -1, -2), mx.swapaxes(b, -1, -2)), -1, -2)
     vectors = b.ndim == 1 or (a.ndim - 1 == b.ndim and b.shape == a.shape[:-1])
     columns, inverted = b[..., None] if vectors else b, inverse(a)
     y = inverted @ columns
@@ -61,6 +65,28 @@ def cholesky(x: mx.array, upper: bool = False) -> mx.array:
     factor = mx.linalg.cholesky(x, upper=upper, stream=mx.cpu)
     pivots = mx.diagonal(factor, 0, -2, -1)
     return mx.where(mx.all(pivots > 0, axis=-1)[..., None, None], factor, mx.nan)
+
+
+def cholesky_codes(x: mx.array, upper: bool = False) -> mx.array:
+    """Return the error codes of ``torch.linalg.cholesky_ex``.
+
+    Args:
+        x: ``(*B, N, N)``, float32.
+        upper: whether the upper triangle is read.
+
+    Returns:
+        ``(*B,)`` of int32: 0, or the order of the first minor that is not positive.
+    """
+    if x.size == 0:
+        return mx.zeros(x.shape[:-2], dtype=mx.int32)
+    pivots = mx.diagonal(mx.linalg.cholesky(x, upper=upper, stream=mx.cpu), 0, -2, -1)
+    return first_code(~(pivots > 0))
+
+
+def first_code(found: mx.array) -> mx.array:
+    """Return the place of the first true of each row, counted from 1, or 0: ``(*B, N)`` bool."""
+    place = mx.argmax(found, axis=-1).astype(mx.int32) + 1
+    return mx.where(mx.any(found, axis=-1), place, 0)
 
 
 def cholesky_inverse(factor: mx.array, upper: bool = False) -> mx.array:
@@ -124,13 +150,15 @@ def svd(x: mx.array, full_matrices: bool = True) -> tuple[mx.array, mx.array, mx
     """Return the singular value decomposition, as ``torch.linalg.svd``.
 
     Args:
-        x: ``(*B, M, N)``, float32, with elements.
+        x: ``(*B, M, N)``, float32.
         full_matrices: whether both outer factors are square.
 
     Returns:
         ``U`` ``(*B, M, M or K)``, the singular values ``(*B, K)``, largest first, and ``Vh``
         ``(*B, N or K, N)``; ``K`` is the smaller of ``M`` and ``N``. LAPACK chooses the signs.
     """
+    if x.size == 0:
+        return _svd_of_nothing(x, full_matrices)
     u, s, vh = mx.linalg.svd(x, stream=mx.cpu)
     if full_matrices:
         return u, s, vh
@@ -138,8 +166,21 @@ def svd(x: mx.array, full_matrices: bool = True) -> tuple[mx.array, mx.array, mx
     return u[..., :least], s, vh[..., :least, :]
 
 
+def _svd_of_nothing(x: mx.array, full_matrices: bool) -> tuple[mx.array, mx.array, mx.array]:
+    *batch, rows, columns = x.shape
+    least = min(rows, columns)
+    left, right = (rows, columns) if full_matrices else (least, least)
+    return (
+        mx.broadcast_to(mx.eye(rows, left), (*batch, rows, left)),
+        mx.zeros((*batch, least)),
+        mx.broadcast_to(mx.eye(right, columns), (*batch, right, columns)),
+    )
+
+
 def singular_values(x: mx.array) -> mx.array:
     """Return the singular values of matrices, largest first, as ``torch.linalg.svdvals``."""
+    if x.size == 0:
+        return mx.zeros((*x.shape[:-2], min(x.shape[-2:])))
     values: mx.array = mx.linalg.svd(x, compute_uv=False, stream=mx.cpu)  # type: ignore[assignment]
     return values
 
@@ -191,15 +232,6 @@ def eigh(x: mx.array, triangle: str = "L") -> tuple[mx.array, mx.array]:
     return values, vectors
 
 
-def lu_factor(x: mx.array) -> tuple[mx.array, mx.array]:
-    """Return both triangles of the LU decomposition in one array, and the pivots from 1.
-
-    Matches ``torch.linalg.lu_factor`` of ``(*B, M, N)`` in float32, with elements.
-    """
-    packed, pivots = mx.linalg.lu_factor(x, stream=mx.cpu)
-    return packed, pivots.astype(mx.int32) + 1
-
-
 def matrix_exponential(x: mx.array) -> mx.array:
     """Return the exponentials of matrices ``(*B, N, N)``, as ``torch.linalg.matrix_exp``.
 
@@ -218,22 +250,3 @@ def matrix_exponential(x: mx.array) -> mx.array:
     for step in range(12):
         y = mx.where(step < halvings, y @ y, y)
     return mx.where(halvings > 12, mx.nan, y)
-
-
-def householder_product(x: mx.array, scales: mx.array) -> mx.array:
-    """Return the first columns of a product of Householder reflections.
-
-    Matches ``torch.linalg.householder_product``.
-
-    Args:
-        x: ``(*B, M, N)``, float32: a reflection's vector below the diagonal of each column.
-        scales: ``(*B, K)``, ``K`` at most ``N``.
-    """
-    *_, rows, columns = x.shape
-    y = mx.broadcast_to(mx.eye(rows, columns), x.shape)
-    below = mx.tril(x, -1) + mx.eye(rows, columns)
-    for k in range(scales.shape[-1] - 1, -1, -1):
-        vector = below[..., k : k + 1]
-        product = mx.swapaxes(vector, -1, -2) @ y
-        y = y - scales[..., k, None, None] * (vector @ product)
-    return y

@@ -1,4 +1,4 @@
-"""Special functions that MLX lacks (erfc, gamma and Bessel functions), in float32 precision.
+"""Special functions that MLX lacks (erfc, gamma functions, zeta …), in float32 precision.
 
 Half precision is computed in float32. The polynomials were fitted at the Chebyshev points of their
 intervals, with 40 digits.
@@ -7,10 +7,10 @@ intervals, with 40 digits.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import mlx.core as mx
 
+from mlxport.layers.arrays.polynomials import polynomial
 from mlxport.layers.norm.statistics import upcast
 
 # (1 + 2x)·exp(x²)·erfc(x) in t = (x - 2) / (x + 2), from x = 0 to infinity.
@@ -53,29 +53,43 @@ _LGAMMA = (
 _DIGAMMA = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760)
 # Bernoulli numbers: the series of the trigamma function.
 _TRIGAMMA = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730)
-# √x·exp(-x)·I(x) in 16/x - 1, from x = 8 to infinity, for orders 0 and 1.
-_BESSEL = (
-    (
-        0.402176509405,
-        0.00336055203139,
-        0.000136217407835,
-        1.11415421896e-5,
-        1.47547563562e-6,
-        3.03833090867e-7,
-        1.09102329411e-7,
-        3.36358022352e-8,
-    ),
-    (
-        0.389398459074,
-        -0.00974957724132,
-        -0.000219237385356,
-        -1.50370471438e-5,
-        -1.82500693871e-6,
-        -3.54819541653e-7,
-        -1.2318419674e-7,
-        -3.78560247933e-8,
-    ),
+# The inverse of the normal distribution function over its argument less 1/2, in the square of that.
+_NDTRI_NEAR = (
+    2.71970098334,
+    0.254521347882,
+    0.0516978218954,
+    0.0130901199684,
+    0.00368588809749,
+    0.00110251421964,
+    0.00033134207626,
+    0.000105889556323,
+    4.82641469568e-5,
+    1.61612754665e-5,
 )
+# r less the inverse's magnitude, r being √(-2·log p), in 1/r from 1/15 to 1/1.9.
+_NDTRI_FAR = (
+    0.665020925211,
+    0.31227628762,
+    -0.0695083850329,
+    0.0220439430544,
+    -0.0088178741872,
+    0.00414889587851,
+    -0.0021091645352,
+    0.00116792502478,
+    -0.000979479769104,
+    0.000620889405121,
+    0.000474927859865,
+    -0.000360783980746,
+    -0.00121987383117,
+    0.000864479167508,
+    0.00085853948561,
+    -0.000614048751349,
+    -0.000345622569427,
+    0.000245218337591,
+)
+# Bernoulli numbers of even indices over the factorials of these.
+_ZETA = (1 / 12, -1 / 720, 1 / 30240, -1 / 1209600, 1 / 47900160)
+_TERMS = 24  # of zeta, before its asymptotic series
 
 
 def erfc(x: mx.array) -> mx.array:
@@ -117,7 +131,7 @@ def lgamma(x: mx.array) -> mx.array:
         above = (z > 2.5) & (z < 9)
         z = mx.where(above, z - 1, z)
         factors = mx.where(above, factors * z, factors)
-    near = (z - 1) * (z - 2) * _polynomial(_LGAMMA, z - 1.5) + mx.log(factors)
+    near = (z - 1) * (z - 2) * polynomial(_LGAMMA, z - 1.5) + mx.log(factors)
     far = (magnitude - 0.5) * mx.log(magnitude) - magnitude + 0.5 * math.log(2 * math.pi)
     far = far + 1 / (12 * magnitude) - 1 / (360 * magnitude * magnitude * magnitude)
     value = mx.where(magnitude > 8, mx.where(mx.isinf(magnitude), mx.inf, far), near)
@@ -142,7 +156,7 @@ def digamma(x: mx.array) -> mx.array:
         below = z < 7
         sums = mx.where(below, sums - 1 / z, sums)
         z = mx.where(below, z + 1, z)
-    series = _polynomial(_DIGAMMA, 1 / mx.square(z)) / mx.square(z)
+    series = polynomial(_DIGAMMA, 1 / mx.square(z)) / mx.square(z)
     value = mx.log(z) - 0.5 / z - series + sums
     turn = wide - mx.round(wide)
     reflected = value - math.pi * mx.cos(math.pi * turn) / mx.sin(math.pi * turn)
@@ -163,41 +177,80 @@ def trigamma(x: mx.array) -> mx.array:
         sums = mx.where(below, sums + 1 / mx.square(z), sums)
         z = mx.where(below, z + 1, z)
     square = mx.square(z)
-    value = sums + 1 / z + 0.5 / square + _polynomial(_TRIGAMMA, 1 / square) / (square * z)
+    value = sums + 1 / z + 0.5 / square + polynomial(_TRIGAMMA, 1 / square) / (square * z)
     sine = math.pi / _sin_of_pi(wide)
     return mx.where(mirrored, mx.square(sine) - value, value).astype(x.dtype)
 
 
-def bessel_i(x: mx.array, order: int, scaled: bool = False) -> mx.array:
-    """Return the modified Bessel function of the first kind, as ``torch.special.i0`` and ``i1``.
+def ndtri(p: mx.array) -> mx.array:
+    """Return where the normal distribution function is ``p``, as ``torch.special.ndtri``.
 
     Args:
-        x: any shape, floating.
-        order: 0 or 1.
-        scaled: multiplied by ``exp(-|x|)``, as ``torch.special.i0e`` and ``i1e``.
+        p: any shape, floating; infinities at 0 and 1, NaN outside.
     """
-    wide = upcast(x)
-    magnitude = mx.abs(wide)
-    low, high = mx.minimum(magnitude, 8), mx.maximum(magnitude, 8)
-    quarter = mx.square(low) / 4
-    near = mx.ones_like(low)
-    for k in range(20, 0, -1):
-        near = 1 + quarter / (k * (k + order)) * near
-    near = near * (low / 2 if order else 1)
-    far = _polynomial(_BESSEL[order], 16 / high - 1) / mx.sqrt(high)
-    if scaled:
-        near = near * mx.exp(-low)
-    else:
-        half = mx.exp(high / 2)  # exp(high) would overflow before the function does
-        far = far * half * half
-    value = mx.where(magnitude <= 8, near, far)
-    value = mx.where(wide < 0, -value, value) if order else value
-    return mx.where(mx.isnan(wide), wide, value).astype(x.dtype)
+    wide = upcast(p)
+    middle = wide - 0.5
+    near = middle * polynomial(_NDTRI_NEAR, 2 / 0.37**2 * mx.square(middle) - 1)
+    least = mx.minimum(wide, 1 - wide)
+    radius = mx.sqrt(-2 * mx.log(mx.clip(least, 1e-45, 0.15)))
+    span = 1 / 1.9 - 1 / 15
+    far = radius - polynomial(_NDTRI_FAR, (2 / radius - 1 / 1.9 - 1 / 15) / span)
+    value = mx.where(mx.abs(middle) < 0.36, near, mx.where(middle < 0, -far, far))
+    value = mx.where(wide == 0, -mx.inf, mx.where(wide == 1, mx.inf, value))
+    return mx.where((wide >= 0) & (wide <= 1), value, mx.nan).astype(p.dtype)
+
+
+def zeta(x: mx.array, q: mx.array) -> mx.array:
+    """Return the Hurwitz zeta function, as ``torch.special.zeta``.
+
+    By the formula of Euler and Maclaurin after 24 terms.
+
+    Args:
+        x: the exponent, floating; infinity at 1 and NaN below.
+        q: the first of the numbers whose powers are added, broadcasts with ``x``; infinity at the
+            negative integers and 0, NaN below -16.
+    """
+    exponent, first = upcast(x), upcast(q)
+    sums = mx.zeros_like(exponent + first)
+    for k in range(_TERMS):
+        sums = sums + _power(first + k, exponent)
+    last = first + _TERMS
+    power = mx.power(mx.maximum(last, 1), -exponent)
+    value = sums + power * (last / (exponent - 1) + 0.5)
+    factor = power * exponent / last
+    for k, coefficient in enumerate(_ZETA):
+        value = value + coefficient * factor
+        factor = factor * (exponent + 2 * k + 1) * (exponent + 2 * k + 2) / mx.square(last)
+    whole = first == mx.floor(first)
+    undefined = (exponent != mx.floor(exponent)) | (first < -16)
+    below = mx.where(whole, mx.inf, mx.where(undefined, mx.nan, value))
+    value = mx.where(first <= 0, below, value)
+    value = mx.where(exponent == 1, mx.inf, mx.where(exponent < 1, mx.nan, value))
+    return mx.where(mx.isnan(exponent + first), mx.nan, value).astype((x + q).dtype)
+
+
+def polygamma(x: mx.array, n: int) -> mx.array:
+    """Return the ``n``-th derivative of the digamma function, as ``torch.polygamma(n, x)``.
+
+    Args:
+        x: any shape, floating; NaN below -16.
+        n: the order, at least 2.
+    """
+    order = mx.array(n + 1.0, dtype=mx.float32)
+    factor = math.factorial(n) * (1.0 if n % 2 else -1.0)
+    return (factor * zeta(order, upcast(x))).astype(x.dtype)
+
+
+def _power(base: mx.array, exponent: mx.array) -> mx.array:
+    """Return ``base`` to the power ``-exponent``, of a negative base for whole exponents."""
+    power = mx.power(mx.abs(base), -exponent)
+    odd = exponent / 2 != mx.floor(exponent / 2)
+    return mx.where((base < 0) & odd, -power, power)
 
 
 def _erfcx(magnitude: mx.array) -> mx.array:
     t = mx.where(mx.isinf(magnitude), mx.ones_like(magnitude), (magnitude - 2) / (magnitude + 2))
-    return _polynomial(_ERFCX, t) / (1 + 2 * magnitude)
+    return polynomial(_ERFCX, t) / (1 + 2 * magnitude)
 
 
 def _exp_of_minus_square(magnitude: mx.array) -> mx.array:
@@ -210,11 +263,3 @@ def _exp_of_minus_square(magnitude: mx.array) -> mx.array:
 def _sin_of_pi(x: mx.array) -> mx.array:
     """Return ``|sin(πx)|``, exactly zero at integers."""
     return mx.abs(mx.sin(math.pi * (x - mx.round(x))))
-
-
-def _polynomial(coefficients: Sequence[float], x: mx.array) -> mx.array:
-    """Evaluate a polynomial whose coefficients are given from the constant upwards."""
-    y = mx.full(x.shape, coefficients[-1], dtype=x.dtype)
-    for coefficient in coefficients[-2::-1]:
-        y = y * x + coefficient
-    return y

@@ -176,6 +176,49 @@ def layer_norm(
     return normalise(x, axes, weight, bias, eps)
 
 
+def layer_statistics(
+    x: mx.array, normalized_shape: Sequence[int], eps: float
+) -> tuple[mx.array, mx.array]:
+    """Return mean and reciprocal deviation by which a layer norm goes, in the dtype of ``x``.
+
+    Matches the second and third result of ``torch.native_layer_norm``.
+
+    Args:
+        x: ``(*B, *normalized_shape)``, floating.
+        normalized_shape: The last sizes of ``x``.
+        eps: Added to the variance.
+
+    Returns:
+        Both of the shape of ``x`` with those sizes 1.
+    """
+    return _moments(x, _last_axes("layer_statistics", x, normalized_shape), eps)
+
+
+def group_statistics(x: mx.array, num_groups: int, eps: float) -> tuple[mx.array, mx.array]:
+    """Return mean and reciprocal deviation by which a group norm goes, in the dtype of ``x``.
+
+    Matches the second and third result of ``torch.native_group_norm``.
+
+    Args:
+        x: ``(N, *S, C)``, floating.
+        num_groups: Of the channels.
+        eps: Added to the variance.
+
+    Returns:
+        Both ``(N, num_groups)``.
+    """
+    grouped = x.reshape(x.shape[0], -1, num_groups, x.shape[-1] // num_groups)
+    average, scale = _moments(grouped, (1, 3), eps)
+    return average.squeeze((1, 3)), scale.squeeze((1, 3))
+
+
+def _moments(x: mx.array, axes: tuple[int, ...], eps: float) -> tuple[mx.array, mx.array]:
+    wide = upcast(x)
+    average = mean_keepdims(wide, axes)
+    variance = mean_keepdims(mx.square(wide - average), axes)
+    return average.astype(x.dtype), mx.rsqrt(variance + eps).astype(x.dtype)
+
+
 def rms_norm(
     x: mx.array,
     normalized_shape: Sequence[int],

@@ -17,7 +17,7 @@ from mlxport.converter.graph.ops.axes import stored_axis
 from mlxport.converter.graph.ops.broadcast import align
 from mlxport.converter.graph.ops.creation import filled
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.ops.view import reshaped
+from mlxport.converter.graph.ops.view import by_vectors, reshaped
 from mlxport.layers.activation import functions
 
 
@@ -155,7 +155,8 @@ def glu(cx: Context, x: Value, dim: int = -1) -> Value:
 @op("aten.softmax.int", "aten._softmax.default")
 def softmax(cx: Context, x: Value, dim: int, _: torch.dtype | bool | None = None) -> Value:
     """Exponentials over their sum along an axis, half precision summed in float32."""
-    _require_axis(cx, x)
+    if x.ndim == 0:
+        return by_vectors(cx, softmax, x, dim)
     wide = cast_to(x, cx.dtype)
     precise = True if cx.dtype in HALF else OMIT
     template = "mx.softmax(x, axis=axis, precise=precise)"
@@ -167,15 +168,11 @@ def softmax(cx: Context, x: Value, dim: int, _: torch.dtype | bool | None = None
 @op("aten.log_softmax.int", "aten._log_softmax.default")
 def log_softmax(cx: Context, x: Value, dim: int, _: torch.dtype | bool | None = None) -> Value:
     """The logarithm of softmax along an axis."""
-    _require_axis(cx, x)
+    if x.ndim == 0:
+        return by_vectors(cx, log_softmax, x, dim)
     if 0 in x.shape:
         return filled(cx, 0, cx.shape)
     wide = cast_to(x, torch.float32)
     axis = stored_axis(x, dim)
     template = "nn.log_softmax(x, axis=axis)"
     return emit(cx, template, wide.dtype, x.order, x=wide, axis=OMIT if axis == -1 else axis)
-
-
-def _require_axis(cx: Context, x: Value) -> None:
-    if x.ndim == 0:
-        raise cx.refuse("softmax of a 0-d array")

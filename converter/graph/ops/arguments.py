@@ -51,26 +51,35 @@ def node_of(cx: Context) -> Node:
     return cx.node.fx
 
 
-def unread(cx: Context, first: int, doing: str) -> tuple[Value, ...]:
-    """Return placeholders for results that PyTorch keeps for the gradient and nothing may read.
+def unread(cx: Context, first: int, last: int | None = None, *, doing: str) -> tuple[Value, ...]:
+    """Return placeholders for results that are not computed, as nothing may read them.
 
     Args:
         cx: the lowering.
         first: index of the first of them.
+        last: index behind the last of them; that of the last result if None.
         doing: the op, for the message (``"a determinant"``).
 
     Raises:
         Unsupported: one of them is read.
     """
-    if any(_reads(user, first) for user in node_of(cx).users):
-        raise cx.refuse(f"{doing} of which more than the first {first} results are read")
-    return tuple(Value(s, d, logical_order(len(s)), cx.name) for s, d in cx.results[first:])
+    results = range(len(cx.results))[first:last]
+    if any(reads(cx, result) for result in results):
+        only = f"the first {first} results" if last is None else f"results {first} to {last - 1}"
+        word = "more than " if last is None else ""
+        raise cx.refuse(f"{doing} of which {word}{only} are read")
+    placed = (cx.results[result] for result in results)
+    return tuple(Value(s, d, logical_order(len(s)), cx.name) for s, d in placed)
 
 
-def _reads(user: Any, first: int) -> bool:
-    """Whether the user of a node with several results reads one behind the first ones."""
+def reads(cx: Context, result: int) -> bool:
+    """Whether anything reads one of the node's several results."""
+    return any(_reads(user, result) for user in node_of(cx).users)
+
+
+def _reads(user: Any, result: int) -> bool:
     if user.target is not operator.getitem:
         return True
     readers = (str(reader.target) for reader in user.users)
     checks = "aten._linalg_check_errors.default"  # which stays out
-    return bool(user.args[1] >= first) and any(reader != checks for reader in readers)
+    return bool(user.args[1] == result) and any(reader != checks for reader in readers)

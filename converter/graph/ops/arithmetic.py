@@ -103,3 +103,9 @@ def round_decimals(cx: Context, x: Value, *, decimals: int = 0) -> Value:
     wide = cast_to(x, torch.float32)
     template = "mx.round(x * n) / n" if decimals > 0 else "mx.round(x / n) * n"
     return emit(cx, template, torch.float32, x.order, x=wide, n=10.0 ** abs(decimals))
+
+
+@op("aten.frexp.Tensor")
+def frexp(cx: Context, x: Value) -> tuple[Value, ...]:
+    """``torch.frexp``: mantissas and exponents."""
+    return cx.function_many(arithmetic.frexp, x, orders=[x.order, x.order])

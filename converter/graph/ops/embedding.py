@@ -61,4 +61,4 @@ def embedding_bag(
         include_last_offset=include_last_offset or OMIT,
         padding_idx=OMIT if padding_idx < 0 else padding_idx,
     )
-    return rows, *unread(cx, 1, "embedding_bag")
+    return rows, *unread(cx, 1, doing="embedding_bag")

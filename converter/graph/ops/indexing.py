@@ -15,7 +15,7 @@ from mlxport.converter.graph.ops.broadcast import align, common_order
 from mlxport.converter.graph.ops.comparison import emit_where
 from mlxport.converter.graph.ops.creation import filled
 from mlxport.converter.graph.ops.registry import op
-from mlxport.converter.graph.ops.view import reshaped
+from mlxport.converter.graph.ops.view import by_vectors, reshaped
 from mlxport.layers.arrays import indexing
 
 Indices = Sequence[Value | None]
@@ -76,7 +76,7 @@ def gather(cx: Context, x: Value, dim: int, places: Value, *, sparse_grad: bool 
     if 0 in cx.shape:
         return filled(cx, 0, cx.shape)
     if x.ndim == 0 or places.ndim == 0:
-        raise cx.refuse("a gather from or by a 0-d array")
+        return by_vectors(cx, gather, x, dim, places)
     (x, places), order = common_order(cx, [x, places])
     reach = [axis for axis in range(x.ndim) if axis != dim % x.ndim]
     if any(places.shape[axis] != x.shape[axis] for axis in reach):
@@ -111,7 +111,7 @@ def _scattered(
     if 0 in places.shape:
         return x
     if x.ndim == 0 or places.ndim == 0:
-        raise cx.refuse("a scatter to or by a 0-d array")
+        return by_vectors(cx, _scattered, function, x, dim, places, source)
     values = [x, places, source] if isinstance(source, Value) else [x, places]
     arranged, order = common_order(cx, values)
     written = arranged[2] if isinstance(source, Value) else source
@@ -127,7 +127,7 @@ def index_add(
     if 0 in (*x.shape, *places.shape):
         return x
     if x.ndim == 0:
-        raise cx.refuse("an index_add to a 0-d array: reshape it to (1,)")
+        return by_vectors(cx, index_add, x, dim, places, source, alpha=alpha)
     (x, source), order = common_order(cx, [x, source])
     places = reshaped(cx, places, (1,)) if places.ndim == 0 else places
     if _is_wide(x.dtype):

@@ -11,7 +11,7 @@ from mlxport.converter.graph.ir.code import OMIT, call
 from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.dtypes import cast_to, mlx_dtype
 from mlxport.converter.graph.ir.value import Value, logical_order
-from mlxport.converter.graph.ops.arguments import node_of, require_floating, unread
+from mlxport.converter.graph.ops.arguments import node_of, reads, require_floating, unread
 from mlxport.converter.graph.ops.registry import op
 from mlxport.layers.arrays import linear_algebra
 
@@ -19,13 +19,13 @@ ON_CPU = "float32; computed on the CPU"
 SINGULAR = f"{ON_CPU}; a singular matrix raises, whatever PyTorch would do"
 
 
-def _first(cx: Context, function: Callable[..., Any], *matrices: Value, **kw: Any) -> Value:
+def first_result(cx: Context, function: Callable[..., Any], *matrices: Value, **kw: Any) -> Value:
     """Emit a function of matrices that gives the first of the node's results."""
     shape, dtype = cx.results[0]
     return cx.function_step(function, matrices[0], *matrices, shape=shape, dtype=dtype, **kw)
 
 
-def _all(
+def all_results(
     cx: Context, function: Callable[..., Any], *matrices: Value, **kw: Any
 ) -> tuple[Value, ...]:
     """Emit a function of matrices that gives all of the node's results."""
@@ -33,14 +33,19 @@ def _all(
     return cx.function_many(function, *matrices, orders=orders, **kw)
 
 
-def _real(cx: Context, doing: str, *matrices: Value) -> list[Value]:
+def float32_matrices(cx: Context, doing: str, *matrices: Value) -> list[Value]:
+    """Return matrices in PyTorch's axis order.
+
+    Raises:
+        Unsupported: they are not float32, which MLX's decompositions need.
+    """
     require_floating(cx, doing, *matrices)
     if any(x.dtype != torch.float32 for x in matrices):
         raise cx.refuse(f"{doing} of half precision: convert the model in float32")
     return [cx.logical(x) for x in matrices]
 
 
-def _success(cx: Context, result: int) -> Value:
+def success(cx: Context, result: int) -> Value:
     """The error codes: none, as MLX raises where PyTorch would count."""
     shape, dtype = cx.results[result]
     return cx.compute(call("mx.zeros", shape, dtype=mlx_dtype(dtype)), shape, dtype)
@@ -49,41 +54,40 @@ def _success(cx: Context, result: int) -> Value:
 @op("aten.linalg_inv_ex.default", restrictions=SINGULAR)
 def inv_ex(cx: Context, x: Value, *, check_errors: bool = False) -> tuple[Value, ...]:
     """``torch.linalg.inv_ex``, and so ``inv``."""
-    (x,) = _real(cx, "an inverse", x)
-    return _first(cx, linear_algebra.inverse, x), _success(cx, 1)
+    (x,) = float32_matrices(cx, "an inverse", x)
+    return first_result(cx, linear_algebra.inverse, x), success(cx, 1)
 
 
 @op("aten.inverse.default", restrictions=SINGULAR)
 def inverse(cx: Context, x: Value) -> Value:
     """``torch.inverse``."""
-    return _first(cx, linear_algebra.inverse, *_real(cx, "an inverse", x))
+    return first_result(cx, linear_algebra.inverse, *float32_matrices(cx, "an inverse", x))
 
 
 @op("aten._linalg_solve_ex.default", restrictions=SINGULAR)
 def solve_ex(
     cx: Context, a: Value, b: Value, *, left: bool = True, check_errors: bool = False
 ) -> tuple[Value, ...]:
-    """``torch.linalg.solve`` with the matrix on the left."""
-    if not left:
-        raise cx.refuse("linalg.solve with left=False: transpose both sides")
-    a, b = _real(cx, "linalg.solve", a, b)
-    return _first(cx, linear_algebra.solve, a, b), *unread(cx, 1, "linalg.solve")
+    """``torch.linalg.solve_ex``, and so ``solve``."""
+    a, b = float32_matrices(cx, "linalg.solve", a, b)
+    result = first_result(cx, linear_algebra.solve, a, b, left=OMIT if left else False)
+    return result, *unread(cx, 1, 3, doing="linalg.solve"), success(cx, 3)
 
 
 @op("aten._linalg_det.default", restrictions=ON_CPU)
 def det(cx: Context, x: Value) -> tuple[Value, ...]:
     """``torch.linalg.det``."""
-    return _first(cx, linear_algebra.determinant, *_real(cx, "a determinant", x)), *unread(
-        cx, 1, "linalg.det"
-    )
+    (x,) = float32_matrices(cx, "a determinant", x)
+    result = first_result(cx, linear_algebra.determinant, x)
+    return result, *unread(cx, 1, doing="linalg.det")
 
 
 @op("aten._linalg_slogdet.default", restrictions=ON_CPU)
 def slogdet(cx: Context, x: Value) -> tuple[Value, ...]:
     """``torch.linalg.slogdet``."""
-    (x,) = _real(cx, "a determinant", x)
-    rest = unread(cx, 2, "linalg.slogdet")
-    return *_all(cx.giving(cx.results[:2]), linear_algebra.log_determinant, x), *rest
+    (x,) = float32_matrices(cx, "a determinant", x)
+    rest = unread(cx, 2, doing="linalg.slogdet")
+    return *all_results(cx.giving(cx.results[:2]), linear_algebra.log_determinant, x), *rest
 
 
 @op("aten.linalg_cholesky_ex.default", restrictions=f"{ON_CPU}; NaN where PyTorch raises")
@@ -91,33 +95,44 @@ def cholesky_ex(
     cx: Context, x: Value, *, upper: bool = False, check_errors: bool = False
 ) -> tuple[Value, ...]:
     """``torch.linalg.cholesky_ex``, and so ``cholesky``."""
-    (x,) = _real(cx, "a Cholesky factor", x)
-    return _first(cx, linear_algebra.cholesky, x, upper=upper or OMIT), *unread(
-        cx, 1, "linalg.cholesky_ex"
+    (x,) = float32_matrices(cx, "a Cholesky factor", x)
+    factor = first_result(cx, linear_algebra.cholesky, x, upper=upper or OMIT)
+    if not reads(cx, 1):
+        return factor, *unread(cx, 1, doing="linalg.cholesky_ex")
+    shape, dtype = cx.results[1]
+    codes = cx.function_step(
+        linear_algebra.cholesky_codes, x, x, shape=shape, dtype=dtype, upper=upper or OMIT
     )
+    return factor, codes
 
 
 @op("aten.cholesky.default", restrictions=f"{ON_CPU}; NaN where PyTorch raises")
 def cholesky(cx: Context, x: Value, upper: bool = False) -> Value:
     """``torch.cholesky``."""
-    return _first(
-        cx, linear_algebra.cholesky, *_real(cx, "a Cholesky factor", x), upper=upper or OMIT
+    return first_result(
+        cx,
+        linear_algebra.cholesky,
+        *float32_matrices(cx, "a Cholesky factor", x),
+        upper=upper or OMIT,
     )
 
 
 @op("aten.cholesky_inverse.default", restrictions=SINGULAR)
 def cholesky_inverse(cx: Context, x: Value, upper: bool = False) -> Value:
     """``torch.cholesky_inverse``."""
-    return _first(
-        cx, linear_algebra.cholesky_inverse, *_real(cx, "an inverse", x), upper=upper or OMIT
+    return first_result(
+        cx,
+        linear_algebra.cholesky_inverse,
+        *float32_matrices(cx, "an inverse", x),
+        upper=upper or OMIT,
     )
 
 
 @op("aten.cholesky_solve.default", restrictions=SINGULAR)
 def cholesky_solve(cx: Context, b: Value, factor: Value, upper: bool = False) -> Value:
     """``torch.cholesky_solve``."""
-    b, factor = _real(cx, "cholesky_solve", b, factor)
-    return _first(cx, linear_algebra.cholesky_solve, b, factor, upper=upper or OMIT)
+    b, factor = float32_matrices(cx, "cholesky_solve", b, factor)
+    return first_result(cx, linear_algebra.cholesky_solve, b, factor, upper=upper or OMIT)
 
 
 @op("aten.linalg_solve_triangular.default", restrictions=SINGULAR)
@@ -125,12 +140,12 @@ def solve_triangular(
     cx: Context, a: Value, b: Value, *, upper: bool, left: bool = True, unitriangular: bool = False
 ) -> Value:
     """``torch.linalg.solve_triangular``."""
-    a, b = _real(cx, "solve_triangular", a, b)
+    a, b = float32_matrices(cx, "solve_triangular", a, b)
     settings: dict[str, Any] = {
         "left": OMIT if left else False,
         "unitriangular": unitriangular or OMIT,
     }
-    return _first(cx, linear_algebra.solve_triangular, a, b, upper=upper, **settings)
+    return first_result(cx, linear_algebra.solve_triangular, a, b, upper=upper, **settings)
 
 
 @op("aten.linalg_qr.default", restrictions=f"mode 'reduced', or 'complete' of wide; {ON_CPU}")
@@ -139,10 +154,10 @@ def qr(cx: Context, x: Value, mode: str = "reduced") -> tuple[Value, ...]:
     *_, rows, columns = x.shape
     if mode == "r" or (mode == "complete" and rows > columns):
         raise cx.refuse(f"linalg.qr with mode={mode!r}: MLX computes the reduced one only")
-    return _all(cx, linear_algebra.qr, *_real(cx, "linalg.qr", x))
+    return all_results(cx, linear_algebra.qr, *float32_matrices(cx, "linalg.qr", x))
 
 
-@op("aten._linalg_svd.default", restrictions=f"of matrices with elements; {ON_CPU}")
+@op("aten._linalg_svd.default", restrictions=ON_CPU)
 def svd(
     cx: Context,
     x: Value,
@@ -152,11 +167,11 @@ def svd(
     driver: str | None = None,
 ) -> tuple[Value, ...]:
     """``torch.linalg.svd`` and ``svdvals``."""
-    if 0 in x.shape:
-        raise cx.refuse(f"singular values of a matrix of shape {tuple(x.shape)}")
-    (x,) = _real(cx, "linalg.svd", x)
+    (x,) = float32_matrices(cx, "linalg.svd", x)
     if compute_uv:
-        return _all(cx, linear_algebra.svd, x, full_matrices=OMIT if full_matrices else False)
+        return all_results(
+            cx, linear_algebra.svd, x, full_matrices=OMIT if full_matrices else False
+        )
     users = {user.args[1] for user in node_of(cx).users}
     if users - {1}:
         raise cx.refuse("linalg.svd without its vectors, of which the vectors are read")
@@ -176,13 +191,13 @@ def pinv(
     hermitian: bool = False,
 ) -> Value:
     """``torch.linalg.pinv``."""
-    (x,) = _real(cx, "linalg.pinv", x)
+    (x,) = float32_matrices(cx, "linalg.pinv", x)
     bounds: dict[str, Any] = {
         "absolute": OMIT if atol is None else _float32(atol),
         "relative": OMIT if rtol is None else _float32(rtol),
         "hermitian": hermitian or OMIT,
     }
-    return _first(cx, linear_algebra.pseudo_inverse, x, **bounds)
+    return first_result(cx, linear_algebra.pseudo_inverse, x, **bounds)
 
 
 def _float32(bound: Value) -> Any:
@@ -192,39 +207,22 @@ def _float32(bound: Value) -> Any:
 @op("aten._linalg_eigh.default", restrictions=ON_CPU)
 def eigh(cx: Context, x: Value, triangle: str = "L", compute_v: bool = True) -> tuple[Value, ...]:
     """``torch.linalg.eigh`` and ``eigvalsh``."""
-    (x,) = _real(cx, "linalg.eigh", x)
+    (x,) = float32_matrices(cx, "linalg.eigh", x)
     given = OMIT if triangle.upper() == "L" else "U"
     if compute_v:
-        return _all(cx, linear_algebra.eigh, x, triangle=given)
-    rest = unread(cx, 1, "linalg.eigvalsh")
+        return all_results(cx, linear_algebra.eigh, x, triangle=given)
+    rest = unread(cx, 1, doing="linalg.eigvalsh")
     shape, dtype = cx.results[0]
     both = cx.calling(linear_algebra.eigh, x, triangle=given)
     return cx.step("both[0]", x, shape=shape, dtype=dtype, both=both), *rest
 
 
-@op("aten.linalg_lu_factor_ex.default", restrictions=f"of matrices with elements; {ON_CPU}")
-def lu_factor_ex(
-    cx: Context, x: Value, *, pivot: bool = True, check_errors: bool = False
-) -> tuple[Value, ...]:
-    """``torch.linalg.lu_factor_ex`` with pivoting."""
-    if not pivot or 0 in x.shape:
-        raise cx.refuse("an LU decomposition without pivots, or of a matrix without elements")
-    (x,) = _real(cx, "an LU decomposition", x)
-    rest = unread(cx, 2, "linalg.lu_factor_ex")
-    return *_all(cx.giving(cx.results[:2]), linear_algebra.lu_factor, x), *rest
-
-
 @op("aten.linalg_matrix_exp.default", restrictions="norms up to 2048: NaN beyond; float32")
 def matrix_exp(cx: Context, x: Value) -> Value:
     """``torch.linalg.matrix_exp``."""
-    return _first(cx, linear_algebra.matrix_exponential, *_real(cx, "a matrix exponential", x))
-
-
-@op("aten.linalg_householder_product.default", restrictions="floating-point dtypes only")
-def householder_product(cx: Context, x: Value, scales: Value) -> Value:
-    """``torch.linalg.householder_product``."""
-    x, scales = _real(cx, "a product of reflections", x, scales)
-    return _first(cx, linear_algebra.householder_product, x, scales)
+    return first_result(
+        cx, linear_algebra.matrix_exponential, *float32_matrices(cx, "a matrix exponential", x)
+    )
 
 
 @op("aten._linalg_check_errors.default", restrictions="the check itself is left out")

@@ -10,8 +10,8 @@ import torch
 from mlxport.converter.graph.ir.code import OMIT, call, expression
 from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.dtypes import cast_to, mlx_dtype
-from mlxport.converter.graph.ir.value import Value
-from mlxport.converter.graph.ops.arguments import require_floating, unread
+from mlxport.converter.graph.ir.value import Value, logical_order
+from mlxport.converter.graph.ops.arguments import reads, require_floating, unread
 from mlxport.converter.graph.ops.registry import op
 from mlxport.layers.norm import functions
 
@@ -161,7 +161,7 @@ def layer_norm(
     )
 
 
-@op("aten.native_layer_norm.default", restrictions="the normalised values only")
+@op("aten.native_layer_norm.default")
 def native_layer_norm(
     cx: Context,
     x: Value,
@@ -171,11 +171,17 @@ def native_layer_norm(
     eps: float,
 ) -> tuple[Value, ...]:
     """``layer_norm`` with the statistics that PyTorch keeps for the gradient."""
-    rest = unread(cx, 1, "native_layer_norm")
-    return layer_norm(cx, x, normalized_shape, weight, bias, eps), *rest
+    y = layer_norm(cx, x, normalized_shape, weight, bias, eps)
+    if not (reads(cx, 1) or reads(cx, 2)):
+        return y, *unread(cx, 1, doing="native_layer_norm")
+    x = cx.last(x, len(normalized_shape))
+    shape = tuple(normalized_shape)
+    orders = [x.order] * 2
+    given = cx.giving(cx.results[1:])
+    return y, *given.function_many(functions.layer_statistics, x, shape, eps, orders=orders)
 
 
-@op("aten.native_group_norm.default", restrictions="the normalised values only")
+@op("aten.native_group_norm.default")
 def native_group_norm(
     cx: Context,
     x: Value,
@@ -188,8 +194,13 @@ def native_group_norm(
     eps: float,
 ) -> tuple[Value, ...]:
     """``group_norm`` with the statistics that PyTorch keeps for the gradient."""
-    rest = unread(cx, 1, "native_group_norm")
-    return group_norm(cx, x, num_groups, weight, bias, eps), *rest
+    y = group_norm(cx, x, num_groups, weight, bias, eps)
+    if not (reads(cx, 1) or reads(cx, 2)):
+        return y, *unread(cx, 1, doing="native_group_norm")
+    x = cx.channels_last(x)
+    orders = [logical_order(2)] * 2
+    given = cx.giving(cx.results[1:])
+    return y, *given.function_many(functions.group_statistics, x, num_groups, eps, orders=orders)
 
 
 @op("aten.rms_norm.default")

@@ -11,6 +11,7 @@ from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.axes import stored_axis
 from mlxport.converter.graph.ops.broadcast import common_order
 from mlxport.converter.graph.ops.registry import op
+from mlxport.converter.graph.ops.view import by_vectors
 from mlxport.layers.arrays import indexing, scattering
 
 IN_RANGE = "places must lie in the array: MLX does not check them"
@@ -26,10 +27,10 @@ def _reduced(
     **settings: Any,
 ) -> Value:
     """Emit a function of ``layers/arrays/scattering.py``."""
-    if x.ndim == 0:
-        raise cx.refuse("a scatter to a 0-d array: reshape it to (1,)")
     if 0 in (*x.shape, *places.shape):
         return x
+    if 0 in (x.ndim, places.ndim, source.ndim):
+        return by_vectors(cx, _reduced, function, x, dim, places, source, **settings)
     if x.dtype.is_complex:
         raise cx.refuse("a scatter of complex values")
     if places.ndim == x.ndim and function is scattering.scatter_reduce:

@@ -19,8 +19,10 @@ from mlxport.converter.graph.ops.axes import (
     subscript,
     written_axis,
 )
+from mlxport.converter.graph.ops.creation import filled
 from mlxport.converter.graph.ops.parts import part_of, to_split
 from mlxport.converter.graph.ops.registry import op
+from mlxport.converter.graph.ops.view import reshaped
 
 
 @op("aten.slice.Tensor", "aten.slice_copy.Tensor")
@@ -123,7 +125,7 @@ def diagonal(cx: Context, x: Value, offset: int = 0, dim1: int = 0, dim2: int = 
 def unfold_axis(cx: Context, x: Value, dim: int, size: int, step: int) -> Value:
     """Windows along an axis, which counts them; their elements become the last axis."""
     if x.ndim == 0:
-        raise cx.refuse("windows of a 0-d array")
+        return reshaped(cx, x, cx.shape) if size else filled(cx, 0, cx.shape)
     dim %= x.ndim
     order = tuple(n for axis in x.order for n in ([dim, x.ndim] if axis == dim else [axis]))
     return cx.emit(

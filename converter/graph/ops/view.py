@@ -13,6 +13,7 @@ from typing import Any
 
 from mlxport.converter.graph.ir.code import call, to_ast
 from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.handler_context import Handler
 from mlxport.converter.graph.ir.sizes import Size, length_of, ratio_of
 from mlxport.converter.graph.ir.value import (
     Expanded,
@@ -34,6 +35,21 @@ Group = tuple[list[int], list[int]]
 def view(cx: Context, x: Value, size: Any) -> Value:
     """The elements, read in PyTorch's order, in another shape."""
     return reshaped(cx, x, cx.shape)
+
+
+def by_vectors(cx: Context, handler: Handler, *args: Any, **settings: Any) -> Value:
+    """Lower an op on 0-d arrays as PyTorch defines it there: on arrays of one element.
+
+    Args:
+        cx: the lowering context.
+        handler: that of the op, which gives one result.
+        *args: its arguments.
+        **settings: the same.
+    """
+    given = [reshaped(cx, x, (1,)) if isinstance(x, Value) and x.ndim == 0 else x for x in args]
+    shape = cx.shape or (1,)
+    result: Any = handler(cx.giving(((shape, cx.dtype),)), *given, **settings)
+    return result if cx.shape else reshaped(cx, result, ())
 
 
 def reshaped(cx: Context, x: Value, shape: Shape) -> Value:

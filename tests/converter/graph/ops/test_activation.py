@@ -127,8 +127,12 @@ def test_prelu_of_channels_last_takes_the_weight_as_it_is(lower_op: Fn) -> None:
 def test_refusals(lower_op: Fn) -> None:
     with pytest.raises(Unsupported, match="random slopes in training mode"):
         lower_op(lambda x: F.rrelu(x, training=True), torch.randn(3))
-    with pytest.raises(Unsupported, match="softmax of a 0-d array"):
-        lower_op(lambda x: F.softmax(x, 0), torch.tensor(1.0))
+
+
+def test_softmax_of_a_0d_array(assert_op_parity: Fn) -> None:
+    for value in (1.5, torch.inf):
+        assert_op_parity(lambda x: F.softmax(x, 0), torch.tensor(value))
+        assert_op_parity(lambda x: F.log_softmax(x, -1), torch.tensor(value))
 
 
 def test_log_softmax_of_nothing(assert_op_parity):

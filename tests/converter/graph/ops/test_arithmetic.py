@@ -69,3 +69,13 @@ def test_refused(lower_op):
     half = torch.ones(3, dtype=torch.float16)
     with pytest.raises(Unsupported, match="nextafter"):
         lower_op(lambda x: torch.ops.aten.nextafter(x.bfloat16(), x.bfloat16()), half)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_frexp(dtype, assert_op_parity):
+    x = torch.tensor([1.0, 0.5, -3.7, 1e-7, 6e-8, 0.0, -0.0, 1024.0, torch.inf, torch.nan])
+    assert_op_parity(torch.frexp, torch.cat([x, torch.randn(20)]).to(dtype))
+
+
+def test_frexp_of_the_smallest_numbers(assert_op_parity):
+    assert_op_parity(torch.frexp, torch.tensor([2.0**-126, 2.0**-127, -(2.0**-149), 3.4e38]))

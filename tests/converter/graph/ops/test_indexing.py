@@ -172,12 +172,30 @@ def test_other_dtypes(assert_op_parity: Fn) -> None:
         assert_op_parity(lambda x, i, v: (x[:, i[0]], x.gather(0, i), put(A)(x, v)), x, i, one)
 
 
+OF_0D: dict[str, Fn] = {
+    "gather": lambda x, i: x.gather(0, i),
+    "scatter": lambda x, i: x.scatter(0, i, 7.0),
+    "scatter an array": lambda x, i: x.scatter(0, i, x * 2),
+    "scatter_add": lambda x, i: x.scatter_add(0, i, x * 2),
+    "index_add": lambda x, i: x.index_add(0, i, x * 2, alpha=3),
+    "index_select": lambda x, i: x.index_select(0, i),
+}
+
+
+@pytest.mark.parametrize("name", OF_0D)
+def test_0d_arrays(name: str, assert_op_parity: Fn) -> None:
+    assert_op_parity(OF_0D[name], torch.tensor(1.5), torch.tensor(0))
+
+
+@pytest.mark.parametrize("name", ["gather", "index_select"])
+def test_vectors_by_0d_indices(name: str, assert_op_parity: Fn) -> None:
+    assert_op_parity(OF_0D[name], torch.randn(4), torch.tensor(2))
+
+
 COUNT = int((X > 0).sum())
 REFUSED: dict[str, tuple[str, Fn, tuple[int, ...]]] = {
     "values per element": ("one value per element", put(lambda x: x > 0), (COUNT,)),
     "mask among others": ("among other", put(A, lambda x: x[0, :2, 0, 0] > 0), (2, 4, 6)),
-    "0-d gather": ("0-d array", lambda x, v: v.gather(0, v.long()), ()),
-    "0-d scatter": ("0-d array", lambda x, v: v.scatter(0, v.long(), 1.0), ()),
 }
 
 

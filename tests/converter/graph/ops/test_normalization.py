@@ -180,5 +180,18 @@ def test_with_statistics_that_nobody_reads(assert_op_parity, lower_op):
     assert_op_parity(lambda x: layer(x, [3, 3], None, None, 1e-5)[0], x)
     group = torch.ops.aten.native_group_norm
     assert_op_parity(lambda x, w: group(x, w, w, 2, 4, 9, 2, 1e-5)[0], x, w)
-    with pytest.raises(Unsupported, match="first 1 results"):
-        lower_op(lambda x: layer(x, [3, 3], None, None, 1e-5)[1], x)
+    assert "statistics" not in lower_op(lambda x: layer(x, [3, 3], None, None, 1e-5)[0], x).source
+
+
+@pytest.mark.parametrize("dims", [1, 2])
+def test_statistics_of_layer_norm(dims, assert_op_parity):
+    x = torch.randn(2, 4, 3, 5) + 2
+    layer = torch.ops.aten.native_layer_norm
+    assert_op_parity(lambda x: layer(x, x.shape[-dims:], None, None, 1e-5), x)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_statistics_of_group_norm(groups, assert_op_parity):
+    x, w = torch.randn(2, 4, 3, 3) + 2, torch.randn(4)
+    group = torch.ops.aten.native_group_norm
+    assert_op_parity(lambda x, w: group(x, w, w, 2, 4, 9, groups, 1e-5), x, w)

@@ -3,8 +3,6 @@
 import pytest
 import torch
 
-from mlxport.converter.graph.ir.context import Unsupported
-
 
 @pytest.mark.parametrize("include_self", [True, False])
 @pytest.mark.parametrize("dim", [0, 1, -1])
@@ -64,7 +62,9 @@ def test_put(assert_op_parity):
     assert_op_parity(lambda *a: torch.put(*a, accumulate=True), x, torch.tensor([1, 1]), source)
 
 
-def test_0d_is_refused(lower_op):
-    one = torch.tensor(1.0)
-    with pytest.raises(Unsupported, match="0-d"):
-        lower_op(lambda x, i: x.scatter_reduce(0, i, x, "sum"), one, torch.tensor(0))
+@pytest.mark.parametrize("reduce", ["sum", "prod", "amax", "mean"])
+def test_0d_arrays(reduce, assert_op_parity):
+    one, i = torch.tensor(1.5), torch.tensor(0)
+    assert_op_parity(lambda x, i: x.scatter_reduce(0, i, x + 1, reduce), one, i)
+    if reduce != "sum":
+        assert_op_parity(lambda x, i: x.index_reduce(0, i, x + 1, reduce), one, i)

@@ -78,3 +78,8 @@ def test_source_of_channels_last(name: str, lower_op: Fn) -> None:
     fn, source = SOURCES[name]
     lowered = lower_op(fn, torch.randn(2, 4, 5, 6), orders=[LAST])
     assert lowered.body[-1].split(" = ", 1)[1] == source
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_windows_of_a_0d_array(size, assert_op_parity):
+    assert_op_parity(lambda x: x.unfold(0, size, 1), torch.tensor(1.5))
