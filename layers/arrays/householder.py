@@ -16,7 +16,8 @@ def householder_product(x: mx.array, scales: mx.array) -> mx.array:
         x: ``(*B, M, N)``, float32: a reflection's vector below the diagonal of each column.
         scales: ``(*B, K)``, ``K`` at most ``N``.
     """
-    return reflect(x, scales, mx.broadcast_to(mx.eye(*x.shape[-2:]), x.shape))
+    *_, rows, columns = x.shape
+    return reflect(x, scales, mx.broadcast_to(mx.eye(rows, columns), x.shape))
 
 
 def reflect(
@@ -34,7 +35,8 @@ def reflect(
     if not left:
         turned = reflect(x, scales, mx.swapaxes(y, -1, -2), transpose=not transpose)
         return mx.swapaxes(turned, -1, -2)
-    below = mx.tril(x, -1) + mx.eye(*x.shape[-2:])
+    *_, rows, columns = x.shape
+    below = mx.tril(x, -1) + mx.eye(rows, columns)
     reflections = range(scales.shape[-1])
     for k in reflections if transpose else reversed(reflections):
         vector = below[..., k : k + 1]

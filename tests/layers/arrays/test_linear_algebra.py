@@ -133,21 +133,25 @@ def test_a_singular_matrix_raises() -> None:
         mx.eval(ours.inverse(mx.zeros((2, 2))))
 
 
-@pytest.mark.parametrize("columns", [2, 4])
-def test_lu_and_reflections(columns: int, assert_parity: Fn) -> None:
-    x = torch.randn(3, 4, columns)
-    packed, pivots = ours.lu_factor(mlx(x))
-    assert_parity(packed, lambda x: torch.linalg.lu_factor(x)[0], x)
-    assert torch.equal(torch.tensor(np.array(pivots)), torch.linalg.lu_factor(x)[1])
-    scales = torch.rand(3, 2)
-    got = ours.householder_product(mlx(x), mlx(scales))
-    assert_parity(got, torch.linalg.householder_product, x, scales)
-
-
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 5.0])
 def test_exponential_at_scales(scale: float, assert_parity: Fn) -> None:
     x = scale * torch.randn(5, 4, 4)
     assert_parity(ours.matrix_exponential(mlx(x)), torch.linalg.matrix_exp, x)
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_solving_from_either_side(left: bool, assert_parity: Fn) -> None:
+    a, b = square((2, 4, 4)), torch.randn(2, 4, 4)
+    got = ours.solve(mlx(a), mlx(b), left=left)
+    assert_parity(got, lambda a, b: torch.linalg.solve(a, b, left=left), a, b)
+
+
+@pytest.mark.parametrize("upper", [False, True])
+def test_codes_of_minors_that_are_not_positive(upper: bool) -> None:
+    x = torch.eye(4).repeat(3, 1, 1)
+    x[0, 2, 2], x[1, 0, 0] = -1, 0
+    got = np.array(ours.cholesky_codes(mlx(x), upper=upper))
+    assert got.tolist() == [3, 1, 0]
 
 
 def test_exponential_beyond_reach_is_nan() -> None:
