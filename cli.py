@@ -396,6 +396,13 @@ def main() -> None:
 @_selection
 @_casting
 @click.option(
+    "--adapter",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="A LoRA adapter of the model, as PEFT saves it: its matrices stay beside the layers.",
+)
+@click.option("--merge", is_flag=True, help="Add the adapter to the weights instead.")
+@click.option(
     "--quantize",
     metavar="bits=4,group_size=64[,mode=…]",
     help="Quantize Linear and Embedding layers as mlx.nn.quantize does; tells what it costs.",
@@ -488,6 +495,8 @@ def convert(
       mlxport convert unet3d.pt --model examples.unet3d:UNet3d --input 1,1,32,48,40 -o out/
       mlxport convert bert.pt --model my.models:bert --input int64:1,16:0..29999 \\
                       --input attention_mask=int64:1,16:1..1 -o out/
+      mlxport convert unet3d.pt --model examples.unet3d:UNet3d --input 1,1,32,48,40 \\
+                      --adapter tuned/ --merge -o out/
     """
     if options.pop("weights_only"):
         options["carry_along"] = False
@@ -784,7 +793,7 @@ def layers(search: str, as_json: bool, markdown: bool, imports: tuple[str, ...])
 
 def _analyze(source: Path, as_json: bool, **options: Any) -> None:
     """Print the analysis of a conversion; exit 1 where it would fail."""
-    others = ("plan", "target", "layers", "max_shard_size", "debug_dir")
+    others = ("plan", "target", "layers", "max_shard_size", "debug_dir", "adapter", "merge")
     if given := [f"--{n.rstrip('s').replace('_', '-')}" for n in others if options.pop(n)]:
         raise OptionsError(
             f"--dry-run analyzes a model: give --model and --input, not {', '.join(given)}"

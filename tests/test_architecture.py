@@ -38,7 +38,11 @@ LEVELS: list[set[str]] = [
     {"converter.tasks"},
     {"converter.output"},
     {"converter.options"},
-    {"converter.graph.fold_batchnorm", "converter.parity.hand_port"},
+    {
+        "converter.graph.fold_batchnorm",
+        "converter.graph.merge_adapter",
+        "converter.parity.hand_port",
+    },
     {"converter.graph.translate", "converter.parity.verify_gradients"},
     {"converter.graph.debug_folder"},
     {"converter.graph.lowering", "converter.parity.run"},

@@ -64,6 +64,8 @@ def convert_checkpoint(
     batch_sizes: Sequence[int] | None = None,
     debug_dir: str | Path | None = None,
     device: str = "auto",
+    adapter: str | Path | None = None,
+    merge: bool = False,
     weights_only: bool | None = None,
 ) -> Converted:
     """Convert a PyTorch checkpoint into an output folder with a verified MLX model.
@@ -128,6 +130,8 @@ def convert_checkpoint(
         batch_sizes: as for ``convert``; stored too.
         debug_dir: as for ``convert``; outside of the output folder.
         device: as for ``convert``.
+        adapter: as for ``convert``, of the model that ``source`` is the checkpoint of.
+        merge: as for ``convert``.
         weights_only: the old name of ``carry_along=False``; goes with the next release.
 
     Returns:
@@ -157,6 +161,8 @@ def convert_checkpoint(
             noise_multiple=noise_multiple,
             debug_dir=debug_dir,
             device=None if device == "auto" else device,
+            adapter=adapter,
+            merge=merge,
         )
     elif not (inputs or kwargs):
         example = argument("inputs", ["1,1,32,48,40"])
@@ -202,6 +208,7 @@ def convert_checkpoint(
 
         return convert_weights(source, output, layers, reading, writing)
     with stage("imports"):
+        from mlxport.converter.options.adapter import AdapterOptions
         from mlxport.converter.options.capture import CaptureOptions
         from mlxport.converter.options.judgement import JudgementOptions
         from mlxport.converter.output.device import on_device
@@ -234,6 +241,7 @@ def convert_checkpoint(
             judging=judging,
             writing=writing,
             quantize=None if quantize is None else parse_settings(quantize),
+            adapting=AdapterOptions.of(adapter, merge),
         )
 
 

@@ -43,6 +43,8 @@ def convert(
     batch_sizes: Sequence[int] | None = None,
     debug_dir: str | Path | None = None,
     device: str = "auto",
+    adapter: str | Path | None = None,
+    merge: bool = False,
 ) -> Converted:
     """Convert a torch model into a live, verified MLX model.
 
@@ -86,6 +88,11 @@ def convert(
         device: what MLX runs on while the model is judged, ``auto`` (MLX's default), ``cpu``,
             ``metal`` or ``cuda``. Where it refuses a call of the model, parity fails, and the
             report names layer and line.
+        adapter: a folder that PEFT saved a LoRA adapter of this model in
+            (``adapter_config.json``, ``adapter_model.safetensors``). PEFT is not needed. The MLX
+            model has its matrices beside the layers, trained where all else is frozen, and is
+            held to the torch model with the adapter; so it is with ``merge``.
+        merge: add the adapter to the weights, in float64, rounded once.
 
     Returns:
         The live model (``.model``), its source (``.source``), the record of the conversion
@@ -95,9 +102,12 @@ def convert(
         CaptureError: torch.export cannot capture the model.
         UnsupportedError: modules or ops have no MLX counterpart; every one is listed.
         DeviceError: the device is not on this machine.
+        CheckpointError: the adapter cannot be read, or is of another kind (DoRA).
+        StateDictError: the adapter does not fit the model; all problems are listed.
     """
     with stage("imports"):
         prepare()
+        from mlxport.converter.options.adapter import AdapterOptions
         from mlxport.converter.options.capture import CaptureOptions
         from mlxport.converter.options.judgement import JudgementOptions
         from mlxport.converter.output.device import on_device
@@ -116,9 +126,11 @@ def convert(
         input_kinds=input_kinds,
         batch_sizes=batch_sizes,
     )
+    adapting = AdapterOptions.of(adapter, merge)
     positional = _positional(example_inputs)
+    judged = judging if verify else None
     with on_device(device):
-        return convert_model(module, positional, kwargs, capturing, judging if verify else None)
+        return convert_model(module, positional, kwargs, capturing, judged, adapting)
 
 
 @public

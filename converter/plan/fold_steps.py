@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from mlxport.converter.errors import ConversionError
 from mlxport.converter.plan.batch_norm import folded_weight, scale_of
+from mlxport.converter.plan.low_rank import WeightAxes, with_low_rank
 from mlxport.converter.plan.orthogonal import orthogonal
 from mlxport.converter.plan.step import BaseStep
 from mlxport.converter.plan.tensor import (
@@ -14,6 +15,7 @@ from mlxport.converter.plan.tensor import (
     Tensor,
     Tensors,
     TensorSpec,
+    cast,
     from_float64,
     to_float64,
 )
@@ -150,6 +152,66 @@ class FoldBatchNormBias(BaseStep, frozen=True):
     def invert(self, tensors: Tensors) -> Tensors:
         """Refuse: one sum is left of four vectors."""
         raise _lost("BatchNorm was folded into the layer before it")
+
+
+class MergeLowRank(BaseStep, frozen=True):
+    """``(weight, lora_A, lora_B, …)`` to ``weight + scale · lora_B · lora_A`` and what follows.
+
+    Of a LoRA adapter, as PEFT's ``merge_and_unload`` adds it; in float64, rounded to the weight's
+    dtype. ``axes`` says how the weight lies.
+    """
+
+    scale: float
+    axes: WeightAxes
+
+    def apply(self, tensors: Tensors) -> Tensors:
+        """Map PyTorch's tensors towards MLX's."""
+        return (self._sum(tensors[:3], self.scale), *tensors[3:])
+
+    def invert(self, tensors: Tensors) -> Tensors:
+        """Refuse: only the sum is left of base and adapter."""
+        raise _lost("the adapter was merged into the weight")
+
+    def without(self, weight: Tensor, down: Tensor, up: Tensor, dtype: DtypeName) -> Tensor:
+        """Return the base that this adapter makes a weight of, but for a rounding.
+
+        Args:
+            weight: merged, in PyTorch's order of axes.
+            down: ``lora_A``.
+            up: ``lora_B``.
+            dtype: of the base.
+        """
+        return cast(self._sum((weight, down, up), -self.scale), dtype)
+
+    def _sum(self, tensors: Tensors, scale: float) -> Tensor:
+        weight = tensors[0]
+        if weight.bits.size > 1 and not any(weight.bits.strides):
+            return weight  # an outline, of which only shape and dtype are asked for
+        values, down, up = _values(self.kind, tensors, 3)
+        merged = np.empty(weight.shape, weight.bits.dtype)
+        for part, rows in with_low_rank(values, down, up, scale, self.axes):
+            merged[part] = from_float64(rows, weight.dtype).bits
+        return weight.with_bits(merged)
+
+
+class AddScaled(BaseStep, frozen=True):
+    """``(bias, addend, …)`` to ``bias + scale · addend`` and what follows, as `MergeLowRank`."""
+
+    scale: float
+
+    def apply(self, tensors: Tensors) -> Tensors:
+        """Map PyTorch's tensors towards MLX's."""
+        bias, addend = _values(self.kind, tensors[:2], 2)
+        return (from_float64(bias + self.scale * addend, tensors[0].dtype), *tensors[2:])
+
+    def invert(self, tensors: Tensors) -> Tensors:
+        """Refuse: only the sum is left of base and adapter."""
+        raise _lost("the adapter was merged into the bias")
+
+    def without(self, bias: Tensor, addend: Tensor, dtype: DtypeName) -> Tensor:
+        """Return the base that this adapter makes a bias of, but for a rounding."""
+        values, added = _values(self.kind, (bias, addend), 2)
+        return from_float64(values - self.scale * added, dtype)
 
 
 def _values(kind: str, tensors: Tensors, count: int) -> list[npt.NDArray[np.float64]]:

@@ -119,6 +119,21 @@ class Digests:
     algorithm: str = "xxh3_128"
 
 
+@dataclass(frozen=True)
+class AdapterRecord:
+    """A LoRA adapter that was converted with its base.
+
+    Attributes:
+        config: the text of its ``adapter_config.json``.
+        keys: of its tensors, as sources of the plan; all others are the base's.
+        merged: whether it was added to the weights of the base.
+    """
+
+    config: str
+    keys: tuple[str, ...]
+    merged: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
     """Everything needed to repeat, reverse, verify or explain a conversion.
@@ -136,6 +151,7 @@ class Conversion:
         modules: in the order of their first call; the model itself (path ``""``) last.
         draws: the random draws that one call of the model makes, in order.
         quantized: which weights are quantised, how, and what it cost; None if none are.
+        adapter: the adapter beside the base, or merged into it; None where there is none.
         stem: what the files of the weights are called before their ending.
         plan: the weight plan.
         digests: what the weights are; empty where none were written.
@@ -153,6 +169,7 @@ class Conversion:
     modules: tuple[ModuleRecord, ...]
     draws: tuple[DrawRecord, ...] = ()
     quantized: Quantized | None = None
+    adapter: AdapterRecord | None = None
     stem: Stem = "weights"
     plan: WeightPlan
     digests: Digests = field(default_factory=Digests)
@@ -173,7 +190,7 @@ class Conversion:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON data."""
-        data = to_data(self, without_none=("merged", "since", "loading"))
+        data = to_data(self, without_none=("merged", "since", "loading", "adapter"))
         return {"format": RECORD_FORMAT, "version": RECORD_VERSION, **data}
 
     @classmethod
@@ -216,6 +233,10 @@ class Conversion:
                     f"inputs: {len(self.inputs)} names, and signature.arguments has "
                     f"{', '.join(taken) or 'none'} that hold tensors"
                 )
+        if self.adapter is not None and self.plan.specs:
+            for place, key in enumerate(self.adapter.keys):
+                if key not in self.plan.specs:
+                    yield f"adapter.keys[{place}]: plan.specs has no {key}"
         for place, draw in enumerate(self.draws):
             if not draw.layout.is_possible():
                 yield f"draws[{place}].layout: {_NO_ORDER}"

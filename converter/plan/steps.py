@@ -14,11 +14,13 @@ import numpy as np
 
 from mlxport.converter.errors import ConversionError
 from mlxport.converter.plan.fold_steps import (
+    AddScaled,
     FoldBatchNormBias,
     FoldBatchNormWeight,
     FoldOrthogonal,
     FoldSpectralNorm,
     FoldWeightNorm,
+    MergeLowRank,
 )
 from mlxport.converter.plan.quantize_step import Quantize
 from mlxport.converter.plan.step import BaseStep
@@ -131,6 +133,8 @@ Step: TypeAlias = (
     | FoldOrthogonal
     | FoldBatchNormWeight
     | FoldBatchNormBias
+    | MergeLowRank
+    | AddScaled
     | Quantize
 )
 
@@ -144,7 +148,15 @@ def folds(step: Step) -> bool:
     """Tell whether a step makes one tensor of several, which it cannot give back."""
     return isinstance(
         step,
-        (FoldWeightNorm, FoldSpectralNorm, FoldOrthogonal, FoldBatchNormWeight, FoldBatchNormBias),
+        (
+            FoldWeightNorm,
+            FoldSpectralNorm,
+            FoldOrthogonal,
+            FoldBatchNormWeight,
+            FoldBatchNormBias,
+            MergeLowRank,
+            AddScaled,
+        ),
     )
 
 

@@ -18,6 +18,7 @@ from mlxport.converter.graph.debug_folder import debugging
 from mlxport.converter.graph.fold_batchnorm import translate_folded
 from mlxport.converter.graph.lowering.weight_plan import state_tensors
 from mlxport.converter.graph.translate import Translation, translate
+from mlxport.converter.options.adapter import AdapterOptions
 from mlxport.converter.options.capture import CaptureOptions
 from mlxport.converter.options.judgement import JudgementOptions
 from mlxport.converter.options.output import OutputOptions
@@ -44,6 +45,7 @@ from mlxport.converter.parity.verify_gradients import TorchModel, verify_gradien
 from mlxport.converter.plan.quantize_step import Settings
 from mlxport.converter.plan.record import Conversion, Stem
 from mlxport.converter.plan.tensor import Tensor, to_mlx
+from mlxport.converter.tasks.loading.load_adapter import LoadedAdapter, load_adapter
 from mlxport.converter.tasks.loading.load_source_model import loaded_model, untried_loading
 from mlxport.converter.tasks.quantize import (
     Whole,
@@ -67,6 +69,7 @@ def convert_model(
     kwargs: Mapping[str, Any] | None,
     capturing: CaptureOptions,
     judging: JudgementOptions | None,
+    adapting: AdapterOptions | None = None,
 ) -> Converted:
     """Convert a torch model in memory; see ``mlxport.convert``.
 
@@ -76,10 +79,12 @@ def convert_model(
         kwargs: keyword example inputs.
         capturing: how it is captured.
         judging: how the MLX model is compared with it; None to leave that out.
+        adapting: the adapter that goes into it first; None for none.
     """
     model = as_torch_module(model)
     with left_as_it_was(model), eval_mode(model):
-        translation, notes = _translated(model, args, kwargs, capturing)
+        adapter = None if adapting is None else load_adapter(model, adapting)
+        translation, notes = _translated(model, args, kwargs, capturing, adapter=adapter)
         translation = _with_loading_code(translation, model)
         with stage("weights"):
             weights = _weights(translation, translation.conversion, state_tensors(model))
@@ -89,7 +94,11 @@ def convert_model(
             built: nn.Module = module.Model()
             built.load_weights([(name, to_mlx(tensor)) for name, tensor in weights.items()])
             built.eval()
-        lineage = record_lineage(built, translation.conversion)
+        conversion = translation.conversion
+        if adapter is not None:
+            plan = conversion.plan.renamed(adapter.adapted.keys)
+            conversion = replace(conversion, plan=plan)
+        lineage = record_lineage(built, conversion, translation.conversion.plan)
         report = None
         if judging is not None:
             with stage("verify"):
@@ -99,9 +108,7 @@ def convert_model(
                 if judging.gradients:
                     report = _with_gradients(report, built, lineage, origin)
         name = type(model).__name__
-        return Converted(
-            lambda: built, translation.source, translation.conversion, report, notes, name=name
-        )
+        return Converted(lambda: built, translation.source, conversion, report, notes, name=name)
 
 
 def convert_checkpoint(
@@ -116,6 +123,7 @@ def convert_checkpoint(
     judging: JudgementOptions,
     writing: OutputOptions,
     quantize: Settings | None = None,
+    adapting: AdapterOptions | None = None,
 ) -> Converted:
     """Convert a checkpoint into an output folder; see ``mlxport.convert_checkpoint``."""
     sources = (Path(source),)
@@ -126,9 +134,17 @@ def convert_checkpoint(
         torch_model, checkpoint = loaded.model, loaded.checkpoint
         stack.enter_context(left_as_it_was(torch_model))
         stack.enter_context(eval_mode(torch_model))
+        adapter = None
+        if adapting is not None:
+            lossy = reading.allow_lossy_cast
+            adapter = load_adapter(
+                torch_model, adapting, dtype=reading.dtype, allow_lossy_cast=lossy
+            )
+            loaded = adapter.beside(loaded)
+            checkpoint = loaded.checkpoint
         args, named = example_call(torch_model, inputs, kwargs)
         stem = stem_of(checkpoint)
-        translation, notes = _translated(torch_model, args, named, capturing, stem)
+        translation, notes = _translated(torch_model, args, named, capturing, stem, adapter)
         plan, state = loaded.bound(translation.conversion.plan), loaded.tensors()
         written = write_weights(
             folder,
@@ -292,8 +308,13 @@ def _translated(
     kwargs: Mapping[str, Any] | None,
     capturing: CaptureOptions,
     stem: Stem = "weights",
+    adapter: LoadedAdapter | None = None,
 ) -> tuple[Translation, tuple[str, ...]]:
     """Return the translation, and what there is to say of it."""
+    if adapter is not None:
+        with adapter.as_translated(model):
+            translation, notes = _translated(model, args, kwargs, capturing, stem)
+        return adapter.of_apart(translation, model), notes
     with debugging(capturing.debug_dir) as debug:
         options: dict[str, Any] = {
             "channels_last": capturing.channels_last,

@@ -63,8 +63,10 @@ def _adapter(names: Sequence[str]) -> Iterator[str]:
     if those := [name for name in names if _ADAPTER.fullmatch(name)]:
         yield (
             f"This is an adapter (PEFT), changes to weights that stand elsewhere: "
-            f"{first_names(those)}. Merge it in PyTorch and save the state dict of what "
-            "PeftModel.from_pretrained(model, folder).merge_and_unload() gives."
+            f"{first_names(those)}. Convert the checkpoint of its base with "
+            f"{argument('adapter')} and the folder of a LoRA adapter, or merge it in PyTorch and "
+            "save the state dict of what PeftModel.from_pretrained(model, folder)"
+            ".merge_and_unload() gives."
         )
 
 

@@ -1,0 +1,97 @@
+"""Adapters from the command line: a base and an adapter of a 3-D U-Net's upsampling."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from safetensors.torch import load_file, save_file
+
+from mlxport.cli import main
+from mlxport.examples.unet3d import UNet3d
+
+Invoke = Callable[..., Result]
+
+NETS = """
+from mlxport.examples.unet3d import UNet3d
+
+
+def unet():
+    return UNet3d(widths=(2, 4))
+"""
+MODEL = ("--model", "nets:unet", "--input", "1,1,8,6,7")
+CONFIG = {"peft_type": "LORA", "r": 2, "lora_alpha": 3, "target_modules": ["upsample.0", "head"]}
+
+
+@pytest.fixture
+def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "nets", raising=False)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "nets.py").write_text(NETS)
+    torch.manual_seed(0)
+    base = UNet3d(widths=(2, 4))
+    torch.save(base.state_dict(), "unet.pt")
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "adapter_config.json").write_text(json.dumps(CONFIG))
+    up, head = base.upsample[0].weight.shape, base.head.weight.shape
+    tensors = {
+        "upsample.0.lora_A.weight": torch.randn(up[0], 2, *up[2:]),
+        "upsample.0.lora_B.weight": torch.randn(2, up[1], 1, 1, 1),
+        "head.lora_A.weight": torch.randn(2, *head[1:]),
+        "head.lora_B.weight": torch.randn(head[0], 2, 1, 1, 1),
+        "stem.1.bias": torch.randn(2),
+    }
+    save_file(
+        {f"base_model.model.{name}": t for name, t in tensors.items()},
+        tmp_path / "tuned" / "adapter_model.safetensors",
+    )
+
+    def run(*arguments: str) -> Result:
+        try:
+            return CliRunner().invoke(main, arguments)
+        finally:
+            sys.modules.pop("nets", None)
+
+    return run
+
+
+@pytest.mark.parametrize("merge", [("--merge",), ()], ids=["merged", "apart"])
+def test_convert_verify_and_restore(merge: tuple[str, ...], invoke: Invoke) -> None:
+    converted = invoke("convert", "unet.pt", *MODEL, "--adapter", "tuned", *merge, "-o", "out")
+    assert converted.exit_code == 0, converted.output
+    assert converted.stdout.startswith("parity holds")
+    assert ("class LoRAConvTranspose3d" in Path("out/model.py").read_text()) is not bool(merge)
+    assert invoke("verify", "out").exit_code == 0
+    assert invoke("verify", "out", "--weights").exit_code == 0
+    restored = invoke("restore", "out", "-o", "base.safetensors")
+    assert restored.exit_code == 0, restored.output
+    base, found = torch.load("unet.pt"), load_file("base.safetensors")
+    assert all(torch.equal(tensor, found[key]) for key, tensor in base.items())
+
+
+def test_without_a_model_there_is_nothing_to_adapt(invoke: Invoke) -> None:
+    result = invoke("convert", "unet.pt", "--adapter", "tuned", "-o", "out")
+    assert result.exit_code == 2
+    assert "leave out --adapter" in result.stderr
+    result = invoke("convert", "unet.pt", *MODEL, "--merge", "-o", "out")
+    assert result.exit_code == 2
+    assert "--merge needs --adapter" in result.stderr
+    result = invoke("convert", "unet.pt", *MODEL, "--adapter", "tuned", "--dry-run")
+    assert result.exit_code == 2
+    assert "not --adapter" in result.stderr
+
+
+def test_the_adapter_of_another_model(invoke: Invoke) -> None:
+    config = CONFIG | {"target_modules": ["head"]}
+    Path("tuned/adapter_config.json").write_text(json.dumps(config))
+    result = invoke("convert", "unet.pt", *MODEL, "--adapter", "tuned", "-o", "out")
+    assert result.exit_code == 1
+    assert "upsample.0: target_modules do not name it" in result.stderr
+    assert not Path("out").exists()
