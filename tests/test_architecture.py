@@ -38,6 +38,7 @@ LEVELS: list[set[str]] = [
     {"converter.tasks"},
     {"converter.output"},
     {"converter.options"},
+    {"converter.model_folders"},
     {
         "converter.graph.fold_batchnorm",
         "converter.graph.merge_adapter",

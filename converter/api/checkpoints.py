@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
     from mlxport.converter.checkpoint.keys.rename import Dropped, Patterns
     from mlxport.converter.graph.capture.dynamic import DynamicAxes
+    from mlxport.converter.model_folders.found_model import FoundModel
     from mlxport.converter.options.capture import CaptureOptions
     from mlxport.converter.options.source import SourceOptions
     from mlxport.converter.tasks.analysis.coverage import Analysis
     from mlxport.converter.tasks.analysis.explanation import Explanation
     from mlxport.converter.tasks.result import Converted
+    from mlxport.converter.torch_model.factory import Factory
 
 
 @public
@@ -73,11 +75,13 @@ def convert_checkpoint(
     Args:
         source: ``.safetensors``, ``.pt``, ``.pth``, ``.bin``, ``.ckpt`` or a folder of these, or
             ``hf://owner/name[@revision]``, a repository of the Hugging Face Hub (from its cache
-            where there is no network; needs ``mlxport[hub]``).
+            where there is no network; needs ``mlxport[hub]``). A folder that says which model it
+            holds needs nothing else: it is built by the library it is of, example inputs follow
+            from its configuration, and the axes that such models leave open are open.
         output: the folder to write: ``model.py``, ``layers/``, ``weights.safetensors``,
             ``conversion.json``, ``reference.safetensors``, ``parity.json``.
-        model: the torch model, or ``pkg.mod:factory`` that gives it.
-        inputs: example inputs in order. Texts stand for random values,
+        model: the torch model, or ``pkg.mod:factory`` that gives it, whatever a folder says.
+        inputs: example inputs in order, in place of those of a folder. Texts are random values,
             ``[name=][dtype:]sizes[:low..high]``: ``"1,1,32,48,40"``, ``"int64:1,16:0..29999"``,
             ``"mask=bool:1,16"`` for a keyword argument, ``"int64::0..999"`` without axes. Integers
             are 0 or 1 without a range, floats normal. ``Path``s are files of values: ``.npy`` a
@@ -145,7 +149,11 @@ def convert_checkpoint(
     prepare()
     carry_along = _carries_along(carry_along, weights_only)
     _check_ways(model=model, plan=plan, target=target, layers=layers)
-    if model is None:
+    found = None
+    if model is None and plan is None and target is None and not layers:
+        source = resolved(source)
+        found = _described(source)
+    if model is None and found is None:
         _check_without_model(
             quantize=quantize,
             inputs=inputs,
@@ -164,7 +172,7 @@ def convert_checkpoint(
             adapter=adapter,
             merge=merge,
         )
-    elif not (inputs or kwargs):
+    elif found is None and not (inputs or kwargs):
         example = argument("inputs", ["1,1,32,48,40"])
         raise OptionsError(f"{argument('model')} needs an example input: {example}")
     if plan is not None and dtype is not None:
@@ -202,7 +210,7 @@ def convert_checkpoint(
             from mlxport.converter.tasks.convert_for_target import convert_for_target
 
         return convert_for_target(source, output, target, reading, writing)
-    if model is None:
+    if model is None and found is None:
         with stage("imports"):
             from mlxport.converter.tasks.convert_weights import convert_weights
 
@@ -215,21 +223,42 @@ def convert_checkpoint(
         from mlxport.converter.tasks.convert import convert_checkpoint
     from mlxport.converter.plan.quantize_step import parse_settings
 
-    capturing = CaptureOptions.of(
-        channels_last=channels_last,
-        fold_batchnorm=fold_batchnorm,
-        dynamic=dynamic,
-        dynamic_shapes=dynamic_shapes,
-        debug_dir=debug_dir,
-    )
-    _check_outside(capturing.debug_dir, Path(output))
+    is_said = dynamic is not None or dynamic_shapes is not None or bool(inputs or kwargs)
+    capturing = [
+        CaptureOptions.of(
+            channels_last=channels_last,
+            fold_batchnorm=fold_batchnorm,
+            dynamic=axes,
+            dynamic_shapes=dynamic_shapes,
+            debug_dir=debug_dir,
+        )
+        for axes in ((dynamic,) if found is None or is_said else (*found.dynamic, None))
+    ]
+    _check_outside(capturing[0].debug_dir, Path(output))
     judging = JudgementOptions.of(
         noise_multiple=noise_multiple,
         gradients=gradients,
         input_kinds=input_kinds,
         batch_sizes=batch_sizes,
     )
+    settings = None if quantize is None else parse_settings(quantize)
     with on_device(device):
+        if found is not None:
+            from mlxport.converter.tasks.convert_found import convert_found
+
+            return convert_found(
+                found,
+                output,
+                inputs,
+                kwargs,
+                reading=reading,
+                ways=capturing,
+                judging=judging,
+                writing=writing,
+                quantize=settings,
+                adapting=AdapterOptions.of(adapter, merge),
+            )
+        assert model is not None
         return convert_checkpoint(
             source,
             output,
@@ -237,12 +266,20 @@ def convert_checkpoint(
             inputs,
             kwargs,
             reading=reading,
-            capturing=capturing,
+            capturing=capturing[0],
             judging=judging,
             writing=writing,
-            quantize=None if quantize is None else parse_settings(quantize),
+            quantize=settings,
             adapting=AdapterOptions.of(adapter, merge),
         )
+
+
+def _described(source: Path) -> FoundModel | None:
+    """Return the model that a folder describes; None where it does not say what it holds."""
+    with stage("model"):
+        from mlxport.converter.model_folders.find_models import find_model
+
+        return find_model(source)
 
 
 def _check_outside(debug_dir: Path | None, output: Path) -> None:
@@ -297,7 +334,7 @@ def _is_given(value: Any) -> bool:
 def analyze_checkpoint(
     source: str | Path,
     *,
-    model: str | torch.nn.Module | None,
+    model: str | torch.nn.Module | None = None,
     inputs: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     model_args: Mapping[str, Any] | None = None,
@@ -317,7 +354,16 @@ def analyze_checkpoint(
         ConversionError: the checkpoint does not fit the model, or the model cannot be captured.
     """
     prepare()
-    if model is None or not (inputs or kwargs):
+    source = resolved(source)
+    built: str | torch.nn.Module | Factory | None = model
+    if model is None and (found := _described(source)) is not None:
+        from mlxport.converter.tasks.convert_found import example_of
+
+        inputs, kwargs = example_of(found, inputs, kwargs)
+        source, built, key = found.checkpoint, found.factory, key or found.key
+        if dynamic is None and dynamic_shapes is None and found.dynamic:
+            dynamic = found.dynamic[0]
+    if built is None or not (inputs or kwargs):
         raise OptionsError(
             f"an analysis needs the model and its inputs: {argument('model')} and "
             f"{argument('inputs')}"
@@ -330,9 +376,7 @@ def analyze_checkpoint(
         dynamic=dynamic,
         dynamic_shapes=dynamic_shapes,
     )
-    return analyze_checkpoint(
-        resolved(source), model, inputs, kwargs, reading=reading, capturing=capturing
-    )
+    return analyze_checkpoint(source, built, inputs, kwargs, reading=reading, capturing=capturing)
 
 
 @public

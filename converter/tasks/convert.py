@@ -28,6 +28,7 @@ from mlxport.converter.output.contents import (
     source_of,
     stem_of,
     write_folder,
+    write_json,
     write_report,
     write_weights,
 )
@@ -59,6 +60,7 @@ from mlxport.converter.tasks.result import Converted
 from mlxport.converter.timings import stage
 from mlxport.converter.torch_model.calls import check_arguments
 from mlxport.converter.torch_model.example_inputs import example_call
+from mlxport.converter.torch_model.factory import Factory
 from mlxport.converter.torch_model.model_kinds import as_torch_module
 from mlxport.converter.torch_model.model_state import eval_mode, left_as_it_was
 
@@ -114,7 +116,7 @@ def convert_model(
 def convert_checkpoint(
     source: str | Path,
     output: str | Path,
-    model: str | torch.nn.Module,
+    model: str | torch.nn.Module | Factory,
     inputs: Sequence[Any],
     kwargs: Mapping[str, Any] | None,
     *,
@@ -124,8 +126,12 @@ def convert_checkpoint(
     writing: OutputOptions,
     quantize: Settings | None = None,
     adapting: AdapterOptions | None = None,
+    beside: Mapping[str, Any] | None = None,
 ) -> Converted:
-    """Convert a checkpoint into an output folder; see ``mlxport.convert_checkpoint``."""
+    """Convert a checkpoint into an output folder; see ``mlxport.convert_checkpoint``.
+
+    ``beside``: name of a file -> JSON data to be written into the folder too.
+    """
     sources = (Path(source),)
     with ExitStack() as stack:
         to_folder = OutputFolder(Path(output), overwrite=writing.overwrite, sources=sources)
@@ -155,11 +161,10 @@ def convert_checkpoint(
             constants=translation.constants,
             max_shard_size=writing.max_shard_size,
         )
-        factory = model if isinstance(model, str) else type(model).__qualname__
         conversion = replace(
             translation.conversion,
             plan=recorded(plan, checkpoint, loaded.original_keys),
-            source=source_of(checkpoint, written.sha256, model=factory),
+            source=source_of(checkpoint, written.sha256, model=_name_of(model)),
             digests=written.digests,
         )
         with stage("verify"):
@@ -168,6 +173,8 @@ def convert_checkpoint(
             references = tuple(r.with_moved(r) if r.with_moved else r for r in origin.references())
         if writing.carry_along:
             carry_along(folder, Path(source))
+        for file, data in (beside or {}).items():
+            write_json(folder / file, data)
         conversion = write_folder(
             folder,
             translation.source,
@@ -257,6 +264,13 @@ def verify_model(
             references = origin.references() if not values else tuple(origin.references())
             report = _verified(model, origin, references, judging.judgement)
         return _with_gradients(report, model, lineage, origin) if judging.gradients else report
+
+
+def _name_of(model: str | torch.nn.Module | Factory) -> str:
+    """Return what the record calls the model of a checkpoint."""
+    if isinstance(model, Factory):
+        return model.name
+    return model if isinstance(model, str) else type(model).__qualname__
 
 
 @stage("gradients")

@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlxport.converter.arguments import argument
@@ -18,6 +19,19 @@ from mlxport.converter.timings import stage
 if TYPE_CHECKING:
     import mlx.nn
     import torch
+
+
+@dataclass(frozen=True)
+class Factory:
+    """What builds a torch model that nobody else holds.
+
+    Attributes:
+        name: what to call the model, for messages and the record.
+        build: returns it, anew each time.
+    """
+
+    name: str
+    build: Callable[[], torch.nn.Module]
 
 
 @stage("model")

@@ -27,6 +27,7 @@ from mlxport.converter.options.source import SourceOptions
 from mlxport.converter.tasks.analysis.coverage import Analysis, AnalyzedTensor, Modules, Ops, Share
 from mlxport.converter.tasks.loading.load_source_model import loaded_model
 from mlxport.converter.torch_model.example_inputs import example_call
+from mlxport.converter.torch_model.factory import Factory
 from mlxport.converter.torch_model.model_kinds import as_torch_module
 from mlxport.converter.torch_model.model_state import eval_mode, left_as_it_was
 
@@ -81,7 +82,7 @@ def analyze_model(
 
 def analyze_checkpoint(
     source: str | Path,
-    model: str | torch.nn.Module,
+    model: str | torch.nn.Module | Factory,
     inputs: Sequence[Any],
     kwargs: Mapping[str, Any] | None,
     *,

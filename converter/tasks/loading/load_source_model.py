@@ -21,7 +21,7 @@ from mlxport.converter.plan.tensor import Tensor
 from mlxport.converter.plan.torch_tensor import TORCH_DTYPE, tensor_from_torch
 from mlxport.converter.plan.weight_plan import WeightPlan
 from mlxport.converter.tasks.loading.load_into_model import LoadedState, load_into_model
-from mlxport.converter.torch_model.factory import is_shared, make_model
+from mlxport.converter.torch_model.factory import Factory, is_shared, make_model
 from mlxport.converter.torch_model.loading_code import listed_code, loading_code, state_of
 from mlxport.converter.torch_model.model_kinds import as_torch_module
 from mlxport.converter.torch_model.model_state import left_as_it_was
@@ -74,19 +74,22 @@ class LoadedModel:
 
 @contextmanager
 def loaded_model(
-    source: str | Path, model: str | torch.nn.Module, reading: SourceOptions
+    source: str | Path, model: str | torch.nn.Module | Factory, reading: SourceOptions
 ) -> Iterator[LoadedModel]:
     """Load a checkpoint into its model; at the end a model that was given is what it was.
 
     Args:
         source: the checkpoint.
-        model: the torch model, or ``pkg.mod:factory`` that gives it.
+        model: the torch model, ``pkg.mod:factory`` that gives it, or what builds it.
         reading: how the checkpoint is read.
 
     Raises:
         ConversionError: the checkpoint cannot be read, the model not be built, or they do not fit.
     """
     checkpoint, original_keys = reading.open(Path(source))
+    if isinstance(model, Factory):
+        yield _loaded(as_torch_module(model.build()), checkpoint, original_keys, reading)
+        return
     made = make_model(model, dict(reading.model_args)) if isinstance(model, str) else model
     torch_model = as_torch_module(made)
     if isinstance(model, str) and not is_shared(model, made):

@@ -1,0 +1,54 @@
+"""Ask each recogniser what a folder holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlxport.converter.errors import OptionsError
+from mlxport.converter.model_folders.diffusers import diffusers_models
+from mlxport.converter.model_folders.found_model import FoundModel, Recogniser
+from mlxport.converter.model_folders.timm import timm_model
+from mlxport.converter.model_folders.transformers import transformers_model
+
+# Asked in this order; each knows its folders by other files or other names in them.
+RECOGNISERS: tuple[Recogniser, ...] = (
+    diffusers_models,
+    timm_model,
+    transformers_model,
+)
+
+
+def find_models(source: Path) -> dict[str, FoundModel]:
+    """Return the models that a folder describes.
+
+    Args:
+        source: a folder, or a file in one.
+
+    Returns:
+        Name of a part -> the model; one model has the empty name. Nothing where the folder does
+        not say what it holds.
+
+    Raises:
+        CheckpointError: it says it, and the model cannot be built: its library is missing, or
+            does not know it.
+    """
+    for recogniser in RECOGNISERS:
+        if found := recogniser(source):
+            return dict(found)
+    return {}
+
+
+def find_model(source: Path) -> FoundModel | None:
+    """Return the one model that a folder describes; None where it does not say what it holds.
+
+    Raises:
+        CheckpointError: as for `find_models`.
+        OptionsError: it holds several.
+    """
+    found = find_models(source)
+    if len(found) > 1:
+        raise OptionsError(
+            f"{source} holds {len(found)} models ({', '.join(found)}): convert_many converts all "
+            "of them, or name the folder of one"
+        )
+    return next(iter(found.values()), None)
