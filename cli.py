@@ -14,7 +14,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import click
 
 from mlxport.converter import api
+from mlxport.converter.api.display import progress_bar, progress_lines
 from mlxport.converter.arguments import as_keyword, spelled
 from mlxport.converter.child_process import EndedEarly, in_child, report_exit_code
 from mlxport.converter.environment import FAST_MATH, keep_memory
 from mlxport.converter.errors import CheckpointError, ConversionError, OptionsError, ParityError
-from mlxport.converter.progress import listening
 from mlxport.converter.signals import ending_cleanly
 from mlxport.converter.terminal import (
     cleaned_lines,
@@ -318,6 +318,11 @@ _check_code = click.option(
 )
 
 
+_full = click.option(
+    "--full", is_flag=True, help="Print all layers and where they ran, not the worst five alone."
+)
+
+
 def _warn(warnings: Iterable[str]) -> None:
     for warning in warnings:
         _say(f"Warning: {warning}", color="yellow", err=True)
@@ -376,9 +381,57 @@ def main() -> None:
     """
 
 
+def _mlx_lm_names(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a conversion be asked for in the words of ``mlx_lm.convert``."""
+
+    @wraps(command)
+    def run(
+        source: Path | str | None,
+        output: Path | None,
+        hf_path: str | None,
+        mlx_path: Path | None,
+        quantize: str | None,
+        q: bool,
+        q_bits: int | None,
+        q_group_size: int | None,
+        **options: Any,
+    ) -> None:
+        source = _one_of(source, hf_path and _on_the_hub(hf_path), "SOURCE", "--hf-path")
+        if source is None:
+            raise click.UsageError("Missing argument 'SOURCE'.")
+        output = _one_of(output, mlx_path, "--output", "--mlx-path")
+        if q or q_bits is not None or q_group_size is not None:
+            settings = f"bits={q_bits or 4},group_size={q_group_size or 64}"
+            quantize = _one_of(quantize, settings, "--quantize", "-q")
+        command(source=source, output=output, quantize=quantize, **options)
+
+    for option in (
+        click.option("--q-group-size", type=int, hidden=True),
+        click.option("--q-bits", type=int, hidden=True),
+        click.option("-q", "q", is_flag=True, hidden=True),
+        click.option("--mlx-path", type=click.Path(path_type=Path), hidden=True),
+        click.option("--hf-path", hidden=True),
+    ):
+        run = option(run)
+    return run
+
+
+def _one_of(ours: Any, theirs: Any, name: str, other: str) -> Any:
+    if ours is not None and theirs is not None:
+        raise click.UsageError(f"{name} and {other} say the same: give one.")
+    return theirs if ours is None else ours
+
+
+def _on_the_hub(path: str) -> Path | str:
+    """Return a path that is there, or else the address of a repository of that name."""
+    there = path.startswith("hf://") or Path(path).exists()
+    return (path if path.startswith("hf://") else Path(path)) if there else f"hf://{path}"
+
+
 @main.command()
-@click.argument("source", type=_Source())
+@click.argument("source", type=_Source(), required=False)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to write.")
+@_mlx_lm_names
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -466,6 +519,7 @@ def main() -> None:
     help="Judge these sizes of the first axis too.  [default: 1,2 where --dynamic leaves it open]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the parity report as JSON.")
+@_full
 @_exits
 def convert(
     source: Path,
@@ -476,6 +530,7 @@ def convert(
     layout: str,
     timings: bool,
     as_json: bool,
+    full: bool,
     **options: Any,
 ) -> None:
     """Convert the checkpoint SOURCE into a folder with a verified MLX model.
@@ -486,9 +541,13 @@ def convert(
     --target weights alone, for an MLX model of your own. With none of these weights alone, where
     evidence or --layer says what they are.
 
-    Prints the parity table; exits 0 only where parity holds, 3 where it does not (the folder is
-    written all the same, with the evidence in parity.json). --dry-run exits 0 where everything in
-    the model has an MLX counterpart, 1 where something has none.
+    Prints the layers farthest from PyTorch, all with --full, and the verdict. Exits 0 only where
+    parity holds, 3 where it does not (the folder is written all the same, with the evidence in
+    parity.json). --dry-run exits 0 where everything in the model has an MLX counterpart, 1 where
+    something has none.
+
+    SOURCE and -o may be given as mlx-lm has them, --hf-path and --mlx-path, and --quantize as
+    -q, --q-bits and --q-group-size.
 
     \b
     Example:
@@ -516,15 +575,13 @@ def convert(
         _say(f"Note: {note}", err=True)
     _warn(result.warnings)
     took = result.timings if timings else None
-    if result.report is not None:
-        _show(result.report, as_json, took)
-    elif as_json and took:
-        _say(json_text({"timings": took.to_json()}))
     if took:
         _say(took.to_text(), err=True)
     _say(f"Written to {output}", err=True)
     if result.report is not None:
-        _require(result.report)
+        _show(result.report, as_json, took, full=full, page=output / "parity.html")
+    elif as_json and took:
+        _say(json_text({"timings": took.to_json()}))
 
 
 @main.command()
@@ -559,6 +616,7 @@ def convert(
     "backend refuses or computes otherwise.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@_full
 @_exits
 def verify(
     folder: Path,
@@ -566,6 +624,7 @@ def verify(
     fast_math: bool,
     metal_table: bool,
     as_json: bool,
+    full: bool,
     **options: Any,
 ) -> None:
     """Run the MLX model in FOLDER again and compare it with the reference stored there.
@@ -598,9 +657,9 @@ def verify(
         found = api.metal_table(folder, check_code=options["check_code"])
         _say(json_text(found.to_json()) if as_json else found.to_text())
         return
-    report = api.verify_folder(folder, **options)
-    _show(report, as_json)
-    _require(report)
+    with _progress():
+        report = api.verify_folder(folder, **options)
+    _show(report, as_json, full=full, page=options["output"])
 
 
 @main.command()
@@ -823,33 +882,38 @@ def _verify_weights(folder: Path, as_json: bool) -> None:
         raise ParityError("the weights are not those that were written")
 
 
-@contextmanager
-def _progress() -> Iterator[None]:
-    """Show on stderr how far weights have come; nothing where that is no terminal."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
-
-    columns = ("weights", BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("weights", visible=False)
-
-        def show(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, visible=True)
-
-        with listening(show):
-            yield
+def _progress() -> AbstractContextManager[None]:
+    """Show on stderr what the command is at: a line that moves, or a line a stage elsewhere."""
+    if sys.stderr.isatty():
+        return progress_bar()
+    return progress_lines(lambda line: _say(line, err=True))
 
 
-def _show(report: ParityReport, as_json: bool, took: Timings | None = None) -> None:
+def _show(
+    report: ParityReport,
+    as_json: bool,
+    took: Timings | None = None,
+    *,
+    full: bool = False,
+    page: Path | None = None,
+) -> None:
+    """Print a report and, where it failed, exit with the code that says so."""
     if as_json:
         data = report.to_json() | ({"timings": took.to_json()} if took else {})
         _say(json_text(data))
+        _require(report)
         return
-    width = shutil.get_terminal_size((100, 24)).columns
-    _say(report.to_text(width=max(width, 80), color=sys.stdout.isatty()), styled=True)
+    terminal = sys.stdout.isatty()
+    width = max(shutil.get_terminal_size((80, 24)).columns, 80)
+    shown = report.summary(
+        width if terminal or "COLUMNS" in os.environ else None,
+        full=full,
+        page=page,
+        color=terminal and "NO_COLOR" not in os.environ,
+    )
+    _say(shown.rstrip("\n"), styled=True)
+    if not report.passed:
+        sys.exit(ParityError.exit_code)
 
 
 def _require(report: ParityReport) -> None:

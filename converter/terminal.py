@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+from itertools import groupby
 from typing import IO, Any
 
 _logger = logging.getLogger(__name__)
@@ -23,6 +24,25 @@ def cleaned(text: str) -> str:
 def cleaned_lines(text: str) -> str:
     """Return text with escapes in place of what a terminal would obey; lines stay lines."""
     return "\n".join(map(cleaned, text.split("\n")))
+
+
+def shortened(text: str, width: int) -> str:
+    """Return a name or path of at most so many characters: its middle goes, numbers at last.
+
+    ``encoder.layer.11.attention.output.dense`` becomes ``encoder.….11.….output.dense``.
+    """
+    if len(text) <= width:
+        return text
+    mark = "/" if "/" in text else "."
+    parts = text.split(mark)
+    numbers_last = sorted(range(1, len(parts) - 1), key=lambda k: parts[k].isdigit())
+    for place in numbers_last:
+        parts[place] = "…"
+        short = mark.join(part for part, _ in groupby(parts))
+        if len(short) <= width:
+            return short
+    kept = max(width - 1, 0)
+    return f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
 
 
 def json_text(data: Any) -> str:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 _P = ParamSpec("_P")
 _Result = TypeVar("_Result")
@@ -83,6 +83,10 @@ class Clock:
         return ordered
 
 
+# Called with the path of a stage as it begins.
+Watcher: TypeAlias = Callable[[tuple[str, ...]], None]
+
+_watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
 _clock: ContextVar[Clock | None] = ContextVar("clock", default=None)
 _path: ContextVar[_Path] = ContextVar("path", default=())
 
@@ -95,10 +99,13 @@ def stage(name: str) -> Iterator[None]:
     its path (``verify/in place``) and duration.
     """
     clock, logged = _clock.get(), _logger.isEnabledFor(logging.INFO)
-    if clock is None and not logged:
+    watcher = _watcher.get()
+    if clock is None and watcher is None and not logged:
         yield
         return
     path = (*_path.get(), name)
+    if watcher is not None:
+        watcher(path)
     if clock is not None:
         clock.spent.setdefault(path, 0.0)
     token = _path.set(path)
@@ -113,6 +120,16 @@ def stage(name: str) -> Iterator[None]:
         _path.reset(token)
         if logged:
             _logger.info("%s %s %.2f s", "/".join(path), outcome, seconds)
+
+
+@contextmanager
+def watching_stages(watcher: Watcher) -> Iterator[None]:
+    """Let ``watcher`` know of each stage that begins, as long as this lasts."""
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
 
 
 @contextmanager

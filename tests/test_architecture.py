@@ -32,7 +32,7 @@ AT_THE_ROOT = (
 
 # Top first: a place imports from the levels below its own, and from itself.
 LEVELS: list[set[str]] = [
-    {"examples"},
+    {"examples", "__main__"},
     {"cli", "testing"},
     {"converter.api"},
     {"converter.tasks"},

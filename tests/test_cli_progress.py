@@ -3,15 +3,18 @@
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mlxport.converter import api
+from mlxport.converter.api.display import progress_lines
 from mlxport.converter.checkpoint.writing.safetensors import write_safetensors
 from mlxport.converter.plan.tensor import Tensor
 from mlxport.converter.progress import counted, listening
+from mlxport.converter.timings import stage
 
 CLI = [sys.executable, "-m", "mlxport.cli"]
 
@@ -70,3 +73,27 @@ def test_all_shards_are_counted_as_one(source: Path, tmp_path: Path) -> None:
 
 def test_nobody_has_to_listen() -> None:
     assert list(counted([("a", 1), ("b", 2)], {"a": 3, "b": 4})) == [("a", 1), ("b", 2)]
+
+
+def test_elsewhere_each_stage_is_a_line(source: Path, tmp_path: Path) -> None:
+    command = [*CLI, "convert", str(source), "-o", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    stages = [line.split(" s  ") for line in done.stderr.splitlines() if " s  " in line]
+    assert "read" in [name for _, name in stages]
+    times = [float(seconds) for seconds, _ in stages]
+    assert times == sorted(times)
+    assert all(before != after for before, after in pairwise(name for _, name in stages))
+
+
+def test_parts_of_a_stage_and_its_second_half_are_no_lines() -> None:
+    lines: list[str] = []
+    with progress_lines(lines.append):
+        with stage("one"), stage("part of one"):
+            pass
+        with stage("one"):
+            pass
+        with stage("two"):
+            pass
+    with stage("three"):  # nobody listens any more
+        pass
+    assert [line.split(" s  ")[1] for line in lines] == ["one", "two"]

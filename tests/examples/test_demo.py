@@ -1,7 +1,6 @@
 """The demo as `make demo` runs it, in a folder of its own and with little training."""
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +38,7 @@ def test_demo_twice(folder: Path) -> None:
     assert f"$ {demo.CONVERT}" in first
     assert f"$ {demo.VERIFY}" in first
     assert any(line.startswith("parity holds") for line in first)
-    assert any(re.match(r"upsample\.0 +ConvTranspose3d ", line) for line in first)
+    assert "The worst 5 of 35 layer calls" in first
     assert first[-1].endswith("out/parity.png")
     assert np.asarray(Image.open(folder / "out/parity.png")).std() > 10
     assert f"$ {demo.CONVERT} --overwrite" in run_demo(folder)

@@ -43,7 +43,7 @@ def record_digest(record: dict[str, Any]) -> str:
 
 def source_text(text: str) -> str:
     """Return emitted source with the imports of layer files reduced to the names imported."""
-    imported = re.compile(r"^from \.?layers\.[\w.]+ import \(?([^()]*?)\)?$", re.MULTILINE)
+    imported = re.compile(r"^ *from \.?layers\.[\w.]+ import \(?([^()]*?)\)?$", re.MULTILINE)
     names = sorted(n.strip() for m in imported.finditer(text) for n in m[1].split(",") if n.strip())
     return f"{names}\n{imported.sub('', text)}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from mlxport.converter.errors import ConversionError, EvidenceError
@@ -12,7 +13,7 @@ from mlxport.converter.parity.report.html import html
 from mlxport.converter.parity.report.markdown import markdown
 from mlxport.converter.parity.report.metal_check import MetalCheck
 from mlxport.converter.parity.report.pictures import Histogram, Picture
-from mlxport.converter.parity.report.text import render
+from mlxport.converter.parity.report.text import render, render_summary, worst
 from mlxport.converter.parity.verdict.compare import Verdict
 from mlxport.converter.parity.verdict.entry import (
     ALONE,
@@ -29,6 +30,7 @@ REPORT_FORMAT: Final = "mlxport-parity"
 REPORT_VERSION: Final = 1
 
 
+_WORST = 5  # layers that a summary shows
 _FAILURES_PRINTED = 5
 
 
@@ -226,6 +228,44 @@ class ParityReport:
         notes += [f"{key} {value}" for key, value in self.environment.items()]
         tables = [[*shown, *self.outputs], self.gradients]
         return render(self.verdict, tables, notes, passed=self.passed, width=width, color=color)
+
+    def summary(
+        self,
+        width: int | None = 80,
+        *,
+        full: bool = False,
+        page: Path | None = None,
+        color: bool = False,
+    ) -> str:
+        """Return the layers farthest from PyTorch, the outputs and, last, the verdict.
+
+        Args:
+            width: columns; no line is longer, but for words that cannot be shortened. None for no
+                limit, for what is read by programs.
+            full: all layers, and where it ran.
+            page: where the report is as a page, if it was written.
+            color: with ANSI colours.
+        """
+        run = self.decisive
+        layers = list(run.entries) if full else worst(run.entries, _WORST)
+        count = len(run.entries)
+        fewer = len(layers) < count
+        title = f"The worst {len(layers)} of {count} layer calls" if fewer else "Layers"
+        gradients = list(run.gradients) if full else worst(run.gradients, _WORST)
+        tables = [(title, layers), ("Outputs", run.outputs), ("Gradients", gradients)]
+        notes = [*run.remarks, *filter(None, [run.dynamo]), *_orders(run._all())]
+        if full:
+            notes += [f"{key} {value}" for key, value in run.environment.items()]
+        return render_summary(
+            self.verdict,
+            tables,
+            list(run._all()),
+            notes,
+            page=f"{page}" if page else "",
+            passed=self.passed,
+            width=width,
+            color=color,
+        )
 
     def to_markdown(self) -> str:
         """Return the report as a page in Markdown."""
