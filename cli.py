@@ -727,12 +727,15 @@ def inspect(source: Path, as_json: bool, rename: tuple[str, ...], **options: Any
     "--output",
     required=True,
     type=click.Path(path_type=Path),
-    help="File to write: .safetensors, or .pt, .pth, .bin, .ckpt.",
+    help="File to write: .safetensors, or .pt, .pth, .bin, .ckpt. A folder with --adapter.",
 )
 @click.option(
     "--weights",
     type=click.Path(path_type=Path),
     help="MLX weights to give back, trained from FOLDER's: a file, an index, or a folder.",
+)
+@click.option(
+    "--adapter", is_flag=True, help="Write the adapter FOLDER was converted with, as PEFT reads it."
 )
 @click.option("--partial", is_flag=True, help="Write the rest where tensors cannot be given back.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
@@ -747,6 +750,7 @@ def restore(folder: Path, output: Path, **options: Any) -> None:
     Example:
       mlxport restore out/ -o unet3d.safetensors
       mlxport restore out/ --weights tuned.safetensors -o tuned.pt
+      mlxport restore out/ --weights tuned.safetensors --adapter -o tuned/
     """
     with _progress():
         result = api.restore(folder, output, **options)

@@ -102,6 +102,7 @@ TORCH_FREE: set[str] = {
     "converter.tasks.inspection",
     "converter.tasks.load_weights",
     "converter.tasks.restore",
+    "converter.tasks.restored",
     "converter.tasks.verify_folder",
     "converter.tasks.verify_weights",
     "converter.timings",

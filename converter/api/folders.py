@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mlxport.converter.parity.report.metal_check import MetalCheck
     from mlxport.converter.parity.report.report import ParityReport
     from mlxport.converter.tasks.export import Exported
-    from mlxport.converter.tasks.restore import Restored
+    from mlxport.converter.tasks.restored import Restored
     from mlxport.converter.tasks.verify_weights import WeightsReport
 
 
@@ -172,6 +172,7 @@ def restore(
     *,
     weights: str | Path | None = None,
     from_live: mlx.nn.Module | None = None,
+    adapter: bool = False,
     partial: bool = False,
     overwrite: bool = False,
 ) -> Restored:
@@ -187,6 +188,9 @@ def restore(
         weights: MLX weights to give back in place of the folder's: a ``.safetensors`` file as
             ``save_weights`` writes it, the index of several, or a folder with either.
         from_live: the model that the folder loads as, trained; its weights are given back.
+        adapter: write the adapter that was converted with its base, as a folder that PEFT reads
+            (``adapter_config.json``, ``adapter_model.safetensors``), and not the checkpoint of
+            the base.
         output: the file to write: ``.safetensors``, or ``.pt``, ``.pth``, ``.bin``, ``.ckpt`` as
             ``torch.save`` writes them.
         partial: write the rest where tensors cannot be given back, as a norm was folded into them.
@@ -207,6 +211,7 @@ def restore(
         output,
         weights=weights,
         from_live=from_live,
+        adapter=adapter,
         partial=partial,
         overwrite=overwrite,
     )

@@ -172,16 +172,14 @@ class MergeLowRank(BaseStep, frozen=True):
         """Refuse: only the sum is left of base and adapter."""
         raise _lost("the adapter was merged into the weight")
 
-    def without(self, weight: Tensor, down: Tensor, up: Tensor, dtype: DtypeName) -> Tensor:
+    def without(self, tensors: Tensors, dtype: DtypeName) -> Tensor:
         """Return the base that this adapter makes a weight of, but for a rounding.
 
         Args:
-            weight: merged, in PyTorch's order of axes.
-            down: ``lora_A``.
-            up: ``lora_B``.
+            tensors: the merged weight in PyTorch's order of axes, ``lora_A``, ``lora_B``.
             dtype: of the base.
         """
-        return cast(self._sum((weight, down, up), -self.scale), dtype)
+        return cast(self._sum(tensors, -self.scale), dtype)
 
     def _sum(self, tensors: Tensors, scale: float) -> Tensor:
         weight = tensors[0]
@@ -208,9 +206,14 @@ class AddScaled(BaseStep, frozen=True):
         """Refuse: only the sum is left of base and adapter."""
         raise _lost("the adapter was merged into the bias")
 
-    def without(self, bias: Tensor, addend: Tensor, dtype: DtypeName) -> Tensor:
-        """Return the base that this adapter makes a bias of, but for a rounding."""
-        values, added = _values(self.kind, (bias, addend), 2)
+    def without(self, tensors: Tensors, dtype: DtypeName) -> Tensor:
+        """Return the base that this adapter makes a bias of, but for a rounding.
+
+        Args:
+            tensors: the merged bias and the addend.
+            dtype: of the base.
+        """
+        values, added = _values(self.kind, tensors, 2)
         return from_float64(values - self.scale * added, dtype)
 
 

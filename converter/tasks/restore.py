@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +19,7 @@ from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.formats.index import open_index
 from mlxport.converter.checkpoint.formats.mapped import released
 from mlxport.converter.checkpoint.formats.safetensors import open_safetensors
+from mlxport.converter.checkpoint.keys.adapter import ADAPTER_CONFIG, ADAPTER_MODEL
 from mlxport.converter.checkpoint.writing.digest import digest_of
 from mlxport.converter.checkpoint.writing.safetensors import write_safetensors
 from mlxport.converter.errors import ConversionError, OptionsError, PlanError, StateDictError
@@ -29,76 +30,17 @@ from mlxport.converter.output.contents import (
     open_weights,
     read_conversion,
 )
+from mlxport.converter.output.whole_folder import OutputFolder
 from mlxport.converter.plan.quantize_step import Quantize
 from mlxport.converter.plan.record import RECORD_FILE, Conversion, Digests
 from mlxport.converter.plan.steps import Cast, Step
 from mlxport.converter.plan.tensor import Tensor, TensorSpec, same_bits
-from mlxport.converter.plan.weight_plan import WeightPlan
+from mlxport.converter.plan.weight_plan import Entry, WeightPlan
 from mlxport.converter.progress import counted
 from mlxport.converter.tasks.folded import Folded
-from mlxport.converter.tasks.result import count_of
+from mlxport.converter.tasks.restored import Restored, by_reason
 
 _TORCH_ENDINGS = (".pt", ".pth", ".bin", ".ckpt")
-
-
-@dataclass(frozen=True)
-class Restored:
-    """A PyTorch checkpoint written from an MLX model's weights.
-
-    Attributes:
-        path: the file that was written.
-        keys: the keys in it.
-        lost: key -> why it could not be given back.
-        rounded: keys whose values a cast had rounded: original dtype, rounded values.
-        quantized: keys whose values had been quantised: those the quantised ones stand for.
-        equivalent: keys of magnitudes and directions that were folded into weights, and are others
-            now, which fold into the weights there are.
-    """
-
-    path: Path
-    keys: tuple[str, ...]
-    lost: Mapping[str, str] = field(default_factory=dict)
-    rounded: tuple[str, ...] = ()
-    quantized: tuple[str, ...] = ()
-    equivalent: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        counts = {"lost": self.lost, "rounded": self.rounded, "quantized": self.quantized}
-        found = [f"{len(keys)} {name}" for name, keys in counts.items() if keys]
-        return f"{self.path}: {', '.join([count_of(len(self.keys), 'tensor'), *found])}"
-
-    def __repr__(self) -> str:
-        return f"<Restored: {self}>"
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What the file lacks of the checkpoint that was converted, one sentence each."""
-        lost = _by_reason(self.lost)
-        found = [f"{', '.join(keys)} could not be given back: {why}" for why, keys in lost.items()]
-        if self.rounded:
-            found.append(
-                f"{len(self.rounded)} tensors were rounded when they were converted and have "
-                f"their dtype back, but not those values: {', '.join(self.rounded)}"
-            )
-        if self.quantized:
-            found.append(
-                f"{len(self.quantized)} tensors were quantized when they were converted and hold "
-                f"what is left of their values: {', '.join(self.quantized)}"
-            )
-        if self.equivalent:
-            found.append(
-                f"{len(self.equivalent)} tensors were folded into weights; what is written folds "
-                f"into the weights there are: {', '.join(self.equivalent)}"
-            )
-        return tuple(found)
-
-
-def _by_reason(lost: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return the keys that share each reason: a fold takes many tensors for one."""
-    reasons: dict[str, list[str]] = {}
-    for key, why in lost.items():
-        reasons.setdefault(why, []).append(key)
-    return reasons
 
 
 def restore(
@@ -107,15 +49,32 @@ def restore(
     *,
     weights: str | Path | None = None,
     from_live: Any = None,
+    adapter: bool = False,
     partial: bool = False,
     overwrite: bool = False,
 ) -> Restored:
     """Write the checkpoint that an output folder was made from; see ``mlxport.restore``."""
-    path = _checked(Path(output), overwrite)
     folder = Path(source).parent if Path(source).name == RECORD_FILE else Path(source)
+    if not adapter:
+        path = _checked(Path(output), overwrite)
+        conversion = read_conversion(folder)
+        with naming_the_record(folder), _trained(folder, weights, from_live) as opened:
+            return _restored(folder, conversion, opened, path, partial=partial)
     conversion = read_conversion(folder)
-    with naming_the_record(folder), _trained(folder, weights, from_live) as opened:
-        return _restored(folder, conversion, opened, path, partial=partial)
+    if conversion.adapter is None:
+        raise OptionsError(
+            f"{folder} was converted without an adapter: leave {argument('adapter', True)} out"
+        )
+    with (
+        naming_the_record(folder),
+        _trained(folder, weights, from_live) as opened,
+        OutputFolder(Path(output), overwrite=overwrite, sources=(folder,)) as to,
+    ):
+        path = to / ADAPTER_MODEL
+        restored = _restored(folder, conversion, opened, path, partial=partial, of_adapter=True)
+        (to / ADAPTER_CONFIG).write_text(conversion.adapter.config, encoding="utf-8")
+    trained = tuple(_trained_base(conversion, opened))
+    return replace(restored, path=Path(output), trained_base=trained)
 
 
 @contextmanager
@@ -145,38 +104,56 @@ def _opened(path: Path) -> Checkpoint:
 
 
 def _restored(
-    folder: Path, conversion: Conversion, weights: Checkpoint, path: Path, *, partial: bool
+    folder: Path,
+    conversion: Conversion,
+    weights: Checkpoint,
+    path: Path,
+    *,
+    partial: bool,
+    of_adapter: bool = False,
 ) -> Restored:
+    """Write the tensors of the checkpoint, or those of the adapter that was converted with it."""
     plan, kept = conversion.plan, _kept(folder)
+    ours = set() if conversion.adapter is None else {*conversion.adapter.keys}
     found = {name: TensorSpec.of(tensor) for name, tensor in weights.tensors.items()}
     specs = _restored_specs(plan, found, folder)
     trained = _trained_since(conversion, weights)
-    folded = Folded.of(plan, kept, lambda name: _differs(name, weights, conversion.digests))
+    folded = Folded.of(plan, kept, lambda entry: any(_others(entry, conversion, weights)))
     given_back = {*plan.computed, *folded.unchanged, *folded.keys}
     lost = _lost(plan, found, kept)
     lost = {key: why for key, why in lost.items() if key not in given_back} | trained | folded.lost
+    untied = {*lost, *given_back}
+    lost = {key: why for key, why in lost.items() if (key in ours) == of_adapter}
     needed = {key: why for key, why in lost.items() if key not in plan.ignored}
     if needed and not partial:
         raise ConversionError.listing(
             "these tensors cannot be given back:",
-            (f"{', '.join(keys)}: {why}" for why, keys in _by_reason(needed).items()),
+            (f"{', '.join(keys)}: {why}" for why, keys in by_reason(needed).items()),
             f"{argument('partial', True)} writes the others.",
         )
-    _check_ties(plan, weights.tensors, {*lost, *given_back})
+    _check_ties(plan, weights.tensors, untied)
     changed = {*trained, *folded.keys, *folded.lost}
     kept = folded.under_all_names({k: tensor for k, tensor in kept.items() if k not in changed})
     specs = {key: spec for key, spec in specs.items() if key not in plan.computed}
     specs |= {key: TensorSpec.of(tensor) for key, tensor in kept.items()} | folded.specs()
     order = [key for key in plan.specs if key in specs]
-    specs = {key: specs[key] for key in dict.fromkeys([*order, *specs])}
-    _write(path, plan, weights, chain(kept.items(), folded.tensors(weights.tensors)), specs)
+    wanted = (key for key in dict.fromkeys([*order, *specs]) if (key in ours) == of_adapter)
+    specs = {key: specs[key] for key in wanted}
+    instead = {*kept, *folded.keys}
+    others = chain(kept.items(), folded.tensors(weights.tensors, kept))
+    _write(path, plan, weights, others, specs, instead)
     rounded = _changed(plan, lambda step: isinstance(step, Cast) and step.rounds)
     quantized = _changed(plan, lambda step: isinstance(step, Quantize))
 
     def inexact(keys: Iterable[str]) -> tuple[str, ...]:
         return tuple(key for key in keys if key in specs and key not in kept)
 
-    return Restored(path, tuple(specs), lost, inexact(rounded), inexact(quantized), folded.keys)
+    equivalent, unmerged = (
+        tuple(key for key in keys if key in specs) for keys in (folded.normed, folded.unmerged)
+    )
+    return Restored(
+        path, tuple(specs), lost, inexact(rounded), inexact(quantized), equivalent, unmerged
+    )
 
 
 def _checked(path: Path, overwrite: bool) -> Path:
@@ -250,6 +227,27 @@ def _trained_since(conversion: Conversion, weights: Checkpoint) -> dict[str, str
     }
 
 
+def _trained_base(conversion: Conversion, weights: Checkpoint) -> Iterator[str]:
+    """Yield the parameters of an adapter's base that are others than those that were written."""
+    ours = set() if conversion.adapter is None else {*conversion.adapter.keys}
+    for entry in conversion.plan.entries:
+        if not ours.issuperset(entry.sources):
+            yield from _others(entry, conversion, weights)
+
+
+def _others(entry: Entry, conversion: Conversion, weights: Checkpoint) -> Iterator[str]:
+    """Yield the targets of an entry that are others than those that were written."""
+    digests = conversion.digests
+    if not conversion.plan.moves(entry):
+        yield from (name for name in entry.targets if _differs(name, weights, digests))
+        return
+    tensors = entry.invert(tuple(weights.tensors[name] for name in entry.targets))
+    for key, tensor, name in zip(entry.sources, tensors, entry.targets, strict=True):
+        found = digest_of(tensor)
+        if digests.sources.get(key, found) != found:
+            yield name
+
+
 def _differs(name: str, weights: Checkpoint, digests: Digests) -> bool:
     """Tell whether a tensor is another than the one that was written, as far as is known."""
     expected = digests.targets.get(name)
@@ -315,10 +313,12 @@ def _write(
     weights: Checkpoint,
     others: Iterable[tuple[str, Tensor]],
     specs: Mapping[str, TensorSpec],
+    instead: Container[str],
 ) -> None:
-    """Write what the plan gives back of the weights, and other tensors besides."""
+    """Write what the plan gives back of the weights, and other tensors besides or instead."""
     moved = released(plan.invert(weights.tensors, partial=True), weights.mapped)
-    given = chain((pair for pair in moved if pair[0] not in plan.computed), others)
+    theirs = (pair for pair in moved if pair[0] not in plan.computed and pair[0] not in instead)
+    given = (pair for pair in chain(theirs, others) if pair[0] in specs)
     pairs = counted(given, {key: spec.nbytes for key, spec in specs.items()})
     if path.suffix == ".safetensors":
         write_safetensors(path, pairs, {"format": "pt"}, specs=specs)

@@ -56,7 +56,7 @@ def test_the_sum_is_both(kind: str, block: int, monkeypatch: pytest.MonkeyPatch)
         (merged,) = MergeLowRank(1.5, axes).apply(tensors)
         base.weight.copy_(tensor_to_torch(merged))
         torch.testing.assert_close(base(x), want, rtol=1e-12, atol=1e-12)
-    back = MergeLowRank(1.5, axes).without(merged, *tensors[1:], "F64")
+    back = MergeLowRank(1.5, axes).without((merged, *tensors[1:]), "F64")
     np.testing.assert_allclose(to_float64(back), to_float64(tensors[0]), rtol=1e-9, atol=1e-12)
 
 
@@ -87,7 +87,7 @@ def test_what_follows_is_handed_on() -> None:
     total, last = AddScaled(2.0).apply((weight, up, more))
     assert float(to_float64(total).item()) == 7
     assert last is more
-    assert float(to_float64(AddScaled(2.0).without(total, up, "F32")).item()) == 1
+    assert float(to_float64(AddScaled(2.0).without((total, up), "F32")).item()) == 1
 
 
 def test_outlines_are_not_computed_with() -> None:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mlx import optimizers
 from mlx.utils import tree_flatten, tree_map
 from safetensors.torch import load_file
 from torch import nn
@@ -363,6 +365,42 @@ def test_a_live_model_goes_back(out: Path, tmp_path: Path) -> None:
     model, changed = tuned(out, tmp_path)
     api.restore(out, tmp_path / "tuned.pt", from_live=model)
     check_tuned(tmp_path / "tuned.pt", changed)
+
+
+def test_what_was_trained_computes_the_same_both_ways(tmp_path: Path) -> None:
+    """Trained in MLX, in PyTorch by a strict load, and from there in MLX once more."""
+
+    def make() -> nn.Module:
+        normed = nn.utils.parametrizations.weight_norm(nn.ConvTranspose1d(4, 6, 3, stride=2))
+        up = nn.ConvTranspose1d(6, 4, 3, groups=2)
+        return nn.Sequential(nn.Conv1d(2, 4, 3), nn.BatchNorm1d(4), nn.ReLU(), normed, up).eval()
+
+    x = torch.linspace(-2, 2, 2 * 2 * 9).reshape(2, 2, 9)
+    out = converted(trained(make), tmp_path, make, "2,2,9")
+    model, given = mlxport.load(out), mx.array(x.numpy())
+
+    def loss(model: Any, x: mx.array) -> mx.array:
+        return mx.mean(mx.square(model(x) - 1))
+
+    optimizer = optimizers.SGD(0.01)
+    before = np.array(model(given))
+    model.train()
+    for _ in range(5):
+        _, gradients = mlx.nn.value_and_grad(model, loss)(model, given)
+        optimizer.update(model, gradients)
+    model.eval()
+    want = np.array(model(given))
+    assert np.abs(want - before).max() > 1e-2
+    back = api.restore(out, tmp_path / "tuned.pt", from_live=model)
+    assert set(back.equivalent) == {f"3.parametrizations.weight.original{n}" for n in (0, 1)}
+    torch_model = make()
+    torch_model.load_state_dict(torch.load(tmp_path / "tuned.pt"), strict=True)
+    with torch.no_grad():
+        found = torch_model.double()(x.double()).numpy()
+    np.testing.assert_allclose(want, found, rtol=2e-5, atol=1e-5)
+    again = tmp_path / "again"
+    api.convert_checkpoint(tmp_path / "tuned.pt", again, plan=out)
+    np.testing.assert_allclose(np.array(mlxport.load(again)(given)), want, rtol=2e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "index"])

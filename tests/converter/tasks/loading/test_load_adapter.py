@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +55,6 @@ class Up(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.wide(torch.relu(self.up(torch.relu(self.down(x)))))
-
-
-@pytest.fixture(scope="module")
-def peft() -> Iterator[Any]:
-    """PEFT, which imports transformers, which imports torchvision."""
-    import import_torchvision  # noqa: F401  # of tests/models, which is on the path
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield pytest.importorskip("peft", reason="PEFT needs transformers, so Python 3.11")
 
 
 def adapted(peft: Any, net: torch.nn.Module, folder: Path, **config: Any) -> Any:

@@ -1,0 +1,225 @@
+"""Adapters that MLX trained go back: as PEFT reads them, and their base as it was."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn
+import mlx.optimizers
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import mlxport
+from mlxport.converter import api
+from mlxport.converter.errors import ConversionError, OptionsError
+
+X = torch.linspace(-2, 2, 2 * 3 * 5 * 6).reshape(2, 3, 5, 6)
+TARGETS = ["conv", "hidden"]
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, stride=2)
+        self.hidden = nn.Linear(4, 6)
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.tanh(self.hidden(torch.relu(self.conv(x)).mean((2, 3)))))
+
+
+class Tied(nn.Module):
+    """A linear layer whose weight is the table's; the adapter is the linear layer's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(5, 4)
+        self.head = nn.Linear(4, 5, bias=False)
+        self.head.weight = self.table.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.head(self.table(ids))
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def write_adapter(folder: Path, tensors: dict[str, torch.Tensor], **config: Any) -> Path:
+    folder.mkdir()
+    given = {"peft_type": "LORA", "r": 2, "lora_alpha": 3, "target_modules": TARGETS, **config}
+    (folder / "adapter_config.json").write_text(json.dumps(given, indent=3))
+    file = folder / "adapter_model.safetensors"
+    save_file({f"base_model.model.{name}": t for name, t in tensors.items()}, file)
+    return folder
+
+
+def of_net(folder: Path) -> Path:
+    tensors = {
+        "conv.lora_A.weight": torch.randn(2, 3, 3, 3),
+        "conv.lora_B.weight": torch.randn(4, 2, 1, 1),
+        "hidden.lora_A.weight": torch.randn(2, 4),
+        "hidden.lora_B.weight": torch.randn(6, 2),
+        "hidden.base_layer.bias": torch.randn(6),
+        "head.weight": torch.randn(2, 6),
+        "head.bias": torch.randn(2),
+    }
+    return write_adapter(folder, tensors, bias="lora_only", modules_to_save=["head"])
+
+
+def converted(folder: Path, merge: bool) -> tuple[Net, Path]:
+    """Return the base and the folder that base and adapter were converted into."""
+    torch.manual_seed(0)
+    base = Net().eval()
+    torch.save(base.state_dict(), folder / "base.pt")
+    adapter = of_net(folder / "adapter")
+    out = folder / "out"
+    result = api.convert_checkpoint(
+        folder / "base.pt", out, model=Net(), inputs=[X], adapter=adapter, merge=merge
+    )
+    assert result.report is not None
+    assert result.report.passed
+    return base, out
+
+
+def train(model: Any, steps: int = 5) -> None:
+    """Train what is not frozen."""
+
+    def loss(model: Any, x: mx.array) -> mx.array:
+        return mx.mean(mx.square(model(x) - 1))
+
+    optimizer = mlx.optimizers.SGD(0.05)
+    model.train()
+    for _ in range(steps):
+        _, gradients = mlx.nn.value_and_grad(model, loss)(model, mx.array(X.numpy()))
+        optimizer.update(model, gradients)
+    model.eval()
+    mx.eval(model.parameters())
+
+
+def with_peft(peft: Any, base: nn.Module, folder: Path) -> np.ndarray:
+    """Return what PEFT computes with a base and the adapter in a folder."""
+    with quietly(), torch.no_grad():
+        model = peft.PeftModel.from_pretrained(deepcopy(base), str(folder)).eval()
+        return np.asarray(model.double()(X.double()).numpy())
+
+
+@pytest.mark.parametrize("merge", [True, False], ids=["merged", "apart"])
+def test_untrained_all_of_it_is_as_it_was(merge: bool, tmp_path: Path) -> None:
+    base, out = converted(tmp_path, merge)
+    first = api.restore(out, tmp_path / "back.safetensors")
+    second = api.restore(out, tmp_path / "back", adapter=True)
+    assert first.warnings == second.warnings == ()
+    found = load_file(tmp_path / "back.safetensors")
+    assert found.keys() == base.state_dict().keys()
+    assert all(torch.equal(tensor, found[key]) for key, tensor in base.state_dict().items())
+    before, after = tmp_path / "adapter", tmp_path / "back"
+    assert sorted(f.name for f in after.iterdir()) == sorted(f.name for f in before.iterdir())
+    config = "adapter_config.json"
+    assert (after / config).read_bytes() == (before / config).read_bytes()
+    wanted = load_file(before / "adapter_model.safetensors")
+    given = load_file(after / "adapter_model.safetensors")
+    assert given.keys() == wanted.keys()
+    assert all(torch.equal(tensor, given[key]) for key, tensor in wanted.items())
+
+
+def test_a_trained_adapter_is_what_peft_reads(peft: Any, tmp_path: Path) -> None:
+    base, out = converted(tmp_path, merge=False)
+    model = mlxport.load(out)
+    train(model)
+    model.save_weights(str(tmp_path / "tuned.safetensors"))
+    result = api.restore(
+        out, tmp_path / "tuned", weights=tmp_path / "tuned.safetensors", adapter=True
+    )
+    assert result.warnings == ()
+    trained = load_file(tmp_path / "tuned" / "adapter_model.safetensors")
+    before = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert not any(torch.equal(trained[key], tensor) for key, tensor in before.items())
+    got = np.array(model(mx.array(X.numpy())))
+    np.testing.assert_allclose(got, with_peft(peft, base, tmp_path / "tuned"), atol=1e-5)
+    back = api.restore(out, tmp_path / "base.safetensors", from_live=model)
+    assert back.warnings == ()
+    found = load_file(tmp_path / "base.safetensors")
+    assert all(torch.equal(tensor, found[key]) for key, tensor in base.state_dict().items())
+    again = mlxport.convert(base, X, adapter=tmp_path / "tuned", verify=False).model
+    assert again is not None
+    np.testing.assert_array_equal(np.array(again(mx.array(X.numpy()))), got)
+
+
+def test_a_base_that_was_trained_too_is_named(tmp_path: Path) -> None:
+    _, out = converted(tmp_path, merge=False)
+    model = mlxport.load(out)
+    model.conv.base_layer.bias = model.conv.base_layer.bias + 1
+    result = api.restore(out, tmp_path / "tuned", from_live=model, adapter=True)
+    (warning,) = result.warnings
+    assert "1 tensors of the base are others" in warning
+    assert warning.endswith(": conv.base_layer.bias")
+
+
+def test_what_was_trained_after_merging_is_the_base_without_the_adapter(
+    peft: Any, tmp_path: Path
+) -> None:
+    _, out = converted(tmp_path, merge=True)
+    model = mlxport.load(out)
+    train(model)
+    back = api.restore(out, tmp_path / "base.safetensors", from_live=model)
+    assert back.unmerged == ("conv.weight", "hidden.weight")
+    (warning,) = back.warnings
+    assert "the weights there are without it, to be used with it: conv.weight" in warning
+    base = Net().eval()
+    base.load_state_dict(load_file(tmp_path / "base.safetensors"))
+    adapter = api.restore(out, tmp_path / "tuned", from_live=model, adapter=True)
+    assert "conv.weight" in adapter.trained_base
+    got = np.array(model(mx.array(X.numpy())))
+    np.testing.assert_allclose(got, with_peft(peft, base, tmp_path / "tuned"), atol=1e-5)
+
+
+def test_a_tied_weight_is_not_two(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    tied = Tied()
+    torch.save(tied.state_dict(), tmp_path / "tied.pt")
+    tensors = {"head.lora_A.weight": torch.randn(2, 4), "head.lora_B.weight": torch.randn(5, 2)}
+    adapter = write_adapter(tmp_path / "adapter", tensors, target_modules=["head"])
+    out = tmp_path / "out"
+    options: dict[str, Any] = {"model": Tied(), "inputs": ["int64:2,3:0..4"], "adapter": adapter}
+    api.convert_checkpoint(tmp_path / "tied.pt", out, merge=True, **options)
+    api.restore(out, tmp_path / "back.pt")
+    back = torch.load(tmp_path / "back.pt")
+    assert all(torch.equal(back[key], tensor) for key, tensor in tied.state_dict().items())
+    assert back["head.weight"].data_ptr() == back["table.weight"].data_ptr()
+    for name in ("table", "head"):
+        model = mlxport.load(out)
+        getattr(model, name).weight = getattr(model, name).weight + 1
+        with pytest.raises(ConversionError, match=r"folded into head.weight, which was trained"):
+            api.restore(out, tmp_path / "no.pt", from_live=model)
+
+
+def test_there_is_no_adapter(tmp_path: Path) -> None:
+    torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "plain.pt")
+    out = tmp_path / "out"
+    api.convert_checkpoint(tmp_path / "plain.pt", out, model=nn.Linear(2, 2), inputs=["1,2"])
+    with pytest.raises(OptionsError, match=r"converted without an adapter: leave adapter=True out"):
+        api.restore(out, tmp_path / "adapter", adapter=True)
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_a_folder_that_is_there_stays(tmp_path: Path) -> None:
+    _, out = converted(tmp_path, merge=False)
+    before = (tmp_path / "adapter" / "adapter_model.safetensors").read_bytes()
+    for overwrite in (False, True):  # what PEFT wrote is none of mlxport's to replace
+        with pytest.raises(OptionsError, match="exists"):
+            api.restore(out, tmp_path / "adapter", adapter=True, overwrite=overwrite)
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").read_bytes() == before
