@@ -110,6 +110,24 @@ def test_lists_and_dicts_of_modules() -> None:
     assert targets == ["0.0.weight", "0.0.bias", "0.1.weight", "0.1.bias"]
 
 
+@pytest.mark.parametrize(
+    "container",
+    [
+        T.ModuleList([T.ReLU(), T.BatchNorm1d(2)]),
+        T.ModuleDict({"0": T.ReLU(), "1": T.BatchNorm1d(2)}),
+        T.Sequential(T.ReLU(), T.BatchNorm1d(2)),
+    ],
+    ids=lambda container: type(container).__name__,
+)
+def test_what_is_ignored_inside_is_ignored(container: T.Module) -> None:
+    ignored = spec_for(container).ignored
+    assert set(ignored) == {"1.num_batches_tracked"}
+    assert (
+        ignored["1.num_batches_tracked"]
+        == (spec_for(T.BatchNorm1d(2)).ignored["num_batches_tracked"])
+    )
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_lists_and_dicts_of_parameters(dtype: torch.dtype) -> None:
     tensors = [torch.randn(3, 4, dtype=dtype), torch.randn((), dtype=dtype)]

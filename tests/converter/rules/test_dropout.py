@@ -66,6 +66,8 @@ def test_what_is_built(module: torch.nn.Module, target: type, args: tuple[float,
     spec = spec_for(module)
     built = {spec.target, *spec.by_ndim.values()}
     assert target in built
+    assert spec.by_ndim == {nn.Dropout2d: {4: target}, nn.Dropout3d: {5: target}}.get(target, {})
+    assert spec.rank == {"Dropout1d": 1, "Dropout3d": 3}.get(type(module).__name__)
     assert (spec.args, spec.kwargs) == (args, {})
     assert module.p < 1 or built == {target}
 

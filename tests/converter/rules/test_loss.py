@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from mlxport import layers
 from mlxport.converter.errors import UnsupportedError
 from mlxport.converter.rules.build import build_layer, spec_for
-from mlxport.converter.rules.registry import Axes
+from mlxport.converter.rules.registry import RULES, Axes
 
 T = torch.nn
 Inputs = Callable[[], tuple[torch.Tensor, ...]]
@@ -301,6 +302,33 @@ def test_spec(
     spec = spec_for(module)
     assert (spec.target, spec.args, dict(spec.kwargs)) == (target, args, kwargs)
     assert spec.axes is Axes.LOGICAL
+
+
+LEFT_OUT = {"size_average", "reduce", "reduction", "weight", "pos_weight", "distance_function"}
+SETTINGS = [
+    (source, name, value)
+    for source in vars(T).values()
+    if isinstance(source, type) and source.__module__ == "torch.nn.modules.loss" and source in RULES
+    for name, parameter in inspect.signature(source).parameters.items()
+    if isinstance(default := parameter.default, int | float) and name not in LEFT_OUT
+    for value in ([not default] if isinstance(default, bool) else [default + 1, default * 2])
+    if value != default and value >= 0 and name != "blank"
+]
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "value"), SETTINGS, ids=lambda value: getattr(value, "__name__", value)
+)
+def test_every_setting_reaches_the_layer(source: Any, name: str, value: Any) -> None:
+    """A wrong default would leave a setting out just where it has that value."""
+    if name == "p":
+        value = int(value) if source is T.MultiMarginLoss else value
+    given = {"in_features": 3, "num_classes": 5, "n_classes": 9, "cutoffs": [4]}
+    parameters = inspect.signature(source).parameters
+    needed = {k: given[k] for k, p in parameters.items() if p.default is p.empty and k in given}
+    spec = spec_for(source(**needed, **{name: value}))
+    assert spec.kwargs[name] == value
+    assert name not in spec_for(source(**needed)).kwargs
 
 
 def exchanged() -> torch.nn.Module:
