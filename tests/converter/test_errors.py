@@ -14,6 +14,12 @@ def test_all_problems_stand_in_one_error():
     assert str(error).split("\n") == ["wrong:", *(f"  a{i}" for i in range(150)), "Mend it."]
 
 
+@pytest.mark.parametrize("count", [199, 200, 201])
+def test_the_first_200_problems_are_listed(count):
+    lines = str(StateDictError.listing("wrong:", ["a"] * count, "Mend it.")).split("\n")
+    assert lines[1:-1] == ["  a"] * min(count, 200) + ["  and 1 more"] * (count > 200)
+
+
 @pytest.mark.parametrize(("count", "length"), [(200_000, 30), (1, 10**6), (10_000, 10_000)])
 def test_a_message_is_bounded(count, length):
     error = ConversionError.listing("wrong:", ["x" * length] * count, "Mend it.")

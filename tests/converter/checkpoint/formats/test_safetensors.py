@@ -290,3 +290,23 @@ def test_agrees_with_the_formats_own_library_on_what_is_right(scratch) -> None:
     assert {k: (t.dtype, list(t.shape), t.bits.tobytes()) for k, t in ours.items()} == {
         k: (t["dtype"], t["shape"], bytes(t["data"])) for k, t in theirs.items()
     }
+
+
+@pytest.mark.parametrize(("begin", "overlap"), [(3, True), (4, False), (0, True), (1, True)])
+def test_one_byte_is_an_overlap(begin, overlap) -> None:
+    entries = {"a": entry("U8", [4], [0, 4]), "b": entry("U8", [4], [begin, begin + 4])}
+    if overlap:
+        with pytest.raises(CheckpointError, match="overlap"):
+            parse(header(**entries), 8, "x")
+    else:
+        assert parse(header(**entries), 8, "x").offsets == {"a": 0, "b": 4}
+
+
+@pytest.mark.parametrize("size", [7, 8])
+def test_data_ends_where_the_file_does(size) -> None:
+    entries = {"a": entry("U8", [8], [0, 8])}
+    if size < 8:
+        with pytest.raises(CheckpointError, match="outside the 7 bytes"):
+            parse(header(**entries), size, "x")
+    else:
+        assert parse(header(**entries), size, "x").offsets == {"a": 0}

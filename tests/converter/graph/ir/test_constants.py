@@ -1,5 +1,8 @@
 """Constants in a model's code: written as numbers and short arrays where that means the same."""
 
+import ast
+
+import mlx.core as mx
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import mlxport
-from mlxport.converter.graph.ir.constants import number_of
+from mlxport.converter.graph.ir.constants import array_of, number_of
 from mlxport.converter.graph.ir.value import Value, logical_order
 
 X = torch.linspace(-2, 2, 2 * 4 * 3).reshape(2, 4, 3)
@@ -142,3 +145,25 @@ def test_a_number_has_the_value_of_the_constant(value, dtype):
     number = number_of(constant, beside(dtype))
     assert torch.equal(torch.tensor(number, dtype=dtype), constant.to(dtype))
     assert dtype is not torch.float32 or len(repr(number)) <= len(repr(float(np.float32(value))))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_integers_of_32_bits_are_numbers_and_longer_ones_are_not(sign):
+    other = Value((3,), torch.int64, (0,), "x", None)
+    assert number_of(torch.tensor(sign * (2**31 - 1)), other) == sign * (2**31 - 1)
+    assert number_of(torch.tensor(sign * 2**31), other) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_short_constants_keep_every_bit_subnormals_among_them(dtype):
+    least = torch.finfo(dtype).smallest_normal
+    bits = torch.int32 if dtype == torch.float32 else torch.int16
+    smallest = torch.tensor([1, 2, 3], dtype=bits).view(dtype)  # nothing lies nearer to zero
+    around = torch.tensor([least / 3, least / 2, least, -least / 7, 0.0, -0.0], dtype=dtype)
+    constant = torch.cat([smallest, around])
+    array = eval(ast.unparse(array_of(constant)), {"mx": mx})
+    raw = mx.uint32 if dtype == torch.float32 else mx.uint16
+    got = torch.from_numpy(
+        np.array(array.view(raw)).view(np.int32 if raw == mx.uint32 else np.int16)
+    )
+    assert torch.equal(got, constant.view(bits))

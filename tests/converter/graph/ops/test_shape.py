@@ -90,6 +90,34 @@ def test_cat_leaves_empty_vectors_out(assert_op_parity: Fn) -> None:
     assert_op_parity(lambda x, e: torch.cat([x, e]), torch.zeros(0), torch.zeros(0))
 
 
+EMPTIES: dict[str, list[tuple[int, ...]]] = {
+    "one": [(0,)],
+    "vectors": [(0,), (0,), (0,)],
+    "a vector first": [(0,), (2, 0)],
+    "a vector last": [(0, 3), (0,)],
+    "none along the axis": [(0, 3), (0, 3)],
+    "sizes that add up": [(0, 3), (0, 2), (0,)],
+    "three axes": [(2, 0, 4), (0,), (2, 0, 4)],
+}
+
+
+@pytest.mark.parametrize("name", EMPTIES)
+def test_cat_of_nothing_but_empty_arrays(name: str, assert_op_parity: Fn) -> None:
+    arrays = [torch.zeros(shape) for shape in EMPTIES[name]]
+    dims = {"sizes that add up": [1, -1]}.get(name, [0])
+    for dim in dims:
+        assert_op_parity(lambda *given, dim=dim: torch.cat(given, dim), *arrays)
+
+
+@pytest.mark.parametrize("dtypes", [(torch.int64, torch.float32), (torch.float16, torch.float32)])
+def test_cat_of_empty_arrays_has_the_dtype_of_all(
+    dtypes: tuple[torch.dtype, torch.dtype], assert_op_parity: Fn
+) -> None:
+    for shapes in ([(0,), (0,)], [(0,), (0, 2)], [(0, 2), (0,)]):
+        arrays = [torch.zeros(s, dtype=d) for s, d in zip(shapes, dtypes, strict=True)]
+        assert_op_parity(lambda x, y: torch.cat([x, y]), *arrays)
+
+
 @pytest.mark.parametrize("other", [torch.int64, torch.bool, torch.float32, torch.bfloat16], ids=str)
 def test_joins_promote(other: torch.dtype, assert_op_parity: Fn) -> None:
     x, y = torch.randn(2, 3).half(), torch.ones(2, 3).to(other)

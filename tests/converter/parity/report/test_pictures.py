@@ -121,7 +121,7 @@ class TestPicture:
         assert histogram.exact == (62, 64)
         assert "magenta" in figures([picture])
 
-    @given(arrays(np.float64, (1, 4, 5), elements=st.floats(width=32)))
+    @given(arrays(np.float64, (1, 4, 5), elements=st.floats(width=32), fill=st.nothing()))
     def test_any_values_go_through_a_file(self, mlx):
         reference = volume((1, 4, 5))
         shown = pictured(["output"], [mlx], [value(reference)])

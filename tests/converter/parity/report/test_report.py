@@ -261,3 +261,39 @@ def test_a_report_prints_its_verdict_and_the_first_failures():
     assert lines[2] == "  l0: in_place FAILED 1e+07x, alone FAILED 1e+07x"
     assert lines[-1] == "  and 2 more that failed"
     assert len(lines) == 8
+
+
+@pytest.mark.parametrize("count", [4, 5, 6, 7])
+def test_printed_are_five_that_failed_and_how_many_more(count):
+    found = report(*(layer(str(i), bad(), good()) for i in range(count)), outputs=FAILED_OUTPUT)
+    lines = [line for line in str(found).splitlines() if line.startswith("  ")]
+    count += 1  # the output fails, too
+    assert len(lines) == min(count, 5) + (count > 5)
+    assert (lines[-1] == f"  and {count - 5} more that failed") == (count > 5)
+
+
+@pytest.mark.parametrize("count", [5, 6, 7, 8])
+def test_dynamo_names_five_that_fail_and_how_many_more(count):
+    failing = [layer(f"l{i}", good(dynamo=False), good(dynamo=True)) for i in range(count)]
+    text = report(*failing).dynamo
+    assert f"fails {count} of {2 * count} tensors" in text
+    assert [f"l{i} " in text for i in range(count)] == [i < 5 for i in range(count)]
+    assert (f" and {count - 5} more" in text) == (count > 5)
+    assert ("more" in text) == (count > 5)
+
+
+@pytest.mark.parametrize("count", [7, 8, 9, 10])
+def test_eight_problems_are_listed_and_how_many_more(count):
+    rows = [layer(f"l{i}", bad(f"fault {i}."), good()) for i in range(count)]
+    text = report(*rows).to_text()
+    assert [f"fault {i}." in text for i in range(count)] == [i < 8 for i in range(count)]
+    assert (f"and {count - 8} more problem" in text) == (count > 8)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
+def test_three_places_of_a_reason_are_named_and_how_many_more(count):
+    rows = [ParityEntry(f"l{i}", skipped={ALONE: "no inputs"}) for i in range(count)]
+    (line,) = [x for x in report(*rows).to_text().splitlines() if "not judged alone" in x]
+    assert [f"l{i}" in line for i in range(count)] == [i < 3 for i in range(count)]
+    assert (f" and {count - 3} more" in line) == (count > 3)
+    assert ("more" in line) == (count > 3)

@@ -359,3 +359,46 @@ class TestMoved:
 
     def test_what_passes_by_the_noise_keeps_it(self):
         assert self.verdict(7e-6, 1e-5).noise == pytest.approx(1e-6)
+
+
+# Powers of two, so that every quotient is exact: PyTorch is off by 2**-10.
+REFERENCE, NATIVE = np.array([0.0, 1.0]), np.array([2.0**-10, 1.0])
+JUST_ABOVE = 1 + 2.0**-30
+
+
+@pytest.mark.parametrize("multiple", [1, 2, 8, 32, 1000])
+def test_a_ratio_equal_to_the_multiple_passes(multiple):
+    judgement = Judgement(multiple)
+    actual = np.array([multiple * 2.0**-10, 1.0])
+    verdict = judge(actual, REFERENCE, NATIVE, dtype="float32", judgement=judgement)
+    assert verdict.passed
+    assert verdict.ratio == multiple
+    actual[0] *= JUST_ABOVE
+    assert not judge(actual, REFERENCE, NATIVE, dtype="float32", judgement=judgement).passed
+
+
+@pytest.mark.parametrize("moved", [2.0**-11, 2.0**-10, 2.0**-9, 2.0**-8])
+def test_the_farther_of_noise_and_movement_is_what_counts(moved):
+    """8 times the noise, or 4 times the movement where that is more."""
+    farthest = max(8 * 2.0**-10, 4 * max(moved, 2.0**-10))
+    for factor, passed in ((1, True), (JUST_ABOVE, False)):
+        actual = np.array([farthest * factor, 1.0])
+        verdict = judge(actual, REFERENCE, NATIVE, dtype="float32", moved=moved)
+        assert verdict.passed == passed
+    assert verdict.noise == 2.0**-10  # what does not pass is shown as it was judged first
+
+
+@pytest.mark.parametrize(("multiple", "passed"), [(4, True), (3.999, False)])
+def test_movement_counts_from_its_own_multiple_on(multiple, passed):
+    actual = np.array([2.0**-6, 1.0])
+    judgement = Judgement(multiple)
+    verdict = judge(actual, REFERENCE, NATIVE, dtype="float32", moved=2.0**-8, judgement=judgement)
+    assert verdict.passed == passed
+
+
+def test_one_rounding_is_the_least_noise():
+    """Of a reference of one element of 1: half a unit, and the least number there is."""
+    one = np.array([1.0])
+    for factor, passed in ((1, True), (JUST_ABOVE, False)):
+        least = 8 * (2.0**-24 + 2.0**-149) * factor
+        assert judge(one + least, one, one, dtype="float32").passed == passed
