@@ -195,3 +195,25 @@ def test_statistics_of_group_norm(groups, assert_op_parity):
     x, w = torch.randn(2, 4, 3, 3) + 2, torch.randn(4)
     group = torch.ops.aten.native_group_norm
     assert_op_parity(lambda x, w: group(x, w, w, 2, 4, 9, groups, 1e-5), x, w)
+    with pytest.raises(Unsupported, match="first 1 results"):
+        lower_op(lambda x: layer(x, [3, 3], None, None, 1e-5)[1], x)
+
+
+EPS_OF_0 = {
+    "layer_norm": lambda x: F.layer_norm(x, (6,), eps=0.0),
+    "layer_norm of weights": lambda x: F.layer_norm(x, (6,), x[0, 0], x[0, 1], eps=0.0),
+    "layer_norm of axes": lambda x: F.layer_norm(x, (4, 6), eps=0.0),
+    "rms_norm": lambda x: F.rms_norm(x, (6,), eps=0.0),
+    "group_norm": lambda x: F.group_norm(x, 2, eps=0.0),
+    "instance_norm": lambda x: F.instance_norm(x, eps=0.0),
+    "batch_norm": lambda x: F.batch_norm(x, x[0, :, 0], x[1, :, 0].square(), eps=0.0),
+    "normalize": lambda x: F.normalize(x, dim=1, eps=0.0),
+    "cosine_similarity": lambda x: F.cosine_similarity(x, x.flip(0), 2, eps=0.0),
+    "pairwise_distance": lambda x: F.pairwise_distance(x, x.flip(0), eps=0.0),
+}
+
+
+@pytest.mark.parametrize("name", EPS_OF_0)
+def test_an_eps_of_0_is_no_default(name, assert_op_parity):
+    """At a scale where any usual eps would drown the variance."""
+    assert_op_parity(EPS_OF_0[name], 1e-4 * torch.randn(3, 4, 6))

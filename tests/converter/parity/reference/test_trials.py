@@ -268,3 +268,21 @@ def test_wrong_words_are_told(words, told) -> None:
     done = CliRunner().invoke(main, [*common, *words])
     assert done.exit_code == 2
     assert told in done.stderr
+
+
+def test_what_verify_is_given_counts(pair: tuple[Any, torch.nn.Module]) -> None:
+    x = torch.randn(2, 2, 6, 7)
+    plain = mlxport.verify(*pair, x)
+    assert (plain.passed, plain.noise_multiple, plain.gradients) == (True, 8, ())
+    strict = mlxport.verify(*pair, x, noise_multiple=1e-6)
+    assert (strict.passed, strict.noise_multiple) == (False, 1e-6)
+    assert mlxport.verify(*pair, x, noise_multiple=500).noise_multiple == 500
+    derived = mlxport.verify(*pair, x, gradients=True)
+    assert derived.passed
+    assert derived.gradients
+    for given, case in (
+        ({"input_kinds": ["constant"]}, "constant inputs"),
+        ({"batch_sizes": (2, 3)}, "batch size 3"),
+    ):
+        assert case in [other.case for other in mlxport.verify(*pair, x, **given).others]
+        assert case not in [other.case for other in plain.others]
