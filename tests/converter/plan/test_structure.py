@@ -152,3 +152,20 @@ def test_a_signature_parts_tensors_from_what_is_fixed():
     assert signature.tensors() == ["x", 'batch["image"]']
     assert signature.constants() == {"mode": "a", 'batch["size"]': 4, "mask": None}
     assert from_data(Signature, json.loads(json.dumps(to_data(signature)))) == signature
+
+
+@pytest.mark.parametrize(
+    ("was", "given", "same"),
+    [
+        (math.nan, math.nan, True),
+        (math.nan, 0.5, False),
+        (0.5, math.nan, False),
+        (0.0, -0.0, True),
+        (1, True, False),
+        (1, 1.0, False),
+        (math.inf, -math.inf, False),
+    ],
+    ids=str,
+)
+def test_nan_is_the_constant_nan_and_no_other(was, given, same):
+    assert (constant(was).differences(given, "x") == []) == same

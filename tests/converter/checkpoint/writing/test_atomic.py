@@ -1,6 +1,7 @@
 """A file that is being written appears whole or not at all."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -126,3 +127,21 @@ def test_on_a_mac_the_drive_is_flushed_too(
     with atomic_file(tmp_path / "x") as file:
         file.write(b"x")
     assert done == [("full" if served else "fsync")] * 2  # the file and its folder
+
+
+def test_what_nobody_writes_any_more_is_swept_and_what_is_written_stays(tmp_path) -> None:
+    path = tmp_path / "x.safetensors"
+    with atomic_file(path) as file:
+        (abandoned,) = tmp_path.iterdir()
+        name = abandoned.name
+        left = tmp_path / re.sub(r"[0-9a-f]{8}(?=\.[^.]*$)", "0" * 8, name)
+        assert left != abandoned
+        left.write_bytes(b"half")
+        unrelated = tmp_path / f"other{name}"
+        unrelated.write_bytes(b"somebody's")
+        write_safetensors(path, {"a": number(1)})
+        assert not left.exists()
+        assert abandoned.exists()  # whose writer lives
+        assert unrelated.exists()
+        file.write(b"whole")
+    assert path.read_bytes() == b"whole"
