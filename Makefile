@@ -14,7 +14,7 @@ DEVICE ?= metal
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help install test lint format types pytest test-fast layers-report bench calibrate docs \
-  docs-networks digests demo verify-metal clean
+  docs-networks mutants digests demo verify-metal clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -60,6 +60,12 @@ bench: $(STAMP) ## Measure it beside MLX's own layers and PyTorch; writes benchm
 calibrate: $(STAMP) ## Measure how far right conversions and planted faults stray from the noise
 	$(BIN)/python tests/models/calibrate.py
 
+# Whether the tests bite: `make mutants ROOM=layers SAMPLE=40`. The same command goes on where it was.
+ROOM ?= layers
+SAMPLE ?= 40
+mutants: $(STAMP) ## Plant faults in $(ROOM) one at a time; print which its tests notice (docs/mutants.md)
+	$(BIN)/python tests/mutants/mutants.py $(ROOM) --sample $(SAMPLE)
+
 docs: $(STAMP) ## Write the tables of layers and ops in docs/supported.md and docs/parity.schema.json
 	$(BIN)/python docs/write_supported.py
 	$(BIN)/python docs/write_schema.py
@@ -80,5 +86,5 @@ demo: $(STAMP) ## Convert a 3-D U-Net and show that it computes what PyTorch's d
 	$(BIN)/python examples/demo.py
 
 clean: ## Remove what was built, cached or written by the demo; the environment stays
-	rm -rf build dist out out-stereo digests.json unet3d.pt stereo.pt *-report *-report.json *-report.html *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .mutants build dist out out-stereo digests.json unet3d.pt stereo.pt *-report *-report.json *-report.html *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

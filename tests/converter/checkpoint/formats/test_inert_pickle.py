@@ -196,6 +196,8 @@ def test_registered_extensions_are_placeholders_too(monkeypatch) -> None:
 
 PERSISTENT = {
     "no tuple": text("x"),
+    "a tuple of one": text("module") + b"\x85",
+    "a storage of no type": text("storage") + b"\x85",
     "of an unknown kind": text("file") + text("/etc/passwd") + b"\x86",
     "a storage of a placeholder": text("storage") + glob("os", "system") + b"\x86",
 }
