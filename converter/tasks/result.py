@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from typing import TYPE_CHECKING
 
 from mlxport.converter.plan.record import Conversion
@@ -64,6 +65,11 @@ class Converted:
         said = [count_of(len(self.notes), "note")] * bool(self.notes)
         said += [count_of(len(self.warnings), "warning")] * bool(self.warnings)
         return "\n".join([*lines, ", ".join(said)] if said else lines)
+
+    def _repr_html_(self) -> str:
+        """Return what was made, and the report, small, for a notebook."""
+        head = f"<p>{escape(str(self).partition(chr(10))[0])}</p>"
+        return head + ("" if self.report is None else self.report._repr_html_())
 
     def __repr__(self) -> str:
         return f"<Converted: {self}>"

@@ -10,7 +10,7 @@ from mlxport.converter.environment import FAST_MATH
 from mlxport.converter.parity.report.chart import chart, legend
 from mlxport.converter.parity.report.images import figures, histograms
 from mlxport.converter.parity.report.style import SCRIPT, STYLE
-from mlxport.converter.parity.report.table import BAD, Cell, Table, TableRow, tables_of
+from mlxport.converter.parity.report.table import BAD, DETAILS, Cell, Table, TableRow, tables_of
 
 if TYPE_CHECKING:
     from mlxport.converter.parity.report.report import ParityReport
@@ -33,14 +33,15 @@ def html(reports: Mapping[str, ParityReport]) -> str:
     shown = {name: report.decisive for name, report in reports.items()}
     several = len(reports) > 1
     tables = tables_of(shown)
+    model = next(iter(reports.values())).model
     passed = all(report.passed for report in reports.values())
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>Parity {'holds' if passed else 'failed'}</title>",
+        f"<title>{_outcome(passed)}: {escape(model)}, parity of MLX with PyTorch</title>",
         f"<style>{STYLE}</style></head><body><main>",
-        "<h1>Parity of the MLX model with PyTorch</h1>",
+        f"<h1>{escape(model)} in MLX, held to PyTorch</h1>",
         *(_verdict(name, report, several) for name, report in reports.items()),
         *(_runs(name, report, several) for name, report in reports.items()),
         "<h2>Error of each layer beside PyTorch's own noise</h2>",
@@ -55,14 +56,24 @@ def html(reports: Mapping[str, ParityReport]) -> str:
     return "\n".join(part for part in parts if part) + "\n"
 
 
+def _outcome(passed: bool) -> str:
+    return "PASS" if passed else "FAIL"
+
+
+def _name(text: str) -> str:
+    """Return a name that breaks at its dots."""
+    return escape(text).replace(".", ".<wbr>")
+
+
 def _verdict(name: str, report: ParityReport, named: bool) -> str:
-    title = f"<strong>{escape(name)}</strong>: " if named else ""
+    title = f"{_outcome(report.passed)}, {report.model}" + (f", {name}" if named else "")
     state = "" if report.passed else " bad"
     known = [(name, report.environment.get(name)) for name in _WHERE]
     where = ", ".join(f"{name} {value}" for name, value in known if value)
     where = "; ".join(filter(None, [where, report.decisive.dynamo]))
     return (
-        f'<p class="verdict{state}">{title}{escape(report.verdict)}</p>'
+        f'<p class="verdict{state}"><strong>{escape(title)}</strong>: '
+        f"{escape(report.verdict)}</p>"
         f'<p class="where">{escape(where)}</p>'
     )
 
@@ -89,10 +100,10 @@ def _scrolling(name: str, content: str) -> str:
 
 def _table(table: Table) -> str:
     titles = ("#", "layer", "class", "shape", *table.columns)
-    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in titles)
+    head = "".join(f'<th scope="col"{_detail(title)}>{escape(title)}</th>' for title in titles)
     numbered = [*enumerate(table.rows)]
     failing_first = sorted(numbered, key=lambda one: not _fails(one[1]))
-    body = "\n".join(_row(row, number) for number, row in failing_first)
+    body = "\n".join(_row(row, number, table.columns) for number, row in failing_first)
     return f"<h2>{escape(table.title)}</h2>" + _scrolling(
         table.title,
         f'<table class="cells"><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>',
@@ -103,17 +114,27 @@ def _fails(row: TableRow) -> bool:
     return any(cell.state == BAD for cell in row.cells)
 
 
-def _row(row: TableRow, number: int) -> str:
+def _detail(title: str) -> str:
+    return f' class="{_kind(title)}"' if _kind(title) else ""
+
+
+def _kind(title: str) -> str:
+    """Return what a column is where there is little room: ``error`` stays longer than the rest."""
+    return "detail" if title in DETAILS else "error" if title == "error" else ""
+
+
+def _row(row: TableRow, number: int, columns: Sequence[str]) -> str:
     first = "".join(f"<td{_value(text)}>{escape(text)}</td>" for text in (row.layer, row.shape))
-    name = f'<th scope="row"{_value(row.label)}>{escape(row.label)}</th>'
-    cells = "".join(map(_cell, row.cells))
+    name = f'<th scope="row"{_value(row.label)}>{_name(row.label)}</th>'
+    cells = "".join(map(_cell, row.cells, columns))
     return f'<tr><td data-value="{number}">{number + 1}</td>{name}{first}{cells}</tr>'
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: Cell, column: str) -> str:
     why = f' title="{escape(cell.why, quote=True)}"' if cell.why else ""
     value = "" if cell.value is None else _value(repr(cell.value).replace("inf", "1e999"))
-    return f'<td class="{cell.state}"{why}{value}>{escape(cell.text)}</td>'
+    kind = f"{cell.state} {_kind(column)}".rstrip()
+    return f'<td class="{kind}"{why}{value}>{escape(cell.text)}</td>'
 
 
 def _value(text: str) -> str:

@@ -23,6 +23,7 @@ VIRIDIS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
 BLUE_ORANGE = ("#0b4f8a", "#6aaed6", "#f7f7f7", "#f5a05a", "#a63c06")
 _OUTSIDE = (255, 0, 255)  # what is NaN or infinite
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 640, 180, 44, 34, 14
+_RIGHT = 24  # half of the last label
 
 
 def figures(pictures: Sequence[Picture]) -> str:
@@ -49,8 +50,18 @@ def _figure(picture: Picture) -> str:
         f"<figure><figcaption>{escape(picture.name)}{place}, where the error is largest: "
         f"{'central slices' if len(picture.planes) > 1 else 'the image'}{note}</figcaption>"
         f'<table class="slices"><thead><tr>{heads}</tr></thead><tbody>{rows}'
-        f'<tr><td colspan="2">{values}</td><td>{differences}</td></tr></tbody></table></figure>'
+        f'<tr><td colspan="2">{values}</td><td>{differences}</td></tr></tbody></table>'
+        f"{_stack(picture, heads)}</figure>"
     )
+
+
+def _stack(picture: Picture, heads: str) -> str:
+    """Return slices through a volume, of which the page's script shows one and a slider."""
+    if not picture.stack:
+        return ""
+    slices = "".join(f"<tbody>{_plane(p, picture.name)}</tbody>" for p in picture.stack)
+    table = f'<table class="slices"><thead><tr>{heads}</tr></thead>{slices}</table>'
+    return f'<div class="stack">{table}</div>'
 
 
 def _plane(plane: Plane, name: str) -> str:
@@ -103,7 +114,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 def _histogram(found: Histogram) -> str:
     bins = max(len(found.mlx), 1)
     most = max([*found.mlx, *found.torch, 1])
-    width = (_WIDTH - _LEFT) / bins
+    width = (_WIDTH - _LEFT - _RIGHT) / bins
     floor = _HEIGHT - _BOTTOM
 
     def top(count: int) -> float:

@@ -28,6 +28,7 @@ _SHOWN = 3  # outputs of a model
 _LEAST = 4  # elements on a side of what is worth a picture
 _SIDES = {2: 192, 3: 96}  # axes of the image or volume -> pixels on a side at most
 _SAMPLE = 65536
+_STACK = 11  # slices through a volume
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,15 @@ class Plane:
 
 @dataclass(frozen=True)
 class Picture:
-    """The central slices of one output: one of an image, three of a volume.
+    """Slices of one output: of an image the whole, of a volume the central three, and a stack.
 
     Attributes:
         name: of the output.
         leading: index of the batch item and channel shown, the one with the largest error.
         limits: values of the lowest and the highest level.
         largest: difference of the highest level; of the lowest, its negative.
-        planes: the slices.
+        planes: the central slices.
+        stack: of a volume, slices across its first axis at even steps, on the same scales.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Picture:
     limits: tuple[float, float]
     largest: Annotated[float, msgspec.Meta(ge=0)]
     planes: tuple[Plane, ...]
+    stack: tuple[Plane, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,9 +152,10 @@ def _picture(
 ) -> Picture | None:
     if reference.ndim not in _SIDES or min(reference.shape) < _LEAST:
         return None
-    cut = [(at, a, _cut(array, a), _cut(reference, a)) for at, a in _centres(reference.shape)]
+    centres, steps = _centres(reference.shape), _steps(reference.shape)
+    cut = [(at, _cut(array, a), _cut(reference, a)) for at, a in [*centres, *steps]]
     with np.errstate(all="ignore"):
-        differences = [mine.astype(np.float64) - theirs for *_, mine, theirs in cut]
+        differences = [mine.astype(np.float64) - theirs for _, mine, theirs in cut]
     low, high = _limits([theirs for *_, theirs in cut])
     _, largest = _limits([np.abs(difference) for difference in differences])
     planes = tuple(
@@ -162,9 +166,18 @@ def _picture(
             _levels(mine, low, high),
             _levels(difference, -largest, largest),
         )
-        for (at, _, mine, theirs), difference in zip(cut, differences, strict=True)
+        for (at, mine, theirs), difference in zip(cut, differences, strict=True)
     )
-    return Picture(name, leading, (low, high), largest, planes)
+    first = len(centres)
+    return Picture(name, leading, (low, high), largest, planes[:first], planes[first:])
+
+
+def _steps(shape: Sequence[int]) -> list[tuple[str, tuple[Any, ...]]]:
+    """Return even steps through the first axis of a volume, as text and as indices."""
+    if len(shape) == 2:
+        return []
+    places = np.unique(np.linspace(0, shape[0] - 1, min(_STACK, shape[0])).round().astype(int))
+    return [(f"[{k}, :, :]", (int(k), slice(None), slice(None))) for k in places]
 
 
 def _centres(shape: Sequence[int]) -> list[tuple[str, tuple[Any, ...]]]:

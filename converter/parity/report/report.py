@@ -12,6 +12,7 @@ from mlxport.converter.errors import ConversionError, EvidenceError
 from mlxport.converter.parity.report.html import html
 from mlxport.converter.parity.report.markdown import markdown
 from mlxport.converter.parity.report.metal_check import MetalCheck
+from mlxport.converter.parity.report.notebook import notebook_html
 from mlxport.converter.parity.report.pictures import Histogram, Picture
 from mlxport.converter.parity.report.text import render, render_summary, worst
 from mlxport.converter.parity.verdict.compare import Verdict
@@ -124,6 +125,15 @@ class ParityReport:
         if len(failed) > _FAILURES_PRINTED:
             lines.append(f"  and {len(failed) - _FAILURES_PRINTED} more that failed")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Return the verdict and the worst layers, small, for a notebook."""
+        return notebook_html(self)
+
+    @property
+    def model(self) -> str:
+        """Name of the model's class in MLX."""
+        return next((output.layer for output in self.outputs if output.layer), "the model")
 
     @property
     def passed(self) -> bool:

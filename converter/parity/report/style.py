@@ -9,7 +9,7 @@ STYLE = """
   --series-0: #0072b2; --series-1: #d55e00; --series-2: #009e73; --series-3: #b3609c; }
 @media (prefers-color-scheme: dark) { :root { --good: #6cb8ec; --bad: #ff9a52;
   --series-0: #56b4e9; --series-1: #f0a050; --series-2: #2fc79b; --series-3: #dc9ac3; } }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 75rem; padding: 1.5rem; }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 84rem; padding: 1.5rem; }
 h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
 .verdict { border-left: .4rem solid var(--good); background: var(--soft); padding: .8rem 1rem;
   margin: 1rem 0; overflow-wrap: anywhere; white-space: pre-line; font-size: 1.1rem; }
@@ -23,11 +23,13 @@ h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.1rem; margin: 2rem 0 .5re
 .legend { list-style: none; padding: 0; margin: .4rem 0 0; display: flex; flex-wrap: wrap;
   gap: .2rem 1.5rem; } .legend svg { display: inline; width: 30px; margin-right: .5rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-.cells :is(th, td) { padding: .25rem .6rem; border-bottom: 1px solid var(--line);
+.cells { font-size: .9rem; }
+.cells :is(th, td) { padding: .25rem .4rem; border-bottom: 1px solid var(--line);
   text-align: right; white-space: nowrap; font-weight: 400; }
 .cells thead th { position: sticky; top: 0; background: Canvas; font-weight: 600; }
 .cells :is(th, td):is(:nth-child(-n+4)):not(:first-child) { text-align: left; }
-.cells tbody th { overflow-wrap: anywhere; white-space: normal; min-width: 10rem; }
+.cells tbody th { overflow-wrap: anywhere; white-space: normal; min-width: 9rem; }
+.cells thead th, .cells td:nth-child(4) { white-space: normal; }
 .cells td.good { color: var(--good); } .cells td.bad { color: var(--bad); font-weight: 700; }
 th button { font: inherit; color: inherit; background: none; border: 0; padding: 0;
   cursor: pointer; text-decoration: underline dotted; text-underline-offset: .2em; }
@@ -41,10 +43,16 @@ figure { margin: 0 0 1.5rem; } figcaption { margin-bottom: .4rem; }
 .slices td { padding: 0 .4rem .4rem 0; vertical-align: top; }
 .slices tbody th { font-weight: 400; font-size: .85rem; }
 .slices img { width: 100%; height: auto; image-rendering: pixelated; display: block; }
-.bar { height: .8rem; } .ends { display: flex; justify-content: space-between; font-size: .85rem; }
-.histogram { max-width: 40rem; }
+.bar { height: .8rem; }
+.ends { display: flex; justify-content: space-between; font-size: .8rem; white-space: nowrap; }
+.histogram { max-width: 40rem; } .stack tbody:not(.shown) { display: none; }
+.stack label { display: flex; gap: .6rem; align-items: center; max-width: 44rem; }
+.stack input { flex: 1; accent-color: var(--good); }
 @media (max-width: 40rem) { body { padding: .8rem; } dl { grid-template-columns: 1fr; }
-  .cells :is(th, td):is(:nth-child(1), :nth-child(3), :nth-child(4)) { display: none; } }
+  .cells :is(th, td):is(:nth-child(1), :nth-child(3), :nth-child(4)), .detail { display: none; }
+  .cells tbody th { min-width: 5rem; } .error { display: none; }
+  .cells :is(th, td) { padding: .25rem .3rem; white-space: normal; } }
+@media (min-width: 40.01rem) and (max-width: 78rem) { .detail { display: none; } }
 """
 
 SCRIPT = """
@@ -63,5 +71,15 @@ for (const head of document.querySelectorAll(".cells thead th")) {
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
     body.append(...(down ? rows.reverse() : rows));
   });
+}
+for (const stack of document.querySelectorAll(".stack")) {
+  const slices = [...stack.querySelectorAll("tbody")], label = document.createElement("label");
+  const slider = Object.assign(document.createElement("input"),
+    { type: "range", min: 0, max: slices.length - 1, value: slices.length >> 1 });
+  const show = () => slices.forEach((s, k) => s.classList.toggle("shown", k === +slider.value));
+  label.append("Slices", slider);
+  stack.prepend(label);
+  slider.addEventListener("input", show);
+  show();
 }
 """

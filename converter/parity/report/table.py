@@ -97,6 +97,9 @@ def _whole(title: str, entries: Sequence[ParityEntry]) -> Table:
 
 _NUMBERS = ("error", "noise", "max abs", "max ULP", "1 - cosine", "SNR", "not finite", "first at")
 
+# what stands back where there is no room
+DETAILS = frozenset(_NUMBERS[1:])
+
 
 def _numbers(verdict: Verdict) -> tuple[Cell, ...]:
     """Return the cells under the titles of ``_NUMBERS``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from typing import Any
 
 from mlxport.converter.graph.lowering.problems import Gap
@@ -119,6 +120,10 @@ class Analysis:
             f"covered: modules {self.modules_covered} · ops {self.ops_covered} · "
             f"parameters {self.parameters_covered}{unused}"
         )
+
+    def _repr_html_(self) -> str:
+        """Return what the command prints, for a notebook."""
+        return f"<pre>{escape(str(self))}</pre>"
 
     def __repr__(self) -> str:
         return f"<Analysis: {self.summary}>"

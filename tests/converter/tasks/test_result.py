@@ -102,3 +102,11 @@ def test_a_failed_conversion_says_where(net):
 def test_an_inspection_of_several_state_dicts(tmp_path, net):
     torch.save({"a": net.state_dict(), "b": net.state_dict()}, tmp_path / "two.pt")
     assert str(mlxport.inspect(tmp_path / "two.pt")).endswith("2 state dicts, none chosen")
+
+
+def test_a_notebook_shows_what_was_made_and_the_verdict(net):
+    text = in_memory(net, None)._repr_html_()
+    assert text.startswith("<p>Small in MLX: 4 tensors, 1 transpose in a call</p>")
+    assert "<strong>PASS, Small</strong>: parity holds" in text
+    analysis = mlxport.analyze(net, torch.randn(1, 3, 8, 7))
+    assert analysis._repr_html_().startswith("<pre>Small: everything has an MLX counterpart")

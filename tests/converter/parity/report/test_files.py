@@ -79,11 +79,12 @@ def depicted(shown: ParityReport) -> ParityReport:
 class Page(HTMLParser):
     """Collects what the tests ask for, and that every element is closed where it should be."""
 
-    VOID = ("meta", "line", "circle", "img", "polyline")
+    VOID = ("meta", "line", "circle", "img", "polyline", "wbr", "br")
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.open: list[str] = []
+        self.goes_on = False
         self.texts: dict[str, list[str]] = {}
         self.attributes: list[tuple[str, dict[str, str | None]]] = []
         self.feed(text)
@@ -91,6 +92,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.attributes.append((tag, dict(attrs)))
+        self.goes_on = tag == "wbr"
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -98,11 +100,14 @@ class Page(HTMLParser):
         self.attributes.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
+        self.goes_on = False
         if tag not in self.VOID:
             assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open:
+        if self.open and self.goes_on:
+            self.texts[self.open[-1]][-1] += data
+        elif self.open:
             self.texts.setdefault(self.open[-1], []).append(data)
 
 
@@ -111,7 +116,11 @@ def test_html_says_what_the_report_says(fault: int | None) -> None:
     shown = report(fault=fault)
     page = Page(shown.to_html())
     said, where = page.texts["p"]
-    assert said == shown.verdict
+    assert said == f": {shown.verdict}"
+    outcome = "PASS" if fault is None else "FAIL"
+    assert page.texts["strong"] == [f"{outcome}, Net"]
+    assert page.texts["title"][:1] == [f"{outcome}: Net, parity of MLX with PyTorch"]
+    assert page.texts["h1"] == ["Net in MLX, held to PyTorch"]
     assert where == "backend cpu, device a <chip> & more"
     cells, order = page.texts["td"], [f"block.{n}" for n in range(5)]
     names = [text for text in page.texts["th"] if text.startswith("block.")]
@@ -130,7 +139,7 @@ def test_html_loads_nothing_and_runs_nothing_but_its_own_script() -> None:
     assert not {tag for tag, _ in page.attributes} & {"link", "iframe"}
     assert page.texts["script"] == [SCRIPT]
     sources = [attrs["src"] for tag, attrs in page.attributes if tag in ("img", "script") and attrs]
-    assert len(sources) == 9
+    assert len(sources) == 9 + 3 * 8
     assert all(source and source.startswith("data:image/png;base64,") for source in sources)
     assert not re.search(r"https?:|url\(|@import", text)
 
@@ -167,7 +176,7 @@ def test_runs_at_other_inputs_are_listed_and_the_failing_one_is_shown() -> None:
 
 def test_reports_stand_side_by_side() -> None:
     page = Page(html({"cpu": report(), "metal": report(fault=3)}))
-    assert page.texts["strong"] == ["cpu", "metal"]
+    assert page.texts["strong"] == ["PASS, Net, cpu", "FAIL, Net, metal"]
     assert page.texts["td"].count("FAIL 1e+07x") == 3  # two layers and the output
     first = page.texts["td"].index("FAIL 1e+07x", 6)
     assert page.texts["td"][first - 4 : first] == ["4", "Conv2d", "1 x 8 x 16 x 16", "4x"]
@@ -210,6 +219,14 @@ MEASURE = """<script>
 addEventListener("load", () => {
   const seen = e => { const b = e.getBoundingClientRect(); return b.width > 0 && b.height > 0; };
   const count = q => [...document.querySelectorAll(q)].filter(seen).length;
+  const slid = () => {
+    const slider = document.querySelector(".stack input"), shown = () =>
+      document.querySelector(".stack .shown th").textContent;
+    const middle = shown();
+    slider.value = 0;
+    slider.dispatchEvent(new Event("input"));
+    return [middle, shown(), count(".stack tbody")];
+  };
   const first = document.querySelectorAll(".cells")[1].tBodies[0];
   const names = () => [...first.rows].map(row => row.cells[1].textContent);
   const failing_first = names();
@@ -219,6 +236,16 @@ addEventListener("load", () => {
     marks: count(".mark"), bars: count(".histogram rect"), colour_bars: count(".bar"),
     images: [...document.images].filter(i => i.complete && i.naturalWidth && seen(i)).length,
     wide: document.documentElement.scrollWidth > innerWidth, width: innerWidth,
+    cut: [...document.querySelectorAll(".wide:has(table)")].map(
+      w => w.scrollWidth - w.clientWidth).filter(more => more > 0),
+    labels: [...document.querySelectorAll(".histogram text")].every(
+      t => t.getBBox().x + t.getBBox().width <= 640),
+    broken: [...document.querySelectorAll(".cells tbody th")].filter(seen).flatMap(
+      th => [...th.childNodes]).filter(n => n.nodeType === 3 && !n.data.includes(" ")).some(n => {
+        const range = document.createRange();
+        range.selectNode(n);
+        return new Set([...range.getClientRects()].map(r => r.top)).size > 1; }),
+    sliced: slid(),
     failing_first, in_order: names(),
   });
 });
@@ -261,9 +288,13 @@ def test_the_page_is_seen_in_a_browser(tmp_path: Path, width: int, fault: int | 
         "verdicts": 1,
         "rows": 6,
         "marks": 6,
-        "images": 9,
+        "images": 12,
         "colour_bars": 2,
         "wide": False,
+        "cut": [],
+        "labels": True,
+        "broken": False,
+        "sliced": ["[4, :, :]", "[0, :, :]", 1],
         "width": width,
     }
 
@@ -284,7 +315,22 @@ def test_a_screenshot_shows_it(tmp_path: Path, width: int, dark: bool, fault: in
     assert shown.get(scheme["good" if fault is None else "bad"], 0) > 100, "beside the verdict"
     assert shown.get(scheme["series"], 0) > 100, "dots of layers, bars of the histogram"
     for colour in ((0xFD, 0xE7, 0x25), (0x44, 0x01, 0x54)):  # the ends of the scale of values
-        assert shown.get(colour, 0) > 20, "slices of the volume"
+        near = [
+            n
+            for c, n in shown.items()
+            if all(abs(a - b) < 16 for a, b in zip(c, colour, strict=True))
+        ]
+        assert sum(near) > 20, "slices of the volume"
+
+
+def test_a_notebook_shows_the_verdict_and_the_worst_layers() -> None:
+    for shown, outcome in ((report(), "PASS"), (report(fault=2), "FAIL")):
+        text = shown._repr_html_()
+        page = Page(text)
+        assert page.texts["strong"][0] == f"{outcome}, Net"
+        assert len([t for t in page.texts["td"] if t.startswith("block.")]) == 5
+        assert len(text) < 4000
+    assert "<script" not in report(name="<script>x</script>")._repr_html_()
 
 
 # -- on disk ---------------------------------------------------------------------------------------
