@@ -406,11 +406,16 @@ def _mlx_lm_names(command: Callable[..., None]) -> Callable[..., None]:
         command(source=source, output=output, quantize=quantize, **options)
 
     for option in (
-        click.option("--q-group-size", type=int, hidden=True),
-        click.option("--q-bits", type=int, hidden=True),
-        click.option("-q", "q", is_flag=True, hidden=True),
-        click.option("--mlx-path", type=click.Path(path_type=Path), hidden=True),
-        click.option("--hf-path", hidden=True),
+        click.option("--q-group-size", type=int, hidden=True, help="As mlx-lm: of -q."),
+        click.option("--q-bits", type=int, hidden=True, help="As mlx-lm: of -q."),
+        click.option("-q", "q", is_flag=True, hidden=True, help="As mlx-lm: --quantize."),
+        click.option(
+            "--mlx-path",
+            type=click.Path(path_type=Path),
+            hidden=True,
+            help="As mlx-lm: the folder to write.",
+        ),
+        click.option("--hf-path", hidden=True, help="As mlx-lm: SOURCE."),
     ):
         run = option(run)
     return run
@@ -916,8 +921,9 @@ def _show(
         color=terminal and "NO_COLOR" not in os.environ,
     )
     _say(shown.rstrip("\n"), styled=True)
-    if not report.passed:
+    if terminal and not report.passed:  # it reads the verdict already
         sys.exit(ParityError.exit_code)
+    _require(report)
 
 
 def _require(report: ParityReport) -> None:

@@ -202,7 +202,7 @@ def test_reports_side_by_side(invoke: Invoke) -> None:
 
 def test_gradients_where_they_are_asked_for(invoke: Invoke) -> None:
     assert "gradient" not in convert(invoke).stdout
-    result = convert(invoke, "--gradients", "--overwrite")
+    result = convert(invoke, "--gradients", "--overwrite", "--full")
     assert re.search(r"\nparity holds: 1 output, \d+ layer calls and \d+ gradients", result.stdout)
     assert "gradient of encoder.0.0.weight" in result.stdout
     stored = json.loads(Path("out/parity.json").read_text())
