@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,11 +33,16 @@ class Run:
         seconds: on the wall clock, from its start to its end.
         peak: bytes in memory at the most, mapped files that were read among them.
         said: what it printed, from JSON.
+        processor: seconds of processor time, all threads together.
+        anonymous: bytes in memory at the most that are in no file, by samples every 20 ms; None
+            where the system does not tell.
     """
 
     seconds: float
     peak: int
     said: dict[str, Any]
+    processor: float
+    anonymous: int | None
 
 
 def tables() -> list[Table]:
@@ -48,24 +54,35 @@ def tables() -> list[Table]:
 def _network(name: str) -> tuple[Run, Run]:
     """Return torch.export with the weights, and the conversion: of each the fastest process."""
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint, out = Path(folder, "checkpoint.safetensors"), Path(folder, "out")
-        model = getattr(networks, name)()
-        save_file({key: value.clone() for key, value in model.state_dict().items()}, checkpoint)
-        del model
-        given, _ = networks.inputs(name)
+        checkpoint, out = write_checkpoint(name, folder), Path(folder, "out")
         alone = [sys.executable, str(HERE / "export_alone.py"), name, str(checkpoint)]
-        convert = [str(Path(sys.executable).with_name("mlxport")), "convert", str(checkpoint)]
-        convert += ["--model", f"networks:{name}", "--input", given, "-o", str(out)]
-        convert += ["--timings", "--json"]
+        convert = conversion(name, checkpoint, out)
         runs: tuple[list[Run], list[Run]] = ([], [])
         for _ in range(ROUNDS):
-            runs[0].append(_process([*alone, str(Path(folder, "copy.safetensors"))]))
-            runs[1].append(_process(convert))
+            runs[0].append(run_process([*alone, str(Path(folder, "copy.safetensors"))]))
+            runs[1].append(run_process(convert))
             shutil.rmtree(out)
     return min(runs[0], key=_export_and_weights), min(runs[1], key=_converted)
 
 
-def _process(command: list[str]) -> Run:
+def write_checkpoint(name: str, folder: str) -> Path:
+    """Write the weights of a network."""
+    checkpoint = Path(folder, "checkpoint.safetensors")
+    model = getattr(networks, name)()
+    save_file({key: value.clone() for key, value in model.state_dict().items()}, checkpoint)
+    return checkpoint
+
+
+def conversion(name: str, checkpoint: Path, out: Path) -> list[str]:
+    """Return the command that converts a network."""
+    given, _ = networks.inputs(name)
+    command = [str(Path(sys.executable).with_name("mlxport")), "convert", str(checkpoint)]
+    command += ["--model", f"networks:{name}", "--input", given, "-o", str(out)]
+    return [*command, "--timings", "--json"]
+
+
+def run_process(command: list[str]) -> Run:
+    """Run a command that prints JSON, and measure it."""
     environment = {**os.environ, "PYTHONPATH": str(HERE)}
     # the one thread of the other benchmarks: a command takes what the machine has
     environment.pop("OMP_NUM_THREADS", None)
@@ -74,15 +91,40 @@ def _process(command: list[str]) -> Run:
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.DEVNULL, env=environment
         )
+        anonymous: list[int] = []
+        watch = threading.Thread(target=_watch_memory, args=(process.pid, anonymous))
+        watch.start()
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - begun
+        watch.join()
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise RuntimeError(f"{' '.join(command)}: exit code {process.returncode}")
         output.seek(0)
         said = json.load(output)
     unit = 1 if sys.platform == "darwin" else 1024
-    return Run(seconds, usage.ru_maxrss * unit, said.get("timings", said))
+    return Run(
+        seconds,
+        usage.ru_maxrss * unit,
+        said.get("timings", said),
+        usage.ru_utime + usage.ru_stime,
+        max(anonymous, default=None),
+    )
+
+
+def _watch_memory(process: int, found: list[int]) -> None:
+    """Note a process's anonymous memory, in bytes, until it ends; where /proc tells it."""
+    path = Path(f"/proc/{process}/status")
+    while True:
+        try:
+            lines = path.read_text().splitlines()
+        except OSError:  # it has ended, or there is no /proc
+            return
+        sizes = [line.split()[1] for line in lines if line.startswith("RssAnon:")]
+        if not sizes:  # it has ended, and nobody has asked for its exit code yet
+            return
+        found.append(int(sizes[0]) * 1024)
+        time.sleep(0.02)
 
 
 def _export_and_weights(run: Run, export: str = "first") -> float:

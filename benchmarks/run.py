@@ -23,7 +23,10 @@ from pathlib import Path
 
 from readme import quote
 
-BENCHMARKS = ("startup", "blas", "conv_transpose", "emitted", "conversion", "checkpoint", "load")
+BENCHMARKS = (
+    *("startup", "blas", "conv_transpose", "emitted"),
+    *("conversion", "large", "checkpoint", "load"),
+)
 FOLDER = Path(__file__).parent
 
 HEADER = """# Benchmarks

@@ -21,8 +21,13 @@ from mlxport.converter.errors import ParityError
 from mlxport.converter.parity.reference.copies import perturbed
 from mlxport.converter.parity.reference.fast_path import fast_path_difference, has_fast_path
 from mlxport.converter.parity.reference.moved import distances, farthest, perturbed_runs
-from mlxport.converter.parity.reference.recorded_values import RecordedTensor, reference_values
-from mlxport.converter.parity.reference.recorder import Recorder
+from mlxport.converter.parity.reference.recorded_values import (
+    RecordedCall,
+    RecordedTensor,
+    reference_values,
+)
+from mlxport.converter.parity.reference.recorder import OnCall, Recorder
+from mlxport.converter.parity.reference.spill import SpillFile
 from mlxport.converter.parity.verdict.reference_data import Reference, ReferenceValue
 from mlxport.converter.timings import stage
 from mlxport.converter.torch_model.calls import CallArguments, in_order
@@ -79,7 +84,7 @@ def record_reference(
     """
     canonical = _first_names(module, paths)
     given = in_order(module, args, kwargs)
-    recorder = Recorder(module, given, canonical, since or {}, sample, seed)
+    recorder = Recorder(module, given, canonical, since or {}, sample, seed, SpillFile())
     for path, counts in (taken or {}).items():
         recorder.taken.setdefault(canonical.get(path, path), set()).update(counts)
     with ExitStack() as stack:
@@ -116,8 +121,12 @@ def record_reference(
 
 
 def record_native(
-    module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], reference: Reference
-) -> tuple[list[RecordedTensor], dict[tuple[str, int], list[RecordedTensor]]]:
+    module: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    reference: Reference,
+    on_call: OnCall,
+) -> list[RecordedTensor]:
     """Run a model once more, in its own dtype only, and record what its reference contains.
 
     Args:
@@ -125,46 +134,52 @@ def record_native(
         args: its positional arguments.
         kwargs: its keyword arguments.
         reference: of the model; says which submodules to record, the seed and the samples.
+        on_call: is given each call of these submodules.
 
     Returns:
-        The model's outputs, and those of its submodules' calls by path and number.
+        The model's outputs.
     """
     paths = dict.fromkeys(reference.aliases.values())
     canonical = {path: path for path in paths}
     given = in_order(module, args, kwargs)
     recorder = Recorder(module, given, canonical, {}, reference.sample, reference.seed)
     with eval_mode(module):
-        recorder.run_native(with_inputs=False)
-    calls = {(call.path, call.number): call.outputs for call in recorder.native_calls}
-    return recorder.native_outputs, calls
+        recorder.run_native(with_inputs=False, on_call=on_call)
+    return recorder.native_outputs
 
 
 @stage("reference, moved")
 def _with_moved(module: torch.nn.Module, given: CallArguments, reference: Reference) -> Reference:
     """Return the reference with how far each of its values moves."""
     outputs = [0.0] * len(reference.outputs)
-    calls = [[0.0] * len(call.outputs) for call in reference.calls]
+    calls = {(call.path, call.number): call for call in reference.calls}
+    farthest_of = {key: [0.0] * len(call.outputs) for key, call in calls.items()}
     of_calls = [value for call in reference.calls for value in call.outputs]
     for number in range(perturbed_runs([*reference.outputs, *of_calls])):
+        moves: dict[tuple[str, int], list[float]] = {}
+
+        def measure(found: RecordedCall, moves: dict[Any, Any] = moves) -> None:
+            if call := calls.get((found.path, found.number)):
+                moves[call.path, call.number] = distances(call.outputs, found.outputs)
+                if call.release is not None:
+                    call.release()
+
         try:
             with perturbed(module, given, number) as (args, kwargs):
-                native, inner = record_native(module, args, kwargs, reference)
+                native = record_native(module, args, kwargs, reference, measure)
         except Exception:  # the model's code, whatever it raises of other values
             _logger.debug("the model does not run a few roundings off", exc_info=True)
             break
         outputs = farthest(outputs, distances(reference.outputs, native))
-        found = [inner.get((call.path, call.number), []) for call in reference.calls]
-        calls = [
-            farthest(before, distances(call.outputs, others))
-            for before, call, others in zip(calls, reference.calls, found, strict=True)
-        ]
+        for key, found in moves.items():
+            farthest_of[key] = farthest(farthest_of[key], found)
     return replace(
         reference,
         with_moved=None,
         outputs=tuple(map(_moved, reference.outputs, outputs)),
         calls=tuple(
-            replace(call, outputs=tuple(map(_moved, call.outputs, moves)))
-            for call, moves in zip(reference.calls, calls, strict=True)
+            replace(call, outputs=tuple(map(_moved, call.outputs, farthest_of[key])))
+            for key, call in calls.items()
         ),
     )
 

@@ -28,6 +28,7 @@ from mlxport.converter.parity.reference.recorded_values import (
     tensors,
     torch_dtype_name,
 )
+from mlxport.converter.parity.reference.spill import SpillFile
 from mlxport.converter.parity.reference.torch_draws import TorchDraws
 from mlxport.converter.parity.reference.unchanged_tensors import UnchangedTensors, same_tensors
 from mlxport.converter.parity.verdict.reference_data import Call, sample_indices
@@ -55,6 +56,7 @@ class Recorder:
         draws: the random numbers the model drew.
         signature: how the model's arguments and results are nested.
         taken: path -> with how many tensors a call of it can be judged alone; any if left out.
+        spill: keeps what is recorded of the calls.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Recorder:
         since: Mapping[str, str],
         sample: int,
         seed: int,
+        spill: SpillFile | None = None,
     ) -> None:
         self.module, self.given, self.since = module, given, since
         self.paths = list(dict.fromkeys([*since.values(), *canonical.values()]))
@@ -75,6 +78,7 @@ class Recorder:
         self.native_outputs: list[RecordedTensor] = []
         self.signature: Signature | None = None
         self.taken: dict[str, set[int]] = {}
+        self.spill = spill
         self.native_calls: list[RecordedCall] = []
         self.fallback = ""
         self.has_float64 = False
@@ -87,10 +91,15 @@ class Recorder:
         self.raw: dict[int, tuple[torch.Tensor, Tensor]] = {}
 
     @stage("own dtype")
-    def run_native(self, with_inputs: bool) -> None:
-        """Run in the model's own dtype; the random numbers are drawn in this run."""
+    def run_native(self, with_inputs: bool, on_call: OnCall | None = None) -> None:
+        """Run in the model's own dtype; the random numbers are drawn in this run.
+
+        Args:
+            with_inputs: record the arguments of the calls, too.
+            on_call: is given each call, which is not kept then.
+        """
         with trial_run(self.module), self.draws.recording():
-            result = self._run(self.given, self.native_calls.append, with_inputs)
+            result = self._run(self.given, on_call or self.native_calls.append, with_inputs)
             self.native_outputs = [RecordedTensor(leaf) for leaf in tensors(result)]
             self.signature = signature_of(self.module, self.given, result)
 
@@ -140,13 +149,16 @@ class Recorder:
                 given = first.pop((begin, number))
             call = self._joined(native, begin, given)
             self.native_calls.pop(0)
+            if self.spill is not None:
+                self.spill.release()
             yield call
 
     def _joined(self, native: RecordedCall, begin: str, given: CallArguments | None) -> Call:
         """Join what is recorded of one call; ``begin`` is the module that had the arguments."""
         path, number = native.path, native.number
         outputs = reference_values(native.outputs, self.float64_calls.get((path, number), []))
-        call = Call(path, number, outputs, draws=native.draws)
+        release = self.spill.release if self.spill is not None else None
+        call = Call(path, number, outputs, draws=native.draws, release=release)
         if given is None:
             return call
         inputs = self._arguments(begin, given)
@@ -236,7 +248,10 @@ class Recorder:
         def copy(tensor: torch.Tensor) -> torch.Tensor:
             labels = (frame.label(tensor) for frame in reversed(self.frames))
             known = next((label for label in labels if label is not None), None)
-            return tensor.detach().clone() if known is None else known
+            if known is not None:
+                return known
+            cloned = tensor.detach().clone()
+            return cloned if self.spill is None else self.spill.tensor(cloned)
 
         given: CallArguments = tree_map_only(torch.Tensor, copy, (args, kwargs))
         self.frames.append(UnchangedTensors(tensors((args, kwargs)), tensors(given)))
@@ -325,10 +340,14 @@ class Recorder:
         for place, leaf in sorted(enumerate(leaves), key=lambda one: one[1].numel()):
             sizes[place] = min(leaf.numel(), max(share // left, 1))
             share, left = share - sizes[place], left - 1
-        return [
+        found = [
             RecordedTensor(leaf, sample_indices(leaf.numel(), sizes[place], self.seed))
             for place, leaf in enumerate(leaves)
         ]
+        for recorded in found:
+            if self.spill is not None:
+                recorded.values = self.spill.array(recorded.values)
+        return found
 
     def _random_state(self) -> Any:
         devices = {t.device for t in [*self.module.parameters(), *self.module.buffers()]}

@@ -18,7 +18,7 @@ from mlxport.converter.errors import OptionsError
 from mlxport.converter.parity.reference.copies import perturbed
 from mlxport.converter.parity.reference.moved import PERTURBED_RUNS, distance
 from mlxport.converter.parity.reference.record_reference import record_native, record_reference
-from mlxport.converter.parity.reference.recorded_values import RecordedTensor, tensors
+from mlxport.converter.parity.reference.recorded_values import RecordedCall, RecordedTensor, tensors
 from mlxport.converter.parity.verdict.precision import PRECISIONS
 from mlxport.converter.parity.verdict.reference_data import Reference, ReferenceValue
 from mlxport.converter.ranges import integers
@@ -205,8 +205,13 @@ def _with_perturbed_runs(
     """
     outputs, calls = list(reference.outputs), list(reference.calls)
     for number in range(PERTURBED_RUNS):
+        inner: dict[tuple[str, int], list[RecordedTensor]] = {}
+
+        def keep(call: RecordedCall, inner: dict[Any, Any] = inner) -> None:
+            inner[call.path, call.number] = call.outputs
+
         with perturbed(module, given, number) as (args, kwargs):
-            native, inner = record_native(module, args, kwargs, reference)
+            native = record_native(module, args, kwargs, reference, keep)
         outputs = _farther(outputs, native)
         calls = [
             replace(c, outputs=tuple(_farther(c.outputs, inner.get((c.path, c.number), []))))

@@ -295,12 +295,16 @@ class _Verification:
                 for k, v in zip(places, verdicts, strict=True)
             )
         self.pairs.append(_Pair(call, CallTemplate.of(traced, record), tuple(entries)))
+        if call.release is not None:
+            call.release()
 
     def judged_alone(self, pair: _Pair) -> Iterator[ParityEntry]:
         """Yield a call's entries with the verdicts on its module, called with PyTorch's inputs."""
         key = pair.template.record.path, pair.call.number
         if key not in self.alone:
             self.alone[key] = self.judge_alone(pair)
+            if pair.call.release is not None:
+                pair.call.release()
         for entry, found in zip(pair.entries, self.alone[key], strict=True):
             if isinstance(found, str):
                 yield _skipped(entry, found, ALONE)

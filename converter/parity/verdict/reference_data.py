@@ -91,6 +91,8 @@ class Call:
             second.
         moved_alone: gives ``moved`` of each of ``alone``, by running the torch module again; None
             where it is not at hand.
+        release: gives the memory that reading its values took back to the system; None where they
+            are in no file.
     """
 
     path: str
@@ -100,6 +102,7 @@ class Call:
     alone: tuple[ReferenceValue, ...] = ()
     draws: tuple[int, int] = (0, 0)
     moved_alone: Callable[[], Sequence[float]] | None = None
+    release: Callable[[], None] | None = None
 
     def complete(self) -> Call:
         """Return the call with how far each of ``alone`` moves, and nothing left to ask."""
