@@ -386,7 +386,7 @@ def _mlx_lm_names(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run(
-        source: Path | str | None,
+        sources: tuple[Path | str, ...],
         output: Path | None,
         hf_path: str | None,
         mlx_path: Path | None,
@@ -396,14 +396,15 @@ def _mlx_lm_names(command: Callable[..., None]) -> Callable[..., None]:
         q_group_size: int | None,
         **options: Any,
     ) -> None:
-        source = _one_of(source, hf_path and _on_the_hub(hf_path), "SOURCE", "--hf-path")
-        if source is None:
+        there = (_on_the_hub(hf_path),) if hf_path else None
+        sources = _one_of(sources or None, there, "SOURCE", "--hf-path")
+        if sources is None:
             raise click.UsageError("Missing argument 'SOURCE'.")
         output = _one_of(output, mlx_path, "--output", "--mlx-path")
         if q or q_bits is not None or q_group_size is not None:
             settings = f"bits={q_bits or 4},group_size={q_group_size or 64}"
             quantize = _one_of(quantize, settings, "--quantize", "-q")
-        command(source=source, output=output, quantize=quantize, **options)
+        command(sources=sources, output=output, quantize=quantize, **options)
 
     for option in (
         click.option("--q-group-size", type=int, hidden=True, help="As mlx-lm: of -q."),
@@ -434,7 +435,7 @@ def _on_the_hub(path: str) -> Path | str:
 
 
 @main.command()
-@click.argument("source", type=_Source(), required=False)
+@click.argument("sources", metavar="SOURCE…", nargs=-1, type=_Source())
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to write.")
 @_mlx_lm_names
 @click.option(
@@ -448,6 +449,11 @@ def _on_the_hub(path: str) -> Path | str:
     type=click.Path(path_type=Path),
     metavar="OUT/conversion.json",
     help="Instead of --model: convert by the plan of other weights of the same architecture.",
+)
+@click.option(
+    "--verify-with",
+    metavar="PKG.MOD:FACTORY",
+    help="With --plan: what gives the torch model, to hold the result to on --input.",
 )
 @_target
 @_example
@@ -527,7 +533,7 @@ def _on_the_hub(path: str) -> Path | str:
 @_full
 @_exits
 def convert(
-    source: Path,
+    sources: tuple[Path, ...],
     output: Path | None,
     dry_run: bool,
     inputs: tuple[str, ...],
@@ -540,11 +546,16 @@ def convert(
 ) -> None:
     """Convert the checkpoint SOURCE into a folder with a verified MLX model.
 
-    SOURCE is a file, a folder, or hf://owner/name[@revision] on the Hugging Face Hub.
+    SOURCE is a file, a folder, or hf://owner/name[@revision] on the Hugging Face Hub. A folder that
+    says which model it holds (of transformers, diffusers, timm, nnU-Net) needs nothing else.
 
-    With --plan other weights of an architecture that was converted before, unverified. With
-    --target weights alone, for an MLX model of your own. With none of these weights alone, where
-    evidence or --layer says what they are.
+    Several, a pattern, a .txt file that names one a line, or a folder of several models: each into
+    a folder of its own in OUTPUT, with a table at the end. The same command goes on where it was.
+
+    With --plan other weights of an architecture that was converted before, unverified unless
+    --verify-with names their torch model. With --target weights alone, for an MLX model of your
+    own. With none of these, of what says nothing of itself, weights alone, where evidence or
+    --layer says what they are.
 
     Prints the layers farthest from PyTorch, all with --full, and the verdict. Exits 0 only where
     parity holds, 3 where it does not (the folder is written all the same, with the evidence in
@@ -569,11 +580,18 @@ def convert(
     given = (*inputs, *input_files)
     options |= {"inputs": given, "channels_last": layout == "channels_last"}
     options["rename"] = api.parse_renames(options["rename"])
+    source = sources[0]
     if dry_run:
+        if len(sources) > 1:
+            raise click.UsageError("--dry-run analyzes one source.")
         _analyze(source, as_json, **options)
         return
     if output is None:
         raise click.UsageError("Missing option '-o' / '--output'.")
+    by_hand = options["model"] or options["plan"] or options["target"] or options["layers"]
+    if len(sources) > 1 or _is_list(source) or (not by_hand and api.holds_many(sources)):
+        _convert_many(sources, output, as_json, **options)
+        return
     with _progress():
         result = api.convert_checkpoint(source, output, **options)
     for note in result.notes:
@@ -861,7 +879,16 @@ def layers(search: str, as_json: bool, markdown: bool, imports: tuple[str, ...])
 
 def _analyze(source: Path, as_json: bool, **options: Any) -> None:
     """Print the analysis of a conversion; exit 1 where it would fail."""
-    others = ("plan", "target", "layers", "max_shard_size", "debug_dir", "adapter", "merge")
+    others = (
+        "plan",
+        "verify_with",
+        "target",
+        "layers",
+        "max_shard_size",
+        "debug_dir",
+        "adapter",
+        "merge",
+    )
     if given := [f"--{n.rstrip('s').replace('_', '-')}" for n in others if options.pop(n)]:
         raise OptionsError(
             f"--dry-run analyzes a model: give --model and --input, not {', '.join(given)}"
@@ -882,6 +909,24 @@ def _analyze(source: Path, as_json: bool, **options: Any) -> None:
     _say(json_text(analysis.to_json()) if as_json else str(analysis))
     if not analysis.covered:
         sys.exit(ConversionError.exit_code)
+
+
+def _is_list(source: Path) -> bool:
+    """Tell whether an argument stands for several sources."""
+    is_pattern = any(character in str(source) for character in "*?[")
+    return str(source).endswith(".txt") or (is_pattern and not os.path.exists(source))
+
+
+def _convert_many(sources: Sequence[Path], output: Path, as_json: bool, **options: Any) -> None:
+    """Convert each source, print the table, and exit by the worst."""
+    with _progress():
+        outcomes = api.convert_many(sources, output, **options)
+    _say(json_text(outcomes.to_json()) if as_json else str(outcomes))
+    _say(f"Written to {output}", err=True)
+    if outcomes.failed:
+        raise ConversionError(f"not converted: {', '.join(outcomes.failed)}")
+    if outcomes.strayed:
+        raise ParityError(f"parity failed: {', '.join(outcomes.strayed)}")
 
 
 def _verify_weights(folder: Path, as_json: bool) -> None:

@@ -18,6 +18,10 @@ from mlxport.converter.api.folders import (
     verify_folder,
     verify_weights,
 )
+from mlxport.converter.api.many import (
+    convert_many,
+    holds_many,
+)
 from mlxport.converter.api.models import (
     analyze,
     convert,
@@ -41,10 +45,12 @@ __all__ = [
     "convert",
     "convert_checkpoint",
     "convert_layer",
+    "convert_many",
     "convert_state_dict",
     "explain",
     "explain_checkpoint",
     "export_function",
+    "holds_many",
     "inspect",
     "load",
     "load_weights",

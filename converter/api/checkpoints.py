@@ -41,6 +41,7 @@ def convert_checkpoint(
     inputs: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     plan: str | Path | None = None,
+    verify_with: str | torch.nn.Module | Factory | None = None,
     target: str | mlx.nn.Module | None = None,
     layers: Sequence[str] = (),
     model_args: Mapping[str, Any] | None = None,
@@ -92,6 +93,9 @@ def convert_checkpoint(
             same architecture, or its ``conversion.json``. Its ``model.py`` is copied; there is no
             parity report, as its reference is of other weights. Needs no torch to read
             ``.safetensors``.
+        verify_with: with ``plan``, the torch model, or ``pkg.mod:factory`` that gives it, to hold
+            the result to: judged on ``inputs``, which runs the ``model.py`` beside the plan, and
+            with a reference of its own.
         target: instead of ``model``, an MLX model written by hand, or ``pkg.mod:factory`` that
             gives it. Its layers say the layout and names are matched as by ``load_weights``, all
             or nothing. Weights alone are written, under its names, for ``model.load_weights``.
@@ -153,7 +157,21 @@ def convert_checkpoint(
     if model is None and plan is None and target is None and not layers:
         source = resolved(source)
         found = _described(source)
-    if model is None and found is None:
+    if verify_with is not None and plan is None:
+        raise OptionsError(f"{argument('verify_with')} goes with {argument('plan')}")
+    if verify_with is not None:
+        _check_of_the_plan(
+            channels_last=channels_last,
+            dynamic=dynamic,
+            dynamic_shapes=dynamic_shapes,
+            gradients=gradients,
+            fold_batchnorm=fold_batchnorm,
+            quantize=quantize,
+            debug_dir=debug_dir,
+            adapter=adapter,
+            merge=merge,
+        )
+    elif model is None and found is None:
         _check_without_model(
             quantize=quantize,
             inputs=inputs,
@@ -172,9 +190,12 @@ def convert_checkpoint(
             adapter=adapter,
             merge=merge,
         )
-    elif found is None and not (inputs or kwargs):
+    if (verify_with is not None or (model is not None and found is None)) and not (
+        inputs or kwargs
+    ):
         example = argument("inputs", ["1,1,32,48,40"])
-        raise OptionsError(f"{argument('model')} needs an example input: {example}")
+        needy = argument("model" if verify_with is None else "verify_with")
+        raise OptionsError(f"{needy} needs an example input: {example}")
     if plan is not None and dtype is not None:
         raise OptionsError(
             f"{argument('plan')} keeps the dtypes of its model: for others convert with "
@@ -194,7 +215,7 @@ def convert_checkpoint(
         package=package,
         reference=reference,
     )
-    if package is not None and model is None and plan is None:
+    if package is not None and model is None and plan is None and found is None:
         raise OptionsError(
             f"{argument('package', package)} needs a model: give {argument('model')} or "
             f"{argument('plan')}; without one weights alone are written"
@@ -204,7 +225,21 @@ def convert_checkpoint(
         with stage("imports"):
             from mlxport.converter.tasks.convert_by_plan import convert_by_plan
 
-        return convert_by_plan(source, output, plan, reading, writing)
+        if verify_with is None:
+            return convert_by_plan(source, output, plan, reading, writing)
+        from mlxport.converter.options.judgement import JudgementOptions
+        from mlxport.converter.output.device import on_device
+        from mlxport.converter.tasks.verify_by_model import ByModel
+
+        judging = JudgementOptions.of(
+            noise_multiple=noise_multiple,
+            gradients=False,
+            input_kinds=input_kinds,
+            batch_sizes=batch_sizes,
+        )
+        by_model = ByModel(source, verify_with, inputs, kwargs, reading, judging, reference)
+        with on_device(device):
+            return convert_by_plan(source, output, plan, reading, writing, verify=by_model.verify)
     if target is not None:
         with stage("imports"):
             from mlxport.converter.tasks.convert_for_target import convert_for_target
@@ -321,6 +356,15 @@ def _check_without_model(*, quantize: Any, **options: Any) -> None:
         raise OptionsError(
             f"without {argument('model')} there is no model to run: leave out "
             f"{', '.join(map(argument, given))}, or name the model"
+        )
+
+
+def _check_of_the_plan(**options: Any) -> None:
+    """Refuse what was decided when the plan was made."""
+    if given := [name for name, value in options.items() if _is_given(value)]:
+        raise OptionsError(
+            f"{argument('plan')} keeps what its own conversion chose: leave out "
+            f"{', '.join(map(argument, given))}"
         )
 
 

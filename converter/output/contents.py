@@ -78,7 +78,7 @@ def write_folder(
         (folder / "layers" / name).write_text(text, encoding="utf-8")
     if package is not None:
         write_package(folder, package, source, conversion.stem)
-    return _write_evidence(folder, conversion, references, reference)
+    return write_evidence(folder, conversion, references, reference)
 
 
 def write_quantized(
@@ -91,7 +91,7 @@ def write_quantized(
     """Write anew what is another once the weights in a folder are quantised; see `write_folder`."""
     (folder / "model.py").write_text(source, encoding="utf-8")
     write_config(folder, conversion)
-    return _write_evidence(folder, conversion, references, reference)
+    return write_evidence(folder, conversion, references, reference)
 
 
 def write_config(folder: Path, conversion: Conversion) -> None:
@@ -117,9 +117,10 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _write_evidence(
+def write_evidence(
     folder: Path, conversion: Conversion, references: Sequence[Reference], extent: Extent
 ) -> Conversion:
+    """Write the record, with the digests of the code, and what PyTorch computed."""
     if extent == "bounded":
         weights = sum(file.stat().st_size for file in weight_files(folder))
         references = within(references, max(weights, _SMALL_REFERENCE))

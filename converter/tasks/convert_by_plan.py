@@ -6,7 +6,7 @@ Needs torch only to read what ``torch.save`` wrote.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -25,7 +25,7 @@ from mlxport.converter.checkpoint.keys.loading import (
     check_same,
 )
 from mlxport.converter.checkpoint.keys.match import match_keys
-from mlxport.converter.errors import ConversionError, StateDictError
+from mlxport.converter.errors import ConversionError, OptionsError, StateDictError
 from mlxport.converter.exclusive import exclusive
 from mlxport.converter.options.output import OutputOptions
 from mlxport.converter.options.source import SourceOptions
@@ -44,6 +44,7 @@ from mlxport.converter.output.lineage import record_lineage
 from mlxport.converter.output.live_model import live_model
 from mlxport.converter.output.package import write_package
 from mlxport.converter.output.whole_folder import OutputFolder
+from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.plan.quantize_step import Quantized
 from mlxport.converter.plan.record import RECORD_FILE, Conversion
 from mlxport.converter.plan.steps import Cast
@@ -59,8 +60,22 @@ def convert_by_plan(
     plan: str | Path,
     reading: SourceOptions,
     writing: OutputOptions,
+    *,
+    verify: Callable[[Path, Conversion], ParityReport] | None = None,
+    beside: Mapping[str, Any] | None = None,
 ) -> Converted:
-    """Convert a checkpoint by another's plan; see ``mlxport.convert_checkpoint``."""
+    """Convert a checkpoint by another's plan; see ``mlxport.convert_checkpoint``.
+
+    Args:
+        source: the checkpoint.
+        output: the folder to write.
+        plan: the other's output folder, or the record in it.
+        reading: how the checkpoint is read.
+        writing: how the folder is written.
+        verify: given the folder and its record, holds the model in it to PyTorch and writes the
+            evidence; None to judge nothing.
+        beside: name of a file -> JSON data to be written into the folder too.
+    """
     other = Path(plan).parent if Path(plan).name == RECORD_FILE else Path(plan)
     sources = (Path(source), other)
     with (
@@ -97,16 +112,39 @@ def convert_by_plan(
         if writing.package is not None:
             _check_package(text, other)
             write_package(folder, writing.package, text, old.stem)
+        for file, data in (beside or {}).items():
+            write_json(folder / file, data)
+        report = _judged(folder, conversion, verify, other)
     notes = (
         *checkpoint.notes,
         *_not_run(old.plan),
         *_constants_note(old.plan, other),
         *beside_tensors(old.plan),
-        _unverified(other, bool(text)),
+        *((_unverified(other, bool(text)),) if report is None else ()),
     )
     name = conversion.source.get("model", checkpoint.path.name)
     live = partial(_loaded, Path(output).absolute(), conversion) if text else None
-    return Converted(live, text, conversion, None, notes, written.warnings, name=name)
+    return Converted(live, text, conversion, report, notes, written.warnings, name=name)
+
+
+def _judged(
+    folder: Path,
+    conversion: Conversion,
+    verify: Callable[[Path, Conversion], ParityReport] | None,
+    other: Path,
+) -> ParityReport | None:
+    """Return the report of a model that is to be judged; None where none is.
+
+    Raises:
+        OptionsError: there is no model to judge.
+    """
+    if verify is None:
+        return None
+    if not (folder / "model.py").is_file():
+        raise OptionsError(
+            f"{argument('verify_with')}: there is no model.py beside the plan in {other} to run"
+        )
+    return verify(folder, conversion)
 
 
 @exclusive
@@ -355,7 +393,7 @@ def _unverified(other: Path, runs: bool) -> str:
     if not runs:
         return f"there is no model.py beside the plan in {other}: weights alone were converted"
     return (
-        f"parity was not judged: the reference in {other} is of other weights. To hold these to "
-        f"PyTorch, convert them with {argument('model')}, or call mlxport.verify(result.model, "
-        "torch_model, inputs)"
+        f"parity was not judged, and there is no reference to verify by later: that in {other} is "
+        f"of other weights. {argument('verify_with', 'pkg.mod:factory')} and "
+        f"{argument('inputs', ['1,3,64,64'])} hold these to PyTorch and keep one"
     )

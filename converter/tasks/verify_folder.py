@@ -89,9 +89,9 @@ def _references(folder: Path) -> list[Reference]:
     if not stored[0].exists():
         raise ConversionError(
             f"{folder} holds no reference to compare with: {stored[0].name} is not there. "
-            "Conversions by a plan make none, as there is no torch model to run. To have one, "
-            "convert this checkpoint with its torch model: "
-            "mlxport convert CHECKPOINT --model PKG.MOD:FACTORY --input SIZES -o OUT. "
+            "Conversions by a plan make none without the torch model. To have one, name it: "
+            "mlxport convert CHECKPOINT --plan OTHER --verify-with PKG.MOD:FACTORY --input SIZES "
+            "-o OUT. "
             "Whether the weights are those that were written says mlxport verify OUT --weights."
         )
     return [load_reference(file) for file in stored]

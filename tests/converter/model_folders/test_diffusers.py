@@ -63,15 +63,6 @@ def test_inputs_follow_from_the_configuration(case: str) -> None:
     assert type(found.factory.build()).__name__ == name
 
 
-def test_a_folder_converts_by_its_name_alone(run: Run) -> None:
-    save("AutoencoderKL", VAE)
-    result = run("mlxport convert model -o out")
-    assert result.exit_code == 0, result.stderr
-    assert "parity holds" in result.stdout
-    assert "Note: diffusers AutoencoderKL, by config.json;" in result.stderr
-    assert "; open: batch and sides\n" in result.stderr
-
-
 def test_each_model_of_a_pipeline_is_found() -> None:
     save("UNet2DModel", PLAIN, "pipeline/unet")
     save("AutoencoderKL", VAE, "pipeline/vae")
@@ -88,6 +79,19 @@ def test_each_model_of_a_pipeline_is_found() -> None:
     assert list(find_models(Path("pipeline"))) == ["unet", "vae"]
     with pytest.raises(OptionsError, match=r"holds 2 models \(unet, vae\)"):
         find_model(Path("pipeline"))
+
+
+def test_a_pipeline_converts_part_by_part(run: Run) -> None:
+    for part in ("encoder", "decoder"):
+        save("AutoencoderKL", VAE, f"pipeline/{part}")
+    described = '{"encoder": ["diffusers", "AutoencoderKL"], "decoder": ["diffusers", "Autoenco"]}'
+    Path("pipeline/model_index.json").write_text(described)
+    result = run("mlxport convert pipeline -o out")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("encoder  converted               parity holds")
+    assert "decoder  by the plan of encoder  parity holds" in result.stdout
+    assert Path("out/encoder/model.py").is_file()
+    assert json.loads(Path("out/parity.json").read_text()).keys() == {"encoder", "decoder"}
 
 
 def test_a_pipeline_without_models_is_told() -> None:

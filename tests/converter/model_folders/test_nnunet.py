@@ -147,6 +147,20 @@ def test_a_fold_converts_and_keeps_the_preprocessing(run: Run) -> None:
     np.testing.assert_allclose(np.array(got), want, atol=1e-4)
 
 
+def test_all_folds_convert_at_once_by_one_plan(run: Run) -> None:
+    save("fold_0", "fold_1")
+    result = run(f"mlxport convert {TRAINED} -o out")
+    assert result.exit_code == 0, result.stderr
+    first, understood, second, _ = result.stdout.splitlines()
+    assert first.startswith("fold_0  converted              parity holds  ")
+    assert second.startswith("fold_1  by the plan of fold_0  parity holds  ")
+    assert understood.startswith(
+        "    nnU-Net PlainConvUNet, by plans.json; configuration 3d_fullre"
+    )
+    assert Path("out/fold_1/preprocessing.json").is_file()
+    assert json.loads(Path("out/parity.json").read_text()).keys() == {"fold_0", "fold_1"}
+
+
 def test_all_folds_are_found_at_once() -> None:
     save("fold_0", "fold_1", "fold_all")
     found = find_models(Path(TRAINED))
