@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         load,
         load_weights,
         restore,
+        sliding_window,
         verify,
     )
     from mlxport.converter.errors import ConversionError
@@ -53,6 +54,7 @@ __all__ = [
     "register_op",
     "register_rule",
     "restore",
+    "sliding_window",
     "testing",
     "verify",
 ]
@@ -77,6 +79,7 @@ _HOME = {
     "register_op": "mlxport.converter.tasks.registrations",
     "register_rule": "mlxport.converter.tasks.registrations",
     "restore": "mlxport.converter.api",
+    "sliding_window": "mlxport.converter.api",
     "verify": "mlxport.converter.api",
 }
 

@@ -32,6 +32,9 @@ from mlxport.converter.api.models import (
 from mlxport.converter.api.tables import (
     support,
 )
+from mlxport.converter.api.volumes import (
+    sliding_window,
+)
 from mlxport.converter.api.weights import (
     convert_state_dict,
     inspect,
@@ -58,6 +61,7 @@ __all__ = [
     "parse_renames",
     "report",
     "restore",
+    "sliding_window",
     "support",
     "verify",
     "verify_folder",

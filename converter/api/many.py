@@ -14,14 +14,14 @@ from mlxport.converter.errors import OptionsError
 from mlxport.converter.torch_model.hub import resolved
 
 if TYPE_CHECKING:
-    from mlxport.converter.tasks.convert_many import Job, Outcomes
+    from mlxport.converter.tasks.convert_many import ConvertedMany, Job
     from mlxport.converter.tasks.result import Converted
 
 
 @public
 def convert_many(
     sources: Sequence[str | Path], output: str | Path, *, overwrite: bool = False, **options: Any
-) -> Outcomes:
+) -> ConvertedMany:
     """Convert many checkpoints, each into a folder of its own in ``output``.
 
     Where architectures agree, the model is captured once: the others convert by the first's plan,

@@ -44,7 +44,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ConvertedOne:
     """What became of one of many sources.
 
     Attributes:
@@ -67,7 +67,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Outcomes:
+class ConvertedMany:
     """What became of many sources.
 
     Attributes:
@@ -75,7 +75,7 @@ class Outcomes:
         reports: name -> the parity report, of those that have one.
     """
 
-    rows: tuple[Outcome, ...]
+    rows: tuple[ConvertedOne, ...]
     reports: Mapping[str, ParityReport] = field(default_factory=dict)
 
     @property
@@ -139,7 +139,7 @@ def jobs_of(sources: Sequence[str | Path], *, described: bool) -> dict[str, Job]
 
 def convert_many(
     jobs: Mapping[str, Job], output: Path, convert: Convert, *, overwrite: bool
-) -> Outcomes:
+) -> ConvertedMany:
     """Convert one after the other, go on after one that fails, and write one report of all.
 
     A folder that is there and holds the same source is left; so is every folder that was written
@@ -161,7 +161,7 @@ def convert_many(
         passed = None if report is None else report.passed
         seconds = time.perf_counter() - begun
         said = job.found.summary() if job.found else ""
-        rows.append(Outcome(name, str(job.source), how, passed, verdict, seconds, said))
+        rows.append(ConvertedOne(name, str(job.source), how, passed, verdict, seconds, said))
         _logger.info("%s: %s", name, how)
         if report is not None:
             reports[name] = report
@@ -170,7 +170,7 @@ def convert_many(
     if reports:
         for page in (REPORT, "parity.html"):
             write_page(output / page, reports, overwrite=True)
-    return Outcomes(tuple(rows), reports)
+    return ConvertedMany(tuple(rows), reports)
 
 
 def _converted(

@@ -118,6 +118,7 @@ def test_trainer_fold_and_checkpoint_are_known(source: str) -> None:
     assert found.checkpoint == Path(TRAINED, "fold_0/checkpoint_final.pth")
     assert found.inputs == ("2,1,4,4,4",)
     assert found.dynamic[0] == (0, 2, 3, 4)
+    assert found.opened[0] == "batch and patch, in steps of 1x2x2"
     said = (
         "nnU-Net PlainConvUNet, by plans.json; configuration 3d_fullres; without deep supervision"
     )
@@ -127,13 +128,18 @@ def test_trainer_fold_and_checkpoint_are_known(source: str) -> None:
     assert built.decoder.deep_supervision is False
 
 
-def test_a_fold_converts_and_keeps_the_preprocessing(run: Run) -> None:
-    (trained,) = save("fold_0")
+def test_all_folds_convert_at_once_by_one_plan(run: Run) -> None:
+    *_, trained = save("fold_0", "fold_1")
     result = run(f"mlxport convert {TRAINED} -o out")
     assert result.exit_code == 0, result.stderr
-    assert "parity holds" in result.stdout
-    assert "; open: batch and patch, in steps of 1x2x2\n" in result.stderr
-    kept = json.loads(Path("out/preprocessing.json").read_text())
+    first, understood, second, _ = result.stdout.splitlines()
+    assert first.startswith("fold_0  converted              parity holds  ")
+    assert second.startswith("fold_1  by the plan of fold_0  parity holds  ")
+    assert understood.startswith(
+        "    nnU-Net PlainConvUNet, by plans.json; configuration 3d_fullre"
+    )
+    assert json.loads(Path("out/parity.json").read_text()).keys() == {"fold_0", "fold_1"}
+    kept = json.loads(Path("out/fold_1/preprocessing.json").read_text())
     assert kept["configuration"] == "3d_fullres"
     assert kept["spacing"] == [1.0, 0.5, 0.5]
     assert kept["patch_size"] == [16, 64, 64]
@@ -143,22 +149,8 @@ def test_a_fold_converts_and_keeps_the_preprocessing(run: Run) -> None:
     trained.decoder.deep_supervision = False
     with torch.no_grad():
         want = trained.eval()(x)
-    got = mlxport.load("out")(mx.array(x.numpy()))
+    got = mlxport.load("out/fold_1")(mx.array(x.numpy()))
     np.testing.assert_allclose(np.array(got), want, atol=1e-4)
-
-
-def test_all_folds_convert_at_once_by_one_plan(run: Run) -> None:
-    save("fold_0", "fold_1")
-    result = run(f"mlxport convert {TRAINED} -o out")
-    assert result.exit_code == 0, result.stderr
-    first, understood, second, _ = result.stdout.splitlines()
-    assert first.startswith("fold_0  converted              parity holds  ")
-    assert second.startswith("fold_1  by the plan of fold_0  parity holds  ")
-    assert understood.startswith(
-        "    nnU-Net PlainConvUNet, by plans.json; configuration 3d_fullre"
-    )
-    assert Path("out/fold_1/preprocessing.json").is_file()
-    assert json.loads(Path("out/parity.json").read_text()).keys() == {"fold_0", "fold_1"}
 
 
 def test_all_folds_are_found_at_once() -> None:

@@ -65,7 +65,7 @@ def test_one_plan_serves_all_and_each_is_judged(run: Run) -> None:
     assert json.loads(Path("outs/parity.json").read_text()).keys() == {"a-best", "c-best"}
     assert mlxport.converter.api.verify_folder("outs/c-best").passed
     again = run(f"mlxport convert runs/*/best.pt -o outs {FLAGS}")
-    assert "a-best  there already          parity holds" in again.stdout
+    assert "a-best  there already  parity holds" in again.stdout
 
 
 def test_weights_of_another_run_do_not_pass_for_those_that_are_there(run: Run) -> None:

@@ -1,0 +1,190 @@
+"""Run a model over a volume of any size, patch by patch, and blend its scores. Needs no torch."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+import mlx.core as mx
+import numpy as np
+
+from mlxport.converter.arguments import argument
+from mlxport.converter.errors import OptionsError
+
+_Place: TypeAlias = tuple[slice, ...]
+
+# Of the Gaussian: a side holds eight standard deviations, as nnU-Net and MONAI have it.
+_SIDE_IN_SIGMAS = 8
+_LINES = 10  # of progress, where stderr is no terminal
+
+
+def blended_scores(
+    model: Callable[[mx.array], Any],
+    volume: Any,
+    patch: Sequence[int],
+    *,
+    overlap: float,
+    mirror: Sequence[int],
+    channels_last: bool,
+    progress: bool,
+    group: Any,
+) -> np.ndarray:
+    """Return a model's scores over a volume; see ``mlxport.sliding_window``."""
+    _check(volume, patch, overlap, mirror)
+    volume = volume if channels_last else np.moveaxis(np.asarray(volume), 0, -1)
+    sizes = volume.shape[:-1]
+    padding = [max(side - size, 0) for side, size in zip(patch, sizes, strict=True)]
+    if any(padding):
+        # as much before as behind, as nnU-Net and MONAI pad
+        volume = np.pad(volume, [*((n // 2, n - n // 2) for n in padding), (0, 0)])
+    weights = gaussian(patch)
+    places = list(places_of(volume.shape[:-1], patch, overlap))
+    total = np.zeros(0, np.float32)
+    weight = np.zeros((*volume.shape[:-1], 1), np.float32)
+    group = mx.distributed.init() if group is None else group
+
+    def scores_of(place: _Place) -> mx.array:
+        given = mx.array(np.ascontiguousarray(volume[place]))
+        return _mirrored(model, given, mirror, channels_last)
+
+    found = _gathered(places, scores_of, group)
+    for place, scores in _counted(found, len(places), progress and group.rank() == 0):
+        if total.size == 0:
+            total = np.zeros((*volume.shape[:-1], scores.shape[-1]), np.float32)
+        total[place] += weights * scores
+        weight[place] += weights
+    total /= weight
+    inner = tuple(slice(n // 2, n // 2 + size) for n, size in zip(padding, sizes, strict=True))
+    blended = total[inner]
+    return blended if channels_last else np.moveaxis(blended, -1, 0)
+
+
+def starts(size: int, patch: int, overlap: float) -> list[int]:
+    """Return where the patches of one axis begin: evenly, the last at the end of the axis."""
+    count = math.ceil(max(size - patch, 0) / (patch * (1 - overlap))) + 1
+    return [round(i * (size - patch) / max(count - 1, 1)) for i in range(count)]
+
+
+def places_of(sizes: Sequence[int], patch: Sequence[int], overlap: float) -> Iterator[_Place]:
+    """Yield where the patches of a volume are."""
+    each = (starts(size, side, overlap) for size, side in zip(sizes, patch, strict=True))
+    for corner in itertools.product(*each):
+        yield tuple(slice(at, at + side) for at, side in zip(corner, patch, strict=True))
+
+
+def gaussian(patch: Sequence[int]) -> np.ndarray:
+    """Return ``(*patch, 1)`` weights in float32, highest in the middle, nowhere zero."""
+    weights = np.ones((), np.float64)
+    for side in patch:
+        away = (np.arange(side) - (side - 1) / 2) * _SIDE_IN_SIGMAS / side
+        weights = np.multiply.outer(weights, np.exp(-0.5 * away**2))
+    return weights[..., None].astype(np.float32)
+
+
+def _mirrored(
+    model: Callable[[mx.array], Any], x: mx.array, mirror: Sequence[int], channels_last: bool
+) -> mx.array:
+    """Return the mean of the scores of ``(*patch, C)`` and all its mirror images, mirrored back.
+
+    Each is evaluated before the next begins, so memory holds the activations of one.
+    """
+    chosen = [c for n in range(len(mirror) + 1) for c in itertools.combinations(mirror, n)]
+    total = mx.array(0.0)
+    for axes in chosen:
+        scores = _flipped(_called(model, _flipped(x, axes), channels_last), axes)
+        total = total + scores.astype(mx.float32)
+        mx.eval(total)
+    return total / len(chosen)
+
+
+def _flipped(x: mx.array, axes: Sequence[int]) -> mx.array:
+    return x[tuple(slice(None, None, -1) if i in axes else slice(None) for i in range(x.ndim))]
+
+
+def _called(model: Callable[[mx.array], Any], x: mx.array, channels_last: bool) -> mx.array:
+    """Return ``(*patch, classes)`` of ``(*patch, C)``.
+
+    Raises:
+        OptionsError: the model gives something else.
+    """
+    scores = model(x[None] if channels_last else mx.moveaxis(x, -1, 0)[None])
+    if isinstance(scores, (list, tuple)):  # deep supervision: the finest first
+        scores = scores[0]
+    if not isinstance(scores, mx.array) or scores.ndim != x.ndim + 1:
+        shape = getattr(scores, "shape", type(scores).__name__)
+        raise OptionsError(f"the model gives {shape} of a patch, not scores for each place in it")
+    scores = scores[0]
+    scores = scores if channels_last else mx.moveaxis(scores, 0, -1)
+    if scores.shape[:-1] != x.shape[:-1]:
+        raise OptionsError(
+            f"the model gives {scores.shape[:-1]} of a patch of {x.shape[:-1]}: a window needs one "
+            "score for each place in it"
+        )
+    return scores
+
+
+def _gathered(
+    places: Sequence[_Place], scores_of: Callable[[_Place], mx.array], group: Any
+) -> Iterator[tuple[_Place, np.ndarray]]:
+    """Yield each place in order with its scores, on every machine of a group alike.
+
+    The machines take turns, and what they found is added up in one order: the sums are those of
+    one machine, bit for bit, where each computes the same of a patch.
+    """
+    count = group.size()
+    for first in range(0, len(places), count):
+        turn = places[first : first + count]
+        # a machine that is left over computes the last patch again
+        found = scores_of(turn[min(group.rank(), len(turn) - 1)])[None]
+        found = mx.distributed.all_gather(found, group=group) if count > 1 else found
+        yield from zip(turn, np.array(found), strict=False)
+
+
+def _counted(
+    found: Iterable[tuple[_Place, np.ndarray]], total: int, progress: bool
+) -> Iterator[tuple[_Place, np.ndarray]]:
+    """Show on stderr how far it has come: a bar on a terminal, elsewhere some lines."""
+    if not progress:
+        yield from found
+        return
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import track
+
+        yield from track(found, "patches", total, console=Console(stderr=True), transient=True)
+        return
+    begun, step = time.monotonic(), math.ceil(total / _LINES)
+    for done, one in enumerate(found, 1):
+        yield one
+        if done % step == 0 or done == total:
+            sys.stderr.write(f"patches: {done} of {total}, {time.monotonic() - begun:.0f} s\n")
+
+
+def _check(volume: Any, patch: Sequence[int], overlap: float, mirror: Sequence[int]) -> None:
+    """Check what a user gives.
+
+    Raises:
+        OptionsError: something does not fit; all of it is listed.
+    """
+    problems = []
+    if not patch or any(side < 1 for side in patch):
+        problems.append(f"{argument('patch', tuple(patch))}: expected a size of one or more each")
+    if volume.ndim != len(patch) + 1:
+        problems.append(
+            f"a volume of {tuple(volume.shape)} and {argument('patch', tuple(patch))}: expected a "
+            "side for each axis of the volume but its channels"
+        )
+    elif 0 in volume.shape:
+        problems.append(f"a volume of {tuple(volume.shape)} is empty")
+    if not 0 <= overlap < 1:
+        problems.append(f"{argument('overlap', overlap)}: expected 0 or more, less than 1")
+    if len({*mirror}) < len(mirror) or any(not 0 <= axis < len(patch) for axis in mirror):
+        problems.append(
+            f"{argument('mirror', tuple(mirror))}: expected axes of the patch, each once, from 0"
+        )
+    if problems:
+        raise OptionsError("\n".join(problems))
