@@ -84,6 +84,7 @@ def convert_by_plan(
     ):
         old = read_conversion(other)
         checkpoint, original_keys = reading.open(source)
+        _check_adapter(old, checkpoint)
         fitted = fit(old.plan, checkpoint, reading.prefix, reading.allow_lossy_cast, original_keys)
         written = write_weights(
             folder,
@@ -368,6 +369,16 @@ def _check_package(source: str, other: Path) -> None:
             f"{other / 'model.py'} is of an older mlxport and cannot be part of a package: convert "
             f"with {argument('model')} again"
         )
+
+
+def _check_adapter(old: Conversion, checkpoint: Checkpoint) -> None:
+    """Refuse a plan that makes weights of a base and an adapter, where there is no adapter."""
+    if old.adapter is None or any(key in checkpoint.tensors for key in old.adapter.keys):
+        return
+    raise OptionsError(
+        f"{argument('plan')} is one of a base with an adapter, and {checkpoint.path} has none: "
+        f"convert with {argument('model')} and {argument('adapter')}"
+    )
 
 
 def _not_run(plan: WeightPlan) -> Iterator[str]:

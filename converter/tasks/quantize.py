@@ -36,6 +36,7 @@ from mlxport.converter.parity.run.trace import run_model
 from mlxport.converter.parity.run.verify import verify_at_sizes
 from mlxport.converter.parity.verdict.judgement import Judgement
 from mlxport.converter.parity.verdict.reference_data import Reference
+from mlxport.converter.plan.fold_steps import MergeLowRank
 from mlxport.converter.plan.quantize_step import Quantize, Quantized, Settings
 from mlxport.converter.plan.record import Conversion, Digests
 from mlxport.converter.plan.tensor import Tensor, TensorSpec, from_mlx
@@ -225,10 +226,13 @@ def _choose(whole: Whole, settings: Settings) -> tuple[tuple[str, ...], dict[str
     uses = Counter(plan.ties.get(k, k) for entry in plan.entries for k in entry.sources)
     read, specs = _read_elsewhere(whole, modules), plan.target_specs(plan.specs)
     left: dict[str, str] = {}
+    adapters = _of_adapter(whole)
     for path, module in modules.items():
         size = module.weight.shape[-1]
         entry = entries.get(f"{path}.weight")
-        if size % settings.group_size:
+        if f"{path}.weight" in adapters:
+            left[path] = "its weight is the adapter's, which is trained"
+        elif size % settings.group_size:
             left[path] = f"rows of {size} do not divide into groups of {settings.group_size}"
         elif entry is None:
             left[path] = "its weight comes with the model, not with the checkpoint"
@@ -257,8 +261,22 @@ def _obstacle(entry: Entry, specs: Mapping[str, TensorSpec], path: str) -> str:
         entry.invert(tuple(specs[name].outline() for name in entry.targets))
     except ConversionError as error:
         _logger.debug("%s is not quantized: %s", path, error)
-        return "a norm was folded into its weight, so PyTorch cannot be given the quantized one"
+        what = "an adapter was merged" if _is_merged(entry) else "a norm was folded"
+        return f"{what} into its weight, so PyTorch cannot be given the quantized one"
     return ""
+
+
+def _is_merged(entry: Entry) -> bool:
+    return any(isinstance(step, MergeLowRank) for step in entry.steps)
+
+
+def _of_adapter(whole: Whole) -> set[str]:
+    """Return the MLX parameters that come from an adapter beside its base."""
+    record = whole.conversion.adapter
+    if record is None or record.merged:
+        return set()
+    entries = (entry for entry in whole.plan.entries if {*record.keys} & {*entry.sources})
+    return {name for entry in entries for name in entry.targets}
 
 
 def _gives_bfloat16(settings: Settings, specs: Mapping[str, TensorSpec], path: str) -> bool:

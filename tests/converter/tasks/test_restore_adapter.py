@@ -223,3 +223,41 @@ def test_a_folder_that_is_there_stays(tmp_path: Path) -> None:
         with pytest.raises(OptionsError, match="exists"):
             api.restore(out, tmp_path / "adapter", adapter=True, overwrite=overwrite)
     assert (tmp_path / "adapter" / "adapter_model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("merge", [True, False], ids=["merged", "apart"])
+def test_quantized_the_adapter_stays_as_it_is(merge: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    make = lambda: nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64))  # noqa: E731
+    torch.save(make().state_dict(), tmp_path / "base.pt")
+    tensors = {"0.lora_A.weight": torch.randn(32, 64), "0.lora_B.weight": torch.randn(64, 32) / 64}
+    adapter = write_adapter(tmp_path / "adapter", tensors, target_modules=["0"], r=32)
+    result = api.convert_checkpoint(
+        tmp_path / "base.pt",
+        tmp_path / "out",
+        model=make(),
+        inputs=["2,64"],
+        adapter=adapter,
+        merge=merge,
+        quantize="bits=4,group_size=32",
+    )
+    assert result.report is not None
+    assert result.report.passed
+    done = result.conversion.quantized
+    assert done is not None
+    assert set(done.layers) == ({"layers.2"} if merge else {"layers.0.base_layer", "layers.2"})
+    why = "an adapter was merged into" if merge else "its weight is the adapter's"
+    assert all(reason.startswith(why) for reason in done.left.values())
+    api.restore(tmp_path / "out", tmp_path / "back", adapter=True)
+    wanted = load_file(adapter / "adapter_model.safetensors")
+    given = load_file(tmp_path / "back" / "adapter_model.safetensors")
+    assert all(torch.equal(tensor, given[key]) for key, tensor in wanted.items())
+
+
+def test_a_plan_of_both_needs_both(tmp_path: Path) -> None:
+    _, out = converted(tmp_path, merge=True)
+    with pytest.raises(
+        OptionsError, match=r"one of a base with an adapter, and .*base\.pt has none"
+    ):
+        api.convert_checkpoint(tmp_path / "base.pt", tmp_path / "two", plan=out)
+    assert not (tmp_path / "two").exists()
