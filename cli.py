@@ -852,6 +852,33 @@ def explain(
 
 
 @main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("repository", metavar="OWNER/NAME")
+@click.option("--base-model", metavar="OWNER/NAME", help="The repository the weights come from.")
+@click.option("--license", "licence", metavar="ID", help="As the Hub calls it: apache-2.0.")
+@click.option("--private", is_flag=True, help="Make the repository private, where there is none.")
+@click.option("--yes", is_flag=True, help="Upload. Without it nothing leaves this machine.")
+@_exits
+def publish(folder: Path, repository: str, **options: Any) -> None:
+    """Write the card of FOLDER, its README.md, and with --yes upload it to the Hugging Face Hub.
+
+    Lists what would be uploaded: what conversions write, nothing else. With --yes the code and the
+    weights are held to the record before, and a model for which parity failed is refused.
+
+    \b
+    Example:
+      mlxport publish out/ owner/name
+      mlxport publish out/ owner/name --license apache-2.0 --yes
+    """
+    with _progress():
+        published = api.publish(folder, repository, **options)
+    _warn(published.warnings)
+    _say(str(published))
+    if not published.url:
+        _say(f"Read {folder / 'README.md'}; --yes uploads.", err=True)
+
+
+@main.command()
 @click.argument("search", default="")
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
 @click.option("--markdown", is_flag=True, help="Print docs/supported.md.")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mlxport.converter.parity.report.metal_check import MetalCheck
     from mlxport.converter.parity.report.report import ParityReport
     from mlxport.converter.tasks.export import Exported
+    from mlxport.converter.tasks.publishing.publish import Published
     from mlxport.converter.tasks.restored import Restored
     from mlxport.converter.tasks.verify_weights import WeightsReport
 
@@ -264,4 +265,46 @@ def export_function(
         device=device,
         judgement=Judgement.of(noise_multiple),
         check_code=check_code,
+    )
+
+
+@public
+@exclusive
+def publish(
+    folder: str | Path,
+    repository: str,
+    *,
+    base_model: str | None = None,
+    licence: str | None = None,
+    private: bool = False,
+    yes: bool = False,
+) -> Published:
+    """Write the card of an output folder, ``README.md``, and upload the folder where asked.
+
+    Only what a conversion writes or carries along is uploaded; what else lies in the folder stays.
+    Before that the code and the weights are held to the digests in the record. An index of the
+    weights with their totals is written beside them.
+
+    Args:
+        folder: what ``mlxport convert`` wrote.
+        repository: ``owner/name`` on the Hugging Face Hub.
+        base_model: the repository the weights come from; known where they came from the Hub.
+        licence: its identifier on the Hub; that of the card that was carried along if not given.
+        private: make the repository private, where there is none yet.
+        yes: upload, by huggingface_hub and as who that is logged in as.
+
+    Returns:
+        What was uploaded or would be.
+
+    Raises:
+        OptionsError: the names of repositories are none, or the folder holds no model.
+        ConversionError: it holds other code or weights than were written.
+        ParityError: the report in it says that parity failed, and it was to be uploaded.
+        CheckpointError: it cannot be uploaded.
+    """
+    prepare()
+    from mlxport.converter.tasks.publishing.publish import publish
+
+    return publish(
+        folder, repository, base_model=base_model, licence=licence, private=private, yes=yes
     )

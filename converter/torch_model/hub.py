@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -16,6 +17,7 @@ _logger = logging.getLogger(__name__)
 
 # pathlib makes one slash of two
 _ADDRESS = re.compile(r"hf:/{1,2}(?P<repo>[^/@]+/[^/@]+?)(?:@(?P<revision>.+))?")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _CACHED = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)")
 
 # What accompanies the weights of a model on the Hub and belongs with them wherever they go.
@@ -108,6 +110,49 @@ def _wanted(repository: str, revision: str | None) -> list[str]:
             f"{len(files)} files. Fetch the folder that is meant and name it."
         )
     return [*weights, *(file for file in top if is_one(file, CARRIED))]
+
+
+def check_repository(repository: str) -> None:
+    """Find out whether a repository can be called so.
+
+    Raises:
+        OptionsError: it cannot.
+    """
+    if not _REPOSITORY.fullmatch(repository):
+        raise OptionsError(f"{repository!r}: expected the name of a repository, owner/name")
+
+
+def upload(folder: Path, repository: str, files: Sequence[str], *, private: bool) -> str:
+    """Upload files of a folder as one commit, and return its address.
+
+    The repository is made where there is none. Who uploads is who huggingface_hub is logged in as.
+
+    Args:
+        folder: where they are.
+        repository: ``owner/name``.
+        files: paths in the folder; nothing else is uploaded.
+        private: whether a repository that is made is private.
+
+    Raises:
+        CheckpointError: huggingface_hub is not installed, or it cannot upload.
+    """
+    try:
+        from huggingface_hub import CommitOperationAdd, HfApi
+    except ImportError as error:
+        raise CheckpointError(
+            f"{repository}: huggingface_hub is not installed: pip install 'mlxport[hub]'"
+        ) from error
+    operations = [CommitOperationAdd(name, str(folder / name)) for name in files]
+    try:
+        hub = HfApi()
+        hub.create_repo(repository, private=private, exist_ok=True)
+        done = hub.create_commit(
+            repository, operations, commit_message="Upload an MLX model converted by mlxport"
+        )
+        return str(done.commit_url)
+    except Exception as error:  # the Hub's own errors, the network's, the disk's
+        reason = f"{type(error).__name__}: {error}".strip().partition("\n")[0]
+        raise CheckpointError(f"{repository} cannot be uploaded: {reason}") from error
 
 
 def is_one(name: str, patterns: tuple[str, ...]) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlxport.converter.parity.report.table import BAD, Table, tables_of
+from mlxport.converter.parity.report.text import worst
 
 if TYPE_CHECKING:
     from mlxport.converter.parity.report.report import ParityReport
@@ -15,17 +17,37 @@ def markdown(reports: Mapping[str, ParityReport]) -> str:
     """Return verdicts, table, problems and environment of one report or several side by side."""
     lines = ["# Parity", ""]
     for name, report in reports.items():
-        sentence = _escaped(report.verdict.replace("\n", " "))
-        lines += [f"**{_escaped(name)}**: {sentence}" if len(reports) > 1 else sentence, ""]
+        sentence = escaped(report.verdict.replace("\n", " "))
+        lines += [f"**{escaped(name)}**: {sentence}" if len(reports) > 1 else sentence, ""]
     for table in tables_of({name: report.decisive for name, report in reports.items()}):
         lines += _section(table)
     for name, report in reports.items():
         facts = ", ".join(f"{key} {value}" for key, value in report.environment.items())
         facts += f"; {report.decisive.dynamo}" if report.decisive.dynamo else ""
-        lines += ["", f"{_escaped(name)}: {_escaped(facts)}" if len(reports) > 1 else facts]
+        lines += ["", f"{escaped(name)}: {escaped(facts)}" if len(reports) > 1 else facts]
         metal = report.metal.sentences() if report.metal else ()
-        lines += ["", *(f"- {_escaped(line)}" for line in metal)] if metal else []
+        lines += ["", *(f"- {escaped(line)}" for line in metal)] if metal else []
     return "\n".join(lines).rstrip() + "\n"
+
+
+def worst_tables(report: ParityReport, count: int = 5) -> list[str]:
+    """Return the lines of the tables of a report's outputs and of the layers farthest off.
+
+    Args:
+        report: of one run or several; the first that failed is shown.
+        count: layers shown at most.
+    """
+    run = report.decisive
+    shown = replace(run, entries=tuple(worst(run.entries, count)), gradients=(), others=())
+    found = [table for table in tables_of({"": shown}) if table.rows]
+    lines = []
+    for table in found:
+        kept = table.columns.index("noise") + 1
+        rows = tuple(replace(row, cells=row.cells[:kept]) for row in table.rows)
+        more = table.title == "Layers" and len(run.entries) > len(rows)
+        title = f"The worst {len(rows)} of {len(run.entries)} layer calls" if more else table.title
+        lines += _section(replace(table, title=title, columns=table.columns[:kept], rows=rows))
+    return lines
 
 
 def _section(table: Table) -> list[str]:
@@ -33,9 +55,9 @@ def _section(table: Table) -> list[str]:
     lines.append(_line(["---"] * 3 + ["---:"] * len(table.columns)))
     for row in table.rows:
         cells = [cell.text for cell in row.cells]
-        lines.append(_line((_escaped(row.label), _escaped(row.layer), row.shape, *cells)))
+        lines.append(_line((escaped(row.label), escaped(row.layer), row.shape, *cells)))
     problems = [
-        f"- {_escaped(row.label)}, {column}: {_escaped(cell.why)}"
+        f"- {escaped(row.label)}, {column}: {escaped(cell.why)}"
         for row in table.rows
         for column, cell in zip(table.columns, row.cells, strict=True)
         if cell.state == BAD
@@ -47,7 +69,8 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Return text in which Markdown's signs are characters."""
     for sign in ("\\", "|", "*", "_", "`", "<"):
         text = text.replace(sign, f"\\{sign}")
     return text

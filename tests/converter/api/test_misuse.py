@@ -72,6 +72,7 @@ RIGHT: dict[str, Callable[[Any, Path], dict[str, Any]]] = {
     "load_weights": lambda m, _: {"model": Port(), "source": m.source},
     "metal_table": lambda m, _: {"folder": m.out},
     "parse_renames": lambda m, _: {"options": ["a=b"]},
+    "publish": lambda m, _: {"folder": m.out, "repository": "me/net"},
     "register_op": lambda m, _: {},
     "register_rule": lambda m, _: {},
     "report": lambda m, _: {"sources": [m.out]},

@@ -1,0 +1,1 @@
+"""Publish an output folder: its card, what goes along, the upload."""
