@@ -1,6 +1,6 @@
 """Transposed convolutions: ``mlx.nn``'s, ours and PyTorch's, over shapes real networks use.
 
-Convolutions too, for ``proof.py``.
+Convolutions of volumes too.
 """
 
 from __future__ import annotations
@@ -82,6 +82,20 @@ SHAPES = {
     ),
     "2-D k4 s2 p1": Shape((64, 32), (32, 32), {"kernel_size": 4, "stride": 2, "padding": 1}),
     "1-D k16 s8 p4": Shape((128, 64), (512,), {"kernel_size": 16, "stride": 8, "padding": 4}),
+}
+
+CONVOLUTIONS = {
+    f"Conv3d k3 p1, {channels[0]} to {channels[1]} at {size}³": Shape(
+        channels, (size,) * 3, {"kernel_size": 3, "padding": 1}, "Conv"
+    )
+    for channels, size in [
+        ((1, 16), 32),
+        ((16, 16), 32),
+        ((32, 16), 32),
+        ((32, 32), 16),
+        ((64, 32), 16),
+        ((128, 128), 8),
+    ]
 }
 
 
@@ -182,11 +196,24 @@ def tables() -> list[Table]:
     found = []
     for dtype, derivative in [(d, b) for d in DTYPES for b in (False, True)]:
         rows = [[name, *measure(s, dtype, derivative=derivative)] for name, s in SHAPES.items()]
-        kind = "forward and backward" if derivative else "forward"
         text = (
             f"Milliseconds of one call, batch 1; torch on {torch_device().upper()}. "
             "`mlx.nn` has no groups in 3-D. "
             f"{layers.ConvTranspose3d.__name__} and its like are what `mlxport` builds."
         )
-        found.append(Table(f"Transposed convolution, {dtype}, {kind}", text, head, rows))
+        found.append(
+            Table(f"Transposed convolution, {dtype}, {_kind(derivative)}", text, head, rows)
+        )
+    for derivative in (False, True):
+        rows = [
+            [name, *measure(s, "float32", derivative=derivative)]
+            for name, s in CONVOLUTIONS.items()
+        ]
+        text = f"Milliseconds of one call, batch 1; torch on {torch_device().upper()}."
+        title = f"Convolution of volumes, float32, {_kind(derivative)}"
+        found.append(Table(title, text, head, rows))
     return found
+
+
+def _kind(derivative: bool) -> str:
+    return "forward and backward" if derivative else "forward"

@@ -24,7 +24,7 @@ from pathlib import Path
 from readme import quote
 
 BENCHMARKS = (
-    *("startup", "blas", "conv_transpose", "emitted"),
+    *("startup", "blas", "conv_transpose", "threads", "emitted"),
     *("conversion", "large", "checkpoint", "load"),
 )
 FOLDER = Path(__file__).parent

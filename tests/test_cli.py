@@ -134,7 +134,7 @@ def test_explain_one_module_and_all(invoke: Invoke) -> None:
     assert every.exit_code == 0, every.stderr
     assert every.stdout.startswith("UNet3d: ")
     one = invoke(*EXPLAIN, "stem.0")
-    assert one.stdout.startswith("stem.0: Conv3d -> mlx.nn.Conv3d\n")
+    assert one.stdout.startswith("stem.0: Conv3d -> layers.Conv3d\n")
     assert everything() == before
     data = json.loads(invoke(*EXPLAIN, "stem.0", "--json").stdout)
     assert [module["path"] for module in data["modules"]] == ["stem.0"]

@@ -11,6 +11,7 @@ from mlxport import layers
 from mlxport.converter.plan.steps import conv_transpose_weight, conv_weight
 from mlxport.converter.rules.entries import entry_of, unchanged_entries
 from mlxport.converter.rules.registry import LayerSpec, Refusal, changed, compacted, rule
+from mlxport.layers.conv.products import products_may_serve
 
 _DEFAULTS = {
     "stride": 1,
@@ -42,12 +43,13 @@ _TRANSPOSED = (layers.ConvTranspose1d, layers.ConvTranspose2d, layers.ConvTransp
     target="mlx.nn.Conv3d, layers.Conv3d",
 )
 def convolution(module: Any) -> LayerSpec:
-    """MLX's layer where it has the configuration, otherwise ours of the same name."""
+    """MLX's layer where it has the configuration and is fast, otherwise ours of the same name."""
     _check_channels(module)
     rank = len(module.kernel_size)
     padding = _plain_padding(module)
     mode = module.padding_mode if padding != 0 else "zeros"
     native = mode == "zeros" and not isinstance(padding, str) and (rank < 3 or module.groups == 1)
+    native = native and not products_may_serve(module.kernel_size, module.stride, module.groups)
     return LayerSpec(
         (_NATIVE if native else _OURS)[rank - 1],
         (module.in_channels, module.out_channels, compacted(module.kernel_size)),

@@ -3,11 +3,13 @@
 ``mlx.nn.Conv{1,2,3}d`` take a batch, pad with the same number of zeros at both ends, and have
 groups in 1-D and 2-D. Here is what they lack (MLX 0.32.4): groups in 3-D, padding ``"same"`` and
 ``"valid"``, the other padding modes, input without a batch, and errors where MLX divides by zero
-channels.
+channels. On the CPU they unfold a whole volume in memory, every tap of every position; where that
+is large, volumes are convolved by matrix products of slabs here.
 """
 
 import mlx.core as mx
 
+from mlxport.layers.conv.products import convolve_by_products, products_serve
 from mlxport.layers.windows.geometry import (
     IntsPerAxis,
     check_divisible,
@@ -80,9 +82,11 @@ def convolve(
     check_operands(layer, x, weight, bias, groups)
     _check_reach(layer, x.shape[-1 - rank : -1], kernel, low, high, dilations)
     batch = x if x.ndim == rank + 2 else x[None]
-    y = _grouped(batch, weight, strides, low, high, dilations, groups)
-    if bias is not None:
-        y = y + bias
+    if products_serve(batch, weight, strides, low, high, dilations, groups):
+        y = convolve_by_products(batch, weight, bias, low, high, dilations)
+    else:
+        y = _grouped(batch, weight, strides, low, high, dilations, groups)
+        y = y if bias is None else y + bias
     return y if x.ndim == rank + 2 else y.squeeze(0)
 
 

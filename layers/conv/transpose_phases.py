@@ -3,9 +3,9 @@
 Where taps do not overlap (``kernel_size <= stride`` on every axis) the result is one matrix product
 of the input with all taps, reshaped. Otherwise the output falls into phases, its residues modulo
 the stride, and each phase is the sum of its taps, each shifted by whole rows. On all axes but the
-last that sum is part of the matrix product: the shifted inputs are concatenated as further
-channels, with one product per phase. On the last axis the product returns the taps separately, in
-the order of the output, and blocks of ``stride`` taps are added where they overlap.
+last that sum is part of the matrix products (:mod:`mlxport.layers.conv.transpose_products`). On the
+last axis they return the taps separately, in the order of the output, and blocks of ``stride`` taps
+are added where they overlap.
 :mod:`mlxport.layers.device.policy` has what depends on the device.
 
 Shapes: ``G`` groups, ``N`` batch, ``*S`` input and ``*O`` output sizes, ``*k`` taps, ``I`` and
@@ -19,15 +19,14 @@ from itertools import product
 import mlx.core as mx
 
 from mlxport.layers.conv.transpose_axes import (
-    ShiftedRows,
     add_overlapping_taps,
     crop_or_pad,
     merge_phases,
     output_phases,
-    tap_combinations,
     taps_do_not_overlap,
 )
 from mlxport.layers.conv.transpose_depthwise import compute_depthwise
+from mlxport.layers.conv.transpose_products import PhaseProducts, multiply
 from mlxport.layers.device.policy import DevicePolicy, device_policy
 from mlxport.layers.windows.geometry import TransposedAxis
 
@@ -129,7 +128,7 @@ def _by_products(
     """Compute by matrix products of ``(G, N, *S, I)`` and ``(G, C, *k, I)``, in slabs."""
     weight = mx.unflatten(weight, 0, (groups, weight.shape[0] // groups))
     # A split, not a transpose: a shapeless compile refuses a split, while it would silently keep
-    # the traced shape in `_multiply`.
+    # the traced shape in `multiply`.
     x = mx.stack([*mx.split(x, groups, -1)]) if groups > 1 else mx.expand_dims(x, 0)
     if blocks:
         return _place_blocks(x, weight, bias, axes)
@@ -142,20 +141,12 @@ def _by_products(
     )
 
 
-def _multiply(x: mx.array, weight: mx.array) -> mx.array:
-    """Multiply ``(G, N, *L, K)`` by ``(G, columns, K)`` to ``(G, N, *L, columns)``."""
-    columns = weight.swapaxes(1, 2)
-    if x.shape[0] == 1:
-        return mx.expand_dims(x.squeeze(0) @ columns.squeeze(0), 0)
-    return mx.unflatten(x.flatten(1, -2) @ columns, 1, x.shape[1:-1])
-
-
 def _place_blocks(
     x: mx.array, weight: mx.array, bias: mx.array | None, axes: list[TransposedAxis]
 ) -> mx.array:
     """Place the taps of each input next to each other, padded to the stride; ``(N, *O, G * C)``."""
     rank, kernels = len(axes), weight.shape[2:-1]
-    y = _multiply(x, mx.moveaxis(weight, 1, -2).flatten(1, -2))
+    y = multiply(x, mx.moveaxis(weight, 1, -2).flatten(1, -2))
     y = mx.unflatten(y, -1, (*kernels, weight.shape[1]))
     for index, axis in enumerate(axes, 2):
         y = crop_or_pad(y, index, 0, -(-(axis.offset + axis.output) // axis.stride))
@@ -229,19 +220,15 @@ def _gathered(
 def _interleave(
     x: mx.array, weight: mx.array, bias: mx.array | None, axes: list[TransposedAxis]
 ) -> mx.array:
-    """Compute each phase of the gathered axes by one matrix product; ``(N, *O, G * C)``."""
+    """Compute each phase of the gathered axes by matrix products; ``(N, *O, G * C)``."""
     gathered, summed = _gathered(axes, x.dtype)
     plans = [output_phases(axis) for axis in gathered]
-    rows, columns = ShiftedRows(x, 2, plans), _taps(weight, len(gathered))
     outputs = (*(length for length, _ in plans), *(axis.output for axis in summed))
+    products = PhaseProducts(x, weight, plans)
     parts = []
     for phase in product(*(phases for _, phases in plans)):
-        combinations = tap_combinations(phase)
-        if combinations:
-            y = _multiply(
-                mx.concatenate([rows[shift] for _, shift in combinations], -1),
-                mx.concatenate([columns[tap] for tap, _ in combinations], -1).flatten(1, 2),
-            )
+        if all(phase):
+            y = products.sum(phase)
             parts.append(add_overlapping_taps(y, *summed) if summed else y)
         else:
             parts.append(mx.zeros((*x.shape[:2], *outputs, weight.shape[1]), x.dtype))
@@ -254,18 +241,3 @@ def _interleave(
     for index, axis in enumerate(gathered, 1):
         y = crop_or_pad(y, index, 0, axis.output)
     return y
-
-
-def _taps(weight: mx.array, gathered: int) -> dict[tuple[int, ...], mx.array]:
-    """Return the columns ``(G, taps of the last axis, C, I)`` of each tap of the gathered axes."""
-    kernels = weight.shape[2 : 2 + gathered]
-    if gathered == weight.ndim - 3:
-        weight = mx.expand_dims(weight, -2)
-    if not gathered:
-        return {(): weight.swapaxes(1, 2)}
-    # Splitting once, not slicing per tap, makes the gradient one concatenation.
-    taps = mx.split(weight.flatten(2, 1 + gathered), math.prod(kernels), 2)
-    return {
-        place: tap.squeeze(2).swapaxes(1, 2)
-        for place, tap in zip(product(*map(range, kernels)), taps, strict=True)
-    }

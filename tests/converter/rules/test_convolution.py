@@ -141,7 +141,8 @@ def test_any_setting(assert_layer_parity: Callable[..., None], data: st.DataObje
 
 CALLS = [
     (torch.nn.Conv3d(1, 16, 3, stride=2, padding=1), nn.Conv3d, {"stride": 2, "padding": 1}),
-    (torch.nn.Conv3d(4, 8, (1, 3, 3), padding="same"), nn.Conv3d, {"padding": (0, 1, 1)}),
+    (torch.nn.Conv3d(4, 8, 1), nn.Conv3d, {}),
+    (torch.nn.Conv3d(4, 8, (1, 3, 3), padding="same"), layers.Conv3d, {"padding": (0, 1, 1)}),
     (torch.nn.Conv2d(4, 8, 3, groups=2), nn.Conv2d, {"groups": 2}),
     (torch.nn.Conv2d(4, 8, 3, padding_mode="reflect"), nn.Conv2d, {}),
     (torch.nn.Conv1d(4, 8, 3, padding="valid", bias=False), nn.Conv1d, {"bias": False}),
