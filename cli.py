@@ -25,7 +25,7 @@ from mlxport.converter import api
 from mlxport.converter.api.display import progress_bar, progress_lines
 from mlxport.converter.arguments import as_keyword, spelled
 from mlxport.converter.child_process import EndedEarly, in_child, report_exit_code
-from mlxport.converter.environment import FAST_MATH, keep_memory
+from mlxport.converter.environment import FAST_MATH, collect_rarely, keep_memory
 from mlxport.converter.errors import CheckpointError, ConversionError, OptionsError, ParityError
 from mlxport.converter.signals import ending_cleanly
 from mlxport.converter.terminal import (
@@ -1027,6 +1027,7 @@ def run() -> NoReturn:
         if arguments and arguments[0] in _RUNNING:
             sys.exit(_run_in_child(arguments))
         keep_memory()
+        collect_rarely()
         main(prog_name="mlxport")
     raise AssertionError("main() exits")
 
@@ -1052,6 +1053,7 @@ def run_reporting(descriptor: int) -> NoReturn:
     code = ConversionError.exit_code
     with ending_cleanly():
         keep_memory()
+        collect_rarely()
         try:
             main(prog_name="mlxport")
         except SystemExit as error:

@@ -15,6 +15,8 @@ FAST_MATH = ("MLX_ENABLE_TF32", "MLX_CONV_WINOGRAD")
 # that PyTorch promises nobody to keep.
 TESTED_TORCH = ("2.13",)
 
+_COLLECTED_AFTER = 20_000  # new objects; 700 where nobody says so
+
 # malloc.h
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
@@ -91,6 +93,17 @@ def keep_memory() -> None:
         if mallopt is not None:  # glibc; 1 means that the value was taken
             mallopt(_MMAP_THRESHOLD, 1 << 30)
             mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def collect_rarely() -> None:
+    """Let this process look for objects that refer to one another in circles less often.
+
+    For a process of our own: a conversion makes millions of objects, most of which stay, and each
+    look walks through all of them.
+    """
+    import gc
+
+    gc.set_threshold(_COLLECTED_AFTER, *gc.get_threshold()[1:])
 
 
 def _torch_library() -> str | None:

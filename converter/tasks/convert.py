@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -336,11 +337,14 @@ def _translated(
             "stem": stem,
             "debug": debug,
         }
-        if not capturing.fold_batchnorm:
+        note = ""
+        if capturing.fold_batchnorm:
+            translation, note = translate_folded(model, args, kwargs, **options)
+        else:
             translation = translate(model, args, kwargs, **options)
-            return translation, tuple(_derived_note(translation.conversion))
-        translation, note = translate_folded(model, args, kwargs, **options)
-        return translation, (note, *_derived_note(translation.conversion))
+    gc.collect()  # graphs refer to themselves in circles, and parity needs the memory
+    folding = [note] if note else []
+    return translation, (*folding, *_derived_note(translation.conversion))
 
 
 def _derived_note(conversion: Conversion) -> Iterator[str]:

@@ -227,3 +227,17 @@ def test_the_tested_releases_are_those_of_the_metadata():
     pinned = re.search(r"^torch==(\d+\.\d+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     assert pinned[1] in TESTED_TORCH
     assert f'"torch>={TESTED_TORCH[0]}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_a_process_of_our_own_looks_for_cycles_less_often():
+    code = """
+import gc
+from mlxport.converter.environment import collect_rarely
+print(*gc.get_threshold())
+collect_rarely()
+print(*gc.get_threshold())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, after = (list(map(int, line.split())) for line in done.stdout.splitlines())
+    assert after[0] > 10 * before[0]
+    assert after[1:] == before[1:]

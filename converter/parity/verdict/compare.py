@@ -169,6 +169,8 @@ def _form(
 def _flat(actual: NumpyArray, indices: NumpyArray | None) -> NumpyArray:
     if indices is None:
         return actual.reshape(-1)
+    if actual.flags.c_contiguous:
+        return np.asarray(actual.reshape(-1)[indices])
     # not through a flattened copy: the tensor may be large and a transposed view
     return np.asarray(actual[np.unravel_index(indices, actual.shape)])
 
@@ -203,7 +205,9 @@ def _judge_floats(
         )
     if count == 0:
         return _with(verdict, problems=tuple(problems), first=first)
-    three = actual[finite], reference[finite], native[finite]
+    three = actual, reference, native
+    if count < finite.size:
+        three = actual[finite], reference[finite], native[finite]
     numbers = _measure(verdict.dtype, *three)
     if moved and numbers["ratio"] > verdict.noise_multiple >= MOVE_MULTIPLE:
         again = _measure(verdict.dtype, *three, moved)
@@ -294,6 +298,8 @@ def _reals(values: NumpyArray) -> NumpyArray:
 
 def _kinds(values: NumpyArray) -> NumpyArray:
     """Return 0 where finite, 1 at NaN, 2 at +∞, 3 at −∞."""
+    if np.isfinite(values).all():
+        return np.zeros(values.shape, int)
     return np.select([np.isnan(values), np.isposinf(values), np.isneginf(values)], [1, 2, 3], 0)
 
 

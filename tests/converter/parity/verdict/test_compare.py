@@ -402,3 +402,19 @@ def test_one_rounding_is_the_least_noise():
     for factor, passed in ((1, True), (JUST_ABOVE, False)):
         least = 8 * (2.0**-24 + 2.0**-149) * factor
         assert judge(one + least, one, one, dtype="float32").passed == passed
+
+
+@pytest.mark.parametrize("place", [None, 3], ids=["all finite", "one not a number"])
+def test_samples_of_a_view_are_those_of_a_copy(place: int | None) -> None:
+    whole = truth((6, 5, 4))
+    if place is not None:
+        whole.flat[place] = np.nan
+    view = np.asfortranarray(whole * (1 + 1e-6))
+    indices = np.arange(0, whole.size, 3)
+    sampled = whole.reshape(-1)[indices]
+    options = {"dtype": "float32", "shape": whole.shape, "indices": indices}
+    found = judge(view, sampled, sampled, **options)
+    assert found == judge(np.ascontiguousarray(view), sampled, sampled, **options)
+    assert not found.passed
+    assert found.compared == indices.size - (place is not None)
+    assert found.nonfinite == (place is not None)
