@@ -58,13 +58,18 @@ def rename_keys(
     found: dict[str, str] = {key: key for key in keys}
     compiled = [(_compile(old), _template(old, new)) for old, new in patterns.items()]
     used: set[int] = set()
+    taken: dict[int, str] = {}  # pattern -> why it renames no key, where it fits one
+    texts = [_text(old) for old in patterns]
     for key in found:
-        for number, (pattern, template) in enumerate(compiled):
-            if match := pattern.fullmatch(key):
-                found[key] = match.expand(template)
-                used.add(number)
-                break
-    if idle := [_text(old) for i, old in enumerate(patterns) if i not in used]:
+        fitting = [n for n, (pattern, _) in enumerate(compiled) if pattern.fullmatch(key)]
+        for number in fitting[1:]:
+            taken.setdefault(
+                number, f": {printable(key)} is renamed by {texts[fitting[0]]} already"
+            )
+        if fitting and (match := compiled[fitting[0]][0].fullmatch(key)):
+            found[key] = match.expand(compiled[fitting[0]][1])
+            used.add(fitting[0])
+    if idle := [text + taken.get(n, "") for n, text in enumerate(texts) if n not in used]:
         raise OptionsError.listing(f"these patterns rename no {what}:", idle)
     named: defaultdict[str, list[str]] = defaultdict(list)
     for key, name in found.items():

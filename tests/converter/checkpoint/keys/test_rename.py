@@ -41,6 +41,24 @@ def test_a_key_that_does_not_fit(pattern: str, key: str) -> None:
         rename_keys([key], {pattern: "b"})
 
 
+def test_a_pattern_whose_keys_another_took_says_which() -> None:
+    keys = ["encoder.0.weight", "encoder.1.weight", "head.weight"]
+    patterns = {
+        "encoder.*": "enc.*",
+        "encoder.0": "first",
+        "re:head.*": "h",
+        "head": "top",
+        "x": "y",
+    }
+    with pytest.raises(OptionsError) as raised:
+        rename_keys(keys, patterns)
+    assert str(raised.value).splitlines()[1:] == [
+        "  encoder.0: encoder.0.weight is renamed by encoder.* already",
+        "  head: head.weight is renamed by re:head.* already",
+        "  x",
+    ]
+
+
 REFUSED = {
     "clash": ({"x": "a"}, "several keys one name"),
     "bad regex": ({"re:(": "a"}, "not a regular expression"),
