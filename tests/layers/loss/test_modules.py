@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
 import pytest
+import torch
 
 from mlxport import layers
 
@@ -59,3 +61,48 @@ def test_label_smoothing_is_a_share(cls: type) -> None:
         ValueError, match=rf"\[{cls.__name__}\] 'label_smoothing' must be from 0 to 1"
     ):
         build(cls, label_smoothing=2.0)
+
+
+def inputs_of(cls: type) -> list[torch.Tensor]:
+    """Arguments that a loss of that name takes, none of which could stand for another."""
+    x, y = torch.randn(4, 5), torch.rand(4, 5) * 0.8 + 0.1
+    signs = torch.tensor([1, -1, 1, -1])
+    lists = torch.tensor([[3, 0, -1, 1, 2], [1, -1, 0, 0, 0], [4, 2, 0, -1, 3], [0, 1, 2, 3, 4]])
+    classes = torch.tensor([1, 0, 4, 2])
+    given: dict[type, list[torch.Tensor]] = {
+        layers.KLDivLoss: [x.log_softmax(1), y],
+        layers.GaussianNLLLoss: [x, y, y.flip(0)],
+        layers.HingeEmbeddingLoss: [x, signs[:, None].expand(4, 5)],
+        layers.SoftMarginLoss: [x, signs[:, None].expand(4, 5)],
+        layers.MarginRankingLoss: [x, y, signs[:, None].expand(4, 5)],
+        layers.MultiLabelMarginLoss: [x, lists],
+        layers.CosineEmbeddingLoss: [x, y, signs],
+        layers.TripletMarginLoss: [x, y, y.flip(0)],
+        layers.CTCLoss: [
+            torch.randn(6, 2, 5).log_softmax(2),
+            torch.tensor([[1, 2, 3], [4, 1, 0]]),
+            torch.tensor([6, 5]),
+            torch.tensor([3, 2]),
+        ],
+        layers.CrossEntropyLoss: [x, classes],
+        layers.NLLLoss: [x.log_softmax(1), classes],
+        layers.BCELoss: [y, y.flip(0)],
+        layers.MultiMarginLoss: [x, classes],
+        layers.MultiLabelSoftMarginLoss: [x, (y > 0.5).float()],
+        layers.LinearCrossEntropyLoss: [x[:, :3], classes],
+    }
+    return given.get(cls, [x, y])
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.filterwarnings("ignore:reduction. 'mean':UserWarning")  # torch's, of KLDivLoss
+@pytest.mark.parametrize(
+    "cls", [c for c in LOSSES if c is not layers.Loss], ids=lambda cls: cls.__name__
+)
+def test_a_layer_computes_what_torchs_of_its_name_does(
+    cls: Any, reduction: str, assert_module_parity: Callable[..., None]
+) -> None:
+    sizes = (3, 5) if cls is layers.LinearCrossEntropyLoss else ()
+    module = getattr(torch.nn, cls.__name__)(*sizes, reduction=reduction)
+    layer = build(cls, reduction=reduction)
+    assert_module_parity(module, layer, *inputs_of(cls), gradients=False)
