@@ -5,6 +5,7 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -105,3 +106,17 @@ def test_what_is_aligned_twice_is_transposed_once() -> None:
     align(cx, big, small)
     assert len(cx.statements) == 1
     assert cx.model.demands[PARAMETER] == [(0, 2, 3, 1)]
+
+
+@pytest.mark.parametrize("sizes", [(1, 3, 4, 5), (2, 3, 4, 5), (4, 2, 3, 4, 5)], ids=str)
+def test_a_parameter_takes_the_order_of_what_is_computed(
+    sizes: tuple[int, ...], lower_op: Any
+) -> None:
+    """However large it is: it is stored once, the other is transposed at every call."""
+    order = (*(i for i in range(len(sizes)) if i != 1), 1)
+    parameter = torch.randn(2, 3, 4, 5)
+    lowered = lower_op(
+        lambda w, x: w + x, parameter, torch.randn(sizes), orders=[None, order], parameters=[0]
+    )
+    assert lowered.orders == [order]
+    assert not [line for line in lowered.body if "b.transpose" in line]

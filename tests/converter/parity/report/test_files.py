@@ -198,6 +198,14 @@ def test_markdown_says_what_the_report_says(fault: int | None) -> None:
     assert text.count("FAIL") == (0 if fault is None else 7 + 1)
 
 
+def test_markdown_names_reports_where_there_are_several() -> None:
+    alone = markdown({"alpha": report()})
+    assert "alpha" not in alone
+    two = markdown({"alpha": report(), "beta": report()})
+    assert [two.count(f"**{name}**: ") for name in ("alpha", "beta")] == [1, 1]
+    assert [two.count(f"\n{name}: ") for name in ("alpha", "beta")] == [1, 1]
+
+
 def test_markdown_keeps_names_apart_from_its_own_signs() -> None:
     assert "| a\\|b\\_c.0 |" in report(name="a|b_c").to_markdown()
 
