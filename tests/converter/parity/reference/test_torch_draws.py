@@ -95,6 +95,23 @@ def test_numbers_are_those_of_the_dtype_they_are_drawn_in(draw, dtype):
     assert torch.equal(drawn.double(), torch.from_numpy(draws.recorded[0].values))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "drawn_in"),
+    [
+        (torch.float16, "float32"),
+        (torch.bfloat16, "float32"),
+        (torch.float32, "float32"),
+        (torch.float64, "float64"),
+    ],
+    ids=str,
+)
+def test_exponential_numbers_are_drawn_no_coarser_than_in_float32(dtype, drawn_in):
+    draws = TorchDraws()
+    with draws.recording():
+        torch.empty(64, dtype=dtype).exponential_(2.0)
+    assert draws.recorded[0].dtype == drawn_in
+
+
 @pytest.mark.parametrize("factor", [1 - 1e-4, 1 + 1e-4])
 def test_a_probability_that_rounds_otherwise_draws_the_same(factor):
     p = torch.linspace(0, 1, 200001)
