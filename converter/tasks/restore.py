@@ -34,7 +34,7 @@ from mlxport.converter.output.whole_folder import OutputFolder
 from mlxport.converter.plan.quantize_step import Quantize
 from mlxport.converter.plan.record import RECORD_FILE, Conversion, Digests
 from mlxport.converter.plan.steps import Cast, Step
-from mlxport.converter.plan.tensor import Tensor, TensorSpec, same_bits
+from mlxport.converter.plan.tensor import Tensor, TensorSpec, holds, same_bits
 from mlxport.converter.plan.weight_plan import Entry, WeightPlan
 from mlxport.converter.progress import counted
 from mlxport.converter.tasks.folded import Folded
@@ -152,7 +152,14 @@ def _restored(
         tuple(key for key in keys if key in specs) for keys in (folded.normed, folded.unmerged)
     )
     return Restored(
-        path, tuple(specs), lost, inexact(rounded), inexact(quantized), equivalent, unmerged
+        path,
+        tuple(specs),
+        lost,
+        inexact(rounded),
+        inexact(quantized),
+        equivalent,
+        unmerged,
+        narrowed=inexact(_narrowed(conversion, weights)),
     )
 
 
@@ -305,6 +312,19 @@ def _changed(plan: WeightPlan, changes: Callable[[Step], bool]) -> Iterator[str]
     for entry in plan.entries:
         if any(map(changes, entry.steps)):
             yield from (name for key in entry.sources for name in aliases[key])
+
+
+def _narrowed(conversion: Conversion, weights: Checkpoint) -> Iterator[str]:
+    """Yield the keys whose values were trained in a wider dtype than the checkpoint's."""
+    names = conversion.plan.names()
+    for entry in conversion.plan.entries:
+        first = entry.steps[0] if entry.steps else None
+        if not isinstance(first, Cast):
+            continue
+        dtypes = zip(entry.sources, first.source, first.target, strict=True)
+        keys = [key for key, source, target in dtypes if not holds(source, target)]
+        if keys and any(_others(entry, conversion, weights)):
+            yield from (name for key in keys for name in names[key])
 
 
 def _write(

@@ -24,6 +24,8 @@ class Restored:
             now, which fold into the weights there are.
         unmerged: keys of trained weights from which an adapter that was merged into them was
             taken away again.
+        narrowed: keys whose values were trained in a wider dtype than the checkpoint has, and are
+            rounded to that.
         trained_base: of an adapter: MLX parameters of its base that are others now.
     """
 
@@ -35,6 +37,7 @@ class Restored:
     equivalent: tuple[str, ...] = ()
     unmerged: tuple[str, ...] = ()
     trained_base: tuple[str, ...] = ()
+    narrowed: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         counts = {"lost": self.lost, "rounded": self.rounded, "quantized": self.quantized}
@@ -69,6 +72,11 @@ class Restored:
                 f"an adapter was merged into {len(self.unmerged)} tensors, which were trained "
                 "since: what is written is the weights there are without it, to be used with it: "
                 f"{', '.join(self.unmerged)}"
+            )
+        if self.narrowed:
+            found.append(
+                f"{len(self.narrowed)} tensors were trained in a wider dtype and are rounded to "
+                f"the checkpoint's: {', '.join(self.narrowed)}"
             )
         if self.trained_base:
             found.append(

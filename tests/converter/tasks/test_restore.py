@@ -231,6 +231,22 @@ def test_rounded_values_are_named(tmp_path: Path) -> None:
     same({"w": back["head.weight"]}, {"w": state["head.weight"].float().double()})
 
 
+def test_values_that_were_trained_in_a_wider_dtype_are_named(tmp_path: Path) -> None:
+    state = {"weight": torch.ones(3, 2).half(), "bias": torch.ones(3).half()}
+    torch.save(state, tmp_path / "model.pt")
+    out = tmp_path / "out"
+    make = nn.Linear(2, 3)
+    api.convert_checkpoint(tmp_path / "model.pt", out, model=make, inputs=["1,2"], dtype="float32")
+    assert api.restore(out, tmp_path / "back.pt").warnings == ()
+    model = mlxport.load(out)
+    model.weight = model.weight + 2**-12
+    result = api.restore(out, tmp_path / "tuned.pt", from_live=model)
+    assert result.narrowed == ("weight",)
+    (warning,) = result.warnings
+    assert warning.startswith("1 tensors were trained in a wider dtype and are rounded")
+    same(torch.load(tmp_path / "tuned.pt"), state)
+
+
 # Plans and folders made by hand
 
 
