@@ -279,7 +279,7 @@ def convert_checkpoint(
     settings = None if quantize is None else parse_settings(quantize)
     with on_device(device):
         if found is not None:
-            from mlxport.converter.tasks.convert_found import convert_found
+            from mlxport.converter.tasks.sources.convert_found import convert_found
 
             return convert_found(
                 found,
@@ -401,7 +401,7 @@ def analyze_checkpoint(
     source = resolved(source)
     built: str | torch.nn.Module | Factory | None = model
     if model is None and (found := _described(source)) is not None:
-        from mlxport.converter.tasks.convert_found import example_of
+        from mlxport.converter.tasks.sources.convert_found import example_of
 
         inputs, kwargs = example_of(found, inputs, kwargs)
         source, built, key = found.checkpoint, found.factory, key or found.key

@@ -14,8 +14,8 @@ from mlxport.converter.errors import OptionsError
 from mlxport.converter.torch_model.hub import resolved
 
 if TYPE_CHECKING:
-    from mlxport.converter.tasks.convert_many import ConvertedMany, Job
     from mlxport.converter.tasks.result import Converted
+    from mlxport.converter.tasks.sources.convert_many import ConvertedMany, Job
 
 
 @public
@@ -47,8 +47,8 @@ def convert_many(
     """
     prepare()
     from mlxport.converter.output.contents import write_json
-    from mlxport.converter.tasks.convert_found import example_of
-    from mlxport.converter.tasks.convert_many import convert_many as convert_each
+    from mlxport.converter.tasks.sources.convert_found import example_of
+    from mlxport.converter.tasks.sources.convert_many import convert_many as convert_each
 
     jobs = _jobs(sources, options)
     if options.get("adapter") is not None or options.get("package") is not None:
@@ -87,7 +87,7 @@ def holds_many(sources: Sequence[str | Path]) -> bool:
     """Tell whether sources are more than one to convert."""
     if len(sources) != 1:
         return True
-    from mlxport.converter.tasks.convert_many import jobs_of
+    from mlxport.converter.tasks.sources.convert_many import jobs_of
 
     prepare()
     only = str(sources[0])
@@ -98,7 +98,7 @@ def _jobs(sources: Sequence[str | Path], options: dict[str, Any]) -> dict[str, J
     """Return what to convert; of one model for all, the architecture is one."""
     from dataclasses import replace
 
-    from mlxport.converter.tasks.convert_many import jobs_of
+    from mlxport.converter.tasks.sources.convert_many import jobs_of
 
     ways = ("model", "plan", "target", "layers")
     described = not any(options.get(way) for way in ways)

@@ -7,6 +7,7 @@ from pathlib import Path
 from mlxport.converter.errors import OptionsError
 from mlxport.converter.model_folders.diffusers import diffusers_models
 from mlxport.converter.model_folders.found_model import FoundModel, Recogniser
+from mlxport.converter.model_folders.monai import monai_model
 from mlxport.converter.model_folders.nnunet import nnunet_models
 from mlxport.converter.model_folders.timm import timm_model
 from mlxport.converter.model_folders.transformers import transformers_model
@@ -17,6 +18,7 @@ RECOGNISERS: tuple[Recogniser, ...] = (
     timm_model,
     transformers_model,
     nnunet_models,
+    monai_model,
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import logging
 import math
 import re
 from collections.abc import Mapping
@@ -32,6 +33,8 @@ from mlxport.converter.model_folders.nnunet_plans import (
     segmentation_heads,
 )
 from mlxport.converter.torch_model.factory import Factory
+
+_logger = logging.getLogger(__name__)
 
 _PLANS, _DATASET = "plans.json", "dataset.json"
 # what nnU-Net predicts with, then what it keeps besides
@@ -201,7 +204,8 @@ def _located(name: Any, packages: tuple[str, ...], plans: Path) -> Any:
         )
     try:
         found = getattr(importlib.import_module(module_name), attribute, None)
-    except ImportError:
+    except ImportError as error:
+        _logger.debug("%s is not there: %s", name, error)
         found = None
     if found is None and packages == (_PACKAGE,):
         # plans of before the library moved its files name old ones

@@ -12,7 +12,7 @@ from click.testing import Result
 from mlxport.converter.errors import CaptureError, CheckpointError
 from mlxport.converter.graph.capture.dynamic import DynamicSizes
 from mlxport.converter.model_folders.find_models import find_model
-from mlxport.converter.tasks import convert_found
+from mlxport.converter.tasks.sources import convert_found
 
 Run = Callable[[str], Result]
 

@@ -15,7 +15,7 @@ from torch import nn
 import mlxport
 from mlxport.cli import main
 from mlxport.converter.errors import OptionsError, StateDictError
-from mlxport.converter.tasks.convert_many import jobs_of
+from mlxport.converter.tasks.sources.convert_many import jobs_of
 
 Run = Callable[[str], Result]
 

@@ -1,0 +1,1 @@
+"""Sources that say what they hold, and many of them at once."""
