@@ -83,6 +83,7 @@ _BY_PLAN = (
 )
 
 
+@public
 def holds_many(sources: Sequence[str | Path]) -> bool:
     """Tell whether sources are more than one to convert."""
     if len(sources) != 1:

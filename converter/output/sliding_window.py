@@ -14,6 +14,7 @@ import numpy as np
 
 from mlxport.converter.arguments import argument
 from mlxport.converter.errors import OptionsError
+from mlxport.converter.expected import described
 
 _Place: TypeAlias = tuple[slice, ...]
 
@@ -34,6 +35,7 @@ def blended_scores(
     group: Any,
 ) -> np.ndarray:
     """Return a model's scores over a volume; see ``mlxport.sliding_window``."""
+    _check_kinds(model, volume, group)
     _check(volume, patch, overlap, mirror)
     volume = volume if channels_last else np.moveaxis(np.asarray(volume), 0, -1)
     sizes = volume.shape[:-1]
@@ -162,6 +164,24 @@ def _counted(
         yield one
         if done % step == 0 or done == total:
             sys.stderr.write(f"patches: {done} of {total}, {time.monotonic() - begun:.0f} s\n")
+
+
+def _check_kinds(model: Any, volume: Any, group: Any) -> None:
+    """Check that a user gives a model, a volume and a group of machines.
+
+    Raises:
+        OptionsError: one is something else.
+    """
+    if not callable(model) or isinstance(model, type):
+        raise OptionsError(f"{argument('model')}: expected a model, got {described(model)}")
+    if not isinstance(volume, (np.ndarray, mx.array)):
+        raise OptionsError(
+            f"{argument('volume')}: expected an array of MLX or NumPy, got {described(volume)}"
+        )
+    if group is not None and not isinstance(group, mx.distributed.Group):
+        raise OptionsError(
+            f"{argument('group')}: expected one of mx.distributed, got {described(group)}"
+        )
 
 
 def _check(volume: Any, patch: Sequence[int], overlap: float, mirror: Sequence[int]) -> None:

@@ -80,5 +80,5 @@ def test_weights_that_do_not_fit_are_named_too(out: Path) -> None:
 def test_without_a_reference_it_says_how_to_make_one(made: Path) -> None:
     run = CliRunner().invoke(main, ["verify", str(made / "by_plan")])
     assert run.exit_code == 1
-    for said in ("holds no reference", "by a plan make none", "--model PKG.MOD:FACTORY"):
+    for said in ("holds no reference", "by a plan make none", "--verify-with PKG.MOD:FACTORY"):
         assert said in run.output
