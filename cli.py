@@ -529,6 +529,12 @@ def _on_the_hub(path: str) -> Path | str:
     callback=_numbers("sizes like 1,2"),
     help="Judge these sizes of the first axis too.  [default: 1,2 where --dynamic leaves it open]",
 )
+@click.option(
+    "--calls",
+    type=int,
+    metavar="N",
+    help="Judge N calls, each with what the one before left.  [default: 4 of a model with state]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the parity report as JSON.")
 @_full
 @_exits
@@ -928,6 +934,7 @@ def _analyze(source: Path, as_json: bool, **options: Any) -> None:
         "reference",
         "input_kinds",
         "batch_sizes",
+        "calls",
         "device",
     }
     analysis = api.analyze_checkpoint(

@@ -65,6 +65,7 @@ def convert_checkpoint(
     reference: Literal["bounded", "full"] = "bounded",
     input_kinds: Sequence[str] = (),
     batch_sizes: Sequence[int] | None = None,
+    calls: int | None = None,
     debug_dir: str | Path | None = None,
     device: str = "auto",
     adapter: str | Path | None = None,
@@ -136,6 +137,7 @@ def convert_checkpoint(
             all the values that are judged here.
         input_kinds: as for ``convert``; the references of these runs are stored too.
         batch_sizes: as for ``convert``; stored too.
+        calls: as for ``convert``; stored too.
         debug_dir: as for ``convert``; outside of the output folder.
         device: as for ``convert``.
         adapter: as for ``convert``, of the model that ``source`` is the checkpoint of.
@@ -184,6 +186,7 @@ def convert_checkpoint(
             fold_batchnorm=fold_batchnorm,
             input_kinds=input_kinds,
             batch_sizes=batch_sizes,
+            calls=calls,
             noise_multiple=noise_multiple,
             debug_dir=debug_dir,
             device=None if device == "auto" else device,
@@ -275,6 +278,7 @@ def convert_checkpoint(
         gradients=gradients,
         input_kinds=input_kinds,
         batch_sizes=batch_sizes,
+        calls=calls,
     )
     settings = None if quantize is None else parse_settings(quantize)
     with on_device(device):

@@ -41,6 +41,7 @@ def convert(
     dynamic_shapes: Any = None,
     input_kinds: Sequence[str] = (),
     batch_sizes: Sequence[int] | None = None,
+    calls: int | None = None,
     debug_dir: str | Path | None = None,
     device: str = "auto",
     adapter: str | Path | None = None,
@@ -81,6 +82,9 @@ def convert(
             Integers are drawn from the example's, masks stay as they are.
         batch_sizes: sizes of the first axis to judge besides; 1 and 2 where ``dynamic`` leaves the
             batch open and nothing is said. Of a batch that is fixed the report says so.
+        calls: how many calls to judge one after the other, each with what the one before left in
+            the model; 4 of a model that keeps state where nothing is said, else 1. Inputs behind
+            the first are the example's, rolled along the last axis.
         debug_dir: a folder to write down in, as text, what each stage gives: the captured graphs,
             which modules become layers and why the others do not, each pass of the lowering, the
             bodies of the classes. Made if there is none; of a conversion that fails it holds what
@@ -125,6 +129,7 @@ def convert(
         gradients=gradients,
         input_kinds=input_kinds,
         batch_sizes=batch_sizes,
+        calls=calls,
     )
     adapting = AdapterOptions.of(adapter, merge)
     positional = _positional(example_inputs)
@@ -255,6 +260,7 @@ def verify(
     gradients: bool = False,
     input_kinds: Sequence[str] = (),
     batch_sizes: Sequence[int] | None = None,
+    calls: int | None = None,
 ) -> ParityReport:
     """Compare an MLX model, converted or written by hand, with its torch model on these inputs.
 
@@ -283,6 +289,8 @@ def verify(
             modules they belong to; what has no counterpart is listed, not judged.
         input_kinds: as for ``convert``.
         batch_sizes: as for ``convert``; of a model written by hand none unless they are said.
+        calls: as for ``convert``; the first begins anew, and the model is left with the state that
+            it had. Not of a model written by hand.
 
     Raises:
         OptionsError: ``names`` or an order does not fit, or stands beside a converted model.
@@ -298,6 +306,7 @@ def verify(
         gradients=gradients,
         input_kinds=input_kinds,
         batch_sizes=batch_sizes,
+        calls=calls,
     )
     return verify_model(
         model,

@@ -29,7 +29,12 @@ from mlxport.converter.graph.ir.naming import ModelNames
 from mlxport.converter.graph.ir.nodes import flat
 from mlxport.converter.graph.ir.sizes import name_symbols, size_text
 from mlxport.converter.graph.lowering.lower import lower
-from mlxport.converter.graph.lowering.weight_plan import constants, derived_tensors, weight_plan
+from mlxport.converter.graph.lowering.weight_plan import (
+    constants,
+    derived_tensors,
+    state_records,
+    weight_plan,
+)
 from mlxport.converter.graph.source.model_py import ModelPy, write_model
 from mlxport.converter.plan.record import Conversion, Stem
 from mlxport.converter.plan.structure import Signature
@@ -116,6 +121,7 @@ def translate(
         layers=lowered.layer_files(),
         transposes=lowered.transposes,
         draws=tuple(lowered.scope.draws),
+        state=tuple(state_records(lowered, names)),
         versions={name: version(name) for name in ("mlxport", "torch", "mlx")},
         dynamic=named_ranges(captured.exported, lowered.size_names),
         conditions=tuple(lowered.conditions),

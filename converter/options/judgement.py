@@ -31,11 +31,13 @@ class JudgementOptions:
         gradients: bool,
         input_kinds: Sequence[str],
         batch_sizes: Sequence[int] | None,
+        calls: int | None = None,
     ) -> JudgementOptions:
         """Return the options that a user's values stand for.
 
         Raises:
-            OptionsError: the multiple is not positive, a kind is unknown or a size is none.
+            OptionsError: the multiple is not positive, a kind is unknown, or a size or the number
+                of calls is none.
         """
-        trials = Trials.of(input_kinds, batch_sizes)
+        trials = Trials.of(input_kinds, batch_sizes, calls)
         return cls(Judgement.of(noise_multiple), gradients, trials)

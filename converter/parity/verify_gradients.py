@@ -11,6 +11,7 @@ import torch
 
 from mlxport.converter.parity.reference.torch_gradients import perturbed_gradients, record_gradients
 from mlxport.converter.parity.run.gradients import judge_gradients
+from mlxport.converter.parity.run.state_runs import StateRuns
 from mlxport.converter.parity.verdict.entry import BACKWARD, ParityEntry
 from mlxport.converter.parity.verdict.judgement import DEFAULT_JUDGEMENT, MOVE_MULTIPLE, Judgement
 from mlxport.converter.parity.verdict.reference_data import Gradients, Reference
@@ -55,15 +56,16 @@ def verify_gradients(
     call = (origin.module, origin.args, origin.kwargs)
 
     def judged(gradients: Gradients, judgement: Judgement) -> tuple[ParityEntry, ...]:
-        return judge_gradients(
-            model,
-            conversion,
-            reference,
-            gradients,
-            plan=plan,
-            given=given,
-            judgement=judgement,
-        )
+        with StateRuns(model, conversion.state).from_the_beginning():
+            return judge_gradients(
+                model,
+                conversion,
+                reference,
+                gradients,
+                plan=plan,
+                given=given,
+                judgement=judgement,
+            )
 
     gradients = record_gradients(*call, reference=reference)
     first = judged(gradients, judgement)

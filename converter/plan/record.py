@@ -104,6 +104,21 @@ class DrawRecord:
 
 
 @dataclass(frozen=True)
+class StateRecord:
+    """One array of the emitted model that a call writes, for later calls to read.
+
+    Attributes:
+        path: the qualified name of the buffer, or of the tensor in an attribute, in PyTorch.
+        target: the attribute path in the MLX model.
+        layout: of the array.
+    """
+
+    path: str
+    target: str
+    layout: Layout
+
+
+@dataclass(frozen=True)
 class Digests:
     """What the weights are, a hexadecimal digest of each tensor's bytes in C order.
 
@@ -150,6 +165,7 @@ class Conversion:
         conditions: what else must be true of these sizes (``"h % 4 == 0"``), Python in their names.
         modules: in the order of their first call; the model itself (path ``""``) last.
         draws: the random draws that one call of the model makes, in order.
+        state: what one call of the model writes for later ones.
         quantized: which weights are quantised, how, and what it cost; None if none are.
         adapter: the adapter beside the base, or merged into it; None where there is none.
         stem: what the files of the weights are called before their ending.
@@ -168,6 +184,7 @@ class Conversion:
     conditions: tuple[str, ...] = ()
     modules: tuple[ModuleRecord, ...]
     draws: tuple[DrawRecord, ...] = ()
+    state: tuple[StateRecord, ...] = ()
     quantized: Quantized | None = None
     adapter: AdapterRecord | None = None
     stem: Stem = "weights"
@@ -185,6 +202,7 @@ class Conversion:
             lines.append(f"{len(self.modules)} modules, {self.transposes} transposes a call")
         lines += [f"{n}: {low} to {high or 'any'}" for n, (low, high) in self.dynamic.items()]
         lines += [f"{len(self.draws)} random draws"] if self.draws else []
+        lines += [f"state: {', '.join(one.path for one in self.state)}"] if self.state else []
         lines += [f"quantized: {self.quantized.settings}"] if self.quantized else []
         return "\n".join([*lines, repr(self.plan)])
 
@@ -240,6 +258,9 @@ class Conversion:
         for place, draw in enumerate(self.draws):
             if not draw.layout.is_possible():
                 yield f"draws[{place}].layout: {_NO_ORDER}"
+        for place, state in enumerate(self.state):
+            if not state.layout.is_possible():
+                yield f"state[{place}].layout: {_NO_ORDER}"
         for name, (low, high) in self.dynamic.items():
             if low < 0 or (high is not None and high < low):
                 yield f"dynamic[{name!r}]: from {low} to {high}"

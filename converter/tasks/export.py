@@ -110,6 +110,12 @@ def _exported(
             f"{folder}: the model draws random numbers; an exported function would draw the same "
             "ones at every call. Give them to the model as an input instead."
         )
+    if conversion.state:
+        raise ConversionError(
+            f"{folder}: the model keeps {', '.join(one.path for one in conversion.state)} from "
+            "call to call; an exported function keeps nothing. Give it to the model as an input "
+            "and return it from forward() instead."
+        )
     if check_code:
         hold_to_digests(folder, conversion.code)
     reference = load_reference(folder / "reference.safetensors")

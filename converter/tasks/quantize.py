@@ -32,6 +32,7 @@ from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.run.cost import layer_costs, output_costs
 from mlxport.converter.parity.run.interface import mlx_arguments, output_names
 from mlxport.converter.parity.run.replay_draws import replayed
+from mlxport.converter.parity.run.state_runs import StateRuns
 from mlxport.converter.parity.run.trace import run_model
 from mlxport.converter.parity.run.verify import verify_at_sizes
 from mlxport.converter.parity.verdict.judgement import Judgement
@@ -317,7 +318,8 @@ def _read_elsewhere(whole: Whole, modules: Mapping[str, nn.Module]) -> set[str]:
     try:
         for path, module in modules.items():
             module.__class__ = classes[kinds[path]]
-        with replayed(reference.draws, conversion.draws):
+        state = StateRuns(whole.live, conversion.state)
+        with replayed(reference.draws, conversion.draws), state.from_the_beginning():
             run_model(whole.live, inputs, named)
     finally:
         for path, module in modules.items():

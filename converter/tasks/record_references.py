@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +19,8 @@ from mlxport.converter.torch_model.calls import CallArguments, in_order
 
 # judged wherever the batch is left open, unless others are asked for
 BATCH_SIZES = (1, 2)
+# judged of a model that keeps state, unless another number is asked for
+CALLS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +52,11 @@ class Origin:
         """The torch modules that have a counterpart."""
         return [record.path for record in self.conversion.modules if record.path]
 
+    @property
+    def state(self) -> list[str]:
+        """The tensors that a call leaves for later ones."""
+        return [record.path for record in self.conversion.state]
+
     def references(self) -> Iterator[Reference]:
         """Yield what PyTorch computes for the example, at other sizes, and in every trial.
 
@@ -59,18 +66,31 @@ class Origin:
             ParityError: the model cannot be run again.
         """
         yield replace(self._recorded(self.args, self.kwargs), sizes=self.sizes)
+        given = in_order(self.model, self.args, self.kwargs)
+        for reference in self._tried(self._of_sequence(given)):
+            yield replace(reference, sizes=self.sizes)
         if self.other is not None:
             other = self._recorded(self.other.args, self.other.kwargs)
             yield replace(other, sizes=self.other.sizes)
-        given = in_order(self.model, self.args, self.kwargs)
         trials = [*self.trials.of_kinds(given), *self._of_batch_sizes(given)]
         batch, _ = self._moves(given)
         for trial in trials:
             sizes = dict(self.sizes)
             if batch in sizes and trial.batch_size is not None:
                 sizes[batch] = trial.batch_size
-            for reference in recorded_trials(self.model, [trial], self.paths, self.notes):
+            for reference in self._tried([trial]):
                 yield replace(reference, sizes=sizes)
+
+    def _tried(self, trials: Iterable[Trial]) -> Iterator[Reference]:
+        return recorded_trials(self.model, trials, self.paths, self.notes, self.state)
+
+    def _of_sequence(self, given: CallArguments) -> Iterator[Trial]:
+        """Yield the calls behind the first; of a model that keeps nothing, where they are asked."""
+        asked = self.trials.calls
+        if self.state and self.conversion.draws and asked != 1:
+            self.notes.append("calls behind the first not judged: the model draws random numbers")
+            return
+        yield from self.trials.of_sequence(given, asked or (CALLS if self.state else 1))
 
     def _recorded(self, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> Reference:
         modules = self.conversion.modules
@@ -85,6 +105,7 @@ class Origin:
             since={r.path: r.since for r in modules if r.since},
             taken=taken,
             keep_inputs=True,
+            state=self.state,
         )
 
     def _of_batch_sizes(self, given: CallArguments) -> Iterator[Trial]:

@@ -16,6 +16,7 @@ from mlxport.converter.output.live_model import live_model, not_ending
 from mlxport.converter.parity.report.metal_check import MetalCheck
 from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.run.check_metal import check_metal
+from mlxport.converter.parity.run.state_runs import StateRuns
 from mlxport.converter.parity.run.verify import verify_at_sizes
 from mlxport.converter.parity.verdict.judgement import DEFAULT_JUDGEMENT, Judgement
 from mlxport.converter.parity.verdict.reference_data import Reference
@@ -58,7 +59,8 @@ def metal_table(folder: str | Path, *, check_code: bool = False) -> MetalCheck:
         hold_to_digests(path, conversion.code)
     reference = _references(path)[0]
     model = live_model(path)
-    with not_ending(path / "model.py"):
+    state = StateRuns(model, conversion.state)
+    with not_ending(path / "model.py"), state.from_the_beginning():
         found = check_metal(model, conversion, reference)
     if found is None:
         raise ParityError(
@@ -85,7 +87,9 @@ def _verified(path: Path, judgement: Judgement, check_code: bool) -> ParityRepor
 
 
 def _references(folder: Path) -> list[Reference]:
-    stored = [folder / "reference.safetensors", *sorted(folder.glob("reference-*.safetensors"))]
+    others = folder.glob("reference-*.safetensors")  # reference-10 is behind reference-9
+    in_order = sorted(others, key=lambda file: (len(file.name), file.name))
+    stored = [folder / "reference.safetensors", *in_order]
     if not stored[0].exists():
         raise ConversionError(
             f"{folder} holds no reference to compare with: {stored[0].name} is not there. "

@@ -28,7 +28,7 @@ class TensorState:
 
     def __init__(self, tensor: torch.Tensor, keep_values: bool = True) -> None:
         self.tensor = tensor
-        self.requires_grad = tensor.requires_grad
+        self.requires_grad, self._is_leaf = tensor.requires_grad, tensor.is_leaf
         self._version = _version(tensor)
         self._alias = _alias(tensor)
         self._values: torch.Tensor | None = None
@@ -60,6 +60,8 @@ class TensorState:
         """Make the tensor what it was."""
         if self._alias is None:
             return
+        if self._is_leaf and not self.tensor.is_leaf:
+            self.tensor.detach_()  # an in-place op gave it a history
         now = _alias(self.tensor)
         if now is None or not _same_layout(now, self._alias):
             self.tensor.data = self._alias

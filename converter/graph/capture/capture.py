@@ -7,16 +7,14 @@ gone and every op is one that has a handler or cannot be decomposed further.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
 from torch.export import ExportedProgram, default_decompositions
-from torch.export.graph_signature import OutputKind
 
 from mlxport.converter.environment import warn_of_untested_torch
 from mlxport.converter.errors import CaptureError, ConversionError, InternalError, OptionsError
@@ -44,6 +42,14 @@ from mlxport.converter.graph.capture.results import ModuleResults, order_results
 from mlxport.converter.graph.capture.sharing import Sharing, by_every_name
 from mlxport.converter.graph.capture.signature import read_signature
 from mlxport.converter.graph.capture.sizes.size_watch import SizeWatch
+from mlxport.converter.graph.capture.state.buffer_writes import (
+    BufferWrites,
+    assignments_as_writes,
+    attributes_as_buffers,
+    changed_besides,
+    written_by_several_names,
+)
+from mlxport.converter.graph.capture.state.state_writes import write_state
 from mlxport.converter.graph.capture.table_guards import unchecked_values
 from mlxport.converter.graph.capture.tensor_kinds import (
     check_attributes,
@@ -87,6 +93,7 @@ class Captured:
         unchecked: whose values decide what is looked up in an array: inputs by place, others by
             name.
         guard_lines: the lines of the model at which torch.export decided by sizes.
+        state: qualified names of the buffers that it writes.
     """
 
     model: torch.nn.Module
@@ -103,6 +110,7 @@ class Captured:
     fixed: tuple[FixedSize, ...] = ()
     unchecked: Sequence[int | str] = ()
     guard_lines: GuardLines = field(default_factory=GuardLines)
+    state: Sequence[str] = ()
 
     def torch_module(self, path: str) -> torch.nn.Module:
         """Return the torch module of a path of the captured hierarchy."""
@@ -160,16 +168,24 @@ def capture(
         check_input_kinds(model, args, kwargs)
         with stage("two runs"):
             tried = try_forward(model, args, kwargs)
-        call = model, args, kwargs
+        call, writes = (model, args, kwargs), BufferWrites()
         try:
-            return _captured(*call, tried, handled, dynamic, check_sizes)
+            attributes_as_buffers(model, tried.changes)
+            buffers = [name for name, _ in model.named_buffers(remove_duplicate=False)]
+            _check_state(model, tried, buffers)
+            return _captured(*call, tried, handled, dynamic, check_sizes, writes)
         except OptionsError:
             raise
         except Exception as error:  # ours, or raised by steps that a model's caches upset
-            if not tried.changes:
+            if not (tried.changes and tried.same):
                 raise
-            call_once(*call, error)
-            return _captured(*call, tried, handled, dynamic, check_sizes)
+            changed, writes = writes, BufferWrites()
+            told = _other_form(model, changed.unlike) if changed.unlike else error
+            call_once(*call, told)
+            captured = _captured(*call, tried, handled, dynamic, check_sizes, writes)
+            if captured.state:  # which begins as it was before that call
+                raise told from error
+            return captured
 
 
 def _captured(
@@ -180,11 +196,14 @@ def _captured(
     handled: Collection[str],
     dynamic: DynamicSizes | None,
     check_sizes: SizeCheck | None,
+    writes: BufferWrites,
 ) -> Captured:
     """Capture a model, in eval mode, of which it is known what its modules are given."""
     calls, several = tried.calls, tried.several
     shapes: Any = dynamic.for_export(model, args, kwargs) if dynamic else None
-    captured, traced, lines, sizes_read = _exported(model, args, kwargs, shapes)
+    captured, traced, lines, sizes_read = _exported(model, args, kwargs, shapes, writes)
+    if not tried.same and writes.unlike:
+        raise _other_form(model, writes.unlike)
     check_tensor_kinds(model, captured)
     _add_root(model, captured)
     check_out_arguments(type(model).__name__, captured)
@@ -206,16 +225,17 @@ def _captured(
     keep_dropouts(captured)
     replace_writes(captured)
     with stage("decompose"):
-        table = _decompositions(handled)
-        program = torch_step(model, "decompose it", lambda: captured.run_decompositions(table))
-        complete_stacks(program)
+        program = _decomposed(model, captured, handled, tried.changes)
     if has_writes(captured):
         found = without_moved(model, found, captured, program)
         leaves = found.rules
     check_kept(model, leaves, captured, program)
+    if unlike := writes.read_again(program):
+        raise _other_form(model, unlike)
     with stage("unflatten"):
-        kept = _without_mutations(program)
-        root = torch_step(model, "tell its modules apart", lambda: unflattened(kept))
+        state = write_state(model, program)
+        root = torch_step(model, "tell its modules apart", lambda: unflattened(program))
+    _check_state(model, tried, state)
     signature = read_signature(model, args, kwargs, program)
     with stage("compare"), seeded(), trial_run(model):
         calls = by_every_name(model, calls)
@@ -239,11 +259,78 @@ def _captured(
         fixed,
         unchecked,
         lines,
+        state,
+    )
+
+
+def _decomposed(
+    model: torch.nn.Module,
+    captured: ExportedProgram,
+    handled: Collection[str],
+    changed: Sequence[str],
+) -> ExportedProgram:
+    """Return a captured program decomposed to ops that have a handler, or none to decompose to."""
+    table = _decompositions(handled)
+    program: ExportedProgram
+    try:
+        program = torch_step(model, "decompose it", lambda: captured.run_decompositions(table))
+    except CaptureError as error:
+        if several := written_by_several_names(model, changed):
+            raise CaptureError.listing(
+                f"{type(model).__name__} writes into buffers that stand in several places, which "
+                "torch.export takes for several:",
+                several,
+                "Let the module that has them stand in one place, and call it from there.",
+            ) from error
+        raise
+    complete_stacks(program)
+    return program
+
+
+def _other_form(model: torch.nn.Module, unlike: Mapping[str, str]) -> ConversionError:
+    """Return why a model is refused whose state has another form after a call."""
+    return CaptureError.listing(
+        f"{type(model).__name__} keeps from call to call what is of another form after each:",
+        [f"{name}: {difference}" for name, difference in unlike.items()],
+        "State of an MLX model made here has one shape and dtype. Make room for the longest "
+        "sequence and count what is filled, or pass it in and return it from forward().",
+    )
+
+
+def _check_state(model: torch.nn.Module, tried: Tried, state: Sequence[str]) -> None:
+    """Refuse a model whose results depend on the calls before by more than its state.
+
+    Args:
+        model: the torch module.
+        tried: what two runs of it have shown.
+        state: qualified names of the buffers that are state, or may be.
+
+    Raises:
+        CaptureError: they do.
+    """
+    if tried.same:
+        return
+    changed = changed_besides(model, tried.changes, state)
+    if tried.changes and not changed:
+        return
+    raise CaptureError.listing(
+        f"{type(model).__name__} gives another result when it is called again on the same "
+        "input. What it changes in itself on the way:",
+        changed or ["nothing: it may draw random numbers other than torch's"],
+        "An MLX model made here keeps state from call to call in what are buffers, or tensors in "
+        "attributes, of one shape and dtype. Keep it there, or pass it in and return it from "
+        "forward().",
     )
 
 
 def _exported(
-    model: torch.nn.Module, args: Any, kwargs: Any, shapes: Any, *, by_axis: bool = True
+    model: torch.nn.Module,
+    args: Any,
+    kwargs: Any,
+    shapes: Any,
+    writes: BufferWrites,
+    *,
+    by_axis: bool = True,
 ) -> tuple[ExportedProgram, Any, GuardLines, SizeWatch]:
     """Return what torch.export captures, and what was seen on the way.
 
@@ -252,6 +339,7 @@ def _exported(
         args: positional inputs.
         kwargs: keyword inputs.
         shapes: torch.export's ``dynamic_shapes``.
+        writes: is told what the model assigns to its buffers.
         by_axis: whether reads of one size are told from those of all, by a shape of our kind.
     """
     watch = SizeWatch(by_axis)
@@ -263,6 +351,7 @@ def _exported(
             every_module_called(),
             watch_capture(model) as traced,
             GuardLines.watched() as lines,
+            assignments_as_writes(model, writes),
             watch,
         ):
             return export_program(model, args, kwargs, shapes), traced, lines, watch
@@ -274,7 +363,7 @@ def _exported(
         if not (by_axis and isinstance(failure, InternalError)):
             raise failure from error
         _logger.debug("%s takes no shape but torch's", type(model).__name__, exc_info=True)
-    return _exported(model, args, kwargs, shapes, by_axis=False)
+    return _exported(model, args, kwargs, shapes, writes, by_axis=False)
 
 
 def _add_root(model: torch.nn.Module, program: ExportedProgram) -> None:
@@ -292,65 +381,3 @@ def _decompositions(handled: Collection[str]) -> Any:
         if str(op) in handled:
             table.pop(op)
     return table
-
-
-def _without_mutations(program: ExportedProgram) -> ExportedProgram:
-    """Drop what the program writes back into its inputs, which unflattening cannot express.
-
-    The results are complete without it; a caller of the MLX model keeps its inputs as they are.
-
-    Raises:
-        CaptureError: the model changes its own buffers or parameters when it runs.
-    """
-    signature = program.graph_signature
-    moved = _moved_buffers(program)
-    buffers = [name for node, name in signature.buffers_to_mutate.items() if node not in moved]
-    if changed := [*buffers, *_changed_parameters(program)]:
-        raise CaptureError.listing(
-            "the model changes its own buffers or parameters when it runs in eval mode:",
-            sorted(changed),
-            "An MLX model made from it would not. Keep such state outside of forward().",
-        )
-    written = (OutputKind.USER_INPUT_MUTATION, OutputKind.PARAMETER_MUTATION)
-    outputs = [
-        spec.kind not in written
-        and not (spec.kind is OutputKind.BUFFER_MUTATION and spec.arg.name in moved)
-        for spec in signature.output_specs
-    ]
-    if all(outputs):
-        return program
-    output = next(node for node in program.graph.nodes if node.op == "output")
-    output.args = (tuple(itertools.compress(output.args[0], outputs)),)
-    signature.output_specs[:] = itertools.compress(signature.output_specs, outputs)
-    return program
-
-
-def _moved_buffers(program: ExportedProgram) -> set[str]:
-    """Return the nodes that write a buffer's own values back into it, in its dtype or another.
-
-    ``self.table = self.table.to(x.device, x.dtype)`` changes nothing that a later call would see.
-    """
-    signature = program.graph_signature
-    moved = set()
-    for node in program.graph.nodes:
-        source = node
-        while source.op == "call_function" and str(source.target) in _MOVES:
-            source = source.args[0]
-        buffer = signature.inputs_to_buffers.get(source.name)
-        if buffer is not None and signature.buffers_to_mutate.get(node.name) == buffer:
-            moved.add(node.name)
-    return moved
-
-
-_MOVES = (
-    *("aten.alias.default", "aten.clone.default", "aten.detach.default", "aten._to_copy.default"),
-    *("aten.to.dtype", "aten.to.device", "aten.to.dtype_layout"),
-)
-
-
-def _changed_parameters(program: ExportedProgram) -> Iterator[str]:
-    """Yield the parameters a program writes into, but for tables whose rows are kept short."""
-    written = program.graph_signature.parameters_to_mutate
-    for node in program.graph.nodes:
-        if node.name in written and str(node.target) != "aten.embedding_renorm.default":
-            yield written[node.name]

@@ -222,7 +222,8 @@ _KINDS = (
     _Kind(
         _says(r"Constant \S+ is mutated in the forward method"),
         "writes into a tensor it keeps as a plain attribute",
-        "Keep such state outside of forward(): an MLX model made here has none.",
+        "Register it as a buffer (register_buffer(name, tensor, persistent=False)), which becomes "
+        "state of the MLX model.",
     ),
 )
 

@@ -86,13 +86,25 @@ class Body:
         """Transposes it executes itself, those of the modules it calls left out."""
         return sum(map(_transposes_in, self._expressions()))
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """The state that a call of it reads."""
+        return frozenset().union(*(statement.reads for statement in self.statements))
+
+    @property
+    def writes(self) -> frozenset[str]:
+        """The state that a call of it writes."""
+        return frozenset().union(*(statement.writes for statement in self.statements))
+
     def structure(self) -> Hashable:
         """Return what bodies share that compute the same of their inputs."""
         numbers = {formal.variable: i for i, formal in enumerate(self.parameters)}
         given = len(numbers)
         codes = []
         for statement in self.statements:
-            codes.append((expression_structure(statement.code, numbers), len(statement.targets)))
+            stores = expression_structure(statement.stores, numbers)
+            code = expression_structure(statement.code, numbers)
+            codes.append((code, len(statement.targets), stores))
             for target in statement.targets:
                 numbers.setdefault(target.variable, len(numbers))
         return given, *codes, expression_structure(self.result, numbers)
@@ -155,6 +167,7 @@ class Lowered:
         fixed: sizes of the inputs that the model is fixed to.
         unchecked: whose values decide what is looked up in an array: inputs by place, others by
             name.
+        state: the paths of the arrays that a call writes, in the order of their first write.
     """
 
     signature: Signature = field(default_factory=Signature)
@@ -169,6 +182,7 @@ class Lowered:
     conditions: list[str] = field(default_factory=list)
     fixed: tuple[FixedSize, ...] = ()
     unchecked: Sequence[int | str] = ()
+    state: dict[str, None] = field(default_factory=dict)
 
     def layer_files(self) -> tuple[str, ...]:
         """Return the files of ``mlxport.layers`` that the source and the user's own files need."""

@@ -72,6 +72,8 @@ def statement_text(statement: Statement, names: Names, size: Spell = str) -> str
         else _nested(statement.nesting, iter(texts), outermost=True)
     )
     code = code_text(statement.code, names)
+    if statement.stores is not None:
+        return f"{code_text(statement.stores, names)} = {code}"
     return f"{targets} = {code}{'  # draws random numbers' if statement.draws else ''}"
 
 

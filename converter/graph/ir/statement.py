@@ -22,6 +22,9 @@ class Statement:
         module: qualified name of the module it calls, None if it calls none.
         nesting: how the tuple is nested, with a string for every value; None where it is flat.
         draws: whether it draws random numbers; such statements stay, in their order.
+        stores: the attribute of the model that it sets, in place of a variable; None for others.
+        reads: qualified names of the state that it reads, itself or in a module that it calls.
+        writes: those of the state that it writes; such statements stay, in their order.
     """
 
     targets: tuple[Value, ...]
@@ -29,6 +32,9 @@ class Statement:
     module: str | None = None
     nesting: Nesting | None = None
     draws: bool = False
+    stores: ast.expr | None = None
+    reads: frozenset[str] = frozenset()
+    writes: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         return statement_text(self, alone(self.targets, uses_in(self.code)))

@@ -44,6 +44,7 @@ class Arrays:
     def __init__(self, captured: Captured, names: ModelNames, lowered: Lowered) -> None:
         self.captured, self.names, self.lowered = captured, names, lowered
         self.parameters = dict(captured.model.named_parameters(remove_duplicate=False))
+        self.state = {captured.sharing.tensor(name) for name in captured.state}
         self.specs: dict[str, LayerSpec | None] = {}
 
     def read(self, frame: Frame, name: str) -> Value:
@@ -73,17 +74,41 @@ class Arrays:
                 "it (model.float())"
             )
         stored = self._in_layer(full, tensor.ndim)
-        if stored is None:
-            order = frame.cx.preferred(provenance, logical_order(tensor.ndim))
-            code = self.names.reference(frame.owner, full)
-        else:
-            parameter, order = stored
-            code = self.names.reference(frame.owner, full.rpartition(".")[0])
-            for segment in parameter.split("."):
-                code = ast.Attribute(code, segment)
+        order = frame.cx.preferred(provenance, logical_order(tensor.ndim))
+        if stored is not None:
+            _, order = stored
+        code = self._reference(frame, full, tensor.ndim)
         self.lowered.arrays[full] = StoredArray(full, tensor, order, trainable)
         short = name.split(".")[-1]
+        if full in self.state:  # as it is now, whatever is written later
+            value = Value(tuple(tensor.shape), tensor.dtype, order, short, provenance)
+            reading = Statement((value,), code, reads=frozenset({full}))
+            frame.cx.statements.append(reading)
+            return value
         return Value(tuple(tensor.shape), tensor.dtype, order, short, provenance, code=code)
+
+    def write(self, frame: Frame, name: str, values: tuple[Value, Value]) -> None:
+        """Write a value into a tensor of a frame's module: the state of later calls.
+
+        Args:
+            frame: the module and the body, at the node that writes.
+            name: what the tensor is called in the captured module.
+            values: the tensor as it was read, and what it becomes.
+        """
+        full = self._path(frame, name)
+        known = self.lowered.arrays[full]
+        _, value = frame.dtypes.followed(values)
+        value = frame.cx.arrange(value, known.order)
+        target = Value(value.shape, value.dtype, value.order, "_")
+        self.lowered.state[full] = None
+        frame.cx.statements.append(
+            Statement(
+                (target,),
+                value.to_ast(),
+                stores=self._reference(frame, full, len(known.order)),
+                writes=frozenset({full}),
+            )
+        )
 
     def constant(self, frame: Frame, name: str) -> torch.Tensor | None:
         """Return a tensor of a frame's module; None if it is one of the model's, or a graph."""
@@ -111,6 +136,16 @@ class Arrays:
                 value.variable.number = tensor
             return value
         return self._as_array(frame, tensor) if constant.rounded else None
+
+    def _reference(self, frame: Frame, full: str, ndim: int) -> ast.expr:
+        """Return the expression of a tensor, as the body of a frame reads or writes it."""
+        stored = self._in_layer(full, ndim)
+        if stored is None:
+            return self.names.reference(frame.owner, full)
+        code = self.names.reference(frame.owner, full.rpartition(".")[0])
+        for segment in stored[0].split("."):
+            code = ast.Attribute(code, segment)
+        return code
 
     def _path(self, frame: Frame, name: str) -> str:
         """Return where a tensor of a captured module is in the torch model."""

@@ -51,6 +51,8 @@ class ClassLowering:
         values = self._in_order_of_forward(path, inputs)
         if _passes_lists(frame.graph):
             return self._in_place(frame, inputs, "it takes or gives several tensors as one")
+        if not _gives_tensors(frame.graph):
+            return self._in_place(frame, inputs, "it gives no tensor that is read")
         if values is None:
             return self._in_place(frame, inputs, "it is called with sizes, not with tensors alone")
         if known is not None:
@@ -146,7 +148,10 @@ class ClassLowering:
         )
         given = [*values, *(size for size, _ in body.sizes.given)]
         code = call_of(names, frame.owner, body.path, given)
-        frame.cx.statements.append(Statement(outputs, code, body.path, draws=drawing))
+        reads, writes = body.reads, body.writes
+        frame.cx.statements.append(
+            Statement(outputs, code, body.path, draws=drawing, reads=reads, writes=writes)
+        )
         results = captured.result_places(frame.path, len(outputs))
         record_call(lowered, names, body.path, values, outputs, results)
         if not isinstance(body.result, ast.Tuple):
@@ -154,6 +159,11 @@ class ClassLowering:
         order = captured.results_order(frame.path, len(outputs))
         in_order = tuple(outputs[order.index(i)] for i in range(len(outputs)))
         return with_sizes(frame.graph, in_order)
+
+
+def _gives_tensors(graph: Graph) -> bool:
+    *_, output = graph.nodes
+    return bool(output.args[0])
 
 
 def _passes_lists(graph: Graph) -> bool:

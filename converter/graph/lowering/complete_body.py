@@ -27,11 +27,12 @@ def complete(body: Body, result: ast.expr, imported: Collection[str]) -> None:
 
 
 def without_dead_code(statements: Sequence[Statement], result: ast.expr) -> list[Statement]:
-    """Return the statements that the result needs, and those that draw random numbers."""
+    """Return the statements that the result needs, those that draw, and those that write state."""
     needed = set(uses_in(result))
     live = []
     for statement in reversed(statements):
-        if statement.draws or any(target.variable in needed for target in statement.targets):
+        lasting = statement.draws or statement.writes
+        if lasting or any(target.variable in needed for target in statement.targets):
             live.append(statement)
             needed.update(uses_in(statement.code))
     return live[::-1]

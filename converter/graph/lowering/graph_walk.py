@@ -14,6 +14,7 @@ import torch
 from torch.fx import Node
 
 from mlxport.converter.graph.capture.leaves import plain_path
+from mlxport.converter.graph.capture.state.state_writes import WRITE
 from mlxport.converter.graph.ir.context import Unsupported
 from mlxport.converter.graph.ir.nodes import stand_in
 from mlxport.converter.graph.ir.sizes import is_symbolic, symbolic
@@ -66,6 +67,9 @@ class GraphWalk:
             return self._array(frame)
         if node.op == "call_module":
             return self.modules.lower(frame, *frame.dtypes.followed(arguments, called=True))
+        if node.target is WRITE and (buffer := node.all_input_nodes[0]).op == "get_attr":
+            self.state.arrays.write(frame, str(buffer.target), args)
+            return args[0]
         if node.target is operator.getitem:
             return args[0][args[1]]
         if is_symbolic(node):

@@ -11,6 +11,7 @@ from mlxport.converter.graph.capture.capture import Captured
 from mlxport.converter.graph.ir.body import Lowered, StoredArray
 from mlxport.converter.graph.ir.naming import ModelNames
 from mlxport.converter.graph.ir.value import logical_order
+from mlxport.converter.plan.record import Layout, StateRecord
 from mlxport.converter.plan.steps import Permute, Step
 from mlxport.converter.plan.tensor import Tensor, TensorSpec
 from mlxport.converter.plan.torch_tensor import tensor_from_torch
@@ -65,6 +66,14 @@ def constants(lowered: Lowered, names: ModelNames) -> dict[str, Tensor]:
         for path, array in lowered.arrays_outside_layers().items()
         if path not in state
     }
+
+
+def state_records(lowered: Lowered, names: ModelNames) -> Iterator[StateRecord]:
+    """Yield what a call of the model writes, in the order of the first writes."""
+    for path in lowered.state:
+        array = lowered.arrays[path]
+        shape, dtype = tuple(array.tensor.shape), str(array.tensor.dtype).removeprefix("torch.")
+        yield StateRecord(path, names.target(path), Layout(shape, dtype, array.order))
 
 
 def state_tensors(model: torch.nn.Module) -> Mapping[str, Tensor]:

@@ -10,6 +10,7 @@ import torch
 from mlxport.converter.graph.ir.code import OMIT, call, expression
 from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.dtypes import cast_to, mlx_dtype
+from mlxport.converter.graph.ir.statement import Statement
 from mlxport.converter.graph.ir.value import Value, logical_order
 from mlxport.converter.graph.ops.arguments import reads, require_floating, unread
 from mlxport.converter.graph.ops.registry import op
@@ -66,13 +67,32 @@ def batch_norm_by_input(
     return y, cx.compute(mean, *cx.results[1]), cx.compute(deviation, *cx.results[2])
 
 
-@op("aten._native_batch_norm_legit_functional.default", restrictions="never: it is training")
-def batch_norm_at_training(cx: Context, *args: Any, **kwargs: Any) -> Value:
-    """Refuse: the running statistics would have to be written back into the model."""
-    raise cx.refuse(
-        "batch norm at training updates its running statistics; pass training=self.training to "
-        "torch.nn.functional.batch_norm, or use torch.nn.BatchNorm, which eval() stops"
+@op("aten._native_batch_norm_legit_functional.default", restrictions="training only")
+def batch_norm_at_training(
+    cx: Context,
+    x: Value,
+    weight: Value | None,
+    bias: Value | None,
+    running_mean: Value,
+    running_var: Value,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> tuple[Value, ...]:
+    """``torch.nn.functional.batch_norm`` with ``training=True``, which moves its statistics."""
+    if not training:
+        raise cx.refuse("at inference it moves no running statistics")
+    results = batch_norm_by_input(cx, x, weight, bias, training, momentum, eps)
+    moved = tuple(
+        Value(shape, dtype, logical_order(1), name)
+        for (shape, dtype), name in zip(
+            cx.results[3:], ("running_mean", "running_var"), strict=True
+        )
     )
+    given = cx.channels_last(x), running_mean, running_var, momentum
+    code = cx.calling(functions.updated_batch_statistics, *given)
+    cx.statements.append(Statement(moved, code))
+    return *results, *moved
 
 
 @op("aten.instance_norm.default", restrictions="running statistics are not updated")

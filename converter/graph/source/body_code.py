@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 
 from mlxport.converter.graph.ir.body import Body
 from mlxport.converter.graph.ir.code import substitute
@@ -19,6 +18,7 @@ from mlxport.converter.graph.ir.value import uses_in
 from mlxport.converter.graph.source.format import Code
 from mlxport.converter.graph.source.inlining import inline
 from mlxport.converter.graph.source.loops import Item, Loop, reads_of, reroll
+from mlxport.converter.graph.source.state_reads import with_attributes
 from mlxport.converter.graph.source.variables import Variables
 
 
@@ -31,8 +31,8 @@ def write_body(body: Body, names: ModelNames) -> Code:
     """
     if body.result is None:
         raise AssertionError(f"the body of {body.path!r} returns nothing")
-    statements = [replace(statement) for statement in body.statements]
-    items, result = inline(reroll(statements, names, body.path, body.result), body.result)
+    statements, result = with_attributes(body.statements, body.result)
+    items, result = inline(reroll(statements, names, body.path, result), result)
     return tuple(_named(items, result, body.parameters, body.imported))
 
 
@@ -47,7 +47,7 @@ def _named(
             yield from _loop(item, i, variables)
         else:
             code = variables.named(item.code)
-            yield ast.Assign([_targets(item, i, variables)], code)
+            yield ast.Assign([item.stores or _targets(item, i, variables)], code)
     yield ast.Return(variables.named(result))
 
 

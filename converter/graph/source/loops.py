@@ -27,23 +27,37 @@ class Effects:
     Attributes:
         modules: qualified names of the modules it calls, whose first call is to stay the first.
         draws: whether it draws random numbers.
+        reads: the state that it reads.
+        writes: the state that it writes.
     """
 
     modules: frozenset[str] = frozenset()
     draws: bool = False
+    reads: frozenset[str] = frozenset()
+    writes: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, statement: Statement) -> Effects:
         """Return the effects of a statement."""
         modules = frozenset() if statement.module is None else frozenset({statement.module})
-        return cls(modules, statement.draws)
+        return cls(modules, statement.draws, statement.reads, statement.writes)
 
     def __or__(self, other: Effects) -> Effects:
         """Return the effects of two items together."""
-        return Effects(self.modules | other.modules, self.draws or other.draws)
+        return Effects(
+            self.modules | other.modules,
+            self.draws or other.draws,
+            self.reads | other.reads,
+            self.writes | other.writes,
+        )
 
     def conflict(self, other: Effects) -> bool:
-        """Whether two items must keep their order: both draw, or call a module or one inside it."""
+        """Whether two items must keep their order.
+
+        Both draw, or call a module or one inside it, or one writes state that the other knows.
+        """
+        if self.writes & (other.reads | other.writes) or other.writes & self.reads:
+            return True
         return (self.draws and other.draws) or any(
             f"{a}.".startswith(f"{b}.") or f"{b}.".startswith(f"{a}.")
             for a in self.modules

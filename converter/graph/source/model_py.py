@@ -21,6 +21,11 @@ from mlxport.converter.graph.source.format import WIDTH, Code, code_lines, docst
 from mlxport.converter.graph.source.frozen import freezing_lines
 from mlxport.converter.graph.source.load_function import load_function
 from mlxport.converter.graph.source.size_checks import check_lines
+from mlxport.converter.graph.source.state_methods import (
+    beginning_lines,
+    state_methods,
+    state_note,
+)
 from mlxport.converter.timings import stage
 from mlxport.converter.torch_model.calls import keyword_only
 
@@ -85,9 +90,17 @@ def write_model(lowered: Lowered, names: ModelNames, stem: str = "weights") -> M
     root = groups[-1]
     buffers = {i.path for group in groups for i in group.instances if i.frozen}
     calls = {root.name: _root_call(lowered, names)}
-    freezing = {root.name: freezing_lines(lowered, names)}
+    last = {root.name: [*freezing_lines(lowered, names), *beginning_lines(lowered, names)]}
+    attributes = root.instances[0].attributes
+    methods = {root.name: list(state_methods(lowered, names, attributes))}
     classes = tuple(
-        _class(group, names, buffers, calls.get(group.name), freezing.get(group.name, ()))
+        "\n".join(
+            [
+                *_class(group, names, buffers, calls.get(group.name), last.get(group.name, ())),
+                *methods.get(group.name, ()),
+                "",
+            ]
+        )
         for group in groups
     )
     layers = _layer_imports(classes, lowered.scope.imports)
@@ -114,6 +127,7 @@ def _module_docstring(root: ClassGroup, lowered: Lowered, names: ModelNames) -> 
             *_dynamic(lowered),
             *_fixed(lowered),
             *_unchecked(lowered),
+            *state_note(lowered, names),
             '"""',
             "",
         ]
@@ -191,8 +205,8 @@ def _class(
     names: ModelNames,
     buffers: Collection[str],
     call: _Call | None,
-    freezing: Sequence[str],
-) -> str:
+    last: Sequence[str],
+) -> list[str]:
     instance = group.instances[0]
     lines = [f"class {group.name}(nn.Module):", *_class_docstring(group, names), ""]
     lines += _head("__init__", ["self", *group.parameters], "):")
@@ -203,7 +217,7 @@ def _class(
     freeze = f"self.freeze(keys={to_source(to_ast(list(instance.frozen)))}, recurse=False)"
     if instance.frozen:
         lines.append(f"        {freeze}")
-    lines += [f"        {line}" for line in freezing]
+    lines += [f"        {line}" for line in last]
     if instance.body is not None:
         code = group.code or instance.code
         lines += ["", *_method(instance.body, code, call or _Call.of(instance.body))]
@@ -211,7 +225,7 @@ def _class(
     below = any(path != instance.path and path.startswith(prefix) for path in buffers)
     if instance.frozen or below:
         lines += ["", *_unfreeze(freeze if instance.frozen else "self", below)]
-    return "\n".join([*lines, ""])
+    return lines
 
 
 def _unfreeze(result: str, below: bool) -> Iterator[str]:

@@ -13,6 +13,7 @@ from typing import Any
 import mlx.nn as nn
 import torch
 
+from mlxport.converter.errors import OptionsError
 from mlxport.converter.parity.hand_port.gradients import verify_port_gradients
 from mlxport.converter.parity.hand_port.input_orders import (
     MlxInputs,
@@ -50,9 +51,12 @@ def verify_hand_port(
     """Judge every module that has a counterpart, and the model; see ``mlxport.verify``.
 
     Raises:
-        OptionsError: ``names`` or an order does not fit the models.
+        OptionsError: ``names`` or an order does not fit the models, or several calls are asked for.
         ParityError: the model is in training mode, nothing pairs, or it fails on the inputs.
     """
+    asked = trials or Trials()
+    if (asked.calls or 1) > 1:
+        raise OptionsError("calls: for models that mlxport converted, of which it knows the state")
     check_mode(model)
     pairing = pair_modules(_callable_paths(module), model, names)
     reference = record_reference(module, args, kwargs, paths=list(pairing.pairs), keep_inputs=True)
@@ -83,7 +87,6 @@ def verify_hand_port(
             judgement=judgement,
         )
         report = replace(report, gradients=entries)
-    asked = trials or Trials()
     if not (asked.kinds or asked.batch_sizes):
         return report
     found = PortTrials(port, run, module, given, mlx_inputs, judgement)

@@ -10,7 +10,7 @@ import logging
 import platform
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -49,6 +49,8 @@ def record_reference(
     seed: int = 0,
     keep_inputs: bool = False,
     moving: bool = True,
+    state: Sequence[str] = (),
+    before: Sequence[CallArguments] = (),
 ) -> Reference:
     """Run a module twice, in its own dtype and in float64, and record its submodules' values.
 
@@ -77,6 +79,8 @@ def record_reference(
             level of nesting.
         moving: let the reference say, where asked, how far its values move: in two more runs, a
             few roundings off.
+        state: qualified names of the tensors that a call leaves for later ones, recorded too.
+        before: the calls of a sequence that come before this one.
 
     Raises:
         ParityError: a path names no submodule, or the module draws random numbers by an op or in a
@@ -84,7 +88,9 @@ def record_reference(
     """
     canonical = _first_names(module, paths)
     given = in_order(module, args, kwargs)
-    recorder = Recorder(module, given, canonical, since or {}, sample, seed, SpillFile())
+    recorder = Recorder(
+        module, given, canonical, since or {}, sample, seed, SpillFile(), state=state, before=before
+    )
     for path, counts in (taken or {}).items():
         recorder.taken.setdefault(canonical.get(path, path), set()).update(counts)
     with ExitStack() as stack:
@@ -109,6 +115,8 @@ def record_reference(
         sample=sample,
         draws=tuple(recorder.draws.recorded),
         signature=recorder.signature,
+        state=recorder.state_values(),
+        call=len(before) + 1,
         versions={
             "torch": torch.__version__,
             "numpy": np.__version__,
@@ -117,7 +125,20 @@ def record_reference(
     )
     if not moving:
         return reference
-    return replace(reference, with_moved=partial(_with_moved, module, recorder.given))
+    return replace(reference, with_moved=partial(_with_moved, module, recorder.given, before))
+
+
+@dataclass(frozen=True)
+class NativeRun:
+    """What one more run of a model gives, in its own dtype.
+
+    Attributes:
+        outputs: the model's.
+        state: what it leaves for later calls.
+    """
+
+    outputs: Sequence[RecordedTensor]
+    state: Sequence[RecordedTensor]
 
 
 def record_native(
@@ -126,7 +147,8 @@ def record_native(
     kwargs: Mapping[str, Any],
     reference: Reference,
     on_call: OnCall,
-) -> list[RecordedTensor]:
+    before: Sequence[CallArguments] = (),
+) -> NativeRun:
     """Run a model once more, in its own dtype only, and record what its reference contains.
 
     Args:
@@ -135,27 +157,40 @@ def record_native(
         kwargs: its keyword arguments.
         reference: of the model; says which submodules to record, the seed and the samples.
         on_call: is given each call of these submodules.
-
-    Returns:
-        The model's outputs.
+        before: the calls that come before.
     """
     paths = dict.fromkeys(reference.aliases.values())
     canonical = {path: path for path in paths}
     given = in_order(module, args, kwargs)
-    recorder = Recorder(module, given, canonical, {}, reference.sample, reference.seed)
+    recorder = Recorder(
+        module,
+        given,
+        canonical,
+        {},
+        reference.sample,
+        reference.seed,
+        state=[*reference.state],
+        before=before,
+    )
     with eval_mode(module):
         recorder.run_native(with_inputs=False, on_call=on_call)
-    return recorder.native_outputs
+    return NativeRun(recorder.native_outputs, recorder.native_state)
 
 
 @stage("reference, moved")
-def _with_moved(module: torch.nn.Module, given: CallArguments, reference: Reference) -> Reference:
+def _with_moved(
+    module: torch.nn.Module,
+    given: CallArguments,
+    before: Sequence[CallArguments],
+    reference: Reference,
+) -> Reference:
     """Return the reference with how far each of its values moves."""
-    outputs = [0.0] * len(reference.outputs)
+    outputs, values = [0.0] * len(reference.outputs), list(reference.state.values())
+    state = [0.0] * len(values)
     calls = {(call.path, call.number): call for call in reference.calls}
     farthest_of = {key: [0.0] * len(call.outputs) for key, call in calls.items()}
     of_calls = [value for call in reference.calls for value in call.outputs]
-    for number in range(perturbed_runs([*reference.outputs, *of_calls])):
+    for number in range(perturbed_runs([*reference.outputs, *of_calls, *values])):
         moves: dict[tuple[str, int], list[float]] = {}
 
         def measure(found: RecordedCall, moves: dict[Any, Any] = moves) -> None:
@@ -166,16 +201,18 @@ def _with_moved(module: torch.nn.Module, given: CallArguments, reference: Refere
 
         try:
             with perturbed(module, given, number) as (args, kwargs):
-                native = record_native(module, args, kwargs, reference, measure)
+                native = record_native(module, args, kwargs, reference, measure, before)
         except Exception:  # the model's code, whatever it raises of other values
             _logger.debug("the model does not run a few roundings off", exc_info=True)
             break
-        outputs = farthest(outputs, distances(reference.outputs, native))
+        outputs = farthest(outputs, distances(reference.outputs, native.outputs))
+        state = farthest(state, distances(values, native.state))
         for key, found in moves.items():
             farthest_of[key] = farthest(farthest_of[key], found)
     return replace(
         reference,
         with_moved=None,
+        state=dict(zip(reference.state, map(_moved, values, state), strict=True)),
         outputs=tuple(map(_moved, reference.outputs, outputs)),
         calls=tuple(
             replace(call, outputs=tuple(map(_moved, call.outputs, farthest_of[key])))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ from mlxport.converter.parity.reference.recorded_values import (
 from mlxport.converter.parity.reference.spill import SpillFile
 from mlxport.converter.parity.reference.torch_draws import TorchDraws
 from mlxport.converter.parity.reference.unchanged_tensors import UnchangedTensors, same_tensors
-from mlxport.converter.parity.verdict.reference_data import Call, sample_indices
+from mlxport.converter.parity.verdict.reference_data import Call, ReferenceValue, sample_indices
 from mlxport.converter.plan.structure import Signature
 from mlxport.converter.plan.tensor import Tensor
 from mlxport.converter.plan.torch_tensor import tensor_from_torch
@@ -54,6 +55,8 @@ class Recorder:
         float64_outputs: the same in float64; empty where that run failed.
         fallback: why it failed, or empty.
         draws: the random numbers the model drew.
+        native_state: what the run in the model's own dtype left for later calls.
+        float64_state: the same in float64.
         signature: how the model's arguments and results are nested.
         taken: path -> with how many tensors a call of it can be judged alone; any if left out.
         spill: keeps what is recorded of the calls.
@@ -68,8 +71,11 @@ class Recorder:
         sample: int,
         seed: int,
         spill: SpillFile | None = None,
+        state: Sequence[str] = (),
+        before: Sequence[CallArguments] = (),
     ) -> None:
         self.module, self.given, self.since = module, given, since
+        self.state, self.before = state, before
         self.paths = list(dict.fromkeys([*since.values(), *canonical.values()]))
         self.sample, self.seed = sample, seed
         self.dtype = _model_dtype(module, given)
@@ -79,6 +85,8 @@ class Recorder:
         self.signature: Signature | None = None
         self.taken: dict[str, set[int]] = {}
         self.spill = spill
+        self.native_state: list[RecordedTensor] = []
+        self.float64_state: list[RecordedTensor] = []
         self.native_calls: list[RecordedCall] = []
         self.fallback = ""
         self.has_float64 = False
@@ -98,8 +106,11 @@ class Recorder:
             with_inputs: record the arguments of the calls, too.
             on_call: is given each call, which is not kept then.
         """
-        with trial_run(self.module), self.draws.recording():
-            result = self._run(self.given, on_call or self.native_calls.append, with_inputs)
+        with trial_run(self.module):
+            self._run_before(self.before)
+            with self.draws.recording():
+                result = self._run(self.given, on_call or self.native_calls.append, with_inputs)
+            self.native_state = self._state_now()
             self.native_outputs = [RecordedTensor(leaf) for leaf in tensors(result)]
             self.signature = signature_of(self.module, self.given, result)
 
@@ -121,8 +132,11 @@ class Recorder:
         try:
             stack.enter_context(float64_values(self.module))
             self.has_float64 = True  # where only the whole fails, modules may still run alone
-            with in_float64(), self.draws.replayed():
-                result = self._run(tree_map(as_float64, self.given), on_call)
+            with in_float64():
+                self._run_before(tree_map(as_float64, self.before))
+                with self.draws.replayed():
+                    result = self._run(tree_map(as_float64, self.given), on_call)
+                self.float64_state = self._state_now()
         except ParityError:
             raise
         except Exception as error:  # whatever the model's code raises when its dtype is another
@@ -130,6 +144,11 @@ class Recorder:
             self.fallback = f"float64 failed: {type(error).__name__}: {error}".splitlines()[0]
             return
         self.float64_outputs = [RecordedTensor(leaf) for leaf in tensors(result)]
+
+    def state_values(self) -> dict[str, ReferenceValue]:
+        """Join what both runs left for later calls, by qualified name."""
+        values = reference_values(self.native_state, self.float64_state)
+        return dict(zip(self.state, values, strict=True))
 
     def calls(self) -> Iterator[Call]:
         """Join the values of the two runs; run alone, in float64, the calls whose inputs are known.
@@ -180,6 +199,20 @@ class Recorder:
     def _is_judged_alone(self, path: str, inputs: Sequence[torch.Tensor]) -> bool:
         return path not in self.taken or len(inputs) in self.taken[path]
 
+    def _run_before(self, calls: Sequence[CallArguments]) -> None:
+        """Make the calls that come before the one to record."""
+        for given in calls:
+            args, kwargs = detached_clones(given)
+            with self._random_state(), every_module_called(), torch.no_grad():
+                torch.manual_seed(self.seed)
+                self.module(*args, **kwargs)
+
+    def _state_now(self) -> list[RecordedTensor]:
+        return [RecordedTensor(attrgetter(name)(self.module)) for name in self.state]
+
+    def _keeps_state(self, path: str) -> bool:
+        return any(name.startswith(f"{path}.") for name in self.state)
+
     def _run(
         self,
         given: CallArguments,
@@ -211,6 +244,7 @@ class Recorder:
     ) -> Iterator[None]:
         """Report every call of a submodule, with its arguments as they were before it ran."""
         submodule = self.module.get_submodule(path)
+        with_inputs = with_inputs and not self._keeps_state(path)  # alone, it would need the state
         # a stack: a module may call itself
         waiting: list[tuple[CallArguments | None, tuple[torch.Tensor | None, ...], int, int]] = []
         number = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ _logger = logging.getLogger(__name__)
 _SEED = 20210  # another than people take for the example
 _LARGE, _EVERY = 1024.0, 16
 _LARGEST_BATCH = 2**16
+_MOST_CALLS = 64
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,13 @@ class Trial:
         case: what it is, in words (``"impulse inputs"``).
         given: positional and keyword arguments.
         batch_size: of the call, where that is another than the example's.
+        before: the calls that come before this one, where it is one of a sequence.
     """
 
     case: str
     given: CallArguments
     batch_size: int | None = None
+    before: tuple[CallArguments, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,13 +58,17 @@ class Trials:
     Attributes:
         kinds: of inputs, from `KINDS`.
         batch_sizes: sizes of the first axis; None where nothing was said.
+        calls: how many calls to make one after the other; None where nothing was said.
     """
 
     kinds: tuple[str, ...] = ()
     batch_sizes: tuple[int, ...] | None = None
+    calls: int | None = None
 
     @classmethod
-    def of(cls, kinds: Sequence[str], batch_sizes: Sequence[int] | None) -> Trials:
+    def of(
+        cls, kinds: Sequence[str], batch_sizes: Sequence[int] | None, calls: int | None = None
+    ) -> Trials:
         """Return what a user asks for.
 
         Raises:
@@ -74,7 +82,22 @@ class Trials:
         sizes = None
         if batch_sizes is not None:
             sizes = tuple(dict.fromkeys(integers("batch_sizes", batch_sizes, 1, _LARGEST_BATCH)))
-        return cls(tuple(dict.fromkeys(kinds)), sizes)
+        if calls is not None:
+            (calls,) = integers("calls", [calls], 1, _MOST_CALLS)
+        return cls(tuple(dict.fromkeys(kinds)), sizes, calls)
+
+    def of_sequence(self, given: CallArguments, count: int) -> Iterator[Trial]:
+        """Yield the calls of a sequence behind its first, which is the example.
+
+        Their inputs are the example's, rolled along the last axis.
+
+        Args:
+            given: the example.
+            count: of all calls.
+        """
+        calls = [tree_map(partial(_rolled, places=n), given) for n in range(count)]
+        for number in range(1, count):
+            yield Trial(f"call {number + 1}", calls[number], before=tuple(calls[:number]))
 
     def of_kinds(self, given: CallArguments) -> Iterator[Trial]:
         """Yield a call for each kind of inputs; a kind that would be the example again is left out.
@@ -88,6 +111,10 @@ class Trials:
                 generator = torch.Generator().manual_seed(_SEED + number)
                 inputs = tree_map(lambda leaf, k=kind, g=generator: _input(leaf, k, g), given)
                 yield Trial(f"{kind} inputs", inputs)
+
+
+def _rolled(leaf: Any, places: int) -> Any:
+    return leaf.roll(places, -1) if isinstance(leaf, torch.Tensor) and leaf.ndim else leaf
 
 
 def batched(given: CallArguments, size: int, moves: Sequence[bool]) -> CallArguments:
@@ -173,7 +200,11 @@ _OF_INDICES: dict[str, MakeInput] = {"normal": _redrawn, "constant": _of_one_val
 
 
 def recorded_trials(
-    module: torch.nn.Module, trials: Iterable[Trial], paths: Sequence[str], notes: list[str]
+    module: torch.nn.Module,
+    trials: Iterable[Trial],
+    paths: Sequence[str],
+    notes: list[str],
+    state: Sequence[str] = (),
 ) -> Iterator[Reference]:
     """Yield the reference of each trial, without layer inputs.
 
@@ -182,42 +213,55 @@ def recorded_trials(
         trials: the calls.
         paths: of the submodules to record.
         notes: where PyTorch itself fails, a sentence is added.
+        state: qualified names of the tensors that a call leaves for later ones.
     """
     for trial in trials:
         args, kwargs = trial.given
         try:
-            reference = record_reference(module, args, kwargs, paths=paths, moving=False)
+            reference = record_reference(
+                module,
+                args,
+                kwargs,
+                paths=paths,
+                moving=False,
+                state=state,
+                before=trial.before,
+            )
         except Exception as error:  # the model's code, whatever it raises
             first = (str(error).splitlines() or [""])[0]
             notes.append(f"{trial.case} not judged: PyTorch fails: {type(error).__name__}: {first}")
             _logger.debug("%s: PyTorch fails", trial.case, exc_info=True)
             continue
-        yield replace(_with_perturbed_runs(module, trial.given, reference), case=trial.case)
+        yield replace(_with_perturbed_runs(module, trial, reference), case=trial.case)
 
 
-def _with_perturbed_runs(
-    module: torch.nn.Module, given: CallArguments, reference: Reference
-) -> Reference:
+def _with_perturbed_runs(module: torch.nn.Module, trial: Trial, reference: Reference) -> Reference:
     """Return the reference with the native values of the farthest of some perturbed runs.
 
     Where an input is constant or zero nearly everywhere, norms take the difference of equal
     numbers, and how exactly that is 0 is luck: one run is no measure of the noise there.
     """
     outputs, calls = list(reference.outputs), list(reference.calls)
+    state = list(reference.state.values())
     for number in range(PERTURBED_RUNS):
         inner: dict[tuple[str, int], list[RecordedTensor]] = {}
 
         def keep(call: RecordedCall, inner: dict[Any, Any] = inner) -> None:
             inner[call.path, call.number] = call.outputs
 
-        with perturbed(module, given, number) as (args, kwargs):
-            native = record_native(module, args, kwargs, reference, keep)
-        outputs = _farther(outputs, native)
+        with perturbed(module, trial.given, number) as (args, kwargs):
+            run = record_native(module, args, kwargs, reference, keep, trial.before)
+        outputs, state = _farther(outputs, run.outputs), _farther(state, run.state)
         calls = [
             replace(c, outputs=tuple(_farther(c.outputs, inner.get((c.path, c.number), []))))
             for c in calls
         ]
-    return replace(reference, outputs=tuple(outputs), calls=tuple(calls))
+    return replace(
+        reference,
+        outputs=tuple(outputs),
+        calls=tuple(calls),
+        state=dict(zip(reference.state, state, strict=True)),
+    )
 
 
 def _farther(

@@ -21,6 +21,7 @@ from mlxport.converter.parity.verdict.entry import (
     BACKWARD,
     COMPILED,
     IN_PLACE,
+    STATE,
     WHOLE,
     ParityEntry,
 )
@@ -367,13 +368,20 @@ class ParityReport:
         return next((entry for entry in reversed(self.gradients) if entry.failing), None)
 
     def _holds(self) -> str:
-        layers = {(entry.path, entry.call) for entry in self.entries if entry.verdicts}
+        state = [entry for entry in self.entries if entry.layer == STATE]
+        layers = {
+            (entry.path, entry.call)
+            for entry in self.entries
+            if entry.verdicts and entry.layer != STATE
+        }
         unjudged = {(entry.path, entry.call) for entry in self.entries if not entry.verdicts}
         worst = max(self._all(), key=lambda entry: entry.ratio)
         yardstick = f"PyTorch's own {self.dtype} noise"
         if self.fallback:
             yardstick = f"one {self.dtype} rounding ({self.fallback})"
-        found = [_count(len(self.outputs), "output"), _count(len(layers), "layer call")]
+        found = [_count(len(self.outputs), "output")]
+        found += [_count(len(state), "array") + " of state"] if state else []
+        found += [_count(len(layers), "layer call")]
         judged = [entry for entry in self.gradients if entry.verdicts]
         found += [_count(len(judged), "gradient")] if self.gradients else []
         sentence = (

@@ -95,6 +95,7 @@ def run_model(
     named: Mapping[str, Any] | None = None,
     *,
     compiled: bool = False,
+    stateful: bool = False,
 ) -> Any:
     """Run a model as one lazy graph (*whole*): nothing is evaluated before its results are.
 
@@ -103,12 +104,16 @@ def run_model(
         inputs: its positional inputs.
         named: its keyword inputs.
         compiled: let ``mx.compile`` transform the graph first (*compiled*).
+        stateful: whether a call writes arrays of the model, which a compiled graph has to be told.
 
     Raises:
         ParityError: the model fails.
     """
     try:
-        call = mx.compile(model) if compiled else model
+        call: Any = model
+        if compiled:
+            kept: dict[str, Any] = dict.fromkeys(("inputs", "outputs"), model.state)
+            call = mx.compile(model, **(kept if stateful else {}))
         result = call(*inputs, **(named or {}))
         mx.eval(tuple(arrays(result)))
     except ConversionError:
@@ -148,7 +153,7 @@ def modules_at(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]
     modules: dict[str, nn.Module] = {}
     problems = []
     for target in dict.fromkeys(targets):
-        found = _at(model, target)
+        found = attribute_at(model, target)
         if isinstance(found, nn.Module):
             modules[target] = found
         else:
@@ -209,7 +214,8 @@ def mlx_dtype_name(array: mx.array) -> str:
     return str(array.dtype).rpartition(".")[2]
 
 
-def _at(model: Any, target: str) -> Any:
+def attribute_at(model: Any, target: str) -> Any:
+    """Return what stands at an attribute path of a model; None where nothing does."""
     found = model
     for segment in target.split(".") if target else ():
         if isinstance(found, nn.Module):  # a dict too, hence first

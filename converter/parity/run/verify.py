@@ -31,6 +31,7 @@ from mlxport.converter.parity.run.interface import (
 from mlxport.converter.parity.run.judge_arrays import failed_verdicts, judge_arrays
 from mlxport.converter.parity.run.layouts import to_torch_order
 from mlxport.converter.parity.run.replay_draws import check_draws, replayed
+from mlxport.converter.parity.run.state_runs import StateRuns
 from mlxport.converter.parity.run.trace import (
     ModelRunError,
     TracedCall,
@@ -62,6 +63,7 @@ def verify_live(
     *,
     inputs: tuple[Sequence[Any], Mapping[str, Any]] | None = None,
     judgement: Judgement = DEFAULT_JUDGEMENT,
+    state: StateRuns | None = None,
 ) -> ParityReport:
     """Judge a model against a reference recorded with ``keep_inputs=True``.
 
@@ -76,16 +78,24 @@ def verify_live(
         reference: what PyTorch computed.
         inputs: what to call the model with instead, positional and by name.
         judgement: what passes.
+        state: that of the model, where it is verified in a sequence of calls.
 
     Raises:
         ParityError: the model is in training mode, fails, or does not fit the conversion, or the
             conversion does not fit the reference.
     """
-    first = _Verification(model, conversion, reference, judgement, inputs)
+    if state is None:
+        state = StateRuns(model, conversion.state)
+        with state.from_the_beginning():
+            return verify_live(
+                model, conversion, reference, inputs=inputs, judgement=judgement, state=state
+            )
+    first = _Verification(model, conversion, reference, judgement, inputs, state)
     report = first.report()
     if reference.with_moved is None or not _may_be_luck(report):
         return report
-    again = _Verification(model, conversion, reference.with_moved(reference), judgement, inputs)
+    moved = reference.with_moved(reference)
+    again = _Verification(model, conversion, moved, judgement, inputs, state)
     again.alone, again.results = first.alone, first.results
     return again.report()
 
@@ -107,6 +117,7 @@ def verify_bundle(
     reference: Reference,
     *,
     judgement: Judgement = DEFAULT_JUDGEMENT,
+    state: StateRuns | None = None,
 ) -> ParityReport:
     """Judge a model against a reference read from a file, where torch need not be installed.
 
@@ -117,7 +128,7 @@ def verify_bundle(
     """
     calls = tuple(replace(call, inputs=None, alone=()) for call in reference.calls)
     without = replace(reference, calls=calls, with_moved=None)
-    return verify_live(model, conversion, without, judgement=judgement)
+    return verify_live(model, conversion, without, judgement=judgement, state=state)
 
 
 def verify_at_sizes(
@@ -134,7 +145,8 @@ def verify_at_sizes(
         model: the MLX model.
         conversion: says which MLX module stands for which PyTorch module.
         references: what PyTorch computed in each run, of the example first. Those with a ``case``
-            contain no layer inputs. Where the model raises in a run, the report says so.
+            contain no layer inputs. Calls of one sequence follow one another. Where the model
+            raises in a run, the report says so.
         judgement: what passes.
         alone: judge layers on PyTorch's inputs too, which the references then contain.
 
@@ -144,8 +156,9 @@ def verify_at_sizes(
 
     def judged(reference: Reference) -> ParityReport:
         check = verify_live if alone and not reference.case else verify_bundle
+        state.begin(reference.call)
         try:
-            return check(model, conversion, reference, judgement=judgement)
+            return check(model, conversion, reference, judgement=judgement, state=state)
         except ParityError as error:
             if not (reference.case or isinstance(error, ModelRunError)):
                 raise
@@ -153,14 +166,16 @@ def verify_at_sizes(
 
     remaining = iter(references)
     example = next(remaining)
-    first, others = judged(example), tuple(map(judged, remaining))
-    note = winograd_note(model, conversion)
-    return replace(
-        first,
-        others=others,
-        notes=(*first.notes, *([note] if note else [])),
-        metal=check_metal(model, conversion, example),
-    )
+    state = StateRuns(model, conversion.state)
+    with state.from_the_beginning():
+        first, others = judged(example), tuple(map(judged, remaining))
+        note = winograd_note(model, conversion)
+        return replace(
+            first,
+            others=others,
+            notes=(*first.notes, *([note] if note else [])),
+            metal=check_metal(model, conversion, example),
+        )
 
 
 def failed_run(
@@ -223,7 +238,9 @@ class _Verification:
         reference: Reference,
         judgement: Judgement,
         inputs: tuple[Sequence[Any], Mapping[str, Any]] | None,
+        state: StateRuns,
     ) -> None:
+        self.state = state
         self.model, self.reference, self.judgement = model, reference, judgement
         self.root, self.records = _by_module(model, conversion)
         self.inputs, self.named = inputs or mlx_arguments(self.root, conversion, reference)
@@ -241,7 +258,8 @@ class _Verification:
         """Run the model in place, its modules alone, the model whole."""
         targets = [records[0].target for records in self.records.values()]
         reference = self.reference
-        with stage("in place"), replayed(reference.draws, self.draws):
+        drawn = replayed(reference.draws, self.draws)
+        with stage("in place"), drawn, self.state.running(IN_PLACE):
             in_place = trace(self.model, self.inputs, targets, self.observe, named=self.named)
         with stage("alone"):
             entries = [entry for pair in self.pairs for entry in self.judged_alone(pair)]
@@ -253,7 +271,7 @@ class _Verification:
         report = _report(
             reference,
             self.judgement,
-            entries=(*self.without_miscounted(entries), *self.never_called()),
+            entries=(*self.without_miscounted(entries), *self.never_called(), *self.judged_state()),
             outputs=self.judge_outputs(in_place, whole, compiled, reason),
         )
         return replace(
@@ -264,6 +282,10 @@ class _Verification:
             notes=tuple(self.quantized.sentences()) if self.quantized else (),
             quantized=self.quantized.summary() if self.quantized else "",
         )
+
+    def judged_state(self) -> Iterator[ParityEntry]:
+        """Yield the verdicts on what the call left for later ones."""
+        yield from self.state.judged(self.reference, self.judgement)
 
     def pictured(self, result: Any) -> tuple[tuple[Picture, ...], tuple[Histogram, ...]]:
         """Return slices and histograms of the outputs, where they are as many as PyTorch's."""
@@ -314,6 +336,8 @@ class _Verification:
     def judge_alone(self, pair: _Pair) -> list[Verdict | str]:
         """Call a module with PyTorch's inputs; the verdict on each result, or why there is none."""
         call, record = pair.call, pair.template.record
+        if self.state.is_in(record.path):
+            return ["it keeps state from call to call"] * len(pair.entries)
         reason = pairing_problem(call, record) or pair.template.obstacle(call.inputs)
         if reason or call.inputs is None:
             return [reason] * len(pair.entries)
@@ -335,7 +359,7 @@ class _Verification:
     @stage("whole")
     def run_whole(self) -> Any:
         """Return the model's result as one lazy graph."""
-        with replayed(self.reference.draws, self.draws):
+        with replayed(self.reference.draws, self.draws), self.state.running(WHOLE):
             return run_model(self.model, self.inputs, self.named)
 
     @stage("compiled")
@@ -345,8 +369,10 @@ class _Verification:
         Not every model compiles: one that gives back a flag, say.
         """
         try:
-            with replayed(self.reference.draws, self.draws):
-                return run_model(self.model, self.inputs, self.named, compiled=True), ""
+            with replayed(self.reference.draws, self.draws), self.state.running(COMPILED):
+                kept = {"stateful": True} if self.state.records else {}
+                found = run_model(self.model, self.inputs, self.named, compiled=True, **kept)
+                return found, ""
         except ParityError as error:
             _logger.debug("mx.compile cannot run the model", exc_info=True)
             return None, f"mx.compile cannot run it ({str(error).splitlines()[0]})"

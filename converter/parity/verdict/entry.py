@@ -16,6 +16,8 @@ from mlxport.converter.plan.json_data import Count
 # and, backwards, the gradient of the whole model.
 IN_PLACE, ALONE, WHOLE, COMPILED = "in_place", "alone", "whole", "compiled"
 BACKWARD = "gradient"
+# in place of a layer's name, of what a call leaves in the model for later ones
+STATE = "state"
 JUDGED_MODES = (IN_PLACE, ALONE, WHOLE, COMPILED, BACKWARD)
 if TYPE_CHECKING:
     Mode: TypeAlias = str

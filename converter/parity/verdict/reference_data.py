@@ -140,6 +140,8 @@ class Reference:
         case: which inputs these are, where not the example (``"impulse inputs"``).
         fast_path: what is other on PyTorch's fast path for attention, which it takes in eval mode
             without gradients; empty where nothing is, or there is none.
+        state: qualified name of each tensor that the call left for later ones -> its values.
+        call: which of a sequence of calls, the first of which begins anew.
         with_moved: given the reference, gives it again, with how far each of its values moves, by
             running the torch model again; None where it is not at hand, or that is known.
     """
@@ -159,6 +161,8 @@ class Reference:
     sizes: Mapping[str, int] = field(default_factory=dict)
     case: str = ""
     fast_path: str = ""
+    state: Mapping[str, ReferenceValue] = field(default_factory=dict)
+    call: int = 1
     with_moved: Callable[[Reference], Reference] | None = None
 
     def complete(self) -> Reference:

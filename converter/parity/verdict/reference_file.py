@@ -108,6 +108,8 @@ class _Header:
     sizes: Mapping[str, int] = field(default_factory=dict)
     case: str = ""
     fast_path: str = ""
+    state: Mapping[str, _ValueHeader] = field(default_factory=dict)
+    call: Count = 1
 
 
 def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
@@ -140,6 +142,10 @@ def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
         sizes=reference.sizes,
         case=reference.case,
         fast_path=reference.fast_path,
+        state=dict(
+            zip(reference.state, writer.values("state", [*reference.state.values()]), strict=True)
+        ),
+        call=reference.call,
     )
     tensors = {name: Tensor(bits, _PLAIN[bits.dtype]) for name, bits in writer.arrays.items()}
     try:
@@ -268,4 +274,6 @@ def _reference(header: _Header, arrays: Mapping[str, NumpyArray]) -> Reference:
         sizes=header.sizes,
         case=header.case,
         fast_path=header.fast_path,
+        state={name: value(record) for name, record in header.state.items()},
+        call=header.call,
     )

@@ -93,7 +93,7 @@ def test_options_do_not_change_on_the_way(options):
 # The keywords that may be said of each; a conversion of a checkpoint takes them all.
 READING = {"model_args", "key", "prefix", "rename", "dtype", "allow_lossy_cast"}
 CAPTURING = {"channels_last", "fold_batchnorm", "dynamic", "dynamic_shapes"}
-JUDGING = {"noise_multiple", "gradients", "input_kinds", "batch_sizes"}
+JUDGING = {"noise_multiple", "gradients", "input_kinds", "batch_sizes", "calls"}
 WRITING = {"overwrite", "max_shard_size", "carry_along"}
 KEYWORDS = {
     "convert": (mlxport.convert, CAPTURING | JUDGING),

@@ -333,15 +333,6 @@ class Branches(HooksAtFirst):
         return x if x.sum() > 0 else -x
 
 
-class Counts(Base):
-    def set_up(self):
-        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
-
-    def forward(self, x):
-        self.calls += 1
-        return self.one(x)
-
-
 class OfInputsInBuffer(Base):
     """Keeps what it computes of its first input: as it is called first, no other would do."""
 
@@ -366,7 +357,7 @@ class Unsupported(HooksAtFirst):
         return torch.igamma(super().forward(x).abs(), x.abs())
 
 
-REFUSED = [Raises, Branches, Counts, OfInputsInBuffer, OfParametersInBuffer, Unsupported]
+REFUSED = [Raises, Branches, OfInputsInBuffer, OfParametersInBuffer, Unsupported]
 
 
 @pytest.mark.parametrize("make", REFUSED, ids=lambda make: make.__name__)
@@ -374,6 +365,23 @@ def test_is_left_as_it_was_where_it_is_refused(make):
     model = make()
     with left_alone(model), pytest.raises(ConversionError):
         mlxport.convert(model, X)
+
+
+class Counts(Base):
+    """Keeps state, which becomes that of the MLX model."""
+
+    def set_up(self):
+        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x):
+        self.calls += 1
+        return self.one(x)
+
+
+def test_what_a_model_counts_is_left():
+    model = Counts()
+    with left_alone(model):
+        assert mlxport.convert(model, X, gradients=True).conversion.state
 
 
 def test_a_broken_conversion_leaves_the_torch_model():

@@ -42,9 +42,25 @@ class Remembers(nn.Module):
         return x * 2
 
 
-def test_a_model_that_changes_its_buffers_is_refused(volume):
-    with pytest.raises(CaptureError, match=r"changes its own buffers.*\n  last"):
-        capture(Remembers(), (volume,), handled=ops.registry.OPS)
+def test_the_buffers_that_a_model_changes_are_its_state(volume):
+    model = Remembers()
+    assert capture(model, (volume,), handled=ops.registry.OPS).state == ("last",)
+    assert model.last == 0
+
+
+class Learns(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()), requires_grad=False)
+
+    def forward(self, x):
+        self.scale.mul_(2)
+        return x * 2
+
+
+def test_a_model_that_changes_its_parameters_is_refused(volume):
+    with pytest.raises(CaptureError, match=r"changes its own parameters.*\n  scale"):
+        capture(Learns(), (volume,), handled=ops.registry.OPS)
 
 
 def test_a_model_may_write_into_its_input(volume):

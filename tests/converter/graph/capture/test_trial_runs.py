@@ -151,11 +151,21 @@ def test_what_the_result_does_not_depend_on_is_harmless(run, attributes):
 
 
 @pytest.mark.parametrize(("run", "attributes", "name"), STATEFUL.values(), ids=STATEFUL)
-def test_state_that_the_result_depends_on_is_refused(run, attributes, name):
+def test_state_that_the_result_depends_on_is_found(run, attributes, name):
+    model = Net(run, **attributes).eval()
+    before = {key: str(value) for key, value in vars(model).items()}
+    tried = try_forward(model, (X,), {})
+    assert (tried.same, tried.changes) == (False, [name])
+    assert {key: str(value) for key, value in vars(model).items()} == before
+
+
+@pytest.mark.parametrize("kind", ["a number", "a list", "another form"])
+def test_state_in_what_is_no_tensor_is_refused(kind):
+    run, attributes, name = STATEFUL[kind]
     model = Net(run, **attributes).eval()
     before = {key: str(value) for key, value in vars(model).items()}
     with pytest.raises(CaptureError) as caught:
-        try_forward(model, (X,), {})
+        mlxport.convert(model, X)
     assert str(caught.value).splitlines()[1] == f"  {name}"
     assert "gives another result when it is called again" in str(caught.value)
     assert {key: str(value) for key, value in vars(model).items()} == before
@@ -164,7 +174,7 @@ def test_state_that_the_result_depends_on_is_refused(run, attributes, name):
 def test_other_random_numbers_are_refused():
     model = Net(lambda m, x: x * random.random())
     with pytest.raises(CaptureError, match=r"\n  nothing: it may draw random numbers"):
-        try_forward(model, (X,), {})
+        mlxport.convert(model, X)
 
 
 def test_the_random_state_is_left_as_it_was():

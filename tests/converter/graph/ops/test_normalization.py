@@ -61,9 +61,14 @@ def test_batch_norm_without_running_statistics(assert_op_parity, sizes, affine):
     assert_op_parity(fn, torch.randn(3, 4, *sizes), *parameters(affine))
 
 
-def test_batch_norm_at_training_is_refused(lower_op):
-    with pytest.raises(Unsupported, match="updates its running statistics"):
-        lower_op(batch_norm(training=True), torch.randn(3, 4, 5), *running())
+@affine
+@spatial
+def test_batch_norm_at_training(assert_op_parity, sizes, affine):
+    def fn(x, mean, var, weight=None, bias=None):
+        given = x, weight, bias, mean, var, True, 0.3, 1e-5
+        return torch.ops.aten._native_batch_norm_legit_functional.default(*given)
+
+    assert_op_parity(fn, torch.randn(3, 4, *sizes), *running(), *parameters(affine))
 
 
 def test_batch_norm_emits_arguments_by_name(lower_op):
