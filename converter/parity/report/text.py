@@ -218,7 +218,8 @@ def _problems(rows: Sequence[ParityEntry]) -> list[str]:
         for problem in row.verdicts[mode].problems
     ]
     rest = len(found) - _PROBLEMS
-    return found[:_PROBLEMS] + ([f"and {rest} more problems"] if rest > 0 else [])
+    more = f"and {rest} more problem{'s' * (rest > 1)}"
+    return found[:_PROBLEMS] + ([more] if rest > 0 else [])
 
 
 def _reasons(rows: Sequence[ParityEntry]) -> list[str]:

@@ -86,7 +86,7 @@ class Odd(torch.nn.Module):
         self.weight = torch.nn.Parameter(torch.arange(1.0, size + 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * self.weight + 0 * torch.special.bessel_j0(x)
+        return x * self.weight + 0 * torch.igamma(x.abs(), x.abs())
 
 
 def within(*modules: torch.nn.Module) -> torch.nn.Module:
@@ -113,7 +113,7 @@ X = torch.randn(2, 3)
 
 
 def test_a_registered_class_stands_whatever_its_graph_holds(define: Define) -> None:
-    with pytest.raises(UnsupportedError, match="bessel_j0"):
+    with pytest.raises(UnsupportedError, match="igamma"):
         mlxport.convert(within(Odd()), X)
     mlxport.register_rule(Odd)(scaled_rule(define().Scaled))
     result = mlxport.convert(within(Odd()), X)
@@ -141,7 +141,7 @@ def test_a_rule_may_answer_with_a_layer_of_mlx() -> None:
 
 class Upscale(torch.nn.Conv2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x) + 0 * torch.special.bessel_j0(x.mean())
+        return super().forward(x) + 0 * torch.igamma(x.abs().mean(), x.abs().mean())
 
 
 def test_a_rule_may_answer_with_one_of_our_layers() -> None:
@@ -162,7 +162,7 @@ class Split(torch.nn.Module):
     """Uses its second argument first, and gives two tensors."""
 
     def forward(self, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        swapped = torch.special.bessel_j0(b) * 0 + b
+        swapped = torch.igamma(b.abs(), b.abs()) * 0 + b
         return a - 2 * swapped, swapped
 
 
