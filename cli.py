@@ -146,8 +146,15 @@ def _texts(value: Any, multiple: bool) -> Iterator[str]:
         yield str(value)
 
 
+# What cannot be read is said by whoever reads it; to click it would be wrong usage.
+_PATH = click.Path(path_type=Path, readable=False)
+
+
 class _Source(click.Path):
     """A path, or the address of a repository on the Hugging Face Hub."""
+
+    def __init__(self) -> None:
+        super().__init__(readable=False)  # as _PATH
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         hub = isinstance(value, str) and value.startswith("hf://")
@@ -226,7 +233,7 @@ def _example(command: Callable[..., None]) -> Callable[..., None]:
             "--input-file",
             "input_files",
             multiple=True,
-            type=click.Path(path_type=Path),
+            type=_PATH,
             help="Example inputs of your own: .npy for a positional one (after those of --input), "
             ".npz or .safetensors for inputs by name.",
         ),
@@ -379,6 +386,12 @@ def main() -> None:
       mlxport convert unet3d.pt --model examples.unet3d:UNet3d --input 1,1,32,48,40 -o out/
       mlxport verify out/
     """
+    try:
+        os.getcwd()
+    except OSError as error:  # the libraries that compute end the process there
+        raise click.ClickException(
+            f"the current folder is not there any more ({error.strerror}): change to one that is"
+        ) from error
 
 
 def _mlx_lm_names(command: Callable[..., None]) -> Callable[..., None]:
@@ -412,7 +425,7 @@ def _mlx_lm_names(command: Callable[..., None]) -> Callable[..., None]:
         click.option("-q", "q", is_flag=True, hidden=True, help="As mlx-lm: --quantize."),
         click.option(
             "--mlx-path",
-            type=click.Path(path_type=Path),
+            type=_PATH,
             hidden=True,
             help="As mlx-lm: the folder to write.",
         ),
@@ -436,7 +449,7 @@ def _on_the_hub(path: str) -> Path | str:
 
 @main.command()
 @click.argument("sources", metavar="SOURCE…", nargs=-1, type=_Source())
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to write.")
+@click.option("-o", "--output", type=_PATH, help="Folder to write.")
 @_mlx_lm_names
 @click.option(
     "--dry-run",
@@ -446,7 +459,7 @@ def _on_the_hub(path: str) -> Path | str:
 @click.option("--model", metavar="PKG.MOD:FACTORY", help="What gives the torch model.")
 @click.option(
     "--plan",
-    type=click.Path(path_type=Path),
+    type=_PATH,
     metavar="OUT/conversion.json",
     help="Instead of --model: convert by the plan of other weights of the same architecture.",
 )
@@ -461,7 +474,7 @@ def _on_the_hub(path: str) -> Path | str:
 @_casting
 @click.option(
     "--adapter",
-    type=click.Path(path_type=Path),
+    type=_PATH,
     metavar="DIR",
     help="A LoRA adapter of the model, as PEFT saves it: its matrices stay beside the layers.",
 )
@@ -510,7 +523,7 @@ def _on_the_hub(path: str) -> Path | str:
 )
 @click.option(
     "--debug-dir",
-    type=click.Path(path_type=Path),
+    type=_PATH,
     metavar="DIR",
     help="Write down in text files what each stage gives: graphs, leaves, passes, classes.",
 )
@@ -614,13 +627,13 @@ def convert(
 
 
 @main.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=_PATH)
 @_device("Where MLX runs; exits 4 where it is not on this machine.")
 @_noise_multiple
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=_PATH,
     help="Write the report: .html, .md or .json.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing report.")
@@ -692,11 +705,11 @@ def verify(
 
 
 @main.command()
-@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("sources", nargs=-1, required=True, type=_PATH)
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=_PATH,
     help="Write them as one page: .html, .md or .json.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing page.")
@@ -724,7 +737,7 @@ def report(sources: tuple[Path, ...], output: Path | None, overwrite: bool) -> N
 @click.argument("source", type=_Source())
 @click.option(
     "--plan",
-    type=click.Path(path_type=Path),
+    type=_PATH,
     metavar="OUT/conversion.json",
     help="Show what the plan of other weights of the same architecture makes of each tensor.",
 )
@@ -750,17 +763,17 @@ def inspect(source: Path, as_json: bool, rename: tuple[str, ...], **options: Any
 
 
 @main.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=_PATH)
 @click.option(
     "-o",
     "--output",
     required=True,
-    type=click.Path(path_type=Path),
+    type=_PATH,
     help="File to write: .safetensors, or .pt, .pth, .bin, .ckpt. A folder with --adapter.",
 )
 @click.option(
     "--weights",
-    type=click.Path(path_type=Path),
+    type=_PATH,
     help="MLX weights to give back, trained from FOLDER's: a file, an index, or a folder.",
 )
 @click.option(
@@ -788,12 +801,12 @@ def restore(folder: Path, output: Path, **options: Any) -> None:
 
 
 @main.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=_PATH)
 @click.option(
     "-o",
     "--output",
     required=True,
-    type=click.Path(path_type=Path),
+    type=_PATH,
     help="File to write, such as model.mlxfn.",
 )
 @click.option("--shapeless", is_flag=True, help="Let the function take other shapes too.")
@@ -858,7 +871,7 @@ def explain(
 
 
 @main.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=_PATH)
 @click.argument("repository", metavar="OWNER/NAME")
 @click.option("--base-model", metavar="OWNER/NAME", help="The repository the weights come from.")
 @click.option("--license", "licence", metavar="ID", help="As the Hub calls it: apache-2.0.")

@@ -7,19 +7,50 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import threading
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mlxport.converter.errors import CheckpointError
-from mlxport.converter.plan.tensor import Tensor
+from mlxport.converter.plan.tensor import Tensor, TensorSpec
 from mlxport.converter.timings import stage
 
 _logger = logging.getLogger(__name__)
 
 _BLOCK = 1 << 18
+
+
+@dataclass(frozen=True)
+class MappedFile:
+    """A file, or a part of one, that is mapped into memory.
+
+    Attributes:
+        addresses: at which it lies there.
+        path: the file.
+        offset: in the file, of the first address.
+        found: the file as it was when it was mapped.
+    """
+
+    addresses: range
+    path: Path
+    offset: int
+    found: os.stat_result
+
+    def cut_short(self, now: int) -> CheckpointError:
+        """Return the error for a file that has fewer bytes now."""
+        return cut_short(self.path, now, self.found.st_size)
+
+
+def cut_short(path: Path, now: int, before: int) -> CheckpointError:
+    """Return the error for a file that has fewer bytes than when it was opened."""
+    return CheckpointError(
+        f"{path}: cut short while it was read: {now} bytes, and {before} when it was opened. "
+        "Convert again when nothing writes to it any more."
+    )
 
 
 @dataclass(frozen=True)
@@ -35,7 +66,7 @@ class Checkpoint:
         key: where in a nested file the state dict was found (``"network_weights"``; ``"."`` is the
             file itself), None where the format has no nesting.
         files: the files read, for the digest.
-        mapped: the addresses at which they are mapped into memory, where the tensors lie there.
+        mapped: what of them is mapped into memory, where the tensors lie there.
         others: state dict key -> what stands there and is no tensor, as it was unpickled.
         metadata: path of a module -> what ``state_dict()`` noted of it (``{"version": 2}``); None
             where the format or the file holds none, as for ``load_state_dict``.
@@ -53,7 +84,7 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     key: str | None = None
     files: tuple[Path, ...] = ()
-    mapped: tuple[range, ...] = ()
+    mapped: tuple[MappedFile, ...] = ()
     others: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Mapping[str, Any]] | None = None
     module: str = ""
@@ -70,11 +101,19 @@ class Checkpoint:
         shown = (f"{printable(name)}: {tensor}" for name, tensor in self.tensors.items())
         return "\n".join([f"{self.path}: {len(self.tensors)} tensors{under}", *shown, *self.notes])
 
+    @cached_property
+    def specs(self) -> Mapping[str, TensorSpec]:
+        """State dict key -> dtype and shape; each tensor is asked once."""
+        known: dict[TensorSpec, TensorSpec] = {}  # many tensors are alike
+        specs = ((key, TensorSpec.of(tensor)) for key, tensor in self.tensors.items())
+        return {key: known.setdefault(spec, spec) for key, spec in specs}
+
     def check_whole(self) -> None:
         """Check that no file became shorter since it was opened.
 
         What is mapped beyond the end of a file is zeros up to the end of a page, and ends the
-        process from there on: so this is asked before and after tensors are read.
+        process from there on: so this is asked before and after tensors are read that lie there
+        (`mapped.Reader` reads all but the largest from the file).
 
         Raises:
             CheckpointError: one did.
@@ -86,10 +125,7 @@ class Checkpoint:
                 _logger.debug("%s: %s", file, error)
                 continue
             if now < size:
-                raise CheckpointError(
-                    f"{file}: cut short while it was read: {now} bytes, and {size} when it was "
-                    "opened. Convert again when nothing writes to it any more."
-                )
+                raise cut_short(file, now, size)
 
     @stage("digest")
     def digest(self, stop: threading.Event | None = None) -> str:

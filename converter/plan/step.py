@@ -14,7 +14,12 @@ def _snake_case(name: str) -> str:
 
 
 class BaseStep(
-    msgspec.Struct, frozen=True, tag_field="kind", tag=_snake_case, forbid_unknown_fields=True
+    msgspec.Struct,
+    frozen=True,
+    tag_field="kind",
+    tag=_snake_case,
+    forbid_unknown_fields=True,
+    gc=False,  # of numbers and names: no cycles to look for in 100,000 of them
 ):
     """One operation on the tensors of a plan's entry, reversible but for the folds.
 

@@ -82,7 +82,7 @@ _FLOATS: dict[str, np.dtype[Any]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Tensor:
     """Raw storage and the dtype it stands for.
 

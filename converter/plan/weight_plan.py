@@ -14,6 +14,7 @@ from mlxport.converter.errors import ConversionError, PlanError, StateDictError
 from mlxport.converter.expected import Expected, check_values, expectation
 from mlxport.converter.plan.json_data import from_data, to_data
 from mlxport.converter.plan.loading import Loading
+from mlxport.converter.plan.step import BaseStep
 from mlxport.converter.plan.steps import Step, folds, rearranges
 from mlxport.converter.plan.tensor import Tensor, TensorSpec
 
@@ -35,7 +36,7 @@ _EXPECTED = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """How some source tensors become some target tensors.
 
@@ -53,7 +54,8 @@ class Entry:
     steps: tuple[Step, ...] = ()
 
     def __post_init__(self) -> None:
-        check_values({name: getattr(self, name) for name in _EXPECTED}, _EXPECTED)
+        given = {"sources": self.sources, "targets": self.targets, "steps": self.steps}
+        check_values(given, _EXPECTED)
 
     def __str__(self) -> str:
         line = f"{', '.join(self.targets)} <- {', '.join(self.sources)}"
@@ -61,7 +63,10 @@ class Entry:
 
     def renamed(self, source: Callable[[str], str], target: Callable[[str], str]) -> Entry:
         """Return the entry with its names mapped."""
-        return Entry(tuple(map(source, self.sources)), tuple(map(target, self.targets)), self.steps)
+        sources, targets = tuple(map(source, self.sources)), tuple(map(target, self.targets))
+        if sources == self.sources and targets == self.targets:
+            return self
+        return Entry(sources, targets, self.steps)
 
     def apply(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Run the steps forwards on the source tensors."""
@@ -258,15 +263,17 @@ class WeightPlan:
 
     def target_specs(self, source: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
         """Return target -> spec of what ``apply`` will yield, in its order; reads no values."""
-        return {
-            name: TensorSpec.of(tensor)
-            for entry in self.entries
-            for name, tensor in zip(
-                entry.targets,
-                entry.apply(tuple(source[key].outline() for key in entry.sources)),
-                strict=True,
-            )
-        }
+        specs: dict[str, TensorSpec] = {}
+        known: dict[Any, tuple[TensorSpec, ...]] = {}  # many layers are alike
+        for entry in self.entries:
+            given = tuple(source[key] for key in entry.sources)
+            is_data = all(isinstance(step, BaseStep) for step in entry.steps)
+            kind = (entry.steps, given, len(entry.targets)) if is_data else entry.targets
+            if kind not in known:
+                outlines = tuple(spec.outline() for spec in given)
+                known[kind] = tuple(map(TensorSpec.of, entry.apply(outlines)))
+            specs.update(zip(entry.targets, known[kind], strict=True))
+        return specs
 
     def check_keys(self, source: Mapping[str, Any]) -> None:
         """Check that the source has just the keys the plan speaks of."""

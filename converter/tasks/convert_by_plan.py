@@ -253,7 +253,7 @@ def fit(
         check_computed(plan.loading)
     ties = {**plan.ties, **plan.aliases}
     keys = match_keys(
-        {key: tensor.shape for key, tensor in checkpoint.tensors.items()},
+        {key: spec.shape for key, spec in checkpoint.specs.items()},
         {key: spec.shape for key, spec in plan.specs.items()},
         prefix=prefix,
         ties={key: ties.get(key, key) for key in plan.specs},

@@ -17,7 +17,7 @@ from typing import Any
 from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.formats.index import open_index
-from mlxport.converter.checkpoint.formats.mapped import released
+from mlxport.converter.checkpoint.formats.mapped import read_anew, released
 from mlxport.converter.checkpoint.formats.safetensors import open_safetensors
 from mlxport.converter.checkpoint.keys.adapter import ADAPTER_CONFIG, ADAPTER_MODEL
 from mlxport.converter.checkpoint.writing.digest import digest_of
@@ -336,7 +336,9 @@ def _write(
     instead: Container[str],
 ) -> None:
     """Write what the plan gives back of the weights, and other tensors besides or instead."""
-    moved = released(plan.invert(weights.tensors, partial=True), weights.mapped)
+    # what torch.save writes is in memory until the end, mapped or not
+    reads = read_anew if path.suffix == ".safetensors" else released
+    moved = reads(plan.invert(weights.tensors, partial=True), weights.mapped)
     theirs = (pair for pair in moved if pair[0] not in plan.computed and pair[0] not in instead)
     given = (pair for pair in chain(theirs, others) if pair[0] in specs)
     pairs = counted(given, {key: spec.nbytes for key, spec in specs.items()})

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxport.converter.checkpoint.checkpoint import Checkpoint, printable
-from mlxport.converter.checkpoint.formats.mapped import release
+from mlxport.converter.checkpoint.formats.mapped import Reader, read_anew
 from mlxport.converter.checkpoint.formats.safetensors import open_safetensors
 from mlxport.converter.checkpoint.writing.digest import ALGORITHM, digest_of
 from mlxport.converter.errors import ConversionError
@@ -73,14 +73,16 @@ def verify_weights(folder: str | Path) -> WeightsReport:
             f"{path}: its digests are of kind {digests.algorithm!r}, known is {ALGORITHM}. "
             "The record may come from a newer mlxport."
         )
-    results = list(_results(conversion, open_weights(path)))
+    weights = open_weights(path)
+    with Reader(weights.mapped) as read:
+        results = list(_results(conversion, weights, read))
     if (path / LEFT_OUT).exists():
         results += _kept(open_safetensors(path / LEFT_OUT), digests.sources)
     problems = tuple(problem for problem in results if problem)
     return WeightsReport(len(results) - len(problems), problems, conversion.source)
 
 
-def _results(conversion: Conversion, weights: Checkpoint) -> Iterator[str]:
+def _results(conversion: Conversion, weights: Checkpoint, read: Reader) -> Iterator[str]:
     """Yield for every tensor what is wrong with it, empty where nothing is."""
     digests = conversion.digests
     waiting = dict.fromkeys(weights.tensors)
@@ -90,17 +92,17 @@ def _results(conversion: Conversion, weights: Checkpoint) -> Iterator[str]:
         if missing := [name for name in entry.targets if name not in weights.tensors]:
             yield from (f"missing     {printable(name)}" for name in missing)
             continue
-        tensors = tuple(weights.tensors[name] for name in entry.targets)
+        tensors = tuple(read(weights.tensors[name]) for name in entry.targets)
         if conversion.plan.moves(entry):
             yield from _moved(entry, tensors, conversion)
         else:
             for name, tensor in zip(entry.targets, tensors, strict=True):
                 yield _judged(name, tensor, digests.targets.get(name))
-        release((tensor.bits for tensor in tensors), weights.mapped)
+        read.release(tensors)
     for name in conversion.plan.constants:
         known = waiting.pop(name, name) is None
         yield (
-            _judged(name, weights.tensors[name], digests.targets.get(name))
+            _judged(name, read(weights.tensors[name]), digests.targets.get(name))
             if known
             else f"missing     {printable(name)}"
         )
@@ -124,9 +126,8 @@ def _moved(entry: Entry, tensors: tuple[Tensor, ...], conversion: Conversion) ->
 
 
 def _kept(left_out: Checkpoint, digests: Mapping[str, str]) -> Iterator[str]:
-    for key, tensor in left_out.tensors.items():
+    for key, tensor in read_anew(left_out.tensors.items(), left_out.mapped):
         yield _judged(f"{key} (in {LEFT_OUT})", tensor, digests.get(key))
-        release([tensor.bits], left_out.mapped)
 
 
 def _judged(name: str, tensor: Tensor, expected: str | None) -> str:

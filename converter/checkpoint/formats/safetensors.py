@@ -5,15 +5,16 @@ Needs no torch: bfloat16 and float8 come as their bits.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
-from mlxport.converter.checkpoint.formats.mapped import mapped_at
+from mlxport.converter.checkpoint.formats.mapped import Reader, mapped_at
 from mlxport.converter.checkpoint.formats.safetensors_header import (
     LENGTH_BYTES,
     MAX_HEADER,
@@ -34,12 +35,13 @@ class SafetensorsFile(Mapping[str, Tensor]):
 
     def __init__(self, path: Path) -> None:
         try:
-            self.header, start = _read_header(path)
-            self._data: npt.NDArray[np.uint8] = np.memmap(path, dtype=np.uint8, mode="r")
+            with path.open("rb") as file:
+                found = os.fstat(file.fileno())
+                self.header, self._start = _read_header(file, path, found.st_size)
+                self._data: npt.NDArray[np.uint8] = np.memmap(file, dtype=np.uint8, mode="r")
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
-        self._start = start
-        self.mapped = mapped_at(self._data)
+        self.mapped = mapped_at(self._data, path, found)
 
     def __getitem__(self, name: str) -> Tensor:
         spec = self.header.specs[name]
@@ -47,7 +49,11 @@ class SafetensorsFile(Mapping[str, Tensor]):
             spec.shape, STORAGE[spec.dtype], self._data, self._start + self.header.offsets[name]
         )
         # Foreign files may place a tensor anywhere; not all that reads arrays minds the alignment.
-        return Tensor(bits if bits.flags.aligned else bits.copy(), spec.dtype)
+        if bits.flags.aligned:
+            return Tensor(bits, spec.dtype)
+        with Reader(self.mapped) as read:
+            tensor = read(Tensor(bits, spec.dtype))
+        return tensor if tensor.bits.flags.aligned else tensor.with_bits(tensor.bits.copy())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.header.specs)
@@ -68,17 +74,14 @@ def open_safetensors(path: Path) -> Checkpoint:
     return Checkpoint(path, tensors, storage, files=(path,), mapped=tensors.mapped)
 
 
-def _read_header(path: Path) -> tuple[Header, int]:
+def _read_header(file: BinaryIO, path: Path, size: int) -> tuple[Header, int]:
     """Return the header and where the data begins; reads no more than the file holds."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(LENGTH_BYTES), "little")
-        start = LENGTH_BYTES + length
-        if size < LENGTH_BYTES or length > MAX_HEADER or start > size:
-            raise CheckpointError(
-                f"{path}: not a whole safetensors file: it claims a header of {length} bytes and "
-                f"has {size} bytes in all (a header may have {MAX_HEADER}). The file is cut short "
-                "or something else: fetch or write it again."
-            )
-        raw = file.read(length)
-    return parse(raw, size - start, str(path)), start
+    length = int.from_bytes(file.read(LENGTH_BYTES), "little")
+    start = LENGTH_BYTES + length
+    if size < LENGTH_BYTES or length > MAX_HEADER or start > size:
+        raise CheckpointError(
+            f"{path}: not a whole safetensors file: it claims a header of {length} bytes and "
+            f"has {size} bytes in all (a header may have {MAX_HEADER}). The file is cut short "
+            "or something else: fetch or write it again."
+        )
+    return parse(file.read(length), size - start, str(path)), start

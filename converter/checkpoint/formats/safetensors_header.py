@@ -16,6 +16,7 @@ from typing import Any, TypeGuard
 
 from mlxport.converter.checkpoint.checkpoint import printable
 from mlxport.converter.errors import CheckpointError
+from mlxport.converter.plan.json_data import collection_paused
 from mlxport.converter.plan.tensor import STORAGE, TensorSpec
 
 # The limit the format's own library sets.
@@ -69,6 +70,7 @@ def lay_out(specs: Mapping[str, TensorSpec], metadata: Mapping[Any, Any]) -> Hea
     return Header(placed, offsets, dict(metadata))
 
 
+@collection_paused()
 def encode(header: Header) -> bytes:
     """Return the file's beginning: length and JSON, padded so that the data lies aligned."""
     entries: dict[str, Any] = {_METADATA: dict(header.metadata)} if header.metadata else {}
@@ -84,6 +86,7 @@ def encode(header: Header) -> bytes:
     return len(text).to_bytes(LENGTH_BYTES, "little") + text
 
 
+@collection_paused()
 def parse(raw: bytes, data_size: int, where: str) -> Header:
     """Check a header's JSON against the format and the size of the data behind it.
 

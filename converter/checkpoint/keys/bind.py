@@ -42,7 +42,7 @@ def bind(
         computed: keys whose value is none of the checkpoint's, but as ``plan`` expects it.
     """
     bound = plan.renamed(keys)
-    specs = {key: TensorSpec.of(tensor) for key, tensor in checkpoint.tensors.items()}
+    specs = dict(checkpoint.specs)
     specs |= {key: spec for key, spec in bound.specs.items() if key in computed}
     known = set(bound.names()) | set(bound.ignored) | set(bound.aliases)
     surplus = {
@@ -94,6 +94,8 @@ def as_the_model_has_them(plan: WeightPlan) -> WeightPlan:
     numbers |= {key for key in plan.ignored if key in plan.specs and plan.specs[key].shape == (1,)}
     entries = (
         replace(entry, steps=tuple(step for step in entry.steps if step != _WITHOUT_AXIS))
+        if _WITHOUT_AXIS in entry.steps
+        else entry
         for entry in plan.entries
     )
     specs = {k: spec._replace(shape=()) if k in numbers else spec for k, spec in plan.specs.items()}
@@ -207,4 +209,5 @@ def _cast(
 def _preceded(entry: Entry, *first: Cast) -> Entry:
     """Return the entry with another cast, or none, before its steps."""
     steps = entry.steps[1:] if entry.steps and isinstance(entry.steps[0], Cast) else entry.steps
-    return replace(entry, steps=(*first, *steps))
+    steps = (*first, *steps)
+    return entry if steps == entry.steps else replace(entry, steps=steps)

@@ -20,6 +20,8 @@ BLOCK = 1 << 20
 _TILE = 1 << 18
 _ROWS = 512
 _PAD = 64
+# What is copied whole: in the first-level cache numpy's copy is as good as any.
+_SMALL = 1 << 14
 # Where a column's values lie closer together, numpy's copy is as fast or faster.
 _FAR = 1 << 10
 _NARROW = 16
@@ -40,6 +42,9 @@ def blocks(bits: _Array, size: int = BLOCK) -> Iterator[npt.NDArray[np.uint8]]:
     if bits.flags.c_contiguous:
         flat = bits.reshape(-1).view(np.uint8)
         yield from (flat[start : start + size] for start in range(0, flat.size, size))
+        return
+    if bits.nbytes <= min(size, _SMALL):
+        yield np.ascontiguousarray(bits).reshape(-1).view(np.uint8)
         return
     buffer = np.empty(max(1, min(size, bits.nbytes) // bits.itemsize), bits.dtype)
     tile = np.empty((_TILE + _ROWS * _PAD) // bits.itemsize, bits.dtype)

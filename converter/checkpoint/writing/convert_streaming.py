@@ -13,8 +13,8 @@ from itertools import islice
 from pathlib import Path
 
 from mlxport.converter.arguments import argument
-from mlxport.converter.checkpoint.checkpoint import Checkpoint
-from mlxport.converter.checkpoint.formats.mapped import release, released
+from mlxport.converter.checkpoint.checkpoint import Checkpoint, MappedFile
+from mlxport.converter.checkpoint.formats.mapped import Reader, read_anew
 from mlxport.converter.checkpoint.writing.digest import examine
 from mlxport.converter.checkpoint.writing.safetensors import write_safetensors
 from mlxport.converter.errors import CheckpointError, OptionsError, StateDictError
@@ -90,19 +90,19 @@ def stream_weights(
         CheckpointError: a file cannot be written.
     """
     plan.check_keys(checkpoint.tensors)
-    given = {name: TensorSpec.of(tensor) for name, tensor in checkpoint.tensors.items()}
-    specs = plan.target_specs(given)
+    specs = plan.target_specs(checkpoint.specs)
     specs |= {name: TensorSpec.of(tensor) for name, tensor in (constants or {}).items()}
     _check_dtypes(specs)
     shards = split(specs, SHARD if max_shard_size is None else max_shard_size)
     streamed = Streamed()
-    converted = _converted(plan, checkpoint, constants or {}, streamed)
-    sized = counted(converted, {name: spec.nbytes for name, spec in specs.items()})
-    try:
-        _write(folder, stem, shards, sized)
-    except CheckpointError:  # what is cut short cannot be written, either
-        checkpoint.check_whole()
-        raise
+    with Reader(checkpoint.mapped) as read:
+        converted = _converted(plan, checkpoint, read, constants or {}, streamed)
+        sized = counted(converted, {name: spec.nbytes for name, spec in specs.items()})
+        try:
+            _write(folder, stem, shards, sized)
+        except CheckpointError:  # what is cut short cannot be written, either
+            checkpoint.check_whole()
+            raise
     return streamed
 
 
@@ -130,6 +130,7 @@ def _write(
 def _converted(
     plan: WeightPlan,
     checkpoint: Checkpoint,
+    read: Reader,
     constants: Mapping[str, Tensor],
     streamed: Streamed,
 ) -> Iterator[tuple[str, Tensor]]:
@@ -139,7 +140,7 @@ def _converted(
 
     def opened(key: str) -> Tensor:
         nonlocal unchecked
-        tensor = checkpoint.tensors[key]
+        tensor = read(checkpoint.tensors[key])
         unchecked += tensor.bits.nbytes
         if unchecked >= _CHECKED:
             checkpoint.check_whole()
@@ -160,7 +161,7 @@ def _converted(
                 streamed.targets[name], finite = examine(tensor)
             streamed.not_finite += [] if finite else [name]
             yield name, tensor
-        release((source.bits for source in sources), checkpoint.mapped)
+        read.release(sources)
     checkpoint.check_whole()
     for name, tensor in constants.items():
         streamed.targets[name] = examine(tensor)[0]
@@ -169,7 +170,7 @@ def _converted(
 
 @stage("weights")
 def stream_left_out(
-    path: Path, tensors: Mapping[str, Tensor], mapped: tuple[range, ...] = ()
+    path: Path, tensors: Mapping[str, Tensor], mapped: tuple[MappedFile, ...] = ()
 ) -> dict[str, str]:
     """Write tensors as they are, in PyTorch's layout, and return their digests.
 
@@ -179,7 +180,7 @@ def stream_left_out(
     digests: dict[str, str] = {}
 
     def examined() -> Iterator[tuple[str, Tensor]]:
-        for name, tensor in released(tensors.items(), mapped):
+        for name, tensor in read_anew(tensors.items(), mapped):
             digests[name] = examine(tensor)[0]
             yield name, tensor
 

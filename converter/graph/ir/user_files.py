@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import sys
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -128,11 +129,13 @@ def _import_of(alias: ast.alias, found: Any) -> str:
 def _file_name(module: ModuleType, path: Path) -> str:
     """Return what to call the copy: as the file is called, unless one of ours is called so.
 
-    Names that differ in case alone are one: some file systems have no others.
+    Names that differ in case alone are one: some file systems have no others. Python reads a name
+    in a source as NFKC, so that is what the file has to be called.
     """
     taken = {Path(one.name).stem.casefold() for one in files(LAYERS).iterdir()}
     dotted = module.__name__.replace(".", "_")
-    for name in (path.stem, dotted, f"{dotted}_own"):
+    for spelt in (path.stem, dotted, f"{dotted}_own"):
+        name = unicodedata.normalize("NFKC", spelt)
         if name.casefold() not in taken and name.isidentifier():
             return name
     raise NotPortable(f"{path.name} is no name of a Python module: rename it")

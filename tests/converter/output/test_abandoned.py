@@ -6,14 +6,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mlxport.converter.api import convert_checkpoint, verify_weights
 from mlxport.converter.checkpoint.writing.atomic import MARK, atomic_file, reserved, sibling
 from mlxport.converter.checkpoint.writing.safetensors import write_safetensors
-from mlxport.converter.errors import CheckpointError, OptionsError
+from mlxport.converter.errors import CheckpointError, ConversionError, OptionsError
 from mlxport.converter.output.whole_folder import OutputFolder
 from mlxport.converter.plan.tensor import Tensor
 
@@ -157,6 +159,31 @@ def test_conversions_to_one_place_at_once_end_with_one_whole(
         [sys.executable, "-c", CONVERT, "verify", str(out), "--weights"], check=False
     )
     assert done.returncode == 0
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_threads_that_convert_to_one_place_end_with_one_whole(
+    overwrite: bool, tmp_path: Path
+) -> None:
+    source = tmp_path / "x.safetensors"
+    weight = Tensor(np.ones((64, 64), np.float32), "F32")
+    write_safetensors(source, {f"{number}.bias": weight for number in range(20)})
+    out = tmp_path / "new/out"
+
+    def converts(_: int) -> str:
+        try:
+            convert_checkpoint(source, out, layers=["*=Linear"], overwrite=overwrite)
+        except ConversionError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(4) as threads:
+        said = [*threads.map(converts, range(8))]
+    assert "" in said
+    assert all("out" in text for text in said if text)
+    assert overwrite or said.count("") == 1
+    assert verify_weights(out).passed
     assert [path.name for path in out.parent.iterdir()] == ["out"]
 
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import gc
 import json
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from mlxport.converter.errors import ConversionError, StateDictError
+from mlxport.converter.errors import ConversionError, PlanError, StateDictError
+from mlxport.converter.plan.json_data import parse_json, to_data
 from mlxport.converter.plan.steps import (
     FoldWeightNorm,
     Permute,
@@ -14,7 +16,7 @@ from mlxport.converter.plan.steps import (
     Tensors,
     conv_transpose_weight,
 )
-from mlxport.converter.plan.tensor import Tensor
+from mlxport.converter.plan.tensor import Tensor, TensorSpec
 from mlxport.converter.plan.weight_plan import Entry, WeightPlan
 
 PLAN = WeightPlan(
@@ -144,3 +146,62 @@ def test_everything_that_cannot_be_restored_is_listed() -> None:
     with pytest.raises(ConversionError, match=r"(?s)a_g, a_v: .*c_g, c_v: ") as error:
         dict(plan.invert(dict(plan.apply(source))))
     assert len(str(error.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize("was_enabled", [True, False])
+def test_data_are_built_without_a_search_for_cycles(was_enabled: bool) -> None:
+    seen: list[bool] = []
+
+    class Text(str):
+        def __str__(self) -> str:
+            seen.append(gc.isenabled())
+            return "x"
+
+    enabled = gc.isenabled()
+    (gc.enable if was_enabled else gc.disable)()
+    try:
+        assert to_data([Text("x")]) == ["x"]
+        with pytest.raises(ConversionError):
+            parse_json("{")
+        assert gc.isenabled() is was_enabled
+    finally:
+        (gc.enable if enabled else gc.disable)()
+    assert seen == [False]
+
+
+def test_entries_that_are_alike_are_outlined_once() -> None:
+    class Counting:
+        """A step of no kind that is known, so nothing is known of it."""
+
+        calls = 0
+        __hash__ = None  # type: ignore[assignment]
+
+        def apply(self, tensors: Tensors) -> Tensors:
+            Counting.calls += 1
+            return tensors
+
+        invert = apply
+
+    turned = (Permute((1, 0)),)
+    spec, other = TensorSpec("F32", (2, 3)), TensorSpec("F32", (4, 3))
+    entries = (
+        Entry(("a",), ("x",), turned),
+        Entry(("b",), ("y",), (Permute((1, 0)),)),
+        Entry(("c",), ("z",), turned),
+        Entry(("a",), ("u",), (Counting(),)),
+        Entry(("b",), ("v",), (Counting(),)),
+    )
+    found = WeightPlan(entries).target_specs({"a": spec, "b": spec, "c": other})
+    assert {name: s.shape for name, s in found.items()} == {
+        "x": (3, 2),
+        "y": (3, 2),
+        "z": (3, 4),
+        "u": (2, 3),
+        "v": (2, 3),
+    }
+    assert found["x"] is found["y"]
+    assert Counting.calls == 2
+    with pytest.raises(PlanError, match="gives 1 tensors for 2 names"):
+        WeightPlan((*entries[:3], Entry(("b",), ("s", "t"), turned))).target_specs(
+            {"a": spec, "b": spec, "c": other}
+        )

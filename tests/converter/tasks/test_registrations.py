@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -393,6 +394,14 @@ def test_a_file_called_as_one_of_ours_gets_another_name(define: Define, name: st
     result = mlxport.convert(within(Odd()), X)
     assert result.report.passed
     assert f"from .layers.{name}_own import Scaled" in result.source
+
+
+@pytest.mark.parametrize("name", ["e\u0301", "\ufb01le"], ids=["decomposed", "ligature"])
+def test_a_file_gets_the_name_by_which_python_imports_it(define: Define, name: str) -> None:
+    mlxport.register_rule(Odd)(scaled_rule(define(name).Scaled))
+    result = mlxport.convert(within(Odd()), X)
+    assert result.report.passed
+    assert f"from layers.{unicodedata.normalize('NFKC', name)} import Scaled" in result.source
 
 
 def test_files_whose_names_differ_in_case_alone_are_refused(define: Define) -> None:

@@ -143,7 +143,11 @@ def text(value: str) -> bytes:
     return b"X" + len(raw).to_bytes(4, "little") + raw
 
 
-CHANGE = b"N}" + text("planted") + glob("os", "system") + b"s\x86b"  # (None, {name: value}), BUILD
+def change(name: str) -> bytes:
+    """Set an attribute to another function: BUILD of ``(None, {name: value})``."""
+    return b"N}" + text(name) + glob("collections", "Counter") + b"s\x86b"
+
+
 TARGETS = {
     "a rebuild function": ("torch._utils", "_rebuild_tensor_v2"),
     "Parameter": ("torch.nn.parameter", "Parameter"),
@@ -157,9 +161,13 @@ TARGETS = {
 }
 
 
+@pytest.mark.parametrize("attribute", ["planted", "_function", "__class__", "source", "__new__"])
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
-def test_a_pickle_cannot_change_what_it_calls(target, tmp_path) -> None:
-    raw = pickled(glob(*target), CHANGE)
+def test_a_pickle_cannot_change_what_it_calls(target, attribute, tmp_path) -> None:
+    from mlxport.converter.checkpoint.formats.inert_pickle import _ALLOWED, Placeholder
+
+    raw = pickled(glob(*target), change(attribute))
+    before = {name: getattr(value, "_function", None) for name, value in _ALLOWED.items()}
     assert list(pickletools.genops(raw))[-1][0].name == "STOP"  # well formed
     # a storage's type is made anew for each global: what is set on it is gone with it
     with contextlib.suppress(pickle.UnpicklingError, TypeError, AttributeError):
@@ -167,6 +175,10 @@ def test_a_pickle_cannot_change_what_it_calls(target, tmp_path) -> None:
     module, name = target
     assert not hasattr(getattr(importlib.import_module(module), name), "planted")
     assert not hasattr(InertPickle().resolve(*target), "planted")
+    after = {name: getattr(value, "_function", None) for name, value in _ALLOWED.items()}
+    assert after == before
+    assert Placeholder.source == ""
+    assert type(Placeholder()) is Placeholder
 
 
 INSTANCES = {

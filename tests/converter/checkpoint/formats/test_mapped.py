@@ -1,17 +1,26 @@
 """Memory that a file is mapped to is given back, and a conversion needs little of it."""
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from mlxport.converter.checkpoint.formats.mapped import mapped_at, mappings_of, release, released
+from mlxport.converter.checkpoint.formats.mapped import (
+    Reader,
+    mapped_at,
+    mappings_of,
+    release,
+    released,
+)
 from mlxport.converter.checkpoint.formats.open_checkpoint import open_checkpoint
 from mlxport.converter.checkpoint.writing.safetensors import write_safetensors
+from mlxport.converter.errors import CheckpointError
 from mlxport.converter.plan.tensor import Tensor
 
 in_proc = pytest.mark.skipif(
@@ -56,8 +65,82 @@ def test_pages_come_and_go(ending: str, tmp_path: Path) -> None:
 
 def test_other_memory_is_left_alone() -> None:
     mine, theirs = np.ones(1 << 20, np.uint8), np.ones(1 << 20, np.uint8)
-    release([theirs, theirs[::-1], theirs[:0], np.ones(())], mapped_at(mine))
+    mapped = mapped_at(mine, Path(__file__), Path(__file__).stat())
+    arrays = [theirs, theirs[::-1], theirs[:0], np.ones(())]
+    release(arrays, mapped)
     assert theirs.all()
+    with Reader(mapped) as read:
+        for array in arrays:
+            assert read(Tensor(array, "U8" if array.ndim else "F64")).bits is array
+
+
+VALUES = np.arange(6000, dtype=np.float32).reshape(20, 30, 10)
+VIEWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "whole": lambda bits: bits,
+    "turned": lambda bits: bits.transpose(2, 0, 1),
+    "a part": lambda bits: bits[3:17:2, 5:],
+    "repeated": lambda bits: np.broadcast_to(bits[:, :1], (20, 4, 10)),
+}
+
+
+def _many(folder: Path, ending: str) -> Path:
+    path = folder / f"x.{ending}"
+    if ending == "safetensors":
+        write_safetensors(path, {"first": Tensor(VALUES, "F32"), "a": Tensor(VALUES + 1, "F32")})
+    elif ending == "unpadded.safetensors":  # as the format's library wrote them at first
+        write_safetensors(path, {"first": Tensor(VALUES, "F32"), "a": Tensor(VALUES + 1, "F32")})
+        content = path.read_bytes()
+        length = int.from_bytes(content[:8], "little") + 1
+        start = length + 7
+        path.write_bytes(length.to_bytes(8, "little") + content[8:start] + b" " + content[start:])
+    else:
+        content_of = {"first": torch.from_numpy(VALUES), "a": torch.from_numpy(VALUES + 1)}
+        torch.save(content_of, path, _use_new_zipfile_serialization=ending == "pt")
+    return path
+
+
+@in_proc
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+@pytest.mark.parametrize("ending", ["safetensors", "unpadded.safetensors", "pt", "legacy.pt"])
+def test_what_is_read_is_what_is_mapped(
+    ending: str, view: Callable[[np.ndarray], np.ndarray], tmp_path: Path
+) -> None:
+    checkpoint = open_checkpoint(_many(tmp_path, ending))
+    with Reader(checkpoint.mapped) as read:
+        for key, values in (("first", VALUES), ("a", VALUES + 1)):
+            tensor = checkpoint.tensors[key]
+            found = read(tensor.with_bits(view(tensor.bits)))
+            assert (found.bits == view(values)).all()
+            is_copied = ending == "unpadded.safetensors"  # as nothing may begin there
+            assert np.shares_memory(found.bits, tensor.bits) is is_copied
+            assert found.bits.strides == view(tensor.bits).strides
+
+
+@in_proc
+@pytest.mark.parametrize("ending", ["safetensors", "unpadded.safetensors", "pt", "legacy.pt"])
+def test_a_file_cut_short_is_an_error_where_it_is_read(ending: str, tmp_path: Path) -> None:
+    path = _many(tmp_path, ending)
+    size = path.stat().st_size
+    checkpoint = open_checkpoint(path)
+    reader = Reader(checkpoint.mapped)
+    tensor = reader(checkpoint.tensors["a"])
+    os.truncate(path, size // 2)
+    pattern = f"{path.name}: cut short while it was read: {size // 2} bytes, and {size} when"
+    with reader as read, pytest.raises(CheckpointError, match=pattern):
+        read(checkpoint.tensors["a"])
+    assert (tensor.bits == VALUES + 1).all()
+
+
+def test_a_file_that_is_another_by_now_is_read_where_it_is_mapped(tmp_path: Path) -> None:
+    path = _many(tmp_path, "safetensors")
+    checkpoint = open_checkpoint(path)
+    path.unlink()
+    tensor = checkpoint.tensors["a"]
+    with Reader(checkpoint.mapped) as read:
+        assert read(tensor) is tensor
+        path.write_bytes(b"another")
+        assert read(tensor) is tensor
+    assert (tensor.bits == VALUES + 1).all()
 
 
 def test_a_file_that_is_not_mapped_has_no_addresses(tmp_path: Path) -> None:

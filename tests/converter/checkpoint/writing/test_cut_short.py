@@ -35,8 +35,13 @@ MAKERS: dict[str, Callable[[Path], Path]] = {"safetensors": _safetensors, "torch
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 @pytest.mark.parametrize("after", [0, 3, len(KEYS) - 1])
+@pytest.mark.parametrize("left", [-100, 4000], ids=["the last page", "a beginning"])
 def test_a_source_cut_short_is_named(
-    make: Callable[[Path], Path], after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Callable[[Path], Path],
+    after: int,
+    left: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source = make(tmp_path)
     size, seen = source.stat().st_size, []
@@ -46,7 +51,7 @@ def test_a_source_cut_short_is_named(
         found = examine(tensor)
         seen.append(found)
         if len(seen) == after + 1:
-            os.truncate(source, size - 100)  # in the last page, which is zeros from there
+            os.truncate(source, left if left > 0 else size + left)
         return found
 
     monkeypatch.setattr(convert_streaming, "examine", shortening)
