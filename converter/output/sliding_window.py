@@ -174,6 +174,12 @@ def _check_kinds(model: Any, volume: Any, group: Any) -> None:
     """
     if not callable(model) or isinstance(model, type):
         raise OptionsError(f"{argument('model')}: expected a model, got {described(model)}")
+    if hasattr(model, "_beginning"):  # of state, as model.py writes it
+        raise OptionsError(
+            f"{argument('model')} keeps state from call to call, and a patch is not what follows "
+            "the one before. Give a function that resets it first: "
+            "lambda x: (model.reset(), model(x))[1]"
+        )
     if not isinstance(volume, (np.ndarray, mx.array)):
         raise OptionsError(
             f"{argument('volume')}: expected an array of MLX or NumPy, got {described(volume)}"

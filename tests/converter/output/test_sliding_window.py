@@ -16,6 +16,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+import torch
 
 import mlxport
 from mlxport.converter.errors import OptionsError
@@ -140,6 +141,29 @@ def test_what_does_not_fit_is_refused(case: str) -> None:
     with pytest.raises(OptionsError) as caught:
         mlxport.sliding_window(volume=normal(1, 6, 6, 6), **options)
     assert said in str(caught.value)
+
+
+class Counting(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.count.add_(1)
+        return x + self.count
+
+
+def test_a_model_with_state_begins_anew_at_each_patch() -> None:
+    model = mlxport.convert(Counting(), torch.zeros(1, 1, 4, 4, 4)).model
+    volume, patch = np.zeros((1, 6, 6, 6), np.float32), (4, 4, 4)
+    with pytest.raises(OptionsError, match=r"keeps state .* model\.reset\(\)"):
+        mlxport.sliding_window(model, volume, patch)
+
+    def anew(x: mx.array) -> mx.array:
+        model.reset()
+        return model(x)
+
+    assert np.array_equal(mlxport.sliding_window(anew, volume, patch), volume + 1)
 
 
 WORKER = """
