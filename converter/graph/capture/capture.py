@@ -170,7 +170,8 @@ def capture(
             tried = try_forward(model, args, kwargs)
         call, writes = (model, args, kwargs), BufferWrites()
         try:
-            attributes_as_buffers(model, tried.changes)
+            if not tried.same:  # else what it keeps in attributes decides nothing
+                attributes_as_buffers(model, tried.changes)
             buffers = [name for name, _ in model.named_buffers(remove_duplicate=False)]
             _check_state(model, tried, buffers)
             return _captured(*call, tried, handled, dynamic, check_sizes, writes)

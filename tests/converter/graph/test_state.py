@@ -295,3 +295,46 @@ def test_state_goes_from_call_to_call(case):
     state = result.model.state
     compiled = mx.compile(result.model, inputs=state, outputs=state)
     assert _close([compiled(one) for one in mlx], expected)
+
+
+class Normed(nn.Module):
+    """A weight norm by hook, which assigns a weight before each call, beside state."""
+
+    def __init__(self, counts):
+        super().__init__()
+        with pytest.warns(FutureWarning, match="weight_norm"):
+            self.linear = torch.nn.utils.weight_norm(nn.Linear(3, 3))
+        self.total = torch.zeros(3)
+        self.counts = counts
+
+    def forward(self, x):
+        if self.counts:
+            self.total = self.total + x.mean(0)
+        return self.linear(x) + self.total
+
+
+@pytest.mark.parametrize("counts", [False, True], ids=["no state", "state"])
+def test_a_weight_that_a_hook_makes_is_none(counts):
+    result = mlxport.convert(Normed(counts).eval(), torch.randn(2, 3))
+    assert result.report.passed
+    assert "nn.Linear(3, 3)" in result.source
+    assert ("self.total = self.total + " in result.source) == counts
+    assert [one.path for one in result.conversion.state] == ["total"] * counts
+
+
+class Shown(nn.Module):
+    """Keeps its last activations in an attribute, for people to look at."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.last = nn.Linear(3, 3), torch.zeros(2, 3)
+
+    def forward(self, x):
+        self.last = self.linear(x)
+        return self.last.relu()
+
+
+def test_an_attribute_that_no_result_depends_on_is_none():
+    result = mlxport.convert(Shown().eval(), torch.randn(2, 3))
+    assert result.report.passed
+    assert "last" not in result.source

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from mlxport.converter.torch_model.model_state import ModelState
@@ -105,7 +107,8 @@ def assignments_as_writes(model: torch.nn.Module, writes: BufferWrites) -> Itera
 def attributes_as_buffers(model: torch.nn.Module, changed: Sequence[str]) -> None:
     """Make buffers of the tensors that a model keeps as plain attributes and changes.
 
-    Whoever calls this puts the model back as it was.
+    Whoever calls this puts the model back as it was. What a weight or spectral norm computes anew
+    before each call is no state.
 
     Args:
         model: the torch module.
@@ -116,15 +119,21 @@ def attributes_as_buffers(model: torch.nn.Module, changed: Sequence[str]) -> Non
         path, _, name = label.rpartition(".")
         module = named.get(f"{path}." if path else "")
         value = vars(module).get(name) if module is not None else None
-        if module is not None and type(value) is torch.Tensor:
+        if module is not None and type(value) is torch.Tensor and name not in _normed(module):
             del vars(module)[name]
             module.register_buffer(name, value.detach(), persistent=False)
+
+
+def _normed(module: torch.nn.Module) -> set[str]:
+    """Return the names of the weights that hooks make from others before each call."""
+    hooks = module._forward_pre_hooks.values()
+    return {hook.name for hook in hooks if isinstance(hook, (WeightNorm, SpectralNorm))}
 
 
 def changed_besides(
     model: torch.nn.Module, changed: Sequence[str], state: Sequence[str]
 ) -> list[str]:
-    """Return what a call changes in a model besides its state.
+    """Return what a call changes in a model besides its state and weights made anew before it.
 
     Args:
         model: the torch module.
@@ -134,6 +143,8 @@ def changed_besides(
     tensors = dict(model.named_buffers(remove_duplicate=False))
     kept = {id(tensors[name]) for name in state if name in tensors}
     labels = {label for label, tensor in ModelState(model).named_tensors() if id(tensor) in kept}
+    for path, module in model.named_modules(remove_duplicate=False):
+        labels |= {f"{path}.{name}".lstrip(".") for name in _normed(module)}
     return [name for name in changed if name not in {*labels, *state}]
 
 
