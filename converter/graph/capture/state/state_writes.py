@@ -56,7 +56,8 @@ def write_state(model: torch.nn.Module, program: ExportedProgram) -> tuple[str, 
     output = next(node for node in program.graph.nodes if node.op == "output")
     nodes = {node.name: node for node in program.graph.nodes}
     values = {buffer: nodes[name] for buffer, name in written.items()}
-    outputs = [spec.kind is OutputKind.USER_OUTPUT for spec in signature.output_specs]
+    lasting = (OutputKind.USER_OUTPUT, OutputKind.TOKEN)  # a token orders checks
+    outputs = [spec.kind in lasting for spec in signature.output_specs]
     output.args = (tuple(itertools.compress(output.args[0], outputs)),)
     signature.output_specs[:] = itertools.compress(signature.output_specs, outputs)
     names = _names_of(model)
