@@ -362,6 +362,10 @@ class _Commands(click.Group):
                 raise
             _say("Aborted!", err=True)
             sys.exit(ConversionError.exit_code)
+        except OSError as error:  # of a page of help, which click writes itself
+            discard_output(stdout)
+            _say(f"Error: stdout cannot be written: {error.strerror}", err=True)
+            sys.exit(ConversionError.exit_code)
         except SystemExit:
             if sys.stdout is not stdout:  # click replaces it where nobody reads a help page on
                 sys.stdout = stdout

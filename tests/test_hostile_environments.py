@@ -68,6 +68,7 @@ ALWAYS = [
     ("layers", "head"),
     ("help", "nobody reads"),
     ("inspect", "stdout full"),
+    ("help", "stdout full"),
     ("report -o", "stderr full"),
     ("restore", "no file may grow"),
     ("export", "files of 1 KiB"),

@@ -212,6 +212,18 @@ def test_a_finding_is_one_error_that_names_the_file(
     assert any("conversion.json" in result.stderr for result in refused)
 
 
+@pytest.mark.parametrize("command", READS["reference.safetensors"])
+def test_a_reference_without_its_inputs_is_named(
+    command: str, written: Path, run: Callable[[str, Any, str], Result]
+) -> None:
+    data = read(written / "out/reference.safetensors")
+    data["inputs"] = []
+    result = run("reference.safetensors", data, command)
+    assert_refused_or_read(result)
+    assert result.exit_code == 1
+    assert "reference.safetensors is a damaged reference: inputs: 0 tensors" in result.stderr
+
+
 PARTS = {
     "no JSON": b"{",
     "no UTF-8": b'{"a": "\xff"}',

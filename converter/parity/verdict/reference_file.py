@@ -177,6 +177,12 @@ def load_reference(path: str | os.PathLike[str]) -> Reference:
                 "folder."
             )
         header = from_data(_Header, data)
+        taken = header.inputs if header.signature is None else header.signature.tensors()
+        if len(taken) != len(header.inputs):
+            raise ConversionError(
+                f"inputs: {len(header.inputs)} tensors, and signature.arguments has "
+                f"{', '.join(map(str, taken)) or 'none'}"
+            )
         return _reference(header, {name: tensor.bits for name, tensor in file.items()})
     except EvidenceError:
         raise
