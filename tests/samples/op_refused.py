@@ -42,7 +42,6 @@ REFUSED = {
     "masked_select",
     "max_pool2d_with_indices_backward",
     "native_batch_norm",
-    "nn.functional.batch_norm",
     "nn.functional.ctc_loss",
     "nn.functional.gaussian_nll_loss",
     "nn.functional.instance_norm",
