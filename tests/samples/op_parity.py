@@ -7,6 +7,7 @@ torch, judged as `mlxport verify` judges: against float64. `lower_op` gives the 
 
 from __future__ import annotations
 
+import itertools
 import operator
 import string
 import warnings
@@ -20,6 +21,7 @@ import mlx.nn as nn
 import numpy as np
 import torch
 from torch.export._remove_effect_tokens_pass import _remove_effect_tokens
+from torch.export.graph_signature import OutputKind
 from torch.utils._pytree import tree_leaves, tree_map
 
 from mlxport.converter.graph.ir.context import Context
@@ -163,7 +165,10 @@ def _lower(program: Any, orders: Sequence[Order | None], parameters: Sequence[in
         elif node.op == "call_function":
             env[node] = _call(cx, node, env)
         elif node.op == "output":
-            lowered.outputs = tree_map(lambda n: env.get(n, n), node.args[0])
+            specs = program.graph_signature.output_specs  # what is written into inputs is no result
+            given_back = [s.kind is OutputKind.USER_OUTPUT for s in specs]
+            results = list(itertools.compress(node.args[0], given_back))
+            lowered.outputs = tree_map(lambda n: env.get(n, n), results)
         else:
             raise AssertionError(f"{node.op} nodes have no place here")
     return lowered
