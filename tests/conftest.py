@@ -7,7 +7,7 @@ import os
 import random
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -176,3 +176,16 @@ def seed() -> None:
         torch.manual_seed(0)
     if mlx_random := sys.modules.get("mlx.core"):
         mlx_random.random.seed(0)
+
+
+@pytest.fixture
+def write_nets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], object]]:
+    """Make an empty folder the current one, and write the module ``nets`` there by its text."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    sys.modules.pop("nets", None)
+    yield (tmp_path / "nets.py").write_text
+    sys.modules.pop("nets", None)  # that the next test's is not taken for

@@ -64,13 +64,9 @@ def broken():
 
 
 @pytest.fixture
-def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
+def invoke(write_nets: Callable[[str], object]) -> Invoke:
     """Run mlxport in an empty folder with a module of networks and a checkpoint."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "nets", raising=False)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    (tmp_path / "nets.py").write_text(NETS)
+    write_nets(NETS)
     save(UNet3d(widths=WIDTHS))
 
     def run(*arguments: str) -> Result:

@@ -29,12 +29,8 @@ CONFIG = {"peft_type": "LORA", "r": 2, "lora_alpha": 3, "target_modules": ["upsa
 
 
 @pytest.fixture
-def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "nets", raising=False)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    (tmp_path / "nets.py").write_text(NETS)
+def invoke(tmp_path: Path, write_nets: Callable[[str], object]) -> Invoke:
+    write_nets(NETS)
     torch.manual_seed(0)
     base = UNet3d(widths=(2, 4))
     torch.save(base.state_dict(), "unet.pt")

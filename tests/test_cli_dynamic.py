@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,12 +23,8 @@ def unet():
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "nets", raising=False)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    (tmp_path / "nets.py").write_text(NETS)
+def folder(tmp_path: Path, write_nets: Callable[[str], object]) -> Path:
+    write_nets(NETS)
     torch.manual_seed(0)
     torch.save(UNet3d(widths=(2, 4, 6)).state_dict(), "unet.pt")
     return tmp_path

@@ -101,7 +101,6 @@ def test_the_report_is_read_and_the_model_asserted(
 ) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.delitem(sys.modules, "nets", raising=False)  # another test's
     read, asserted, *_ = blocks("python")
     exec(compile(read, "porting.md", "exec"), {})
     assert "stem.0 in_place " in capsys.readouterr().out

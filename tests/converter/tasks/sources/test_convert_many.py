@@ -34,13 +34,9 @@ def net() -> nn.Module:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(write_nets: Callable[[str], object]) -> Run:
     """Run a command in a folder with runs of one model, a damaged one among them."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "nets", raising=False)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    Path("nets.py").write_text(NETS)
+    write_nets(NETS)
     for name in ("a", "b", "c"):
         Path("runs", name).mkdir(parents=True)
         torch.save(net().state_dict(), Path("runs", name, "best.pt"))
