@@ -18,7 +18,7 @@ from mlxport.converter.errors import ConversionError
 from mlxport.converter.graph.lowering.weight_plan import UNUSED, identity_of, state_tensors
 from mlxport.converter.graph.translate import Translation
 from mlxport.converter.plan.fold_steps import AddScaled, MergeLowRank
-from mlxport.converter.plan.low_rank import WeightAxes
+from mlxport.converter.plan.low_rank import WeightAxes, matrices_of
 from mlxport.converter.plan.tensor import TensorSpec
 from mlxport.converter.plan.torch_tensor import tensor_from_torch, tensor_to_torch
 from mlxport.converter.plan.weight_plan import Entry, WeightPlan
@@ -114,11 +114,10 @@ def _whole(entry: Entry, merges: Mapping[str, Entry]) -> Entry:
 def _entries(path: str, layer: LoRALayer, axes: WeightAxes) -> dict[str, Entry]:
     """Return name in the merged model -> how weight and bias come of base and adapter."""
     weight, bias = f"{path}.weight", f"{path}.bias"
-    table = "lora_embedding_A" in layer._parameters
-    pair = ("lora_embedding_A", "lora_embedding_B") if table else ("lora_A.weight", "lora_B.weight")
-    sources = tuple(f"{path}.{name}" for name in ("base_layer.weight", *pair))
+    parts = state_of(layer)
+    sources = tuple(f"{path}.{name}" for name in ("base_layer.weight", *matrices_of(parts)))
     found = {weight: Entry(sources, (weight,), (MergeLowRank(layer.scale, axes),))}
-    if f"{path}.lora_B.bias" in {f"{path}.{name}" for name in state_of(layer)}:
+    if "lora_B.bias" in parts:
         addends = (f"{path}.base_layer.bias", f"{path}.lora_B.bias")
         found[bias] = Entry(addends, (bias,), (AddScaled(layer.scale),))
     return found

@@ -15,6 +15,7 @@ import numpy as np
 from mlxport.converter.arguments import argument
 from mlxport.converter.errors import OptionsError
 from mlxport.converter.expected import described
+from mlxport.converter.plan.record import BEGINNING
 
 _Place: TypeAlias = tuple[slice, ...]
 
@@ -174,7 +175,7 @@ def _check_kinds(model: Any, volume: Any, group: Any) -> None:
     """
     if not callable(model) or isinstance(model, type):
         raise OptionsError(f"{argument('model')}: expected a model, got {described(model)}")
-    if hasattr(model, "_beginning"):  # of state, as model.py writes it
+    if hasattr(model, BEGINNING):
         raise OptionsError(
             f"{argument('model')} keeps state from call to call, and a patch is not what follows "
             "the one before. Give a function that resets it first: "

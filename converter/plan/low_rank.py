@@ -5,7 +5,7 @@ In float64. Needs numpy alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from math import prod
 from typing import Any, Literal, TypeAlias
 
@@ -16,6 +16,18 @@ from mlxport.converter.plan.batch_norm import Array
 # Which axes of a weight come first: (out, in, *k); (in, out) of tables and of transformers'
 # Conv1D; (in, out, *k) of transposed convolutions.
 WeightAxes: TypeAlias = Literal["out_in", "in_out", "transposed"]
+
+
+def matrices_of(parts: Collection[str]) -> tuple[str, str]:
+    """Return what PEFT calls both matrices of an adapter that has these parts: of a table or not.
+
+    Args:
+        parts: their names below the layer (``"lora_A.weight"``).
+    """
+    is_table = "lora_embedding_A" in parts
+    table, others = ("lora_embedding_A", "lora_embedding_B"), ("lora_A.weight", "lora_B.weight")
+    return table if is_table else others
+
 
 _BLOCK = 1 << 22  # numbers in a block
 

@@ -103,6 +103,9 @@ class DrawRecord:
     layout: Layout
 
 
+BEGINNING = "_beginning"  # attribute of an emitted model: its state as it was loaded
+
+
 @dataclass(frozen=True)
 class StateRecord:
     """One array of the emitted model that a call writes, for later calls to read.

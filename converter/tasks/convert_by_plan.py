@@ -62,7 +62,6 @@ def convert_by_plan(
     writing: OutputOptions,
     *,
     verify: Callable[[Path, Conversion], ParityReport] | None = None,
-    beside: Mapping[str, Any] | None = None,
 ) -> Converted:
     """Convert a checkpoint by another's plan; see ``mlxport.convert_checkpoint``.
 
@@ -74,7 +73,6 @@ def convert_by_plan(
         writing: how the folder is written.
         verify: given the folder and its record, holds the model in it to PyTorch and writes the
             evidence; None to judge nothing.
-        beside: name of a file -> JSON data to be written into the folder too.
     """
     other = Path(plan).parent if Path(plan).name == RECORD_FILE else Path(plan)
     sources = (Path(source), other)
@@ -113,8 +111,6 @@ def convert_by_plan(
         if writing.package is not None:
             _check_package(text, other)
             write_package(folder, writing.package, text, old.stem)
-        for file, data in (beside or {}).items():
-            write_json(folder / file, data)
         report = _judged(folder, conversion, verify, other)
     notes = (
         *checkpoint.notes,

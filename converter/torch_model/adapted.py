@@ -15,7 +15,7 @@ from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import printable
 from mlxport.converter.checkpoint.keys.adapter import ADAPTER_PREFIX, Adapter, LowRank
 from mlxport.converter.errors import StateDictError
-from mlxport.converter.plan.low_rank import WeightAxes
+from mlxport.converter.plan.low_rank import WeightAxes, matrices_of
 from mlxport.converter.plan.tensor import Tensor, holds
 from mlxport.converter.plan.torch_tensor import TORCH_DTYPE, tensor_from_torch, tensor_to_torch
 from mlxport.converter.torch_model import lora
@@ -190,9 +190,7 @@ def _layer(
     """Return a layer with an adapter whose tensors have no values yet."""
     kind: Any = type(module)
     table = "lora_embedding_A" in tensors
-    rank = tensors["lora_embedding_A" if table else "lora_A.weight"].shape[
-        1 if kind in _TRANSPOSED else 0
-    ]
+    rank = tensors[matrices_of(tensors)[0]].shape[1 if kind in _TRANSPOSED else 0]
     arguments = (module, given.scale, given.dropout)
     if table != (kind is torch.nn.Embedding):
         raise StateDictError(f"a {kind.__name__} has no {'table' if table else 'lora_A.weight'}")

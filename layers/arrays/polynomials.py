@@ -9,7 +9,7 @@ import mlx.core as mx
 from mlxport.layers.norm.statistics import upcast
 
 # Of degrees that are known only when the model runs.
-MOST = 128
+_MOST = 128
 # Above it, Chebyshev polynomials between -1 and 1 are cosines: their recurrence loses digits.
 _RECURRED = 8
 
@@ -116,14 +116,14 @@ def _recurrence(x: mx.array, n: mx.array | int, first: mx.array, step: _Step) ->
         return value
     n = _whole(n)
     reached = mx.where(n >= 1, first, mx.where(n == 0, below, 0.0))
-    for k in range(2, MOST + 1):
+    for k in range(2, _MOST + 1):
         below, value = value, step(value, below, k)
         reached = mx.where(n == k, value, reached)
-    return mx.where(n > MOST, mx.nan, reached)
+    return mx.where(n > _MOST, mx.nan, reached)
 
 
 def _up_to_most(value: mx.array, n: mx.array | int) -> mx.array:
-    return mx.full(value.shape, mx.nan) if isinstance(n, int) and n > MOST else value
+    return mx.full(value.shape, mx.nan) if isinstance(n, int) and n > _MOST else value
 
 
 def _whole(n: mx.array) -> mx.array:

@@ -18,6 +18,7 @@ from mlxport.converter.checkpoint.checkpoint import Checkpoint, printable
 from mlxport.converter.checkpoint.formats.open_checkpoint import open_checkpoint
 from mlxport.converter.errors import CheckpointError, ConversionError
 from mlxport.converter.plan.json_data import read_json
+from mlxport.converter.plan.low_rank import matrices_of
 
 _logger = logging.getLogger(__name__)
 
@@ -178,8 +179,7 @@ def _read(
 def _low_rank(
     config: Mapping[str, Any], path: str, keys: Mapping[str, str], checkpoint: Checkpoint
 ) -> LowRank:
-    table = "lora_embedding_A" in keys
-    pair = ("lora_embedding_A", "lora_embedding_B") if table else ("lora_A.weight", "lora_B.weight")
+    pair = matrices_of(keys)
     if missing := [part for part in pair if part not in keys]:
         raise CheckpointError(f"there is no {' and no '.join(missing)}")
     if not _targets(config, path):

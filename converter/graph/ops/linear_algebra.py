@@ -45,7 +45,7 @@ def float32_matrices(cx: Context, doing: str, *matrices: Value) -> list[Value]:
     return [cx.logical(x) for x in matrices]
 
 
-def success(cx: Context, result: int) -> Value:
+def _success(cx: Context, result: int) -> Value:
     """The error codes: none, as MLX raises where PyTorch would count."""
     shape, dtype = cx.results[result]
     return cx.compute(call("mx.zeros", shape, dtype=mlx_dtype(dtype)), shape, dtype)
@@ -55,7 +55,7 @@ def success(cx: Context, result: int) -> Value:
 def inv_ex(cx: Context, x: Value, *, check_errors: bool = False) -> tuple[Value, ...]:
     """``torch.linalg.inv_ex``, and so ``inv``."""
     (x,) = float32_matrices(cx, "an inverse", x)
-    return first_result(cx, linear_algebra.inverse, x), success(cx, 1)
+    return first_result(cx, linear_algebra.inverse, x), _success(cx, 1)
 
 
 @op("aten.inverse.default", restrictions=SINGULAR)
@@ -71,7 +71,7 @@ def solve_ex(
     """``torch.linalg.solve_ex``, and so ``solve``."""
     a, b = float32_matrices(cx, "linalg.solve", a, b)
     result = first_result(cx, linear_algebra.solve, a, b, left=OMIT if left else False)
-    return result, *unread(cx, 1, 3, doing="linalg.solve"), success(cx, 3)
+    return result, *unread(cx, 1, 3, doing="linalg.solve"), _success(cx, 3)
 
 
 @op("aten._linalg_det.default", restrictions=ON_CPU)

@@ -9,8 +9,9 @@ from mlxport.converter.graph.ir.body import Lowered
 from mlxport.converter.graph.ir.code import to_source
 from mlxport.converter.graph.ir.naming import ModelNames
 from mlxport.converter.graph.source.format import WIDTH
+from mlxport.converter.plan.record import BEGINNING
 
-_BEGINNING = "self._beginning"
+_BEGINNING = f"self.{BEGINNING}"
 
 
 def beginning_lines(lowered: Lowered, names: ModelNames) -> list[str]:

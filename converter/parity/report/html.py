@@ -11,6 +11,7 @@ from mlxport.converter.parity.report.chart import chart, legend
 from mlxport.converter.parity.report.images import figures, histograms
 from mlxport.converter.parity.report.style import SCRIPT, STYLE
 from mlxport.converter.parity.report.table import BAD, DETAILS, Cell, Table, TableRow, tables_of
+from mlxport.converter.parity.report.text import pass_or_fail
 
 if TYPE_CHECKING:
     from mlxport.converter.parity.report.report import ParityReport
@@ -39,7 +40,7 @@ def html(reports: Mapping[str, ParityReport]) -> str:
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{_outcome(passed)}: {escape(model)}, parity of MLX with PyTorch</title>",
+        f"<title>{pass_or_fail(passed)}: {escape(model)}, parity of MLX with PyTorch</title>",
         f"<style>{STYLE}</style></head><body><main>",
         f"<h1>{escape(model)} in MLX, held to PyTorch</h1>",
         *(_verdict(name, report, several) for name, report in reports.items()),
@@ -56,17 +57,13 @@ def html(reports: Mapping[str, ParityReport]) -> str:
     return "\n".join(part for part in parts if part) + "\n"
 
 
-def _outcome(passed: bool) -> str:
-    return "PASS" if passed else "FAIL"
-
-
 def _name(text: str) -> str:
     """Return a name that breaks at its dots."""
     return escape(text).replace(".", ".<wbr>")
 
 
 def _verdict(name: str, report: ParityReport, named: bool) -> str:
-    title = f"{_outcome(report.passed)}, {report.model}" + (f", {name}" if named else "")
+    title = f"{pass_or_fail(report.passed)}, {report.model}" + (f", {name}" if named else "")
     state = "" if report.passed else " bad"
     known = [(name, report.environment.get(name)) for name in _WHERE]
     where = ", ".join(f"{name} {value}" for name, value in known if value)

@@ -30,15 +30,14 @@ def markdown(reports: Mapping[str, ParityReport]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def worst_tables(report: ParityReport, count: int = 5) -> list[str]:
+def worst_tables(report: ParityReport) -> list[str]:
     """Return the lines of the tables of a report's outputs and of the layers farthest off.
 
     Args:
         report: of one run or several; the first that failed is shown.
-        count: layers shown at most.
     """
     run = report.decisive
-    shown = replace(run, entries=tuple(worst(run.entries, count)), gradients=(), others=())
+    shown = replace(run, entries=tuple(worst(run.entries)), gradients=(), others=())
     found = [table for table in tables_of({"": shown}) if table.rows]
     lines = []
     for table in found:

@@ -8,12 +8,11 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from mlxport.converter.parity.report.table import BAD, Cell, tables_of
-from mlxport.converter.parity.report.text import worst
+from mlxport.converter.parity.report.text import pass_or_fail, worst
 
 if TYPE_CHECKING:
     from mlxport.converter.parity.report.report import ParityReport
 
-_WORST = 5
 _COLOURS = {True: "#0072b2", False: "#d55e00"}
 
 
@@ -25,13 +24,12 @@ def notebook_html(report: ParityReport) -> str:
     """
     run = report.decisive
     colour = _COLOURS[report.passed]
-    outcome = "PASS" if report.passed else "FAIL"
     verdict = escape(report.verdict).replace("\n", "<br>")
     parts = [
         f'<div style="border-left:.4em solid {colour};padding:.2em .8em">'
-        f"<strong>{outcome}, {escape(report.model)}</strong>: {verdict}</div>"
+        f"<strong>{pass_or_fail(report.passed)}, {escape(report.model)}</strong>: {verdict}</div>"
     ]
-    shown = (*worst(run.entries, _WORST), *run.outputs)
+    shown = (*worst(run.entries), *run.outputs)
     table = tables_of({"": replace(run, entries=shown, others=())})[1]
     count = table.columns.index("error") + 1  # modes and error; the rest is on the page
     head = ("layer", "class", "shape", *table.columns[:count])

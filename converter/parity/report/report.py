@@ -32,7 +32,6 @@ REPORT_FORMAT: Final = "mlxport-parity"
 REPORT_VERSION: Final = 1
 
 
-_WORST = 5  # layers that a summary shows
 _FAILURES_PRINTED = 5
 
 
@@ -258,11 +257,11 @@ class ParityReport:
             color: with ANSI colours.
         """
         run = self.decisive
-        layers = list(run.entries) if full else worst(run.entries, _WORST)
+        layers = list(run.entries) if full else worst(run.entries)
         count = len(run.entries)
         fewer = len(layers) < count
         title = f"The worst {len(layers)} of {count} layer calls" if fewer else "Layers"
-        gradients = list(run.gradients) if full else worst(run.gradients, _WORST)
+        gradients = list(run.gradients) if full else worst(run.gradients)
         tables = [(title, layers), ("Outputs", run.outputs), ("Gradients", gradients)]
         notes = [*run.remarks, *filter(None, [run.dynamo]), *_orders(run._all())]
         if full:

@@ -151,7 +151,12 @@ def _widths(rows: Sequence[Sequence[str]], width: int) -> list[int]:
     return [max(min(natural[0], rest), 1), *natural[1:count]]
 
 
-def worst(rows: Sequence[ParityEntry], count: int) -> list[ParityEntry]:
+def pass_or_fail(passed: bool) -> str:
+    """Return the verdict in one word, as titles have it."""
+    return "PASS" if passed else "FAIL"
+
+
+def worst(rows: Sequence[ParityEntry], count: int = 5) -> list[ParityEntry]:
     """Return the entries farthest from their references: what failed, then the largest ratios."""
     return sorted(rows, key=lambda row: _severity_of(row), reverse=True)[:count]
 

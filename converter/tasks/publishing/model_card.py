@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mlxport.converter.parity.report.markdown import escaped, worst_tables
 from mlxport.converter.parity.report.report import ParityReport
+from mlxport.converter.parity.report.text import pass_or_fail
 from mlxport.converter.plan.record import Conversion
 from mlxport.converter.terminal import cleaned
 
@@ -96,7 +97,7 @@ def _code(text: str) -> str:
 def _parity(report: ParityReport | None) -> list[str]:
     if report is None:
         return ["Parity was not judged: there is no report beside the weights."]
-    outcome = "PASS" if report.passed else "FAIL"
+    outcome = pass_or_fail(report.passed)
     where = ", ".join(
         escaped(f"{key} {report.environment[key]}")
         for key in ("backend", "device", "mlx", "reference torch")

@@ -157,7 +157,12 @@ def convert_many(
     rows, reports = [], {}
     for name, job in jobs.items():
         begun = time.perf_counter()
-        how, report, verdict = _converted(name, job, output, convert, plans, overwrite)
+        try:
+            how, report = _converted(name, job, output, convert, plans, overwrite)
+            verdict = report.verdict if report else _NO_REFERENCE
+        except ConversionError as error:
+            _logger.info("%s failed", name, exc_info=True)
+            how, report, verdict = "failed", None, str(error)
         passed = None if report is None else report.passed
         seconds = time.perf_counter() - begun
         said = job.found.summary() if job.found else ""
@@ -175,26 +180,23 @@ def convert_many(
 
 def _converted(
     name: str, job: Job, output: Path, convert: Convert, plans: Mapping[str, str], overwrite: bool
-) -> tuple[str, ParityReport | None, str]:
-    """Return what was done with one, the report, and the verdict or what went wrong."""
+) -> tuple[str, ParityReport | None]:
+    """Return what was done with one, and the report.
+
+    Raises:
+        ConversionError: it cannot be converted.
+    """
     folder = output / name
-    try:
-        if folder.exists() and not overwrite:
-            _check_same(folder, job)
-            report = _stored_report(folder)
-            return "there already", report, report.verdict if report else _NO_REFERENCE
-        plan = plans.get(job.architecture) if job.architecture else None
-        if plan is not None:
-            try:
-                report = convert(job, folder, output / plan).report
-                return f"by the plan of {plan}", report, report.verdict if report else _NO_REFERENCE
-            except ConversionError:  # then it is converted by itself, which says what is wrong
-                _logger.info("%s does not convert by the plan of %s", name, plan, exc_info=True)
-        report = convert(job, folder, None).report
-        return "converted", report, report.verdict if report else _NO_REFERENCE
-    except ConversionError as error:
-        _logger.info("%s failed", name, exc_info=True)
-        return "failed", None, str(error)
+    if folder.exists() and not overwrite:
+        _check_same(folder, job)
+        return "there already", _stored_report(folder)
+    plan = plans.get(job.architecture) if job.architecture else None
+    if plan is not None:
+        try:
+            return f"by the plan of {plan}", convert(job, folder, output / plan).report
+        except ConversionError:  # then it is converted by itself, which says what is wrong
+            _logger.info("%s does not convert by the plan of %s", name, plan, exc_info=True)
+    return "converted", convert(job, folder, None).report
 
 
 _NO_REFERENCE = "there is no reference: weights alone were converted, and nothing was judged"
