@@ -24,7 +24,7 @@ from mlxport.converter.torch_model.model_state import eval_mode
 _logger = logging.getLogger(__name__)
 
 PERTURBED_RUNS = 2  # that tell how far rounding moves the values
-_RUNS_OF_FEW_VALUES = 8  # a single value is near the truth by luck now and then
+_RUNS_OF_FEW_VALUES = 16  # a single value is near the truth by luck now and then
 _FEW = 10
 
 

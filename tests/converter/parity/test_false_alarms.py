@@ -49,7 +49,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], torch.Tensor], t
         (7, 9, 50, 87),
     ),
     "one number": (Score, lambda: torch.randn(2, 64), (66, 67)),
-    "sums": (Deep, lambda: torch.randn(3, 32), (85,)),
+    "sums": (Deep, lambda: torch.randn(3, 32), (37, 85)),
     "groups, softmax": (
         lambda: nn.Sequential(nn.GroupNorm(2, 4), nn.Softmax(1)),
         lambda: torch.randn(1, 4, 3, 3) + 5,
