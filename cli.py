@@ -206,7 +206,8 @@ def _selecting(command: Callable[..., None]) -> Callable[..., None]:
             "--rename",
             multiple=True,
             metavar="OLD=NEW",
-            help="Rename keys: 'encoder.*.conv=enc.*', * for one name, ** for any, re: for regex.",
+            help="Rename keys: 'encoder.*.conv=enc.*', * for one name, ** for any, re: for regex. "
+            "For a target, 'q + k + v = qkv' joins and 'qkv = q + k + v' splits tensors.",
         ),
         click.option(
             "--drop",

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     import mlx.nn
     import torch
 
+    from mlxport.converter.checkpoint.keys.rename import ModuleNames
     from mlxport.converter.graph.capture.dynamic import DynamicAxes
     from mlxport.converter.parity.hand_port.input_orders import MlxInputs, OrderSpec
-    from mlxport.converter.parity.hand_port.pair_modules import ModuleNames
     from mlxport.converter.parity.report.report import ParityReport
     from mlxport.converter.tasks.analysis.coverage import Analysis
     from mlxport.converter.tasks.analysis.explanation import Explanation
@@ -277,7 +277,8 @@ def verify(
         kwargs: keyword inputs.
         names: name of a submodule in PyTorch -> in the MLX model, where they differ:
             ``{"encoder.*": "enc.*"}``, patterns as in ``load_weights(rename=)``. None as the name
-            in MLX leaves modules out whose boundaries differ.
+            in MLX leaves modules out whose boundaries differ. A name may fit tensors alone, and
+            modules whose tensors are joined or split are not judged.
         mlx_inputs: what to call the MLX model with: an array, arrays in a tuple or list, by name in
             a dict, or a function that makes these of PyTorch's inputs as arrays. By default
             PyTorch's inputs, logical or channels-last, whichever runs and agrees.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import mlx.core as mx
     import mlx.nn
 
-    from mlxport.converter.checkpoint.keys.rename import Dropped, Patterns
+    from mlxport.converter.checkpoint.keys.rename import Dropped, ModuleNames
     from mlxport.converter.plan.record import Conversion
     from mlxport.converter.plan.weight_plan import WeightPlan
     from mlxport.converter.tasks.fit_target import Loaded
@@ -67,7 +67,7 @@ def inspect(
     *,
     key: str | None = None,
     prefix: str | None = None,
-    rename: Patterns | None = None,
+    rename: ModuleNames | None = None,
     drop: Dropped = (),
     layers: Sequence[str] = (),
     target: str | mlx.nn.Module | None = None,
@@ -125,7 +125,7 @@ def load_weights(
     model: mlx.nn.Module,
     source: str | Path | Mapping[str, Any],
     *,
-    rename: Patterns | None = None,
+    rename: ModuleNames | None = None,
     key: str | None = None,
     prefix: str | None = None,
     drop: Dropped = (),
@@ -142,7 +142,11 @@ def load_weights(
         model: changed in place; its modes and dtypes do not matter.
         source: a checkpoint's path, or a mapping from keys to torch tensors or numpy arrays.
         rename: old name -> new name: ``*`` stands for text without a dot, ``**`` for any; a
-            compiled regular expression, or text after ``re:``, fits the whole key.
+            compiled regular expression, or text after ``re:``, fits the whole key. A name that fits
+            nothing in the checkpoint goes on from those that the names before it gave.
+            ``{"*.q + *.k + *.v": "*.qkv"}`` joins tensors, ``{"*.qkv": "*.q + *.k + *.v"}`` splits
+            one, in PyTorch's layout along the axis that the layers' shapes leave. None as the new
+            name does nothing: ``verify`` takes the same ``names``.
         key: where in a nested checkpoint the state dict is.
         prefix: take the keys under this prefix alone, without it.
         drop: leave out the keys that these patterns fit, as for ``convert_checkpoint``.
@@ -152,8 +156,10 @@ def load_weights(
         What was loaded from where, and what was not.
 
     Raises:
-        StateDictError: tensors are missing, unexpected or misshapen, or a layer does not say its
-            layout; all of them are listed and the model is as it was.
+        OptionsError: a name of ``rename`` fits nothing, several tensors get one name, or what is to
+            be joined lacks a part.
+        StateDictError: tensors are missing, unexpected or misshapen, cannot be joined or split, or
+            a layer does not say its layout; all of them are listed and the model is as it was.
 
     Warns:
         UserWarning: float64 became float32, as MLX computes in that.

@@ -17,7 +17,7 @@ from mlxport.converter.checkpoint.formats.open_checkpoint import open_checkpoint
 from mlxport.converter.checkpoint.keys.bind import FLOATS
 from mlxport.converter.checkpoint.keys.rename import (
     Dropped,
-    Patterns,
+    ModuleNames,
     fits,
     renamed,
     without_dropped,
@@ -46,7 +46,7 @@ class SourceOptions:
     model_args: Mapping[str, Any] = field(default_factory=dict)
     key: str | None = None
     prefix: str | None = None
-    rename: Patterns = field(default_factory=dict)
+    rename: ModuleNames = field(default_factory=dict)
     dtype: str | None = None
     allow_lossy_cast: bool = False
     drop: Dropped = ()

@@ -22,6 +22,7 @@ from mlxport.converter.plan.fold_steps import (
     FoldWeightNorm,
     MergeLowRank,
 )
+from mlxport.converter.plan.json_data import Count
 from mlxport.converter.plan.quantize_step import Quantize
 from mlxport.converter.plan.step import BaseStep
 from mlxport.converter.plan.tensor import DtypeName, Tensors, cast, holds
@@ -94,6 +95,75 @@ class TransposedConvWeight(BaseStep, frozen=True):
         return np.moveaxis(split, -1, 1).reshape(self.groups * inputs, -1, *kernel)
 
 
+class Concatenate(BaseStep, frozen=True):
+    """Join tensors along an axis, in their order, as ``torch.cat`` does.
+
+    Attributes:
+        axis: of PyTorch's layout.
+        sizes: of the tensors along it.
+    """
+
+    axis: int
+    sizes: tuple[Count, ...]
+
+    def apply(self, tensors: Tensors) -> Tensors:
+        """Map PyTorch's tensors towards MLX's."""
+        return _concatenated(tensors, self.axis, self.sizes)
+
+    def invert(self, tensors: Tensors) -> Tensors:
+        """Map MLX's tensors back towards PyTorch's."""
+        return _split(tensors, self.axis, self.sizes)
+
+
+class Split(BaseStep, frozen=True):
+    """Split a tensor along an axis, as ``torch.split`` does: the inverse of `Concatenate`.
+
+    Attributes:
+        axis: of PyTorch's layout.
+        sizes: of the parts along it.
+    """
+
+    axis: int
+    sizes: tuple[Count, ...]
+
+    def apply(self, tensors: Tensors) -> Tensors:
+        """Map PyTorch's tensors towards MLX's."""
+        return _split(tensors, self.axis, self.sizes)
+
+    def invert(self, tensors: Tensors) -> Tensors:
+        """Map MLX's tensors back towards PyTorch's."""
+        return _concatenated(tensors, self.axis, self.sizes)
+
+
+def _concatenated(tensors: Tensors, axis: int, sizes: tuple[int, ...]) -> Tensors:
+    found = tuple(tensor.shape[axis] for tensor in tensors)
+    if found != sizes:
+        raise ValueError(f"expected sizes {sizes} along axis {axis}, got {found}")
+    if len({tensor.dtype for tensor in tensors}) > 1:
+        raise ValueError(f"dtypes differ: {', '.join(tensor.dtype for tensor in tensors)}")
+    first = tensors[0]
+    if all(_is_zero(tensor.bits) for tensor in tensors):  # outlines: none needs memory
+        others = {tensor.shape[:axis] + tensor.shape[axis + 1 :] for tensor in tensors}
+        if len(others) == 1:
+            shape = (*first.shape[:axis], sum(sizes), *first.shape[axis + 1 :])
+            zero = np.zeros((), first.bits.dtype)
+            return (first.with_bits(np.broadcast_to(zero, shape)),)
+    return (first.with_bits(np.concatenate([tensor.bits for tensor in tensors], axis)),)
+
+
+def _is_zero(bits: Any) -> bool:
+    """Tell whether an array is one zero, repeated without memory of its own."""
+    return bits.size > 0 and not any(bits.strides) and not any(bits.flat[0].tobytes())
+
+
+def _split(tensors: Tensors, axis: int, sizes: tuple[int, ...]) -> Tensors:
+    (tensor,) = tensors
+    if tensor.shape[axis] != sum(sizes):
+        raise ValueError(f"expected {sum(sizes)} along axis {axis}, got {tensor.shape[axis]}")
+    ends = [sum(sizes[: n + 1]) for n in range(len(sizes) - 1)]
+    return tuple(tensor.with_bits(bits) for bits in np.split(tensor.bits, ends, axis))
+
+
 class Cast(BaseStep, frozen=True):
     """Give each tensor another dtype, rounding as ``torch.Tensor.to`` does.
 
@@ -127,6 +197,8 @@ Step: TypeAlias = (
     Permute
     | Reshape
     | TransposedConvWeight
+    | Concatenate
+    | Split
     | Cast
     | FoldWeightNorm
     | FoldSpectralNorm

@@ -19,6 +19,7 @@ from mlxport.converter.options.source import SourceOptions
 from mlxport.converter.output.carry_along import carry_along
 from mlxport.converter.output.contents import open_weights
 from mlxport.converter.output.whole_folder import OutputFolder
+from mlxport.converter.plan.steps import Concatenate, folds
 from mlxport.converter.plan.tensor import TensorSpec, to_mlx
 from mlxport.converter.plan.weight_plan import WeightPlan
 from mlxport.converter.tasks.convert_weights import convert_by
@@ -111,7 +112,10 @@ def _row(name: str, fit: Fit, parameter: str | None, layers: Mapping[str, str]) 
     else:
         kind = "misshapen" if parameter in fit.result.misshapen else "unsettled"
         evidence = f"meant for {parameter}"
-    evidence += "; its norm is folded" if source.steps else ""
+    joined = any(isinstance(step, Concatenate) for step in source.steps)
+    evidence += "; its norm is folded" if any(map(folds, source.steps)) else ""
+    evidence += f"; joined from {', '.join(source.keys)}" if joined else ""
+    evidence += f"; split from {source.keys[0]}" if source.parts else ""
     shape, size = spec.shape, spec.nbytes
     return InspectedTensor(
         name, source.keys, spec.dtype, shape, size, kind, becomes, evidence, (), target
@@ -129,4 +133,4 @@ def _plan(checkpoint: Checkpoint, fit: Fit) -> WeightPlan:
     used = {key for entry in fit.entries.values() for key in entry.sources}
     ignored |= {key: OUTSIDE for key in specs if key not in used and key not in ignored}
     ties = {key: group[0] for group in ties_of(checkpoint) for key in group[1:]}
-    return WeightPlan(tuple(fit.entries.values()), ignored, specs=specs, ties=ties)
+    return WeightPlan(tuple(dict.fromkeys(fit.entries.values())), ignored, specs=specs, ties=ties)

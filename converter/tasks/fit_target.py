@@ -15,11 +15,13 @@ from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint, printable
 from mlxport.converter.checkpoint.keys.folds import Source, plain_sources
 from mlxport.converter.checkpoint.keys.infer_layout import COUNTERS
+from mlxport.converter.checkpoint.keys.joined import renamed_sources
 from mlxport.converter.checkpoint.keys.kinds import recognised
 from mlxport.converter.checkpoint.keys.loading import NO_LOADING_CODE
-from mlxport.converter.checkpoint.keys.rename import Patterns, rename_keys
+from mlxport.converter.checkpoint.keys.rename import ModuleNames
 from mlxport.converter.errors import StateDictError
 from mlxport.converter.plan.mlx_layouts import Slot, slots_of
+from mlxport.converter.plan.steps import Concatenate, Split, folds
 from mlxport.converter.plan.tensor import MLX_DTYPE, TensorSpec
 from mlxport.converter.plan.weight_plan import Entry
 from mlxport.converter.tasks.result import count_of
@@ -105,26 +107,51 @@ class Fit:
 
 
 def fit_target(
-    model: nn.Module, checkpoint: Checkpoint, rename: Patterns, prefix: str | None = None
+    model: nn.Module, checkpoint: Checkpoint, rename: ModuleNames, prefix: str | None = None
 ) -> Fit:
     """Match a checkpoint to an MLX model: by names, by ``rename``, then by structure."""
     slots = list(slots_of(model))
-    sources, notes = _sources(checkpoint, slots, rename, prefix)
+    sources, notes = _sources(checkpoint, model, slots, rename, prefix)
     matched, by_structure = _match(slots, sources)
     result = _judge(slots, sources, matched, by_structure)
     notes = [*checkpoint.notes, *notes, *_structure_notes(result), NO_LOADING_CODE]
     by_name = {slot.name: slot for slot in slots}
-    entries = {}
-    for name in result.sources:
-        source = sources[matched[name]]
-        steps = (*source.steps, *(by_name[name].steps or ()))
-        entries[name] = Entry(source.keys, (name,), steps)
+    result, entries = _entries(result, by_name, sources, matched)
     result = replace(result, notes=tuple(notes))
     return Fit(result, by_name, sources, matched, entries, recognised(checkpoint))
 
 
+def _entries(
+    result: Loaded,
+    slots: Mapping[str, Slot],
+    sources: Mapping[str, Source],
+    matched: Mapping[str, str],
+) -> tuple[Loaded, dict[str, Entry]]:
+    """Return parameter -> how it is made; what is split goes to all of its parameters or none."""
+    targets = {source: parameter for parameter, source in matched.items()}
+    entries: dict[str, Entry] = {}
+    unsettled = dict(result.unsettled)
+    for name in result.sources:
+        source = sources[matched[name]]
+        names = tuple(targets.get(part, "") for part in source.parts) or (name,)
+        layouts = {slots[one].steps or () for one in names if one in result.sources}
+        if len(layouts) > 1 or any(one not in result.sources for one in names):
+            others = ", ".join(part for part in source.parts if part != matched[name])
+            unsettled[name] = f"{', '.join(source.keys)} is split: {others} must fit, as it does"
+            if len(layouts) > 1:
+                unsettled[name] = f"split from one tensor with {others}, in layers of other layouts"
+            continue
+        entries[name] = Entry(source.keys, names, (*source.steps, *layouts.pop()))
+    loaded = {name: keys for name, keys in result.sources.items() if name in entries}
+    return replace(result, sources=loaded, unsettled=unsettled), entries
+
+
 def _sources(
-    checkpoint: Checkpoint, slots: list[Slot], rename: Patterns, prefix: str | None
+    checkpoint: Checkpoint,
+    model: nn.Module,
+    slots: list[Slot],
+    rename: ModuleNames,
+    prefix: str | None,
 ) -> tuple[dict[str, Source], list[str]]:
     """Return the name a tensor goes by -> what it is made from."""
     dotted = f"{prefix}." if prefix and not prefix.endswith(".") else prefix or ""
@@ -142,9 +169,14 @@ def _sources(
         named = {name.removeprefix(common): source for name, source in named.items()}
         notes.append(f"{common!r} was taken off the names of the checkpoint")
     if rename:
-        names = rename_keys(named, rename)
-        named = {names[name]: source for name, source in named.items()}
-    folded = [name for name, source in named.items() if source.steps]
+        named = renamed_sources(named, rename, model, slots)
+        notes += [
+            f"{', '.join(source.keys)} became {name}: joined or split along axis {step.axis}"
+            for name, source in named.items()
+            for step in source.steps
+            if isinstance(step, (Concatenate, Split))
+        ]
+    folded = [name for name, source in named.items() if any(map(folds, source.steps))]
     if folded:
         notes.append(f"a norm was folded into {', '.join(folded)}")
     return named, notes

@@ -31,12 +31,13 @@ def load_weights(
     if strict:
         fit.require("Nothing was loaded. strict=False loads what fits and returns the rest.")
     arrays, rounded = [], []
-    for name, entry in fit.entries.items():
-        (tensor,) = entry.apply(tuple(checkpoint.tensors[k] for k in entry.sources))
-        if tensor.dtype == "F64":
-            tensor = cast(tensor, "F32")
-            rounded.append(name)
-        arrays.append((name, to_mlx(tensor)))
+    for entry in dict.fromkeys(fit.entries.values()):
+        tensors = entry.apply(tuple(checkpoint.tensors[k] for k in entry.sources))
+        for name, tensor in zip(entry.targets, tensors, strict=True):
+            if tensor.dtype == "F64":
+                tensor = cast(tensor, "F32")
+                rounded.append(name)
+            arrays.append((name, to_mlx(tensor)))
     if rounded:
         message = f"float64 became float32, as MLX computes in that: {', '.join(rounded)}"
         warnings.warn(message, UserWarning, stacklevel=3)

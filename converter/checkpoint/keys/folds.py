@@ -44,12 +44,14 @@ class Source:
         steps: what makes one tensor of them; none for a tensor that is there.
         spec: its shape and dtype.
         open: why the weight is not known; empty where it is.
+        parts: the names of all that the tensor is split into, in order; empty where it is whole.
     """
 
     keys: tuple[str, ...]
     steps: tuple[Step, ...]
     spec: TensorSpec
     open: str = ""
+    parts: tuple[str, ...] = ()
 
 
 def plain_sources(specs: Mapping[str, TensorSpec]) -> dict[str, Source]:

@@ -6,20 +6,16 @@ Needs no torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any
 
 import mlx.nn as nn
+from mlx.utils import tree_flatten
 
-from mlxport.converter.checkpoint.keys.rename import fits, rename_keys
+from mlxport.converter.checkpoint.keys.rename import ModuleNames, fits, joins, new_names, text_of
 from mlxport.converter.errors import OptionsError, ParityError
 from mlxport.converter.plan.mlx_layouts import without_sequences
-
-# torch pattern -> MLX pattern; None leaves what fits unpaired
-ModuleNames: TypeAlias = (
-    "Mapping[str, str] | Mapping[str, str | None] | Mapping[str | re.Pattern[str], str | None]"
-)
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,10 @@ class Pairing:
 
 
 def pair_modules(
-    paths: Sequence[str], model: nn.Module, names: ModuleNames | None = None
+    paths: Sequence[str],
+    model: nn.Module,
+    names: ModuleNames | None = None,
+    tensors: Iterable[str] = (),
 ) -> Pairing:
     """Pair the modules of one model with those of another.
 
@@ -49,7 +48,9 @@ def pair_modules(
     Args:
         paths: the modules PyTorch can call, ``""`` (the model) left out.
         model: the MLX model.
-        names: patterns as ``load_weights`` takes them in ``rename``, for paths of modules.
+        names: patterns as ``load_weights`` takes them in ``rename``, for paths of modules. Modules
+            whose tensors are joined or split have no counterpart.
+        tensors: the keys of PyTorch's state dict: a pattern may fit one of these alone.
 
     Raises:
         OptionsError: a pattern is not valid, fits no module of PyTorch, or leads to none in MLX.
@@ -58,17 +59,27 @@ def pair_modules(
     found = _callable_paths(model)
     by_torch_name = _by_torch_name(model, found)
     by_name = by_torch_name | {path: path for path in found}
-    chosen = {old: new for old, new in (names or {}).items() if new is not None}
-    dropped = _left_out(paths, names or {})
-    renamed = rename_keys([p for p in paths if p not in dropped], chosen, what="module of PyTorch")
-    pairs, alone = {}, dict.fromkeys(dropped, "left out by names")
+    chosen = {
+        old: new for old, new in (names or {}).items() if new is not None and not joins(old, new)
+    }
+    dropped = _left_out(paths, names or {}, set(tensors))
+    of_tensors = {old for old in chosen if any(fits(old, key) for key in tensors)}
+    found_names = new_names(
+        [p for p in paths if p not in dropped],
+        chosen,
+        what="module of PyTorch",
+        idle=of_tensors.__contains__,
+    )
+    renamed = {origin.keys[0]: name for name, origin in found_names.items()}
+    pairs, alone = {}, dict(dropped)
     for path, name in renamed.items():
         if name in by_name:
             pairs[path] = by_name[name]
         else:
             alone[path] = f"the MLX model has no {name}"
-    _check_used(chosen, renamed, pairs)
-    for path, target in _containers(alone.keys() - dropped, pairs, by_torch_name).items():
+    parameters: dict[str, Any] = dict(tree_flatten(model.parameters()))
+    _check_used(chosen, renamed, pairs, parameters if of_tensors else ())
+    for path, target in _containers(alone.keys() - dropped.keys(), pairs, by_torch_name).items():
         pairs[path] = target
         del alone[path]
     taken = set(pairs.values())
@@ -94,26 +105,35 @@ def _by_torch_name(model: nn.Module, paths: Sequence[str]) -> dict[str, str]:
     return {without_sequences(path, sequences): path for path in paths}
 
 
-def _left_out(paths: Sequence[str], names: ModuleNames) -> set[str]:
-    dropped = {
-        pattern: {path for path in paths if fits(pattern, path)}
-        for pattern, new in names.items()
-        if new is None
-    }
-    if idle := [str(pattern) for pattern, fitting in dropped.items() if not fitting]:
+def _left_out(paths: Sequence[str], names: ModuleNames, tensors: Set[str]) -> dict[str, str]:
+    """Return the modules that are not judged, and why."""
+    dropped: dict[str, str] = {}
+    idle = []
+    for pattern, new in names.items():
+        if new is not None and not joins(pattern, new):
+            continue
+        fitting = [path for path in paths if fits(pattern, path)]
+        why = "left out by names" if new is None else f"joined or split: {text_of(pattern)} = {new}"
+        dropped |= {path: why for path in fitting if path not in dropped}
+        if not fitting and not any(fits(pattern, key) for key in tensors):
+            idle.append(text_of(pattern))
+    if idle:
         raise OptionsError.listing("names leaves out what PyTorch does not have:", idle)
-    return set().union(*dropped.values())
+    return dropped
 
 
 def _check_used(
     chosen: Mapping[str | re.Pattern[str], str],
     renamed: Mapping[str, str],
     pairs: Mapping[str, str],
+    parameters: Iterable[str],
 ) -> None:
     """Refuse patterns none of whose new names is a module of the MLX model."""
     problems = []
     for pattern, new in chosen.items():
         fitting = [path for path in renamed if fits(pattern, path)]
+        if any(name.startswith(f"{renamed[path]}.") for path in fitting for name in parameters):
+            continue  # a module to PyTorch, in the MLX model only a place of parameters
         if fitting and not any(path in pairs for path in fitting):
             examples = ", ".join(f"{path} -> {renamed[path]}" for path in fitting[:3])
             problems.append(f"{pattern} -> {new} ({examples})")

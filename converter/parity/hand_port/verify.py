@@ -13,6 +13,7 @@ from typing import Any
 import mlx.nn as nn
 import torch
 
+from mlxport.converter.checkpoint.keys.rename import ModuleNames
 from mlxport.converter.errors import OptionsError
 from mlxport.converter.parity.hand_port.gradients import verify_port_gradients
 from mlxport.converter.parity.hand_port.input_orders import (
@@ -21,7 +22,7 @@ from mlxport.converter.parity.hand_port.input_orders import (
     candidate_arguments,
     explicit_arguments,
 )
-from mlxport.converter.parity.hand_port.pair_modules import ModuleNames, pair_modules
+from mlxport.converter.parity.hand_port.pair_modules import pair_modules
 from mlxport.converter.parity.hand_port.port import HandPort
 from mlxport.converter.parity.hand_port.trials import PortTrials
 from mlxport.converter.parity.reference.record_reference import record_reference
@@ -58,7 +59,8 @@ def verify_hand_port(
     if (asked.calls or 1) > 1:
         raise OptionsError("calls: for models that mlxport converted, of which it knows the state")
     check_mode(model)
-    pairing = pair_modules(_callable_paths(module), model, names)
+    tensors = [name for name, _ in module.named_parameters(remove_duplicate=False)]
+    pairing = pair_modules(_callable_paths(module), model, names, tensors)
     reference = record_reference(module, args, kwargs, paths=list(pairing.pairs), keep_inputs=True)
     port = HandPort(model, pairing, reference, outputs_order)
     given = in_order(module, args, kwargs)

@@ -59,6 +59,21 @@ def test_a_pattern_whose_keys_another_took_says_which() -> None:
     ]
 
 
+CHAINS = {
+    "from name to name": ({"a": "b", "b": "c"}, ["a.w"], ["c.w"]),
+    "three": ({"net": "body", "body.*.q": "body.*.query", "body": "m"}, ["net.0.q"], ["m.0.query"]),
+    "exchanged": ({"a": "b", "b": "a"}, ["a", "b"], ["b", "a"]),
+    "what stands in the file first": ({"a": "b", "b": "c"}, ["a", "b"], ["b", "c"]),
+    "not backwards": ({"b": "c", "a": "b"}, ["a", "b"], ["b", "c"]),
+    "no new name": ({"a": "b"}, ["a", "x"], ["b", "x"]),
+}
+
+
+@pytest.mark.parametrize(("patterns", "keys", "names"), CHAINS.values(), ids=CHAINS)
+def test_rules_chain(patterns: dict[str, str], keys: list[str], names: list[str]) -> None:
+    assert list(rename_keys(keys, patterns).values()) == names
+
+
 REFUSED = {
     "clash": ({"x": "a"}, "several keys one name"),
     "bad regex": ({"re:(": "a"}, "not a regular expression"),
@@ -74,6 +89,7 @@ def test_what_makes_no_sense_is_refused(patterns: dict[str, str], message: str) 
 
 
 def test_options() -> None:
+    assert parse_renames(["qkv = q + k + v", "a + b=c"]) == {"qkv": "q + k + v", "a + b": "c"}
     assert parse_renames(["a.*=b.*", "re:(?=x)y=z"]) == {"a.*": "b.*", "re:(?=x)y": "z"}
     with pytest.raises(OptionsError, match="expected OLD=NEW"):
         parse_renames(["a"])

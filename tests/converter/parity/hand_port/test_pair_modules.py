@@ -142,3 +142,11 @@ def test_nothing_pairs(renamed):
 )
 def test_a_model_of_one_piece(paths, model):
     assert not pair_modules(paths, model).pairs  # the model itself is judged
+
+
+def test_a_name_may_fit_tensors_alone():
+    names = {"a": "x", "pos": "embed.pos"}
+    found = pair_modules(["a"], Part(x=Part()), names, ["pos", "a.weight"])
+    assert dict(found.pairs) == {"a": "x"}
+    with pytest.raises(OptionsError, match="rename no module of PyTorch:\n  pos"):
+        pair_modules(["a"], Part(x=Part()), names, ["a.weight"])
