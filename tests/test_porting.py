@@ -84,6 +84,17 @@ def test_the_python_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exec(compile(code, "porting.md", "exec"), {})
 
 
+def test_a_language_model_decodes_with_its_cache() -> None:
+    import import_torchvision  # noqa: F401  # of tests/models, which is on the path
+
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    torch.manual_seed(0)
+    found: dict[str, Any] = {"mlxport": mlxport}
+    exec(compile(blocks("python")[3], "porting.md", "exec"), found)
+    assert found["result"].report.passed
+    assert found["cache"][0][0].shape == (1, 4, 11, 8)
+
+
 def test_trained_weights_go_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     model = mlxport.load("out")
@@ -118,7 +129,7 @@ def test_a_port_by_hand(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = run_command(*COMMANDS[5])
     assert "entry.layers.0.weight (2, 3, 3, 3, 1)" in table
     assert "do not fit" not in table
-    code = blocks("python")[3]
+    code = blocks("python")[4]
     found: dict[str, Any] = {}
     exec(compile(code, "porting.md", "exec"), found)
     run_command(*COMMANDS[6])

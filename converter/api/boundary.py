@@ -28,6 +28,7 @@ from mlxport.converter.errors import (
     UserCodeError,
 )
 from mlxport.converter.expected import check_call
+from mlxport.converter.torch_model.caches import caches_as_tensors
 
 _P = ParamSpec("_P")
 _Result = TypeVar("_Result")
@@ -59,7 +60,7 @@ def public(function: Callable[_P, _Result]) -> Callable[_P, _Result]:
         given = signature.bind(*args, **kwargs)
         try:
             check_call(signature, given)
-            with _random_state_of_mlx():
+            with _random_state_of_mlx(), caches_as_tensors(list(given.arguments.values())):
                 # in a context of its own: torch leaves variables in the one that it is called in
                 return copy_context().run(function, *args, **kwargs)
         except (ConversionError, Warning):

@@ -14,6 +14,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten
 from mlxport.converter.arguments import argument
 from mlxport.converter.errors import CaptureError
 from mlxport.converter.plan.structure import Key, Signature, Structure, StructureKind
+from mlxport.converter.torch_model.caches import is_cache_class
 from mlxport.converter.torch_model.calls import CallArguments, spread_arguments
 
 TENSOR = Structure("tensor")
@@ -86,6 +87,8 @@ def _container(spec: Any, size: int) -> tuple[StructureKind, tuple[str, ...], tu
     """
     # pytree files all named tuples under one type and keeps the class as the context
     cls = spec.context if spec.type.__name__ == "namedtuple" else spec.type
+    if is_cache_class(cls):
+        return "list", tuple(f".layers[{i}]" for i in range(size)), ()
     if isinstance(cls, type) and issubclass(cls, (tuple, list, deque)):
         fields = getattr(cls, "_fields", None)
         labels = tuple(f".{f}" for f in fields) if fields else tuple(f"[{i}]" for i in range(size))
@@ -131,7 +134,9 @@ def _refusal(cls: type) -> str:
         return (
             f"a {cls.__name__}, which holds keys and values from one call to the next. An MLX "
             "model made here keeps no such state: pass use_cache=False "
-            f"({argument('kwargs', {'use_cache': False})}, or the model's config)."
+            f"({argument('kwargs', {'use_cache': False})}, or the model's config), or the past "
+            "itself as a DynamicCache that holds some (in Python only), and the model gives and "
+            "takes its tensors."
         )
     if dataclasses.is_dataclass(cls):
         return (

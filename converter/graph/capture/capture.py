@@ -209,7 +209,7 @@ def _captured(
     _add_root(model, captured)
     check_out_arguments(type(model).__name__, captured)
     if dynamic:
-        dynamic.unite(captured)
+        dynamic.unite(captured, model, args, kwargs)
         dynamic.check(captured, lines)
         if check_sizes is not None:
             check_sizes(captured, read_signature(model, args, kwargs, captured), lines)

@@ -16,6 +16,7 @@ from mlxport.converter.errors import CaptureError, OptionsError
 from mlxport.converter.graph.capture.guard_lines import GuardLines
 from mlxport.converter.graph.ir.sizes import Size, shape_of, symbolic
 from mlxport.converter.ranges import is_whole
+from mlxport.converter.torch_model.caches import caches_in
 from mlxport.converter.torch_model.calls import spread_arguments
 
 Sizes = Mapping[str, int]  # torch's symbol -> a size
@@ -128,18 +129,44 @@ class DynamicSizes:
             "dynamic={'x': (0, 1), 'mask': 0}, keep them apart. "
         )
 
-    def unite(self, program: ExportedProgram) -> None:
+    def unite(
+        self,
+        program: ExportedProgram,
+        model: torch.nn.Module,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+    ) -> None:
         """Make one size of those that are equal in the example along an axis asked for.
 
         torch.export gives each axis a size of its own where it sees no need for them to be equal.
+        Of axes asked for by argument, those of the layers of one cache are one size.
+
+        Args:
+            program: what torch.export captured.
+            model: the torch module.
+            args: positional inputs.
+            kwargs: keyword inputs.
         """
         values = [value for value in map(_val, user_inputs(program)) if _is_tensor(value)]
-        for axis in self.axes:
+        for axis, places in self._united(spread_arguments(model, args, kwargs), len(values)):
             first: dict[int, Any] = {}
-            for value in values:
+            for value in (values[place] for place in places):
                 if axis < value.ndim and (size := _hint(value.shape[axis])) > 1:
                     # the comparison itself tells torch: what is equal once is so from then on
                     bool(first.setdefault(size, value.shape[axis]) == value.shape[axis])
+
+    def _united(
+        self, arguments: Mapping[str, Any], count: int
+    ) -> Iterator[tuple[int, Sequence[int]]]:
+        """Yield each axis with the places of the tensors whose sizes there go together."""
+        for axis in self.axes:
+            yield axis, range(count)
+        start = 0
+        for name, value in arguments.items():
+            stop = start + sum(map(_is_tensor, tree_leaves(value)))
+            if any(caches_in(value)):
+                yield from ((axis, range(start, stop)) for axis in self.inputs.get(name, ()))
+            start = stop
 
     def check(self, program: ExportedProgram, lines: GuardLines | None = None) -> None:
         """Hold what torch.export found dynamic to the wish.

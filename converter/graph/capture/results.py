@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from mlxport.converter.graph.capture.by_value import Seen, places
 from mlxport.converter.graph.capture.leaves import plain_path
+from mlxport.converter.graph.capture.trial_runs import copied
 from mlxport.converter.torch_model.calls import every_module_called
 from mlxport.converter.torch_model.seeding import seeded
 
@@ -63,7 +64,8 @@ def order_results(
     if not paths:
         return {}
     with _watched(model, paths) as given, torch.no_grad(), every_module_called(), seeded():
-        model(*args, **kwargs)
+        positional, named = copied(args, kwargs)  # a cache among them grows
+        model(*positional, **named)
     with _watched(root, paths) as captured, torch.no_grad(), seeded():
         root(*args, **kwargs)
     found: dict[str, ModuleResults] = {}
