@@ -41,7 +41,7 @@ def convert_checkpoint(
     inputs: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     plan: str | Path | None = None,
-    verify_with: str | torch.nn.Module | Factory | None = None,
+    verify_with: str | torch.nn.Module | FoundModel | None = None,
     target: str | mlx.nn.Module | None = None,
     layers: Sequence[str] = (),
     model_args: Mapping[str, Any] | None = None,
@@ -230,6 +230,7 @@ def convert_checkpoint(
 
         if verify_with is None:
             return convert_by_plan(source, output, plan, reading, writing)
+        from mlxport.converter.model_folders.found_model import FoundModel
         from mlxport.converter.options.judgement import JudgementOptions
         from mlxport.converter.output.device import on_device
         from mlxport.converter.tasks.verify_by_model import ByModel
@@ -240,9 +241,14 @@ def convert_checkpoint(
             input_kinds=input_kinds,
             batch_sizes=batch_sizes,
         )
-        by_model = ByModel(source, verify_with, inputs, kwargs, reading, judging, reference)
+        beside = verify_with.beside if isinstance(verify_with, FoundModel) else {}
+        by = verify_with.factory if isinstance(verify_with, FoundModel) else verify_with
+        by_model = ByModel(source, by, inputs, kwargs, reading, judging, reference)
+        verify = by_model.verify
         with on_device(device):
-            return convert_by_plan(source, output, plan, reading, writing, verify=by_model.verify)
+            return convert_by_plan(
+                source, output, plan, reading, writing, verify=verify, beside=beside
+            )
     if target is not None:
         with stage("imports"):
             from mlxport.converter.tasks.convert_for_target import convert_for_target

@@ -46,7 +46,6 @@ def convert_many(
         OptionsError: there is no source, or the output folder is that of one conversion.
     """
     prepare()
-    from mlxport.converter.output.contents import write_json
     from mlxport.converter.tasks.sources.convert_found import example_of
     from mlxport.converter.tasks.sources.convert_many import convert_many as convert_each
 
@@ -66,11 +65,7 @@ def convert_many(
             return convert_checkpoint(job.source, folder, plan=plan, verify_with=model, **kept)
         inputs, kwargs = example_of(job.found, kept.get("inputs", ()), kept.get("kwargs"))
         kept |= {"inputs": inputs, "kwargs": kwargs, "key": kept.get("key") or job.found.key}
-        factory = job.found.factory
-        done = convert_checkpoint(job.source, folder, plan=plan, verify_with=factory, **kept)
-        for file, data in job.found.beside.items():
-            write_json(folder / file, data)
-        return done
+        return convert_checkpoint(job.source, folder, plan=plan, verify_with=job.found, **kept)
 
     return convert_each(jobs, Path(output), convert, overwrite=overwrite)
 

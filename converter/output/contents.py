@@ -221,11 +221,11 @@ def open_weights(folder: Path) -> Checkpoint:
         CheckpointError: they are missing or damaged.
     """
     for stem in STEMS:
+        if (folder / f"{stem}.safetensors").exists():
+            return open_safetensors(folder / f"{stem}.safetensors")
         index = folder / f"{stem}.safetensors.index.json"
         if index.exists():
             return open_index(index, open_safetensors)
-        if (folder / f"{stem}.safetensors").exists():
-            return open_safetensors(folder / f"{stem}.safetensors")
     return open_safetensors(folder / WEIGHTS)  # says that it is missing
 
 

@@ -62,6 +62,7 @@ def convert_by_plan(
     writing: OutputOptions,
     *,
     verify: Callable[[Path, Conversion], ParityReport] | None = None,
+    beside: Mapping[str, Any] | None = None,
 ) -> Converted:
     """Convert a checkpoint by another's plan; see ``mlxport.convert_checkpoint``.
 
@@ -73,6 +74,7 @@ def convert_by_plan(
         writing: how the folder is written.
         verify: given the folder and its record, holds the model in it to PyTorch and writes the
             evidence; None to judge nothing.
+        beside: name of a file -> JSON data to be written into the folder too.
     """
     other = Path(plan).parent if Path(plan).name == RECORD_FILE else Path(plan)
     sources = (Path(source), other)
@@ -107,6 +109,8 @@ def convert_by_plan(
             conversion = replace(conversion, quantized=unmeasured)
             write_config(folder, conversion)
         write_json(folder / RECORD_FILE, conversion.to_json())
+        for file, data in (beside or {}).items():
+            write_json(folder / file, data)
         text = _copy_model(other, folder)
         if writing.package is not None:
             _check_package(text, other)

@@ -6,6 +6,7 @@ Needs no torch.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -76,8 +77,8 @@ def stream_weights(
     """Write what a plan makes of a checkpoint; no more than one entry is in memory at a time.
 
     Args:
-        folder: gets ``weights.safetensors``, or ``weights-00001-of-0000N.safetensors`` and their
-            ``weights.safetensors.index.json``.
+        folder: gets ``weights.safetensors``, or ``weights-00001-of-0000N.safetensors``, and
+            ``weights.safetensors.index.json``: which tensor is where, the bytes and values of all.
         plan: its sources are keys of the checkpoint.
         checkpoint: the weights.
         constants: further tensors, by target name.
@@ -112,17 +113,19 @@ def _write(
     shards: list[dict[str, TensorSpec]],
     converted: Iterator[tuple[str, Tensor]],
 ) -> None:
-    if len(shards) == 1:
-        write_safetensors(folder / f"{stem}.safetensors", converted, specs=shards[0])
-        return
     weight_map = {}
     for number, shard in enumerate(shards, 1):
         name = f"{stem}-{number:05}-of-{len(shards):05}.safetensors"
+        name = name if len(shards) > 1 else f"{stem}.safetensors"
         write_safetensors(folder / name, islice(converted, len(shard)), specs=shard)
         weight_map.update(dict.fromkeys(shard, name))
     next(converted, None)  # the last one is done with, too
-    total = sum(spec.nbytes for shard in shards for spec in shard.values())
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    specs = [spec for shard in shards for spec in shard.values()]
+    totals = {
+        "total_size": sum(spec.nbytes for spec in specs),
+        "total_parameters": sum(math.prod(spec.shape) for spec in specs),
+    }
+    index = {"metadata": totals, "weight_map": weight_map}
     path = folder / f"{stem}.safetensors.index.json"
     path.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
 

@@ -5,18 +5,14 @@ Needs no torch.
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlxport.converter.checkpoint.formats.safetensors import open_safetensors
 from mlxport.converter.errors import ConversionError, OptionsError, ParityError
 from mlxport.converter.output.code_digests import check_code
-from mlxport.converter.output.contents import read_conversion, weight_files
+from mlxport.converter.output.contents import read_conversion
 from mlxport.converter.parity.report.files import REPORT, read_reports
 from mlxport.converter.plan.record import Conversion
-from mlxport.converter.plan.tensor import TensorSpec
 from mlxport.converter.tasks.publishing.model_card import (
     SOURCE_CARD,
     licence_of,
@@ -92,7 +88,6 @@ def publish(
     report = read_reports([path])[REPORT.partition(".")[0]] if (path / REPORT).exists() else None
     licence = licence or licence_of(path)
     text = model_card(repository, conversion, report, base_model=base_model, licence=licence)
-    _write_index(path, conversion)
     write_card(path, text)
     files, left = _files(path, conversion)
     warnings = [] if licence else ["no licence is known, so the card states none"]
@@ -124,20 +119,3 @@ def _files(folder: Path, conversion: Conversion) -> tuple[dict[str, int], tuple[
         else:
             left.append(name)
     return files, tuple(left)
-
-
-def _write_index(folder: Path, conversion: Conversion) -> None:
-    """Write an index of the weights with their totals, as other readers of the Hub look for it."""
-    path = folder / f"{conversion.stem}.safetensors.index.json"
-    weight_map, size, parameters = {}, 0, 0
-    for file in weight_files(folder):
-        if not file.name.startswith(conversion.stem):
-            continue
-        for name, tensor in open_safetensors(file).tensors.items():
-            spec = TensorSpec.of(tensor)
-            weight_map[name] = file.name
-            size += spec.nbytes
-            parameters += math.prod(spec.shape)
-    totals = {"total_size": size, "total_parameters": parameters}
-    text = json.dumps({"metadata": totals, "weight_map": weight_map}, indent=1)
-    path.write_text(text + "\n", encoding="utf-8")

@@ -225,6 +225,7 @@ def test_a_plan_alone_gives_weights_alone(first: Path, tmp_path: Path) -> None:
     assert result.model is None
     assert "weights alone" in result.notes[-1]
     names = {"weights.safetensors", "conversion.json", "left_out.safetensors"}
+    names |= {"weights.safetensors.index.json"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
 
 

@@ -126,6 +126,7 @@ def test_weights_become_what_the_model_would_make_of_them(checkpoint: Path, tmp_
     assert (result.model, result.report) == (None, None)
     assert "weights alone" in result.notes[-1]
     names = {"weights.safetensors", "conversion.json", "left_out.safetensors"}
+    names |= {"weights.safetensors.index.json"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
 
 

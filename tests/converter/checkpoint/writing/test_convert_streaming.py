@@ -75,7 +75,10 @@ def test_shards_and_their_index(tmp_path: Path) -> None:
     index = tmp_path / "weights.safetensors.index.json"
     assert sorted(path.name for path in tmp_path.iterdir()) == [*names, index.name]
     contents = json.loads(index.read_text())
-    assert contents["metadata"] == {"total_size": 5 * NBYTES}
+    assert contents["metadata"] == {
+        "total_size": 5 * NBYTES,
+        "total_parameters": 5 * NBYTES // 4,
+    }
     assert [*contents["weight_map"].values()] == [names[i // 2] for i in range(5)]
     assert set(open_checkpoint(index).tensors) == set(contents["weight_map"])
     for name in names:
