@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from mlxport.converter.errors import CheckpointError, OptionsError
+from mlxport.converter.errors import CheckpointError, ConversionError, OptionsError
+from mlxport.converter.plan.json_data import read_json
 
 _logger = logging.getLogger(__name__)
 
@@ -38,6 +39,10 @@ CARRIED = (
     "README.md",
     "LICENSE*",
 )
+PIPELINE = "model_index.json"  # of diffusers: which folder holds what
+# model.fp16.safetensors, model.fp16-00001-of-00002.safetensors, x.safetensors.index.fp16.json
+_VARIANT = re.compile(r"\.(?!safetensors|bin|index)\w+(-\d{5}-of-\d{5})?\.\w+$")
+_PIPELINE_PARTS = ("scheduler_config.json",)
 _SAFETENSORS = ("*.safetensors", "*.safetensors.index.json")
 _TORCH = ("*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt")
 
@@ -46,8 +51,9 @@ def resolved(source: str | Path) -> Path:
     """Return where a source is on this machine; what is on the Hub is fetched into its cache.
 
     Of a repository the files at its top are taken: the weights, as safetensors where there are
-    any, and what belongs with them. Offline (``HF_HUB_OFFLINE=1``, or no network) the cache alone
-    is looked into.
+    any, and what belongs with them. Of a pipeline of diffusers (``model_index.json``) so are those
+    of each folder in it, of variants (``fp16``) none where there are others. Offline
+    (``HF_HUB_OFFLINE=1``, or no network) the cache alone is looked into.
 
     Args:
         source: a path, or ``hf://owner/name``, ``hf://owner/name@revision``.
@@ -100,16 +106,63 @@ def _wanted(repository: str, revision: str | None) -> list[str]:
         files = HfApi().list_repo_files(repository, revision=revision)
     except Exception:  # snapshot_download says what is wrong, or finds it in the cache
         _logger.debug("the Hub does not list %s", repository, exc_info=True)
-        return [*_SAFETENSORS, *CARRIED]
+        return [*_SAFETENSORS, *CARRIED, PIPELINE, *_PIPELINE_PARTS]
     top = [file for file in files if "/" not in file]
-    weights = [file for file in top if is_one(file, _SAFETENSORS)]
-    weights = weights or [file for file in top if is_one(file, _TORCH)]
+    if PIPELINE in top:
+        return [
+            PIPELINE,
+            *(file for file in top if is_one(file, CARRIED)),
+            *_of_folders(files, _folders_of_pipeline(repository, revision)),
+        ]
+    weights = _weights(top)
     if not weights:
         raise CheckpointError(
             f"hf://{repository}: no weights at the top of this repository, which holds "
             f"{len(files)} files. Fetch the folder that is meant and name it."
         )
     return [*weights, *(file for file in top if is_one(file, CARRIED))]
+
+
+def _weights(files: Sequence[str]) -> list[str]:
+    """Return the files of one folder that hold its weights, and their index."""
+    names = {file: file.rpartition("/")[2] for file in files}
+    weights = [file for file in files if is_one(names[file], _SAFETENSORS)]
+    return weights or [file for file in files if is_one(names[file], _TORCH)]
+
+
+def _folders_of_pipeline(repository: str, revision: str | None) -> set[str]:
+    """Return the folders that a pipeline names as its parts."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        index = read_json(Path(hf_hub_download(repository, PIPELINE, revision=revision)))
+    except ConversionError:
+        raise
+    except Exception as error:  # the Hub's own errors, the network's, the disk's
+        reason = f"{type(error).__name__}: {error}".strip().partition("\n")[0]
+        raise CheckpointError(f"hf://{repository} cannot be fetched: {reason}") from error
+    described = index if isinstance(index, dict) else {}
+    return {name for name, part in described.items() if isinstance(part, list)}
+
+
+def _of_folders(files: Sequence[str], wanted: Container[str]) -> Iterator[str]:
+    """Yield what the folders of a pipeline need: configurations, tokenizers, weights once."""
+    folders: dict[str, list[str]] = {}
+    for file in files:
+        folder, _, name = file.partition("/")
+        if name and "/" not in name and folder in wanted:
+            folders.setdefault(folder, []).append(file)
+    for inside in folders.values():
+        plain = [file for file in inside if not _is_variant(file)]
+        yield from _weights(plain) or _weights(inside)
+        yield from (
+            file for file in inside if is_one(file.rpartition("/")[2], (*CARRIED, *_PIPELINE_PARTS))
+        )
+
+
+def _is_variant(file: str) -> bool:
+    """Tell whether a file holds the weights in another precision, as diffusers names those."""
+    return _VARIANT.search(file.rpartition("/")[2]) is not None
 
 
 def check_repository(repository: str) -> None:

@@ -37,6 +37,13 @@ def run() -> Callable[[str], Result]:
 
 
 @pytest.fixture
+def readme() -> Callable[[str], str]:
+    """Return the first command of the README that begins so."""
+    text = (Path(__file__).parents[3] / "README.md").read_text()
+    return lambda start: next(line for line in text.splitlines() if line.startswith(start))
+
+
+@pytest.fixture
 def without(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Let a library be one that is not installed."""
     return lambda package: monkeypatch.setitem(sys.modules, package, None)

@@ -128,9 +128,9 @@ def test_trainer_fold_and_checkpoint_are_known(source: str) -> None:
     assert built.decoder.deep_supervision is False
 
 
-def test_all_folds_convert_at_once_by_one_plan(run: Run) -> None:
+def test_all_folds_convert_at_once_by_one_plan(run: Run, readme: Callable[[str], str]) -> None:
     *_, trained = save("fold_0", "fold_1")
-    result = run(f"mlxport convert {TRAINED} -o out")
+    result = run(readme("mlxport convert nnUNet_results/"))
     assert result.exit_code == 0, result.stderr
     first, understood, second, _ = result.stdout.splitlines()
     assert first.startswith("fold_0  converted              parity holds  ")

@@ -110,9 +110,10 @@ def test_padding_is_masked_where_models_read_both_ways() -> None:
     assert mask.sum(1).tolist() == [12, 9]
 
 
-def test_a_folder_converts_by_its_name_alone(run: Run) -> None:
+def test_a_folder_converts_by_its_name_alone(run: Run, readme: Callable[[str], str]) -> None:
     model = save(*BERT)
-    result = run("mlxport convert model -o out")
+    Path("model").rename("bert")
+    result = run(readme("mlxport convert bert/"))
     assert result.exit_code == 0, result.stderr
     assert "parity holds" in result.stdout
     said = "Note: transformers BertForSequenceClassification, by config.json; no cache; example "
