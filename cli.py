@@ -839,7 +839,11 @@ def export(folder: Path, output: Path, **options: Any) -> None:
 @main.command()
 @click.argument("source", type=_Source())
 @click.argument("path", required=False)
-@click.option("--model", required=True, metavar="PKG.MOD:FACTORY", help="Gives the torch model.")
+@click.option(
+    "--model",
+    metavar="PKG.MOD:FACTORY",
+    help="Gives the torch model, where SOURCE is no folder that says what it holds.",
+)
 @_model_args
 @_example
 @_selecting
@@ -864,6 +868,7 @@ def explain(
 
     \b
     Example:
+      mlxport explain bert/
       mlxport explain unet3d.pt --model examples.unet3d:UNet3d --input 1,1,32,48,40
       mlxport explain unet3d.pt stem.0 --model examples.unet3d:UNet3d --input 1,1,32,48,40
     """

@@ -411,17 +411,10 @@ def analyze_checkpoint(
     source = resolved(source)
     built: str | torch.nn.Module | Factory | None = model
     if model is None and (found := _described(source)) is not None:
-        from mlxport.converter.tasks.sources.convert_found import example_of
-
-        inputs, kwargs = example_of(found, inputs, kwargs)
-        source, built, key = found.checkpoint, found.factory, key or found.key
-        if dynamic is None and dynamic_shapes is None and found.dynamic:
-            dynamic = found.dynamic[0]
+        built, source, key = found.factory, found.checkpoint, key or found.key
+        inputs, kwargs, dynamic = _example_of(found, inputs, kwargs, dynamic, dynamic_shapes)
     if built is None or not (inputs or kwargs):
-        raise OptionsError(
-            f"an analysis needs the model and its inputs: {argument('model')} and "
-            f"{argument('inputs')}"
-        )
+        raise OptionsError(_needs_a_model("an analysis"))
     from mlxport.converter.tasks.analysis.analyze import analyze_checkpoint
 
     reading, capturing = _read_and_captured(
@@ -439,7 +432,7 @@ def explain_checkpoint(
     source: str | Path,
     path: str | None = None,
     *,
-    model: str | torch.nn.Module,
+    model: str | torch.nn.Module | None = None,
     inputs: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     model_args: Mapping[str, Any] | None = None,
@@ -462,6 +455,13 @@ def explain_checkpoint(
         ConversionError: the checkpoint does not fit the model, or the model cannot be captured.
     """
     prepare()
+    source = resolved(source)
+    built: str | torch.nn.Module | Factory | None = model
+    if model is None and (found := _described(source)) is not None:
+        built, source, key = found.factory, found.checkpoint, key or found.key
+        inputs, kwargs, dynamic = _example_of(found, inputs, kwargs, dynamic, dynamic_shapes)
+    if built is None:
+        raise OptionsError(_needs_a_model("an explanation"))
     from mlxport.converter.tasks.analysis.explain import explain_checkpoint
 
     reading, capturing = _read_and_captured(
@@ -471,7 +471,29 @@ def explain_checkpoint(
         dynamic_shapes=dynamic_shapes,
     )
     return explain_checkpoint(
-        resolved(source), model, inputs, kwargs, path, reading=reading, capturing=capturing
+        source, built, inputs, kwargs, path, reading=reading, capturing=capturing
+    )
+
+
+def _example_of(
+    found: FoundModel,
+    inputs: Sequence[Any],
+    kwargs: Mapping[str, Any] | None,
+    dynamic: DynamicAxes | None,
+    dynamic_shapes: Any,
+) -> tuple[Sequence[Any], Mapping[str, Any], DynamicAxes | None]:
+    """Return the example call of a found model and the axes that it leaves open."""
+    from mlxport.converter.tasks.sources.convert_found import example_of
+
+    if dynamic is None and dynamic_shapes is None and not (inputs or kwargs) and found.dynamic:
+        dynamic = found.dynamic[0]
+    return (*example_of(found, inputs, kwargs), dynamic)
+
+
+def _needs_a_model(what: str) -> str:
+    return (
+        f"{what} needs the model and its inputs: {argument('model')} and {argument('inputs')}, "
+        "or a folder that says what it holds"
     )
 
 

@@ -39,6 +39,7 @@ from mlxport.converter.tasks.analysis.explanation import (
 from mlxport.converter.tasks.loading.load_source_model import loaded_model
 from mlxport.converter.torch_model.calls import in_order
 from mlxport.converter.torch_model.example_inputs import example_call
+from mlxport.converter.torch_model.factory import Factory
 from mlxport.converter.torch_model.model_kinds import as_torch_module
 from mlxport.converter.torch_model.model_state import eval_mode, left_as_it_was
 
@@ -76,7 +77,7 @@ def explain_model(
 
 def explain_checkpoint(
     source: str | Path,
-    model: str | torch.nn.Module,
+    model: str | torch.nn.Module | Factory,
     inputs: Sequence[Any],
     kwargs: Mapping[str, Any] | None,
     path: str | None,

@@ -59,6 +59,9 @@ def test_inputs_and_axes_that_are_given_take_the_place_of_those_found(
 
 def test_a_dry_run_needs_no_more(run: Run) -> None:
     save()
+    explained = run("mlxport explain model")
+    assert explained.exit_code == 0, explained.stderr
+    assert "mlx.nn.Conv2d" in explained.stdout
     result = run("mlxport convert model --dry-run")
     assert result.exit_code == 0, result.stderr
     assert "VisionTransformer" in result.stdout
