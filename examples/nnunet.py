@@ -62,20 +62,23 @@ def segmented(model: Any, image: Any, plan: Mapping[str, Any]) -> np.ndarray:
     patches = normalised(volume[box], plan)[None]
     mirror = plan["inference_allowed_mirroring_axes"] or ()
     scores = mlxport.sliding_window(model, patches, plan["patch_size"], mirror=mirror)
-    labels = np.zeros(volume.shape, np.uint8)
+    labels: np.ndarray = np.zeros(volume.shape, np.uint8)
     labels[box] = scores.argmax(0)
-    return labels.transpose(np.argsort(order))
+    back: np.ndarray = labels.transpose(np.argsort(order))
+    return back
 
 
 def normalised(volume: np.ndarray, plan: Mapping[str, Any]) -> np.ndarray:
     """Return the volume as nnU-Net's ``ZScoreNormalization`` or ``CTNormalization`` gives it."""
     (scheme,), (masked,) = plan["normalization_schemes"], plan["use_mask_for_norm"]
     if scheme == "ZScoreNormalization" and not masked:
-        return (volume - volume.mean()) / max(float(volume.std()), 1e-8)
+        whole: np.ndarray = (volume - volume.mean()) / max(float(volume.std()), 1e-8)
+        return whole
     if scheme == "CTNormalization":
         known = plan["foreground_intensity_properties_per_channel"]["0"]
         clipped = volume.clip(known["percentile_00_5"], known["percentile_99_5"])
-        return (clipped - known["mean"]) / max(known["std"], 1e-8)
+        scaled: np.ndarray = (clipped - known["mean"]) / max(known["std"], 1e-8)
+        return scaled
     raise SystemExit(f"{scheme} (within a mask: {masked}) is not done here")
 
 
