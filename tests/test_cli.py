@@ -112,6 +112,7 @@ def test_convert_and_verify(invoke: Invoke) -> None:
         "__init__.py",
         "model.py",
         "weights.safetensors",
+        "weights.safetensors.index.json",
         "conversion.json",
         "left_out.safetensors",
         "parity.json",
