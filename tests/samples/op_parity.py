@@ -106,13 +106,14 @@ class _Function(torch.nn.Module):
 def _decompositions() -> dict[Any, Any]:
     table = torch.export.default_decompositions()
     table.materialize()
-    handled = {_overload(name) for name in OPS}
+    handled = {op for name in OPS if (op := _overload(name)) is not None}
     return {op: fn for op, fn in table.items() if op not in handled}
 
 
 def _overload(name: str) -> Any:
     namespace, op, overload = name.split(".")
-    return getattr(getattr(getattr(torch.ops, namespace), op), overload)
+    packet = getattr(getattr(torch.ops, namespace), op, None)  # another release may lack it
+    return getattr(packet, overload, None)
 
 
 def exported(fn: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> Any:

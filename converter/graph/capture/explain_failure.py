@@ -59,10 +59,10 @@ def uncapturable(model: str, error: Exception) -> str:
         model: its class.
         error: what torch.export raised.
     """
+    if why := higher_order_refusal(model, error):
+        return why
     places = list(_places(error))
     own = _in_users_code(places)
-    if calls := _higher_order(places):
-        return f"{model} {calls[0]}{_at(own)}: {calls[1]}."
     for kind in _KINDS:
         if kind.meant(error, places):
             what, advice = kind.what, kind.advice
@@ -78,9 +78,9 @@ def rejected(model: str, inputs: str, error: Exception) -> str:
         inputs: the inputs in words.
         error: what the model raised.
     """
+    if why := higher_order_refusal(model, error):
+        return why
     places = list(_places(error))
-    if calls := _higher_order(places):
-        return f"{model} {calls[0]}{_at(_in_users_code(places))}: {calls[1]}."
     advice = f"Give shapes the model accepts ({argument('inputs')})."
     for pattern, better in _rejections():
         if re.search(pattern, str(error)):
@@ -113,12 +113,18 @@ def undecomposable(model: str, step: str, error: Exception) -> str:
     return f"torch.export captures {model}, but torch cannot {step}{own}: {reason(error)}"
 
 
-def _higher_order(places: list[Place]) -> tuple[str, str] | None:
-    """Return which higher-order op an error came through, and why none is supported."""
+def higher_order_refusal(model: str, error: Exception) -> str | None:
+    """Return why a model is refused whose error came through a higher-order op; else None.
+
+    Args:
+        model: its class.
+        error: what was raised while it ran or was captured.
+    """
+    places = list(_places(error))
     for place in places:
         if (name := _from_file(place.file)) is not None:
             called, why = why_refused(name)
-            return f"calls {called}", why
+            return f"{model} calls {called}{_at(_in_users_code(places))}: {why}."
     return None
 
 

@@ -23,7 +23,12 @@ from torch.export import ExportedProgram, export, unflatten
 from torch.utils._pytree import tree_leaves
 
 from mlxport.converter.errors import CaptureError, ConversionError, InternalError
-from mlxport.converter.graph.capture.explain_failure import reason, uncapturable, undecomposable
+from mlxport.converter.graph.capture.explain_failure import (
+    higher_order_refusal,
+    reason,
+    uncapturable,
+    undecomposable,
+)
 from mlxport.converter.torch_model.calls import (
     bound_arguments,
     every_module_called,
@@ -121,6 +126,8 @@ def export_failure(
             f"no temporary directory can be written, which torch.export wants: {error.strerror}. "
             "Set TMPDIR to a folder with space."
         )
+    if why := higher_order_refusal(name, error):
+        return CaptureError(why)  # which of them torch.export captures differs by release
     try:
         with quiet(), left_as_it_was(model), every_module_called():
             export_program(_fresh(model), args, kwargs, shapes)
