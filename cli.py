@@ -848,6 +848,12 @@ def export(folder: Path, output: Path, **options: Any) -> None:
 @_example
 @_selecting
 @_casting
+@click.option(
+    "--adapter",
+    type=_PATH,
+    metavar="DIR",
+    help="A LoRA adapter of the model, as PEFT saves it, apart from its base.",
+)
 @_capturing
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @_exits
@@ -942,8 +948,6 @@ def _analyze(source: Path, as_json: bool, **options: Any) -> None:
         "layers",
         "max_shard_size",
         "debug_dir",
-        "adapter",
-        "merge",
     )
     if given := [f"--{n.rstrip('s').replace('_', '-')}" for n in others if options.pop(n)]:
         raise OptionsError(

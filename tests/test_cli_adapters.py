@@ -84,9 +84,6 @@ def test_without_a_model_there_is_nothing_to_adapt(invoke: Invoke) -> None:
     result = invoke("convert", "unet.pt", *MODEL, "--merge", "-o", "out")
     assert result.exit_code == 2
     assert "--merge needs --adapter" in result.stderr
-    result = invoke("convert", "unet.pt", *MODEL, "--adapter", "tuned", "--dry-run")
-    assert result.exit_code == 2
-    assert "not --adapter" in result.stderr
 
 
 def test_the_adapter_of_another_model(invoke: Invoke) -> None:
@@ -96,3 +93,39 @@ def test_the_adapter_of_another_model(invoke: Invoke) -> None:
     assert result.exit_code == 1
     assert "upsample.0: target_modules do not name it" in result.stderr
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("merge", [("--merge",), ()], ids=["merged", "apart"])
+def test_a_dry_run_knows_the_adapter(merge: tuple[str, ...], invoke: Invoke) -> None:
+    result = invoke("convert", "unet.pt", *MODEL, "--adapter", "tuned", *merge, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert ("LoRAConvTranspose3d" in result.stdout) is not bool(merge)
+    config = CONFIG | {"target_modules": ["head"]}
+    Path("tuned/adapter_config.json").write_text(json.dumps(config))
+    result = invoke("convert", "unet.pt", *MODEL, "--adapter", "tuned", *merge, "--dry-run")
+    assert result.exit_code == 1
+    assert "upsample.0: target_modules do not name it" in result.stderr
+
+
+def test_a_layer_is_explained_with_its_adapter(invoke: Invoke) -> None:
+    result = invoke("explain", "unet.pt", "upsample.0", *MODEL, "--adapter", "tuned")
+    assert result.exit_code == 0, result.output
+    assert "class LoRAConvTranspose3d" in result.stdout
+    result = invoke("explain", "unet.pt", "upsample.0.lora_A", *MODEL, "--adapter", "tuned")
+    assert "upsample.0.lora_A.weight" in result.stdout
+
+
+@pytest.mark.parametrize("merge", [("--merge",), ()], ids=["merged", "apart"])
+def test_another_adapter_goes_by_the_plan(merge: tuple[str, ...], invoke: Invoke) -> None:
+    convert = ("convert", "unet.pt", "--adapter", "tuned")
+    assert invoke(*convert, *MODEL, *merge, "-o", "one").exit_code == 0
+    file = Path("tuned/adapter_model.safetensors")
+    tensors = load_file(file)
+    save_file({key: 1 - tensor for key, tensor in tensors.items()}, file)
+    judged = ("--verify-with", *MODEL[1:])
+    result = invoke(*convert, "--plan", "one", *judged, "-o", "two")
+    assert result.exit_code == 0, result.output
+    assert "parity holds" in result.stdout
+    result = invoke(*convert, "--plan", "one", *MODEL[2:], *judged[:2], "--merge", "-o", "three")
+    assert result.exit_code == 2
+    assert "leave out --merge" in result.stderr

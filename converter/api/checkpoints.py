@@ -140,7 +140,8 @@ def convert_checkpoint(
         calls: as for ``convert``; stored too.
         debug_dir: as for ``convert``; outside of the output folder.
         device: as for ``convert``.
-        adapter: as for ``convert``, of the model that ``source`` is the checkpoint of.
+        adapter: as for ``convert``, of the model that ``source`` is the checkpoint of. With
+            ``plan``, one to take the place of that in the plan, with tensors and scales as there.
         merge: as for ``convert``.
         weights_only: the old name of ``carry_along=False``; goes with the next release.
 
@@ -170,7 +171,6 @@ def convert_checkpoint(
             fold_batchnorm=fold_batchnorm,
             quantize=quantize,
             debug_dir=debug_dir,
-            adapter=adapter,
             merge=merge,
         )
     elif model is None and found is None:
@@ -190,7 +190,7 @@ def convert_checkpoint(
             noise_multiple=noise_multiple,
             debug_dir=debug_dir,
             device=None if device == "auto" else device,
-            adapter=adapter,
+            adapter=None if plan is not None else adapter,
             merge=merge,
         )
     if (verify_with is not None or (model is not None and found is None)) and not (
@@ -228,9 +228,11 @@ def convert_checkpoint(
         with stage("imports"):
             from mlxport.converter.tasks.convert_by_plan import convert_by_plan
 
+        added = None if adapter is None else resolved(adapter)
         if verify_with is None:
-            return convert_by_plan(source, output, plan, reading, writing)
+            return convert_by_plan(source, output, plan, reading, writing, adapter=added)
         from mlxport.converter.model_folders.found_model import FoundModel
+        from mlxport.converter.options.adapter import AdapterOptions
         from mlxport.converter.options.judgement import JudgementOptions
         from mlxport.converter.output.device import on_device
         from mlxport.converter.tasks.verify_by_model import ByModel
@@ -243,11 +245,18 @@ def convert_checkpoint(
         )
         beside = verify_with.beside if isinstance(verify_with, FoundModel) else {}
         by = verify_with.factory if isinstance(verify_with, FoundModel) else verify_with
-        by_model = ByModel(source, by, inputs, kwargs, reading, judging, reference)
-        verify = by_model.verify
+        adapting = AdapterOptions.of(added, False)
+        by_model = ByModel(source, by, inputs, kwargs, reading, judging, reference, adapting)
         with on_device(device):
             return convert_by_plan(
-                source, output, plan, reading, writing, verify=verify, beside=beside
+                source,
+                output,
+                plan,
+                reading,
+                writing,
+                verify=by_model.verify,
+                beside=beside,
+                adapter=added,
             )
     if target is not None:
         with stage("imports"):
@@ -401,11 +410,13 @@ def analyze_checkpoint(
     channels_last: bool = False,
     dynamic: DynamicAxes | None = None,
     dynamic_shapes: Any = None,
+    adapter: str | Path | None = None,
+    merge: bool = False,
 ) -> Analysis:
     """Tell what ``convert_checkpoint`` would do with the same arguments; write nothing.
 
     Raises:
-        ConversionError: the checkpoint does not fit the model, or the model cannot be captured.
+        ConversionError: checkpoint or adapter does not fit the model, or that cannot be captured.
     """
     prepare()
     source = resolved(source)
@@ -415,6 +426,7 @@ def analyze_checkpoint(
         inputs, kwargs, dynamic = _example_of(found, inputs, kwargs, dynamic, dynamic_shapes)
     if built is None or not (inputs or kwargs):
         raise OptionsError(_needs_a_model("an analysis"))
+    from mlxport.converter.options.adapter import AdapterOptions
     from mlxport.converter.tasks.analysis.analyze import analyze_checkpoint
 
     reading, capturing = _read_and_captured(
@@ -423,7 +435,15 @@ def analyze_checkpoint(
         dynamic=dynamic,
         dynamic_shapes=dynamic_shapes,
     )
-    return analyze_checkpoint(source, built, inputs, kwargs, reading=reading, capturing=capturing)
+    return analyze_checkpoint(
+        source,
+        built,
+        inputs,
+        kwargs,
+        reading=reading,
+        capturing=capturing,
+        adapting=AdapterOptions.of(adapter, merge),
+    )
 
 
 @public
@@ -445,14 +465,15 @@ def explain_checkpoint(
     channels_last: bool = False,
     dynamic: DynamicAxes | None = None,
     dynamic_shapes: Any = None,
+    adapter: str | Path | None = None,
 ) -> Explanation:
     """Return what ``convert_checkpoint`` makes of each module, and why; write nothing.
 
-    Arguments are those of ``convert_checkpoint``, and ``path`` that of ``explain``.
+    Arguments are those of ``convert_checkpoint``, ``path`` and ``adapter`` those of ``explain``.
 
     Raises:
         OptionsError: the model has no module at ``path``; those with similar names are listed.
-        ConversionError: the checkpoint does not fit the model, or the model cannot be captured.
+        ConversionError: checkpoint or adapter does not fit the model, or that cannot be captured.
     """
     prepare()
     source = resolved(source)
@@ -462,6 +483,7 @@ def explain_checkpoint(
         inputs, kwargs, dynamic = _example_of(found, inputs, kwargs, dynamic, dynamic_shapes)
     if built is None:
         raise OptionsError(_needs_a_model("an explanation"))
+    from mlxport.converter.options.adapter import AdapterOptions
     from mlxport.converter.tasks.analysis.explain import explain_checkpoint
 
     reading, capturing = _read_and_captured(
@@ -471,7 +493,14 @@ def explain_checkpoint(
         dynamic_shapes=dynamic_shapes,
     )
     return explain_checkpoint(
-        source, built, inputs, kwargs, path, reading=reading, capturing=capturing
+        source,
+        built,
+        inputs,
+        kwargs,
+        path,
+        reading=reading,
+        capturing=capturing,
+        adapting=AdapterOptions.of(adapter, False),
     )
 
 

@@ -148,6 +148,8 @@ def analyze(
     channels_last: bool = False,
     dynamic: DynamicAxes | None = None,
     dynamic_shapes: Any = None,
+    adapter: str | Path | None = None,
+    merge: bool = False,
 ) -> Analysis:
     """Tell what ``convert`` would make of a torch model, and what has no MLX counterpart.
 
@@ -161,22 +163,27 @@ def analyze(
         channels_last: as in ``convert``.
         dynamic: as in ``convert``.
         dynamic_shapes: as in ``convert``.
+        adapter: as in ``convert``.
+        merge: as in ``convert``.
 
     Returns:
         Modules by class, ops, shares that are covered, everything unsupported; ``str()`` gives it
         for reading, ``.to_json()`` as data.
 
     Raises:
+        ConversionError: the adapter cannot be read, or does not fit the model.
         CaptureError: torch.export cannot capture the model.
     """
     prepare()
+    from mlxport.converter.options.adapter import AdapterOptions
     from mlxport.converter.options.capture import CaptureOptions
     from mlxport.converter.tasks.analysis.analyze import analyze_model
 
     capturing = CaptureOptions.of(
         channels_last=channels_last, dynamic=dynamic, dynamic_shapes=dynamic_shapes
     )
-    return analyze_model(module, _positional(example_inputs), kwargs, capturing)
+    adapting = AdapterOptions.of(adapter, merge)
+    return analyze_model(module, _positional(example_inputs), kwargs, capturing, adapting)
 
 
 @public
@@ -190,6 +197,7 @@ def explain(
     channels_last: bool = False,
     dynamic: DynamicAxes | None = None,
     dynamic_shapes: Any = None,
+    adapter: str | Path | None = None,
 ) -> Explanation:
     """Return what ``convert`` makes of each module of a torch model, and why.
 
@@ -205,6 +213,7 @@ def explain(
         channels_last: as in ``convert``.
         dynamic: as in ``convert``.
         dynamic_shapes: as in ``convert``.
+        adapter: as in ``convert``; explained as it is apart from its base.
 
     Returns:
         For each module whether it is a layer, by which rule or why not, its class and lines in
@@ -213,16 +222,19 @@ def explain(
 
     Raises:
         OptionsError: the model has no module at ``path``; those with similar names are listed.
+        ConversionError: the adapter cannot be read, or does not fit the model.
         CaptureError: torch.export cannot capture the model.
     """
     prepare()
+    from mlxport.converter.options.adapter import AdapterOptions
     from mlxport.converter.options.capture import CaptureOptions
     from mlxport.converter.tasks.analysis.explain import explain_model
 
     capturing = CaptureOptions.of(
         channels_last=channels_last, dynamic=dynamic, dynamic_shapes=dynamic_shapes
     )
-    return explain_model(module, _positional(example_inputs), kwargs, path, capturing)
+    adapting = AdapterOptions.of(adapter, False)
+    return explain_model(module, _positional(example_inputs), kwargs, path, capturing, adapting)
 
 
 @public

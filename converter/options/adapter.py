@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mlxport.converter.arguments import argument
 from mlxport.converter.errors import OptionsError
+from mlxport.converter.torch_model.hub import resolved
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class AdapterOptions:
     """Which adapter is converted with its base, and how.
 
     Attributes:
-        path: the folder that PEFT saved it in.
+        path: the folder that PEFT saved it in; of the Hub, that in its cache.
         merge: whether it is added to the weights of the base.
     """
 
@@ -27,9 +28,10 @@ class AdapterOptions:
 
         Raises:
             OptionsError: something is to be merged and there is no adapter.
+            CheckpointError: it is on the Hub and cannot be fetched.
         """
         if adapter is not None:
-            return cls(Path(adapter), merge)
+            return cls(resolved(adapter), merge)
         if merge:
             raise OptionsError(f"{argument('merge', True)} needs {argument('adapter')}")
         return None

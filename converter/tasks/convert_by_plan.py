@@ -6,7 +6,7 @@ Needs torch only to read what ``torch.save`` wrote.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -16,6 +16,7 @@ from typing import Any
 from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint
 from mlxport.converter.checkpoint.formats.in_memory import checkpoint_of
+from mlxport.converter.checkpoint.keys.adapter import base_and_adapter, check_alike, open_adapter
 from mlxport.converter.checkpoint.keys.bind import as_the_model_has_them, bind, recorded
 from mlxport.converter.checkpoint.keys.kinds import recognised
 from mlxport.converter.checkpoint.keys.loading import (
@@ -63,6 +64,7 @@ def convert_by_plan(
     *,
     verify: Callable[[Path, Conversion], ParityReport] | None = None,
     beside: Mapping[str, Any] | None = None,
+    adapter: Path | None = None,
 ) -> Converted:
     """Convert a checkpoint by another's plan; see ``mlxport.convert_checkpoint``.
 
@@ -75,6 +77,7 @@ def convert_by_plan(
         verify: given the folder and its record, holds the model in it to PyTorch and writes the
             evidence; None to judge nothing.
         beside: name of a file -> JSON data to be written into the folder too.
+        adapter: the folder of an adapter to take the place of the one in the plan.
     """
     other = Path(plan).parent if Path(plan).name == RECORD_FILE else Path(plan)
     sources = (Path(source), other)
@@ -84,8 +87,18 @@ def convert_by_plan(
     ):
         old = read_conversion(other)
         checkpoint, original_keys = reading.open(source)
-        _check_adapter(old, checkpoint)
-        fitted = fit(old.plan, checkpoint, reading.prefix, reading.allow_lossy_cast, original_keys)
+        if adapter is None:
+            _check_adapter(old, checkpoint)
+        else:
+            checkpoint, old = _with_adapter(old, checkpoint, adapter)
+        fitted = fit(
+            old.plan,
+            checkpoint,
+            reading.prefix,
+            reading.allow_lossy_cast,
+            original_keys,
+            apart=() if adapter is None or old.adapter is None else old.adapter.keys,
+        )
         written = write_weights(
             folder,
             fitted,
@@ -227,6 +240,7 @@ def fit(
     prefix: str | None,
     allow_lossy_cast: bool,
     original_keys: Mapping[str, str] | None = None,
+    apart: Collection[str] = (),
 ) -> WeightPlan:
     """Return the plan with the keys and dtypes of a checkpoint of the same architecture.
 
@@ -236,6 +250,7 @@ def fit(
         prefix: take the checkpoint's keys under this prefix alone.
         allow_lossy_cast: round where the plan's dtypes cannot hold the values.
         original_keys: key of the checkpoint -> that in its file, where keys were renamed.
+        apart: keys that stand in both as they are: those of an adapter beside its base.
 
     Raises:
         StateDictError: keys are missing or unexpected, shapes differ, dtypes are of another kind,
@@ -253,13 +268,14 @@ def fit(
         check_computed(plan.loading)
     ties = {**plan.ties, **plan.aliases}
     keys = match_keys(
-        {key: spec.shape for key, spec in checkpoint.specs.items()},
-        {key: spec.shape for key, spec in plan.specs.items()},
+        {key: spec.shape for key, spec in checkpoint.specs.items() if key not in apart},
+        {key: spec.shape for key, spec in plan.specs.items() if key not in apart},
         prefix=prefix,
         ties={key: ties.get(key, key) for key in plan.specs},
         optional=set(plan.ignored),
         hints=recognised(checkpoint),
     )
+    keys |= {key: key for key in apart}
     if plan.loading is not None:
         check_same(plan.loading, checkpoint, keys, original_keys or {})
     _check_ties(ties, keys, checkpoint)
@@ -371,13 +387,28 @@ def _check_package(source: str, other: Path) -> None:
         )
 
 
+def _with_adapter(
+    old: Conversion, checkpoint: Checkpoint, adapter: Path
+) -> tuple[Checkpoint, Conversion]:
+    """Return the checkpoint with an adapter's tensors beside it, and the record that names it."""
+    if old.adapter is None:
+        raise OptionsError(
+            f"{argument('plan')} is one of a base without an adapter: to add one, convert with "
+            f"{argument('model')} and {argument('adapter')}"
+        )
+    opened = open_adapter(adapter)
+    check_alike(old.adapter.config, {key: old.plan.specs[key] for key in old.adapter.keys}, opened)
+    record = replace(old.adapter, config=opened.config_text)
+    return base_and_adapter(checkpoint, opened.checkpoint), replace(old, adapter=record)
+
+
 def _check_adapter(old: Conversion, checkpoint: Checkpoint) -> None:
     """Refuse a plan that makes weights of a base and an adapter, where there is no adapter."""
     if old.adapter is None or any(key in checkpoint.tensors for key in old.adapter.keys):
         return
     raise OptionsError(
         f"{argument('plan')} is one of a base with an adapter, and {checkpoint.path} has none: "
-        f"convert with {argument('model')} and {argument('adapter')}"
+        f"give it by {argument('adapter')}"
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from mlxport.converter.options.adapter import AdapterOptions
 from mlxport.converter.options.judgement import JudgementOptions
 from mlxport.converter.options.output import Extent
 from mlxport.converter.options.source import SourceOptions
@@ -19,6 +20,7 @@ from mlxport.converter.output.live_model import live_model
 from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.run.verify import verify_at_sizes
 from mlxport.converter.plan.record import Conversion
+from mlxport.converter.tasks.loading.load_adapter import load_adapter
 from mlxport.converter.tasks.loading.load_source_model import loaded_model
 from mlxport.converter.tasks.record_references import Origin
 from mlxport.converter.timings import stage
@@ -39,6 +41,7 @@ class ByModel:
         reading: how the checkpoint is read.
         judging: how the two are compared.
         extent: how much of the reference is stored.
+        adapting: the adapter that goes into the torch model first; None for none.
     """
 
     source: str | Path
@@ -48,6 +51,7 @@ class ByModel:
     reading: SourceOptions
     judging: JudgementOptions
     extent: Extent = "bounded"
+    adapting: AdapterOptions | None = None
 
     @stage("verify")
     def verify(self, folder: Path, conversion: Conversion) -> ParityReport:
@@ -65,6 +69,12 @@ class ByModel:
             loaded = stack.enter_context(loaded_model(self.source, self.model, self.reading))
             stack.enter_context(left_as_it_was(loaded.model))
             stack.enter_context(eval_mode(loaded.model))
+            if self.adapting is not None:
+                load_adapter(
+                    loaded.model,
+                    self.adapting,
+                    allow_lossy_cast=self.reading.allow_lossy_cast,
+                )
             args, named = example_call(loaded.model, self.inputs, self.kwargs)
             origin = Origin(loaded.model, args, named, conversion, self.judging.trials)
             references = tuple(r.with_moved(r) if r.with_moved else r for r in origin.references())

@@ -43,6 +43,8 @@ PIPELINE = "model_index.json"  # of diffusers: which folder holds what
 # model.fp16.safetensors, model.fp16-00001-of-00002.safetensors, x.safetensors.index.fp16.json
 _VARIANT = re.compile(r"\.(?!safetensors|bin|index)\w+(-\d{5}-of-\d{5})?\.\w+$")
 _PIPELINE_PARTS = ("scheduler_config.json",)
+# Beside the weights of an adapter, and no part of what is carried along.
+_ADAPTER = "adapter_config.json"
 _SAFETENSORS = ("*.safetensors", "*.safetensors.index.json")
 _TORCH = ("*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt")
 
@@ -106,7 +108,7 @@ def _wanted(repository: str, revision: str | None) -> list[str]:
         files = HfApi().list_repo_files(repository, revision=revision)
     except Exception:  # snapshot_download says what is wrong, or finds it in the cache
         _logger.debug("the Hub does not list %s", repository, exc_info=True)
-        return [*_SAFETENSORS, *CARRIED, PIPELINE, *_PIPELINE_PARTS]
+        return [*_SAFETENSORS, *CARRIED, _ADAPTER, PIPELINE, *_PIPELINE_PARTS]
     top = [file for file in files if "/" not in file]
     if PIPELINE in top:
         return [
@@ -120,7 +122,7 @@ def _wanted(repository: str, revision: str | None) -> list[str]:
             f"hf://{repository}: no weights at the top of this repository, which holds "
             f"{len(files)} files. Fetch the folder that is meant and name it."
         )
-    return [*weights, *(file for file in top if is_one(file, CARRIED))]
+    return [*weights, *(file for file in top if is_one(file, (*CARRIED, _ADAPTER)))]
 
 
 def _weights(files: Sequence[str]) -> list[str]:

@@ -6,19 +6,22 @@ writes and reads them. Needs no torch but for ``.bin``.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mlxport.converter.checkpoint.checkpoint import Checkpoint, printable
+from mlxport.converter.arguments import argument
+from mlxport.converter.checkpoint.checkpoint import Checkpoint, first_names, printable
 from mlxport.converter.checkpoint.formats.open_checkpoint import open_checkpoint
-from mlxport.converter.errors import CheckpointError, ConversionError
+from mlxport.converter.errors import CheckpointError, ConversionError, StateDictError
 from mlxport.converter.plan.json_data import read_json
 from mlxport.converter.plan.low_rank import matrices_of
+from mlxport.converter.plan.tensor import TensorSpec
 
 _logger = logging.getLogger(__name__)
 
@@ -118,16 +121,75 @@ def open_adapter(path: str | Path) -> Adapter:
         )
     checkpoint = open_checkpoint(_weights_of(folder))
     try:
-        layers, replaced, problems = _read(config, checkpoint)
+        layers, replaced, problems = _read(config, checkpoint.specs)
     except re.error as error:
         raise CheckpointError(
             f"{folder / ADAPTER_CONFIG}: {error.pattern!r} is no regular expression: {error}"
         ) from error
+    problems = [*(f"{printable(key)} is no tensor" for key in checkpoint.others), *problems]
     if problems:
         raise CheckpointError.listing(
             f"{folder}: {ADAPTER_CONFIG} and the tensors do not go together:", problems
         )
     return Adapter(folder, text, checkpoint, layers, replaced)
+
+
+def base_and_adapter(base: Checkpoint, adapter: Checkpoint) -> Checkpoint:
+    """Return the tensors of a base and its adapter, with all else that is known of the base.
+
+    Raises:
+        StateDictError: both have one key.
+    """
+    if both := [key for key in adapter.tensors if key in base.tensors]:
+        raise StateDictError(
+            f"checkpoint and adapter both have {first_names(both)}: the checkpoint is not the base"
+        )
+    return replace(
+        base,
+        tensors={**base.tensors, **adapter.tensors},
+        storage={**base.storage, **adapter.storage},
+        mapped=(*base.mapped, *adapter.mapped),
+        sizes={**base.sizes, **adapter.sizes},
+    )
+
+
+def check_alike(config_text: str, specs: Mapping[str, TensorSpec], adapter: Adapter) -> None:
+    """Find out whether an adapter can take the place of another that a model was made with.
+
+    Args:
+        config_text: the other's ``adapter_config.json``.
+        specs: key in the other's file -> dtype and shape of its tensor.
+        adapter: the one to take its place.
+
+    Raises:
+        StateDictError: it has other tensors, or scales or drops otherwise; all differences are
+            listed.
+    """
+    layers = _read(json.loads(config_text), specs)[0]
+    found = adapter.checkpoint.specs
+    problems = [f"{printable(key)} is missing" for key in specs if key not in found]
+    problems += [f"{printable(key)} is unexpected" for key in found if key not in specs]
+    problems += [
+        f"{printable(key)}: expected {spec.shape}, got {found[key].shape}"
+        for key, spec in specs.items()
+        if key in found and spec.shape != found[key].shape
+    ]
+    for path, old in layers.items():
+        new = adapter.layers.get(path, old)
+        problems += [
+            f"{printable(path)}: expected {name} {wanted:g}, got {given:g}"
+            for name, wanted, given in (
+                ("scale", old.scale, new.scale),
+                ("dropout", old.dropout, new.dropout),
+            )
+            if wanted != given
+        ]
+    if problems:
+        raise StateDictError.listing(
+            f"{adapter.path}: the plan was made with another adapter than this:",
+            problems,
+            f"Convert with {argument('model')} and {argument('adapter')}.",
+        )
 
 
 def _weights_of(folder: Path) -> Path:
@@ -152,13 +214,13 @@ def _other_kinds(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _read(
-    config: Mapping[str, Any], checkpoint: Checkpoint
+    config: Mapping[str, Any], specs: Mapping[str, TensorSpec]
 ) -> tuple[dict[str, LowRank], dict[str, str], list[str]]:
     """Return the layers, the keys of the base that are replaced, and what is wrong."""
     parts: dict[str, dict[str, str]] = {}
     replaced: dict[str, str] = {}
-    problems = [f"{printable(key)} is no tensor" for key in checkpoint.others]
-    for key in checkpoint.tensors:
+    problems: list[str] = []
+    for key in specs:
         if not key.startswith(ADAPTER_PREFIX):
             problems.append(f"{printable(key)} does not begin with {ADAPTER_PREFIX}")
         elif match := _PART.fullmatch(name := key.removeprefix(ADAPTER_PREFIX)):
@@ -170,14 +232,14 @@ def _read(
     layers = {}
     for path, keys in parts.items():
         try:
-            layers[path] = _low_rank(config, path, keys, checkpoint)
+            layers[path] = _low_rank(config, path, keys, specs)
         except CheckpointError as error:
             problems.append(f"{printable(path)}: {error}")
     return layers, replaced, problems
 
 
 def _low_rank(
-    config: Mapping[str, Any], path: str, keys: Mapping[str, str], checkpoint: Checkpoint
+    config: Mapping[str, Any], path: str, keys: Mapping[str, str], specs: Mapping[str, TensorSpec]
 ) -> LowRank:
     pair = matrices_of(keys)
     if missing := [part for part in pair if part not in keys]:
@@ -189,7 +251,7 @@ def _low_rank(
     dropout = config.get("lora_dropout") or 0.0
     if not isinstance(rank, int) or rank < 1 or not _is_number(alpha) or not _is_number(dropout):
         raise CheckpointError(f"r={rank!r}, lora_alpha={alpha!r}, lora_dropout={dropout!r}")
-    shape = checkpoint.tensors[keys[pair[0]]].shape
+    shape = specs[keys[pair[0]]].shape
     if len(shape) < 2 or rank not in shape[:2]:
         raise CheckpointError(f"{pair[0]} is {shape}, and its rank is to be {rank}")
     scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)

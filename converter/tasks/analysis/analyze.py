@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,9 +23,11 @@ from mlxport.converter.graph.ir.user_files import is_mlx, is_ours
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.lowering.lower import attempt
 from mlxport.converter.graph.lowering.problems import THE_MODEL, Tally
+from mlxport.converter.options.adapter import AdapterOptions
 from mlxport.converter.options.capture import CaptureOptions
 from mlxport.converter.options.source import SourceOptions
 from mlxport.converter.tasks.analysis.coverage import Analysis, AnalyzedTensor, Modules, Ops, Share
+from mlxport.converter.tasks.loading.load_adapter import load_adapter
 from mlxport.converter.tasks.loading.load_source_model import loaded_model
 from mlxport.converter.torch_model.example_inputs import example_call
 from mlxport.converter.torch_model.factory import Factory
@@ -54,30 +57,46 @@ def analyze_model(
     args: Sequence[Any],
     kwargs: Mapping[str, Any] | None,
     capturing: CaptureOptions,
+    adapting: AdapterOptions | None = None,
+    **casting: Any,
 ) -> Analysis:
-    """Analyze a torch model; see ``mlxport.analyze``."""
+    """Analyze a torch model; see ``mlxport.analyze``.
+
+    Args:
+        model: the torch model.
+        args: positional example inputs.
+        kwargs: keyword example inputs.
+        capturing: how it is captured.
+        adapting: the adapter that goes into it first; None for none.
+        casting: how tensors of the adapter are cast, as for `load_adapter`.
+    """
     model = as_torch_module(model)
-    with left_as_it_was(model), eval_mode(model):
+    with ExitStack() as stack:
+        stack.enter_context(left_as_it_was(model))
+        stack.enter_context(eval_mode(model))
+        if adapting is not None:
+            adapter = load_adapter(model, adapting, **casting)
+            stack.enter_context(adapter.as_translated(model))
         captured = capture(model, args, kwargs, handled=ops.registry.OPS, dynamic=capturing.dynamic)
         lowered, tally = attempt(captured, channels_last_ends=capturing.channels_last)
-    body = lowered.bodies[""]
-    ways = Ways(model, lowered, tally)
-    counted = _ops(tally)
-    covered, total, unused = ways.parameters()
-    return Analysis(
-        model=type(model).__name__,
-        inputs=_tensors(captured.signature.tensors(), body.inputs, body.sizes.names),
-        outputs=_tensors(
-            captured.signature.result.tensors("output"), body.outputs, body.sizes.names
-        ),
-        modules=ways.modules(),
-        ops=counted,
-        unsupported=tuple(tally.gaps()),
-        modules_covered=ways.share(),
-        ops_covered=Share(sum(op.covered for op in counted), sum(op.count for op in counted)),
-        parameters_covered=Share(covered, total),
-        parameters_unused=unused,
-    )
+        body = lowered.bodies[""]
+        ways = Ways(model, lowered, tally)
+        counted = _ops(tally)
+        covered, total, unused = ways.parameters()
+        return Analysis(
+            model=type(model).__name__,
+            inputs=_tensors(captured.signature.tensors(), body.inputs, body.sizes.names),
+            outputs=_tensors(
+                captured.signature.result.tensors("output"), body.outputs, body.sizes.names
+            ),
+            modules=ways.modules(),
+            ops=counted,
+            unsupported=tuple(tally.gaps()),
+            modules_covered=ways.share(),
+            ops_covered=Share(sum(op.covered for op in counted), sum(op.count for op in counted)),
+            parameters_covered=Share(covered, total),
+            parameters_unused=unused,
+        )
 
 
 def analyze_checkpoint(
@@ -88,6 +107,7 @@ def analyze_checkpoint(
     *,
     reading: SourceOptions,
     capturing: CaptureOptions,
+    adapting: AdapterOptions | None = None,
 ) -> Analysis:
     """Analyze what ``convert_checkpoint`` would do with the same arguments.
 
@@ -96,7 +116,11 @@ def analyze_checkpoint(
     """
     with loaded_model(source, model, reading) as loaded:
         args = example_call(loaded.model, inputs, kwargs)
-        return analyze_model(loaded.model, *args, capturing)
+        casting: dict[str, Any] = {
+            "dtype": reading.dtype,
+            "allow_lossy_cast": reading.allow_lossy_cast,
+        }
+        return analyze_model(loaded.model, *args, capturing, adapting, **casting)
 
 
 class Ways:

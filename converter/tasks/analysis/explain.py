@@ -26,6 +26,7 @@ from mlxport.converter.graph.lowering.weight_plan import weight_plan
 from mlxport.converter.graph.source.line_numbers import SourceLine, SourceLines
 from mlxport.converter.graph.source.model_py import write_model
 from mlxport.converter.graph.translate import size_conditions
+from mlxport.converter.options.adapter import AdapterOptions
 from mlxport.converter.options.capture import CaptureOptions
 from mlxport.converter.options.source import SourceOptions
 from mlxport.converter.plan.weight_plan import WeightPlan
@@ -36,6 +37,7 @@ from mlxport.converter.tasks.analysis.explanation import (
     ExplainedTensor,
     Explanation,
 )
+from mlxport.converter.tasks.loading.load_adapter import load_adapter
 from mlxport.converter.tasks.loading.load_source_model import loaded_model
 from mlxport.converter.torch_model.calls import in_order
 from mlxport.converter.torch_model.example_inputs import example_call
@@ -50,9 +52,25 @@ def explain_model(
     kwargs: Mapping[str, Any] | None,
     path: str | None,
     capturing: CaptureOptions,
+    adapting: AdapterOptions | None = None,
+    **casting: Any,
 ) -> Explanation:
-    """Explain the conversion of a torch model; see ``mlxport.explain``."""
+    """Explain the conversion of a torch model; see ``mlxport.explain``.
+
+    Args:
+        model: the torch model.
+        args: positional example inputs.
+        kwargs: keyword example inputs.
+        path: of the module that is explained; None for all.
+        capturing: how the model is captured.
+        adapting: the adapter that goes into it first and stays apart; None for none.
+        casting: how tensors of the adapter are cast, as for `load_adapter`.
+    """
     model = as_torch_module(model)
+    if adapting is not None:
+        with left_as_it_was(model):
+            load_adapter(model, adapting, **casting)
+            return explain_model(model, args, kwargs, path, capturing)
     paths = [name for name, _ in model.named_modules(remove_duplicate=False)]
     if path is not None and path not in paths:
         close = difflib.get_close_matches(path, paths, n=5) or [p for p in paths if p][:5]
@@ -84,6 +102,7 @@ def explain_checkpoint(
     *,
     reading: SourceOptions,
     capturing: CaptureOptions,
+    adapting: AdapterOptions | None = None,
 ) -> Explanation:
     """Explain what ``convert_checkpoint`` does with the same arguments.
 
@@ -92,7 +111,11 @@ def explain_checkpoint(
     """
     with loaded_model(source, model, reading) as loaded:
         args = example_call(loaded.model, inputs, kwargs)
-        return explain_model(loaded.model, *args, path, capturing)
+        casting: dict[str, Any] = {
+            "dtype": reading.dtype,
+            "allow_lossy_cast": reading.allow_lossy_cast,
+        }
+        return explain_model(loaded.model, *args, path, capturing, adapting, **casting)
 
 
 class _Explainer:

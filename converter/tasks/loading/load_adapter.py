@@ -8,10 +8,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from mlxport.converter.checkpoint.checkpoint import Checkpoint, first_names
-from mlxport.converter.checkpoint.keys.adapter import Adapter, open_adapter
+from mlxport.converter.checkpoint.keys.adapter import Adapter, base_and_adapter, open_adapter
 from mlxport.converter.checkpoint.keys.bind import FLOATS
-from mlxport.converter.errors import StateDictError
 from mlxport.converter.graph.merge_adapter import merged, with_merges
 from mlxport.converter.graph.translate import Translation
 from mlxport.converter.options.adapter import AdapterOptions
@@ -67,7 +65,7 @@ class LoadedAdapter:
         used = set(keys.values())
         ignored = {key: _REPLACED for key in replaced if key not in used}
         state = replace(loaded.state, keys=keys, ignored={**loaded.state.ignored, **ignored})
-        return replace(loaded, checkpoint=_joined(base, ours), state=state)
+        return replace(loaded, checkpoint=base_and_adapter(base, ours), state=state)
 
 
 def load_adapter(
@@ -104,18 +102,3 @@ def load_adapter(
             if isinstance(tensor, torch.nn.Parameter):
                 tensor.requires_grad_(adapted.keys[name] in ours and tensor.is_floating_point())
     return LoadedAdapter(adapter, adapted, options.merge)
-
-
-def _joined(base: Checkpoint, adapter: Checkpoint) -> Checkpoint:
-    """Return the tensors of both, with all else that is known of the base."""
-    if both := [key for key in adapter.tensors if key in base.tensors]:
-        raise StateDictError(
-            f"checkpoint and adapter both have {first_names(both)}: the checkpoint is not the base"
-        )
-    return replace(
-        base,
-        tensors={**base.tensors, **adapter.tensors},
-        storage={**base.storage, **adapter.storage},
-        mapped=(*base.mapped, *adapter.mapped),
-        sizes={**base.sizes, **adapter.sizes},
-    )

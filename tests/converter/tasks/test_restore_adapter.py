@@ -21,7 +21,7 @@ from torch import nn
 
 import mlxport
 from mlxport.converter import api
-from mlxport.converter.errors import ConversionError, OptionsError
+from mlxport.converter.errors import ConversionError, OptionsError, StateDictError
 
 X = torch.linspace(-2, 2, 2 * 3 * 5 * 6).reshape(2, 3, 5, 6)
 TARGETS = ["conv", "hidden"]
@@ -261,3 +261,102 @@ def test_a_plan_of_both_needs_both(tmp_path: Path) -> None:
     ):
         api.convert_checkpoint(tmp_path / "base.pt", tmp_path / "two", plan=out)
     assert not (tmp_path / "two").exists()
+
+
+def again_by_plan(folder: Path, adapter: Path, plan: str = "out") -> Path:
+    api.convert_checkpoint(folder / "base.pt", folder / "two", plan=folder / plan, adapter=adapter)
+    return folder / "two"
+
+
+@pytest.mark.parametrize("merge", [True, False], ids=["merged", "apart"])
+def test_another_adapter_takes_the_place_of_the_plan_s(
+    merge: bool, peft: Any, tmp_path: Path
+) -> None:
+    base, _ = converted(tmp_path, merge)
+    other = of_net(tmp_path / "other")  # other values, and a configuration in other words
+    config = json.loads((other / "adapter_config.json").read_text())
+    (other / "adapter_config.json").write_text(json.dumps({**config, "revision": "two"}))
+    two = again_by_plan(tmp_path, other)
+    got = np.array(mlxport.load(two)(mx.array(X.numpy())))
+    np.testing.assert_allclose(got, with_peft(peft, base, other), atol=1e-5)
+    assert api.verify_weights(two).passed
+    api.restore(two, tmp_path / "back", adapter=True)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert load_or_read(tmp_path / "back" / name) == load_or_read(other / name)
+    api.restore(two, tmp_path / "base.safetensors")
+    found = load_file(tmp_path / "base.safetensors")
+    assert found.keys() == base.state_dict().keys()
+    assert all(torch.equal(tensor, found[key]) for key, tensor in base.state_dict().items())
+
+
+def load_or_read(file: Path) -> Any:
+    if file.suffix == ".json":
+        return file.read_text()
+    return {key: tensor.tolist() for key, tensor in load_file(file).items()}
+
+
+OTHERS: dict[str, tuple[dict[str, Any], str]] = {
+    "scale": ({"lora_alpha": 4}, r"conv: expected scale 1\.5, got 2\n.*hidden: expected scale"),
+    "dropout": ({"lora_dropout": 0.5}, r"conv: expected dropout 0, got 0\.5"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), OTHERS.values(), ids=OTHERS)
+def test_an_adapter_that_computes_otherwise_needs_the_model(
+    change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    converted(tmp_path, merge=False)
+    adapter = tmp_path / "adapter" / "adapter_config.json"
+    adapter.write_text(json.dumps({**json.loads(adapter.read_text()), **change}))
+    with pytest.raises(StateDictError, match=f"(?s){message}.*model=.* and adapter="):
+        again_by_plan(tmp_path, adapter.parent)
+    assert not (tmp_path / "two").exists()
+
+
+def test_an_adapter_of_other_tensors_needs_the_model(tmp_path: Path) -> None:
+    converted(tmp_path, merge=False)
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(file)
+    del tensors["base_model.model.head.bias"]
+    tensors["base_model.model.stem.bias"] = torch.ones(2)
+    tensors["base_model.model.head.weight"] = torch.ones(2, 5)
+    save_file(tensors, file)
+    with pytest.raises(StateDictError) as caught:
+        again_by_plan(tmp_path, file.parent)
+    for line in (
+        "base_model.model.head.bias is missing",
+        "base_model.model.stem.bias is unexpected",
+        "base_model.model.head.weight: expected (2, 6), got (2, 5)",
+    ):
+        assert line in str(caught.value)
+
+
+def test_a_plan_of_a_base_alone_takes_no_adapter(tmp_path: Path) -> None:
+    _, _ = converted(tmp_path, merge=False)
+    api.convert_checkpoint(tmp_path / "base.pt", tmp_path / "plain", model=Net(), inputs=[X])
+    with pytest.raises(OptionsError, match=r"without an adapter: .* model=.* and adapter="):
+        again_by_plan(tmp_path, tmp_path / "adapter", "plain")
+
+
+def test_a_prefix_is_the_base_s_alone(tmp_path: Path) -> None:
+    base, _ = converted(tmp_path, merge=False)
+    wrapped = {f"net.{key}": tensor for key, tensor in base.state_dict().items()}
+    torch.save({**wrapped, "loss.weight": torch.ones(2)}, tmp_path / "base.pt")
+    options: dict[str, Any] = {"adapter": tmp_path / "adapter", "prefix": "net"}
+    two = tmp_path / "two"
+    api.convert_checkpoint(tmp_path / "base.pt", two, plan=tmp_path / "out", **options)
+    x = mx.array(X.numpy())
+    np.testing.assert_array_equal(
+        np.array(mlxport.load(two)(x)), np.array(mlxport.load(tmp_path / "out")(x))
+    )
+
+
+def test_the_explanation_of_an_adapted_model_and_its_analysis(tmp_path: Path) -> None:
+    base = Net().eval()
+    before = dict(base.named_modules())
+    adapter = of_net(tmp_path / "adapter")
+    explanation = mlxport.explain(base, X, "hidden", adapter=adapter)
+    assert "LoRALinear" in str(explanation)
+    assert "LoRALinear" in str(mlxport.analyze(base, X, adapter=adapter))
+    assert "LoRALinear" not in str(mlxport.analyze(base, X, adapter=adapter, merge=True))
+    assert dict(base.named_modules()) == before

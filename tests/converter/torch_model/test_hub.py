@@ -229,6 +229,55 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return cache
 
 
+def add_adapter(cache: Path) -> Path:
+    """Put a second repository into the cache, with an adapter of the first one's model."""
+    repository = cache / "models--someone--tuned"
+    snapshot = repository / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text(COMMIT)
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 3, "target_modules": ["0"]}
+    (snapshot / "adapter_config.json").write_text(json.dumps(config))
+    names = {"lora_A": (2, 64), "lora_B": (32, 2)}
+    tensors = {
+        f"base_model.model.0.{name}.weight": torch.randn(shape) for name, shape in names.items()
+    }
+    save_file(tensors, snapshot / "adapter_model.safetensors")
+    return snapshot
+
+
+@pytest.mark.parametrize("merge", [True, False], ids=["merged", "apart"])
+def test_an_adapter_may_be_on_the_hub(merge: bool, cache: Path, tmp_path: Path) -> None:
+    snapshot = add_adapter(cache)
+    address = "hf://someone/tuned"
+    result = convert("hf://someone/small", tmp_path / "out", adapter=address, merge=merge)
+    assert result.report.passed
+    assert not (tmp_path / "out/adapter_config.json").exists()
+    x = torch.ones(2, 64)
+    live = mlxport.convert(small(), x, adapter=address, merge=merge)
+    near = mlxport.convert(small(), x, adapter=snapshot, merge=merge)
+    assert mx.array_equal(live.model(mx.ones((2, 64))), near.model(mx.ones((2, 64))))
+    again = api.convert_checkpoint(
+        "hf://someone/small", tmp_path / "two", plan=tmp_path / "out", adapter=address
+    )
+    assert mx.array_equal(again.model(mx.ones((2, 64))), result.model(mx.ones((2, 64))))
+    assert "LoRALinear" in str(mlxport.explain(small(), x, "0", adapter=address))
+
+
+def test_of_an_adapter_the_configuration_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = ["adapter_config.json", "adapter_model.safetensors", "README.md", "optimizer.pt"]
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda *_, **__: files)
+    wanted: list[str] = []
+
+    def fetched(*_: Any, allow_patterns: list[str], **__: Any) -> str:
+        wanted.extend(allow_patterns)
+        return "there"
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetched)
+    assert resolved("hf://someone/tuned") == Path("there")
+    assert sorted(wanted) == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
+
+
 @pytest.mark.parametrize(
     "address", ["hf://someone/small", "hf://someone/small@main", f"hf://someone/small@{COMMIT}"]
 )
