@@ -4,7 +4,8 @@
 
 A sample of the room's faults is drawn. Each is planted in a copy of the tree; the tests that call
 the function it is in are run, and those of the file that mirrors its own, up to the first that
-fails. What was seen is kept in ``.mutants/``, and the same command goes on where it was.
+fails or to ``--seconds``. What was seen is kept in ``.mutants/``, and the same command goes on
+where it was.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import ast
 import hashlib
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -25,10 +25,12 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
+from calls_of_tests import functions_of
 from mutant_rooms import ROOMS, ROOT, Room
 from planted_faults import Fault, faults_of
 
 KEPT = ROOT / ".mutants"
+Table = dict[str, tuple[float, set[str]]]  # test -> seconds, and functions as file:name
 LIVED, FAILED, HUNG = "lived", "failed", "hung"
 
 
@@ -44,6 +46,9 @@ def main() -> None:
         action="store_true",
         help="run the mirroring file's tests alone, or its folder's: at once, and less is noticed",
     )
+    parser.add_argument(
+        "--seconds", type=float, default=60, help="of tests to run of a fault, beside the file (60)"
+    )
     parser.add_argument("--again", action="store_true", help="try again what lived")
     options = parser.parse_args()
     room = ROOMS[options.room]
@@ -52,7 +57,8 @@ def main() -> None:
         parser.error("no such fault")
     results = Results(KEPT / f"{options.room}{'-beside' * options.beside}.jsonl")
     tree = Tree.copied(KEPT / options.room / "mlxport")
-    tests = Tests(room, {}) if options.beside else Tests.seen(options.room, room, tree)
+    table = {} if options.beside else noted(options.room, room, tree)
+    tests = Tests(room, table, options.seconds)
     for number, fault in enumerate(faults, 1):
         known = results.of(fault)
         if known is None or (options.again and known == LIVED):
@@ -67,12 +73,19 @@ def drawn(room: Room, sample: int, seed: int, only: str | None) -> list[Fault]:
     """The faults of a sample, in the order in which they are drawn: of each kind in turn.
 
     Half of all faults that can be planted are swapped arguments, which hardly a test lets pass.
-    A larger sample begins with the smaller one.
+    A larger sample begins with the smaller one, and a change of the source changes no more of a
+    sample than it has to: what a fault says decides on its turn, not the line it stands on.
     """
     faults = [f for file in room.files() for f in faults_of((ROOT / file).read_text(), file)]
     if only:
         return [fault for fault in faults if only in fault.name]
-    random.Random(seed).shuffle(faults)
+    alike: dict[str, int] = defaultdict(int)
+    turn = {}
+    for fault in faults:
+        text = f"{fault.file}: {fault.kind}: {fault.before} -> {fault.after}"
+        alike[text] += 1
+        turn[fault] = hashlib.sha256(f"{seed}: {alike[text]}: {text}".encode()).digest()
+    faults.sort(key=turn.__getitem__)
     of_kind: dict[str, list[Fault]] = defaultdict(list)
     for fault in faults:
         of_kind[fault.kind].append(fault)
@@ -122,9 +135,14 @@ class Tree:
                 shutil.copyfile(ROOT / name, root / name)
         return cls(root)
 
+    @property
+    def output(self) -> Path:
+        """What pytest wrote last."""
+        return self.root.parent / "pytest.txt"
+
     def pytest(self, arguments: list[str], limit: float, **variables: str) -> int | None:
         """Run pytest in the copy; the exit code, None where it was not done within ``limit`` s."""
-        path = [str(self.root.parent), str(ROOT / "tests" / "mutants")]
+        path = [str(self.root.parent), str(Path(__file__).parent)]
         environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")},
             "PYTHONPATH": os.pathsep.join(path),
@@ -132,7 +150,7 @@ class Tree:
             **variables,
         }
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
-        with (self.root.parent / "pytest.txt").open("w") as output:
+        with self.output.open("w") as output:
             process = subprocess.Popen(
                 command,
                 cwd=self.root,
@@ -151,36 +169,55 @@ class Tree:
                     process.wait()
 
 
+def noted(name: str, room: Room, tree: Tree) -> Table:
+    """Run the room's tests without a fault and note what each calls.
+
+    Of a test file once, until it changes. A change of the source leaves the notes as they are.
+    """
+    kept = KEPT / f"{name}-calls.json"
+    known = json.loads(kept.read_text()) if kept.exists() else {}
+    files = [
+        file.relative_to(ROOT).as_posix()
+        for place in map(ROOT.joinpath, room.tests)
+        for file in ([place] if place.is_file() else sorted(place.rglob("test_*.py")))
+    ]
+    known = {file: known[file] for file in files if known.get(file, {}).get("of") == digest(file)}
+    missing = [file for file in files if file not in known]
+    if missing:
+        print(f"running {len(missing)} test files without a fault", flush=True)
+        seen = tree.root.parent / "calls.json"
+        seen.unlink(missing_ok=True)
+        variables = {"MUTANTS_CALLS": str(seen), "MUTANTS_TREE": str(tree.root)}
+        code = tree.pytest(["-p", "calls_of_tests", "-o", "timeout=0", *missing], 7200, **variables)
+        if code != 0:
+            print(f"tests fail without a fault, and are left out: {tree.output}", flush=True)
+        table = json.loads(seen.read_text()) if seen.exists() else {}
+        for file in missing:
+            of_file = {test: entry for test, entry in table.items() if _file_of(test) == file}
+            if of_file:
+                known[file] = {"of": digest(file), "tests": of_file}
+        kept.write_text(json.dumps(known))
+    return {
+        test: (entry["seconds"], {*entry["calls"]})
+        for of_file in known.values()
+        for test, entry in of_file["tests"].items()
+    }
+
+
+def _file_of(test: str) -> str:
+    return test.partition("::")[0]
+
+
 @dataclass
 class Tests:
-    """Test -> its seconds and the functions it calls, as ``file:first line``.
+    """The tests of a room by what they call; without a table, those beside a fault are run.
 
-    Without a table, the tests of a fault are those beside it.
+    Of more than ``seconds`` of tests the quickest are run, and the mirroring file in any case.
     """
 
     room: Room
-    table: dict[str, tuple[float, set[str]]]
-
-    @classmethod
-    def seen(cls, name: str, room: Room, tree: Tree) -> Tests:
-        """Run the room's tests without a fault and note what each calls; once per state."""
-        state = hashlib.sha256()
-        for file in sorted(p for place in room.tests for p in (ROOT / place).rglob("*.py")):
-            state.update(file.read_bytes())
-        for file in room.files():
-            state.update((ROOT / file).read_bytes())
-        kept = KEPT / f"{name}-calls-{state.hexdigest()[:16]}.json"
-        if not kept.exists():
-            print("running the tests without a fault, to see what each calls", flush=True)
-            plugin = ["-p", "calls_of_tests", "-o", "timeout=0", *room.tests]
-            variables = {"MUTANTS_CALLS": str(kept), "MUTANTS_TREE": str(tree.root)}
-            code = tree.pytest(plugin, 7200, **variables)
-            if code != 0:
-                kept.unlink(missing_ok=True)
-                raise SystemExit(f"the tests fail without a fault: {tree.root.parent}/pytest.txt")
-        loaded = json.loads(kept.read_text())
-        table = {test: (entry["seconds"], {*entry["calls"]}) for test, entry in loaded.items()}
-        return cls(room, table)
+    table: Table
+    seconds: float
 
     def of(self, fault: Fault) -> list[str]:
         """The tests to run: of the mirroring file first, then what calls the function, by time."""
@@ -190,11 +227,16 @@ class Tests:
         functions = function_of(fault)
         chosen = []
         for test, (seconds, called) in self.table.items():
-            beside = test.startswith(f"{mirror}::")
+            beside = _file_of(test) == mirror
             calls = bool(functions & called)
             if beside or calls:
                 chosen.append(((not (beside and calls), not calls, seconds), test))
-        return [test for _, test in sorted(chosen)]
+        tests, total = [], 0.0
+        for (not_first, _, seconds), test in sorted(chosen):
+            if not not_first or total < self.seconds:
+                tests.append(test)
+                total += seconds
+        return tests
 
     def limit(self, tests: list[str]) -> float:
         """Seconds in which some tests have to be done."""
@@ -209,23 +251,14 @@ def mirroring(file: str) -> str:
 
 def function_of(fault: Fault) -> set[str]:
     """The innermost function around a fault, or every function of the file outside of any."""
-    tree = ast.parse((ROOT / fault.file).read_text())
-    functions = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+    functions = [*functions_of(ast.parse((ROOT / fault.file).read_text()))]
+    around = [
+        (node.lineno, name)
+        for name, node in functions
+        if node.lineno <= fault.line <= (node.end_lineno or node.lineno)
     ]
-
-    def places(nodes: list[ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda]) -> set[str]:
-        # a decorated function's code begins with its first decorator
-        first = [
-            min([n.lineno, *(d.lineno for d in getattr(n, "decorator_list", []))]) for n in nodes
-        ]
-        return {f"{fault.file}:{line}" for line in first}
-
-    around = [n for n in functions if n.lineno <= fault.line <= (n.end_lineno or n.lineno)]
-    innermost = max(around, key=lambda n: n.lineno, default=None)
-    return places([innermost] if innermost else functions)
+    names = {max(around)[1]} if around else {name for name, _ in functions}
+    return {f"{fault.file}:{name}" for name in names}
 
 
 def tried(fault: Fault, tree: Tree, tests: Tests) -> str:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+import builtins
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import calls_of_tests
+import mutant_rooms
 import mutants
 import planted_faults
 import pytest
-from mutant_rooms import ROOMS, ROOT
+from mutant_rooms import ROOMS, ROOT, Room
 from planted_faults import Fault, faults_of
 
 SOURCE = '''"""Text with 1 < 2."""
@@ -80,19 +85,86 @@ def test_a_larger_sample_begins_with_the_smaller() -> None:
     assert mutants.drawn(ROOMS["rules"], 6, 1, None) != small
 
 
+def test_a_change_elsewhere_leaves_the_order_of_the_faults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mutant_rooms, "ROOT", tmp_path)
+    monkeypatch.setattr(mutants, "ROOT", tmp_path)
+    room = Room(("a.py", "b.py"), ())
+    (tmp_path / "a.py").write_text(SOURCE)
+    (tmp_path / "b.py").write_text("")
+    before = [(f.before, f.after) for f in mutants.drawn(room, 99, 0, None)]
+    (tmp_path / "a.py").write_text("\n" + SOURCE)
+    (tmp_path / "b.py").write_text("x = not y\n")
+    after = [(f.before, f.after) for f in mutants.drawn(room, 99, 0, None)]
+    assert [f for f in after if f != ("not y", "(y)")] == before
+
+
+def test_functions_have_qualified_names_and_note_their_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = (
+        "class A:\n    def f(self):\n        'Text.'\n        return lambda: 2\n"
+        "def g():\n    yield 3\n"
+    )
+    seen: list[str] = []
+    monkeypatch.setattr(builtins, "_note_call", seen.append, raising=False)
+    space: dict[str, Any] = {}
+    exec(compile(calls_of_tests.noting(source, "a.py"), "a.py", "exec"), space)
+    assert space["A"]().f()() == 2
+    assert [*space["g"]()] == [3]
+    assert seen == ["a.py:A.f", "a.py:A.f.<lambda>", "a.py:g"]
+    assert space["A"].f.__doc__ == "Text."
+
+
+def test_the_notes_of_a_test_file_are_taken_again_when_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "mlxport"
+    (place / "converter").mkdir(parents=True)
+    (place / "tests").mkdir()
+    (place / "__init__.py").write_text("")
+    (place / "converter" / "__init__.py").write_text("")
+    (place / "converter" / "a.py").write_text("def f():\n    pass\ndef g():\n    pass\n")
+    test = place / "tests" / "test_a.py"
+    head = "from mlxport.converter.a import f, g\ndef test_broken():\n    assert 0\n"
+    monkeypatch.setattr(mutants, "ROOT", place)
+    monkeypatch.setattr(mutants, "KEPT", tmp_path)
+    runs = []
+    monkeypatch.setattr(mutants.Tree, "pytest", _counted(mutants.Tree.pytest, runs))
+    for name in ("f", "f", "g"):
+        test.write_text(head + f"def test_one():\n    {name}()\n")
+        table = mutants.noted("room", Room((), ("tests",)), mutants.Tree(place))
+        assert {key: entry[1] for key, entry in table.items()} == {
+            "tests/test_a.py::test_one": {f"converter/a.py:{name}"}
+        }
+    assert runs == [1, 1]  # a test fails
+
+
+def _counted(run: Callable[..., int | None], codes: list[int | None]) -> Callable[..., int | None]:
+    def counted(*arguments: Any, **options: Any) -> int | None:
+        codes.append(run(*arguments, **options))
+        return codes[-1]
+
+    return counted
+
+
 def test_the_tests_that_are_run_call_the_function_or_lie_beside_it() -> None:
     fault = mutants.drawn(ROOMS["rules"], 1, 0, "rules/padding.py")[0]
     (function,) = mutants.function_of(fault)
+    assert function.startswith("converter/rules/padding.py:")
     table = {
         "tests/converter/rules/test_padding.py::beside": (1.0, set()),
         "tests/converter/rules/test_shape.py::slow": (9.0, {function}),
         "tests/converter/rules/test_shape.py::quick": (0.1, {function}),
-        "tests/converter/rules/test_shape.py::another": (0.1, {"converter/rules/shape.py:1"}),
+        "tests/converter/rules/test_shape.py::another": (0.1, {"converter/rules/shape.py:another"}),
         "tests/converter/rules/test_padding.py::both": (5.0, {function}),
     }
-    assert mutants.Tests(ROOMS["rules"], {}).of(fault) == ["tests/converter/rules/test_padding.py"]
-    chosen = mutants.Tests(ROOMS["rules"], table).of(fault)
-    assert [test.split("::")[1] for test in chosen] == ["both", "quick", "slow", "beside"]
+    beside = mutants.Tests(ROOMS["rules"], {}, 60).of(fault)
+    assert beside == ["tests/converter/rules/test_padding.py"]
+    for seconds, names in ((60, ["both", "quick", "slow", "beside"]), (5, ["both"])):
+        chosen = mutants.Tests(ROOMS["rules"], table, seconds).of(fault)
+        assert [test.split("::")[1] for test in chosen] == names
 
 
 def test_what_is_seen_of_a_fault_is_kept_until_its_file_changes(
@@ -129,7 +201,7 @@ def test_a_fault_fails_a_test_or_hangs_it_or_lives(
     monkeypatch.setattr(mutants, "ROOT", tree.root)
     monkeypatch.setattr(mutants.Tests, "limit", lambda *_: 10 if result == mutants.HUNG else 60)
     (fault,) = faults_of(sound, "a.py")
-    tests = mutants.Tests(ROOMS["rules"], {"test_a.py::test": (0.1, {"a.py:1"})})
+    tests = mutants.Tests(ROOMS["rules"], {"test_a.py::test": (0.1, {"a.py:subtract"})}, 60)
     assert mutants.tried(fault, tree, tests) == result
     assert (tree.root / "a.py").read_text() == sound
 

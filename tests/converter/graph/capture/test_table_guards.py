@@ -34,6 +34,9 @@ CASES = {
         "a value of the positions computed of sizes is",
     ),
     "known": (lambda m, x: m.places, None, None),
+    "the place of the greatest": (lambda m, x: x.argmax().reshape(1), None, None),
+    "places along an axis": (lambda m, x: x.argmin(1), None, None),
+    "places in order": (lambda m, x: x.argsort(), None, None),
     "computed of nothing": (lambda m, x: (torch.arange(3) * 0.5).long(), None, None),
 }
 
