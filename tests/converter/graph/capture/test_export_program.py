@@ -80,3 +80,9 @@ def test_dynamic_sizes_of_what_forward_does_not_name(name):
     assert converted.report.passed
     assert converted.report.others[0].sizes != converted.report.sizes
     assert vars(model) == before
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_fixed_sizes_of_what_forward_does_not_name(name):
+    args, kwargs = MORE[name]
+    assert mlxport.convert(TakesMore().eval(), args, kwargs).report.passed

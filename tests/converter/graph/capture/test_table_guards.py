@@ -37,6 +37,8 @@ CASES = {
     "the place of the greatest": (lambda m, x: x.argmax().reshape(1), None, None),
     "places along an axis": (lambda m, x: x.argmin(1), None, None),
     "places in order": (lambda m, x: x.argsort(), None, None),
+    "places turned round": (lambda m, x: 30 - (x.argmin(1) + 20), None, None),
+    "places negated": (lambda m, x: -(x.argmin(1) + 20) + 30, None, None),
     "computed of nothing": (lambda m, x: (torch.arange(3) * 0.5).long(), None, None),
 }
 

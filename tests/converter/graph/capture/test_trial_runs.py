@@ -121,9 +121,20 @@ def test_random_numbers_that_are_the_models_own_are_refused_where_it_draws_them(
     assert "buffer" in str(refused.value)
 
 
+def drifts(step):
+    """Let the result, which is about 1, move by a step at each call."""
+
+    def run(model, x):
+        model.count += 1
+        return x * 0 + 1 + step * model.count
+
+    return run
+
+
 HARMLESS = {
     "keeps a result": (remembers, {"last": None}),
     "counts": (counts, {"count": 0}),
+    "drifts by rounding": (drifts(0.95e-4), {"count": 0}),
     "draws torch's numbers": (lambda m, x: x + torch.randn(3), {}),
     "seeds after it drew": (seeds_for_later, {}),
     "gives NaN": (lambda m, x: x.log(), {}),
@@ -133,6 +144,7 @@ HARMLESS = {
 
 STATEFUL = {
     "a number": (counts_and_tells, {"count": 0}, "count"),
+    "a little more than rounding": (drifts(1.05e-4), {"count": 0}, "count"),
     "a tensor": (adds_up, {"last": torch.zeros(2, 3)}, "last"),
     "a list": (gathers, {"calls": []}, "calls"),
     "a tensor written": (writes, {"plain": torch.zeros(3)}, "plain"),
