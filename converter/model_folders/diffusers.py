@@ -50,7 +50,8 @@ def _parts(source: Path) -> dict[str, FoundModel]:
     others = []
     for name, described in index.items():
         folder = source / name
-        if not isinstance(described, list) or not folder.is_dir() or "/" in name or name == "..":
+        is_inside = name not in ("", ".", "..") and "/" not in name
+        if not (isinstance(described, list) and is_inside and folder.is_dir()):
             continue
         found = diffusers_models(folder) or transformers_model(folder)
         if found:

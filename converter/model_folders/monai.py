@@ -35,6 +35,8 @@ _NETWORK = "network_def"
 _DEEPEST = 32  # of references to references
 # keys of MONAI that say how a component is built, not with what
 _OF_MONAI = ("_target_", "_requires_", "_disabled_", "_desc_", "_mode_")
+# arguments of networks that say which weights they begin with -> none
+_BEGINS_WITH = {"pretrained": False, "pretrained_url": None, "weights": None, "checkpoint": None}
 
 
 def monai_model(source: Path) -> Mapping[str, FoundModel]:
@@ -59,6 +61,7 @@ def monai_model(source: Path) -> Mapping[str, FoundModel]:
     library("monai", "monai", described, source)
     cls = _located(network["_target_"], config)
     arguments = {key: value for key, value in network.items() if key not in _OF_MONAI}
+    arguments |= _without_weights(cls, arguments)
     found = FoundModel(
         checkpoint=source / _WEIGHTS,
         description=config,
@@ -153,6 +156,15 @@ def _located(target: str, config: Path) -> Any:
             f"not run. {by_hand(config)}"
         )
     return found
+
+
+def _without_weights(cls: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that keep a network from fetching or reading weights as it is built.
+
+    The bundle's own take the place of whatever it would begin with.
+    """
+    takes = inspect.signature(cls.__init__).parameters
+    return {name: none for name, none in _BEGINS_WITH.items() if name in takes or name in arguments}
 
 
 def _inputs(source: Path, cls: Any, arguments: Mapping[str, Any]) -> tuple[str, ...]:

@@ -48,6 +48,7 @@ def transformers_model(source: Path) -> Mapping[str, FoundModel]:
             f"{transformers.__version__}.{why} {by_hand(source)}"
         )
     config = built(described, source, lambda: cls.config_class.from_pretrained(str(source)))
+    built(described, source, lambda: _without_code(config))
     has_cache = getattr(config, "use_cache", None) is not None
     if has_cache:
         config.use_cache = False
@@ -66,6 +67,24 @@ def transformers_model(source: Path) -> Mapping[str, FoundModel]:
         remarks=("no cache",) if has_cache else (),
     )
     return {"": found}
+
+
+# How attention may be computed without code from the Hub.
+_ATTENTION = (None, "eager", "sdpa")
+
+
+def _without_code(config: Any) -> None:
+    """Take out of a configuration, and of those within, what has transformers fetch and run code.
+
+    That is ``auto_map``, the address of a class, and an attention that names a repository of
+    kernels. What either computes is what the classes of transformers compute.
+    """
+    if config._attn_implementation not in _ATTENTION:
+        config._attn_implementation = None
+    vars(config).pop("auto_map", None)
+    for within in list(vars(config).values()):
+        if hasattr(within, "sub_configs"):
+            _without_code(within)
 
 
 def _setting(config: Any, *names: str) -> Any:

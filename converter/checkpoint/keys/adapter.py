@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -259,7 +260,8 @@ def _low_rank(
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+    # an integer of JSON may be larger than any float
+    return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
 
 
 def _of_pattern(

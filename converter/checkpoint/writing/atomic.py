@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from mlxport.converter.errors import CheckpointError
+
 _logger = logging.getLogger(__name__)
 
 # What the names of unfinished files and folders end in: mlxport's, whoever left them.
@@ -47,6 +49,19 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             _flush_to_drive(file.fileno())
         os.replace(temporary, path)
     sync_folder(path.parent)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all; a link that stands there is replaced, not followed.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    try:
+        with atomic_file(path) as file:
+            file.write(text.encode())
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mlxport.converter.arguments import argument
-from mlxport.converter.checkpoint.writing.atomic import atomic_file
+from mlxport.converter.checkpoint.writing.atomic import replace_text
 from mlxport.converter.errors import (
-    CheckpointError,
     ConversionError,
     EvidenceError,
     OptionsError,
@@ -74,12 +73,7 @@ def write_page(path: Path, reports: Mapping[str, ParityReport], *, overwrite: bo
         CheckpointError: the file cannot be written.
     """
     check_page(path, overwrite=overwrite)
-    text = page(reports, path.suffix)
-    try:
-        with atomic_file(path) as file:
-            file.write(text.encode())
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be written: {error.strerror}") from error
+    replace_text(path, page(reports, path.suffix))
 
 
 def check_page(path: Path, *, overwrite: bool = False) -> None:

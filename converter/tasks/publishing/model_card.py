@@ -9,6 +9,7 @@ import json
 import re
 from pathlib import Path
 
+from mlxport.converter.checkpoint.writing.atomic import replace_text
 from mlxport.converter.parity.report.markdown import escaped, worst_tables
 from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.report.text import pass_or_fail
@@ -114,11 +115,16 @@ def _parity(report: ParityReport | None) -> list[str]:
 
 
 def write_card(folder: Path, text: str) -> None:
-    """Write a card into a folder; a card of the source's that is there is kept beside it."""
+    """Write a card into a folder; a card of the source's that is there is kept beside it.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
     card = folder / CARD
-    if card.is_file() and _MARK not in card.read_text(encoding="utf-8", errors="replace"):
+    theirs = card.is_file() and not card.is_symlink()
+    if theirs and _MARK not in card.read_text(encoding="utf-8", errors="replace"):
         card.rename(folder / SOURCE_CARD)
-    card.write_text(text, encoding="utf-8")
+    replace_text(card, text)
 
 
 def licence_of(folder: Path) -> str | None:

@@ -89,6 +89,29 @@ def test_what_would_have_to_be_run_is_refused(case: str) -> None:
     assert not Path("ran").exists()
 
 
+@pytest.mark.parametrize("given", [{}, {"pretrained": True}], ids=["by default", "as it says"])
+def test_no_other_weights_are_fetched(
+    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[str] = []
+    monkeypatch.setattr("torch.utils.model_zoo.load_url", lambda url, **_: fetched.append(url))
+    settings = {"_target_": "EfficientNetBN", "model_name": "efficientnet-b0", **given}
+    save({"network_def": settings})
+    found = find_model(Path("bundle"))
+    assert found is not None
+    found.factory.build()
+    assert not fetched
+
+
+def test_yaml_makes_no_objects() -> None:
+    save({})
+    Path("bundle/configs/inference.json").unlink()
+    Path("bundle/configs/inference.yaml").write_text("a: !!python/object/apply:os.mkdir [ran]")
+    with pytest.raises(CheckpointError, match="cannot be built by it: ConstructorError"):
+        find_model(Path("bundle"))
+    assert not Path("ran").exists()
+
+
 def test_a_size_that_the_network_is_built_for_stays() -> None:
     settings = {
         **{"_target_": "monai.networks.nets.UNETR", "in_channels": 1, "out_channels": 2},

@@ -165,6 +165,37 @@ def test_what_cannot_be_built_is_told(data: Any, said: str) -> None:
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+@pytest.mark.parametrize("value", ["them/kernels", "kernels-community/flash-attn2"])
+def test_kernels_that_a_configuration_names_are_not_fetched(key: str, value: str) -> None:
+    Path("model").mkdir()
+    data = {"architectures": ["BertModel"], **TEXT, key: value}
+    Path("model/config.json").write_text(json.dumps(data))
+    assert found_in().factory.build().config._attn_implementation == "sdpa"
+
+
+def test_code_of_a_part_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a class that transformers does not map it asks whether to run the folder's own."""
+    import transformers
+    from transformers.models.auto import auto_factory
+
+    def asked(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(auto_factory, "resolve_trust_remote_code", asked)
+    settings = transformers.LlavaConfig(
+        text_config=transformers.LlamaConfig(**{**TEXT, "num_attention_heads": 4}),
+        vision_config=transformers.CLIPVisionConfig(**IMAGE),
+    ).to_dict()
+    for part in ("text_config", "vision_config"):
+        settings[part]["auto_map"] = {"AutoModel": "theirs.Theirs"}
+    Path("model").mkdir()
+    data = {**settings, "architectures": ["LlavaForConditionalGeneration"]}
+    Path("model/config.json").write_text(json.dumps(data))
+    model = found_in().factory.build()
+    assert type(model).__name__ == "LlavaForConditionalGeneration"
+
+
 def test_a_folder_that_says_nothing_is_a_checkpoint_as_before() -> None:
     Path("model").mkdir()
     Path("model/config.json").write_text('{"model_type": "small"}')

@@ -71,6 +71,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another rank": ({"r": 3}, r"lora_A.weight is \(2, 4\), and its rank is to be 3"),
     "a rank that is none": ({"r": 0}, "a.q: r=0"),
     "an alpha that is none": ({"lora_alpha": "x"}, "lora_alpha='x'"),
+    "an alpha beyond any float": ({"lora_alpha": 10**400}, "a.q: r=2, lora_alpha=1000"),
     "another target": ({"target_modules": ["k"]}, "a.q: target_modules do not name it"),
     "an ending without a dot": ({"target_modules": [".q"]}, "do not name it"),
     "a pattern that is none": ({"rank_pattern": {"(": 2}}, "'.*' is no regular expression"),

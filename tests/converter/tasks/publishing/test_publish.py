@@ -21,7 +21,7 @@ from torch import nn
 
 import mlxport
 from mlxport.converter import api
-from mlxport.converter.errors import ConversionError, OptionsError, ParityError
+from mlxport.converter.errors import CheckpointError, ConversionError, OptionsError, ParityError
 
 HUB_CARD = "---\nlicense: apache-2.0\ntags: []\n---\n# Theirs\n"
 
@@ -91,6 +91,25 @@ def test_the_card_of_the_source_is_kept_and_its_licence_taken(out: Path) -> None
         assert 'license: "apache-2.0"' in (out / "README.md").read_text()
         assert (out / "README_of_the_source.md").read_text() == HUB_CARD
         assert "README_of_the_source.md" in done.files
+
+
+@pytest.mark.parametrize("exists", [True, False], ids=["of a file", "of nothing"])
+def test_nothing_is_written_through_a_link(exists: bool, out: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    if exists:
+        theirs.write_text("kept")
+    (out / "README.md").symlink_to(theirs)
+    api.publish(out, "me/net")
+    assert theirs.exists() is exists
+    assert not exists or theirs.read_text() == "kept"
+    assert (out / "README.md").is_file()
+    assert not (out / "README.md").is_symlink()
+
+
+def test_a_card_that_cannot_be_written_is_told(out: Path) -> None:
+    (out / "README.md").mkdir()
+    with pytest.raises(CheckpointError, match=r"README\.md cannot be written"):
+        api.publish(out, "me/net")
 
 
 def test_the_base_is_known_of_what_came_from_the_hub(out: Path) -> None:
