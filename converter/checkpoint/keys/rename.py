@@ -218,6 +218,7 @@ class _Renaming:
             for place, pattern in enumerate(rule.patterns):
                 if match := pattern.fullmatch(one.name):
                     groups[match.groups()][place] = one
+        replaced: dict[int, list[_Named]] = {}
         for group in groups.values():
             place, first = min(group.items())
             match = rule.patterns[place].fullmatch(first.name)
@@ -226,7 +227,11 @@ class _Renaming:
             if missing := [n for n, _ in enumerate(names) if n not in group]:
                 lacks = ", ".join(printable(names[n]) for n in missing)
                 self.incomplete.append(f"{printable(first.name)}: there is no {lacks} ({rule})")
-            elif changed := [one.name for one in group.values() if one.part or len(one.keys) > 1]:
+            elif changed := [
+                one.name
+                for one in group.values()
+                if one.part or len(one.keys) > 1 or id(one) in replaced
+            ]:
                 names = list(map(printable, changed))
                 self.incomplete.append(f"{', '.join(names)}: joined or split already ({rule})")
             else:
@@ -235,14 +240,14 @@ class _Renaming:
                 joined.before += [step for one in parts for step in one.before]
                 joined.become(match.expand(_template(rule.olds[place], rule.news[0])), rule)
                 joined.before += [(one.name, rule) for one in parts[1:]]
-                place = next(n for n, one in enumerate(self.current) if one is first)
-                self.current[place] = joined
-                self.current = [one for one in self.current if not any(one is p for p in parts)]
+                replaced |= {id(one): [] for one in parts} | {id(first): [joined]}
+        self._replace(replaced)
         return bool(groups)
 
     def _split(self, rule: _Rule) -> bool:
         found = False
-        for one in list(self.current):
+        replaced: dict[int, list[_Named]] = {}
+        for one in self.current:
             match = rule.patterns[0].fullmatch(one.name)
             if match is None:
                 continue
@@ -253,9 +258,13 @@ class _Renaming:
             parts = [_Named(one.keys, one.name, list(one.before), True) for _ in rule.templates]
             for part, template in zip(parts, rule.templates, strict=True):
                 part.become(match.expand(template), rule)
-            place = next(n for n, other in enumerate(self.current) if other is one)
-            self.current[place : place + 1] = parts
+            replaced[id(one)] = parts
+        self._replace(replaced)
         return found
+
+    def _replace(self, replaced: Mapping[int, Sequence[_Named]]) -> None:
+        """Put others into the places of some, by their identity."""
+        self.current = [new for one in self.current for new in replaced.get(id(one), [one])]
 
 
 def fits(pattern: str | re.Pattern[str], key: str) -> bool:

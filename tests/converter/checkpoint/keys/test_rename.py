@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from mlxport.converter.checkpoint.keys.rename import parse_renames, rename_keys
+from mlxport.converter.checkpoint.keys.rename import new_names, parse_renames, rename_keys
 from mlxport.converter.errors import OptionsError
 
 CASES = {
@@ -93,3 +93,18 @@ def test_options() -> None:
     assert parse_renames(["a.*=b.*", "re:(?=x)y=z"]) == {"a.*": "b.*", "re:(?=x)y": "z"}
     with pytest.raises(OptionsError, match="expected OLD=NEW"):
         parse_renames(["a"])
+
+
+def test_a_key_goes_into_one_joined_tensor_alone() -> None:
+    with pytest.raises(OptionsError, match=r"a\.b: joined or split already \(a\.\* \+ \*\.b\)"):
+        new_names(["a.b", "b.b", "a.a"], {"a.* + *.b": "c.*"})
+
+
+def test_what_is_joined_or_split_stands_where_it_stood() -> None:
+    apart = ["x", "0.q.w", "1.q.w", "0.k.w", "y", "1.k.w"]
+    joined = new_names(apart, {"*.q + *.k": "*.qk"})
+    assert [*joined] == ["x", "0.qk.w", "1.qk.w", "y"]
+    assert joined["1.qk.w"].keys == ("1.q.w", "1.k.w")
+    split = new_names([*joined], {"*.qk": "*.q + *.k"})
+    assert [*split] == ["x", "0.q.w", "0.k.w", "1.q.w", "1.k.w", "y"]
+    assert split["1.k.w"].parts == ("1.q.w", "1.k.w")
