@@ -228,11 +228,13 @@ def convert_checkpoint(
         with stage("imports"):
             from mlxport.converter.tasks.convert_by_plan import convert_by_plan
 
-        added = None if adapter is None else resolved(adapter)
+        from mlxport.converter.options.adapter import AdapterOptions
+
+        adapting = AdapterOptions.of(adapter, False)
+        added = None if adapting is None else adapting.path
         if verify_with is None:
             return convert_by_plan(source, output, plan, reading, writing, adapter=added)
         from mlxport.converter.model_folders.found_model import FoundModel
-        from mlxport.converter.options.adapter import AdapterOptions
         from mlxport.converter.options.judgement import JudgementOptions
         from mlxport.converter.output.device import on_device
         from mlxport.converter.tasks.verify_by_model import ByModel
@@ -245,7 +247,6 @@ def convert_checkpoint(
         )
         beside = verify_with.beside if isinstance(verify_with, FoundModel) else {}
         by = verify_with.factory if isinstance(verify_with, FoundModel) else verify_with
-        adapting = AdapterOptions.of(added, False)
         by_model = ByModel(source, by, inputs, kwargs, reading, judging, reference, adapting)
         with on_device(device):
             return convert_by_plan(

@@ -86,5 +86,10 @@ class SourceOptions:
         return without_dropped(checkpoint, self._dropping)
 
     @property
+    def casting(self) -> dict[str, Any]:
+        """How tensors are cast, as keywords of `load_adapter`."""
+        return {"dtype": self.dtype, "allow_lossy_cast": self.allow_lossy_cast}
+
+    @property
     def _dropping(self) -> tuple[str | re.Pattern[str], ...]:
         return (self.drop,) if isinstance(self.drop, (str, re.Pattern)) else tuple(self.drop)

@@ -160,7 +160,7 @@ def _split(tensors: Tensors, axis: int, sizes: tuple[int, ...]) -> Tensors:
     (tensor,) = tensors
     if tensor.shape[axis] != sum(sizes):
         raise ValueError(f"expected {sum(sizes)} along axis {axis}, got {tensor.shape[axis]}")
-    ends = [sum(sizes[: n + 1]) for n in range(len(sizes) - 1)]
+    ends = np.cumsum(sizes[:-1], dtype=np.int64)
     return tuple(tensor.with_bits(bits) for bits in np.split(tensor.bits, ends, axis))
 
 

@@ -143,10 +143,7 @@ def convert_checkpoint(
         stack.enter_context(eval_mode(torch_model))
         adapter = None
         if adapting is not None:
-            lossy = reading.allow_lossy_cast
-            adapter = load_adapter(
-                torch_model, adapting, dtype=reading.dtype, allow_lossy_cast=lossy
-            )
+            adapter = load_adapter(torch_model, adapting, **reading.casting)
             loaded = adapter.beside(loaded)
             checkpoint = loaded.checkpoint
         args, named = example_call(torch_model, inputs, kwargs)

@@ -135,13 +135,13 @@ def _entries(
         source = sources[matched[name]]
         names = tuple(targets.get(part, "") for part in source.parts) or (name,)
         layouts = {slots[one].steps or () for one in names if one in result.sources}
-        if len(layouts) > 1 or any(one not in result.sources for one in names):
-            others = ", ".join(part for part in source.parts if part != matched[name])
+        others = ", ".join(part for part in source.parts if part != matched[name])
+        if len(layouts) > 1:
+            unsettled[name] = f"split from one tensor with {others}, in layers of other layouts"
+        elif any(one not in result.sources for one in names):
             unsettled[name] = f"{', '.join(source.keys)} is split: {others} must fit, as it does"
-            if len(layouts) > 1:
-                unsettled[name] = f"split from one tensor with {others}, in layers of other layouts"
-            continue
-        entries[name] = Entry(source.keys, names, (*source.steps, *layouts.pop()))
+        else:
+            entries[name] = Entry(source.keys, names, (*source.steps, *layouts.pop()))
     loaded = {name: keys for name, keys in result.sources.items() if name in entries}
     return replace(result, sources=loaded, unsettled=unsettled), entries
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -93,8 +94,17 @@ def _snapshot(repository: str, revision: str | None) -> Path:
             f"{address}: huggingface_hub is not installed: pip install 'mlxport[hub]'"
         ) from error
     wanted = _wanted(repository, revision)
-    try:
+    with _fetching(address):
         return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
+
+
+@contextmanager
+def _fetching(address: str) -> Iterator[None]:
+    """Say what cannot be fetched, and why, whatever is raised meanwhile."""
+    try:
+        yield
+    except ConversionError:
+        raise
     except Exception as error:  # the Hub's own errors, the network's, the disk's
         reason = f"{type(error).__name__}: {error}".strip().partition("\n")[0]
         raise CheckpointError(f"{address} cannot be fetched: {reason}") from error
@@ -136,13 +146,8 @@ def _folders_of_pipeline(repository: str, revision: str | None) -> set[str]:
     """Return the folders that a pipeline names as its parts."""
     from huggingface_hub import hf_hub_download
 
-    try:
+    with _fetching(f"hf://{repository}"):
         index = read_json(Path(hf_hub_download(repository, PIPELINE, revision=revision)))
-    except ConversionError:
-        raise
-    except Exception as error:  # the Hub's own errors, the network's, the disk's
-        reason = f"{type(error).__name__}: {error}".strip().partition("\n")[0]
-        raise CheckpointError(f"hf://{repository} cannot be fetched: {reason}") from error
     described = index if isinstance(index, dict) else {}
     return {name for name, part in described.items() if isinstance(part, list)}
 

@@ -57,10 +57,8 @@ def uncapturable(model: str, error: Exception) -> str:
 
     Args:
         model: its class.
-        error: what torch.export raised.
+        error: what torch.export raised; not one that came through a higher-order op.
     """
-    if why := higher_order_refusal(model, error):
-        return why
     places = list(_places(error))
     own = _in_users_code(places)
     for kind in _KINDS:

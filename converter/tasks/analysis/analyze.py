@@ -116,11 +116,7 @@ def analyze_checkpoint(
     """
     with loaded_model(source, model, reading) as loaded:
         args = example_call(loaded.model, inputs, kwargs)
-        casting: dict[str, Any] = {
-            "dtype": reading.dtype,
-            "allow_lossy_cast": reading.allow_lossy_cast,
-        }
-        return analyze_model(loaded.model, *args, capturing, adapting, **casting)
+        return analyze_model(loaded.model, *args, capturing, adapting, **reading.casting)
 
 
 class Ways:

@@ -111,11 +111,7 @@ def explain_checkpoint(
     """
     with loaded_model(source, model, reading) as loaded:
         args = example_call(loaded.model, inputs, kwargs)
-        casting: dict[str, Any] = {
-            "dtype": reading.dtype,
-            "allow_lossy_cast": reading.allow_lossy_cast,
-        }
-        return explain_model(loaded.model, *args, path, capturing, adapting, **casting)
+        return explain_model(loaded.model, *args, path, capturing, adapting, **reading.casting)
 
 
 class _Explainer:
