@@ -132,6 +132,11 @@ def watching_stages(watcher: Watcher) -> Iterator[None]:
         _watcher.reset(token)
 
 
+def stages_are_watched() -> bool:
+    """Whether somebody is told of each stage already."""
+    return _watcher.get() is not None
+
+
 @contextmanager
 def measured() -> Iterator[Clock]:
     """Count the stages that happen within, in this thread and those that share its context."""

@@ -21,6 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
+from mlxport.converter.api.display import notebook_line
 from mlxport.converter.errors import (
     CheckpointError,
     ConversionError,
@@ -60,7 +61,12 @@ def public(function: Callable[_P, _Result]) -> Callable[_P, _Result]:
         given = signature.bind(*args, **kwargs)
         try:
             check_call(signature, given)
-            with _random_state_of_mlx(), caches_as_tensors(list(given.arguments.values())):
+            passed = list(given.arguments.values())
+            with (
+                _random_state_of_mlx(),
+                caches_as_tensors(passed),
+                notebook_line(function.__name__),
+            ):
                 # in a context of its own: torch leaves variables in the one that it is called in
                 return copy_context().run(function, *args, **kwargs)
         except (ConversionError, Warning):

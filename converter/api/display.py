@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from mlxport.converter.progress import listening
-from mlxport.converter.timings import watching_stages
+from mlxport.converter.timings import stages_are_watched, watching_stages
 
 
 @contextmanager
@@ -68,3 +71,61 @@ def progress_bar() -> Iterator[None]:
 
         with watching_stages(watch), listening(show):
             yield
+
+
+@contextmanager
+def notebook_line(call: str) -> Iterator[None]:
+    """Show under a notebook's cell what a call is at: one line, written over as it goes on.
+
+    Nothing is shown outside a notebook, of a call inside another, and of one without stages.
+
+    Args:
+        call: name of the function.
+    """
+    publish = None if stages_are_watched() else _publish_in_notebook()
+    if publish is None:
+        yield
+        return
+    begun = time.perf_counter()
+    written = False
+    shown, at = "", ""
+    display = {"display_id": uuid.uuid4().hex}
+
+    def write(text: str) -> None:
+        nonlocal written
+        line = {"text/plain": f"{call}: {text}{time.perf_counter() - begun:.1f} s"}
+        publish(line, transient=display, update=written)
+        written = True
+
+    def watch(path: tuple[str, ...]) -> None:
+        nonlocal at
+        at = ", ".join(path)
+        write(f"{at}, ")
+
+    def show(done: int, total: int) -> None:
+        nonlocal shown
+        percent = f"{at} {done / total if total else 1:.0%}, "
+        if percent != shown:
+            shown = percent
+            write(percent)
+
+    try:
+        with watching_stages(watch), listening(show):
+            yield
+    finally:
+        if written:
+            write("")
+
+
+def _publish_in_notebook() -> Callable[..., None] | None:
+    """Return what shows data under the cell that runs, None outside a notebook.
+
+    It is ``IPython.core.displaypub.DisplayPublisher.publish`` of the shell that runs this. IPython
+    is there where a notebook runs, and nowhere else is it needed: it is not imported.
+    """
+    interactive = sys.modules.get("IPython")
+    shell: Any = getattr(interactive, "get_ipython", lambda: None)()
+    if not hasattr(shell, "kernel"):  # a terminal's shell has none
+        return None
+    publish: Callable[..., None] = shell.display_pub.publish
+    return publish
