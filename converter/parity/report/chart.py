@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from mlxport.converter.parity.verdict.compare import Verdict
     from mlxport.converter.parity.verdict.entry import ParityEntry
 
-_WIDTH, _HEIGHT = 1000, 290
-_LEFT, _TOP, _BOTTOM = 64, 16, 26
+_WIDTH, _HEIGHT = 1000, 300
+_LEFT, _TOP, _BOTTOM = 84, 16, 36  # room for labels twice as large, as in narrow windows
 _DECADES = 12  # drawn below the highest value at most; what is smaller is drawn at the foot
 _SERIES = 4  # colours there are
 
@@ -50,12 +50,13 @@ def chart(reports: Mapping[str, ParityReport]) -> str:
     step = (_WIDTH - _LEFT - 20) / count
     summary = f"Error and noise of {count} tensors in the order computed, on a log scale"
     parts = [
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(summary)}">',
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" class="chart" role="img" '
+        f'aria-label="{escape(summary)}">',
         *scale.grid(),
         _line([(p.place, p.limit) for p in ground], step, scale, 'class="limit"'),
         _line([(p.place, p.noise) for p in ground], step, scale, 'class="noise"'),
         *(_mark(p, step, scale, n) for n, found in enumerate(points.values()) for p in found),
-        f'<text x="{(_LEFT + _WIDTH) / 2}" y="{_HEIGHT - 6}" text-anchor="middle">'
+        f'<text x="{(_LEFT + _WIDTH) / 2}" y="{_HEIGHT - 8}" text-anchor="middle">'
         "layers and outputs, in the order computed</text>",
         "</svg>",
     ]

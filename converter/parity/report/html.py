@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
@@ -42,7 +43,7 @@ def html(reports: Mapping[str, ParityReport]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{pass_or_fail(passed)}: {escape(model)}, parity of MLX with PyTorch</title>",
         f"<style>{STYLE}</style></head><body><main>",
-        f"<h1>{escape(model)} in MLX, held to PyTorch</h1>",
+        f"<h1>{_class_name(model)} in MLX, held to PyTorch</h1>",
         *(_verdict(name, report, several) for name, report in reports.items()),
         *(_runs(name, report, several) for name, report in reports.items()),
         "<h2>Error of each layer beside PyTorch's own noise</h2>",
@@ -60,6 +61,11 @@ def html(reports: Mapping[str, ParityReport]) -> str:
 def _name(text: str) -> str:
     """Return a name that breaks at its dots."""
     return escape(text).replace(".", ".<wbr>")
+
+
+def _class_name(text: str) -> str:
+    """Return the name of a class that breaks before its capitals."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "<wbr>", escape(text))
 
 
 def _verdict(name: str, report: ParityReport, named: bool) -> str:
@@ -121,7 +127,8 @@ def _kind(title: str) -> str:
 
 
 def _row(row: TableRow, number: int, columns: Sequence[str]) -> str:
-    first = "".join(f"<td{_value(text)}>{escape(text)}</td>" for text in (row.layer, row.shape))
+    first = f"<td{_value(row.layer)}>{_class_name(row.layer)}</td>"
+    first += f"<td{_value(row.shape)}>{escape(row.shape)}</td>"
     name = f'<th scope="row"{_value(row.label)}>{_name(row.label)}</th>'
     cells = "".join(map(_cell, row.cells, columns))
     return f'<tr><td data-value="{number}">{number + 1}</td>{name}{first}{cells}</tr>'

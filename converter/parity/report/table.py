@@ -138,7 +138,7 @@ def _beside(title: str, reports: Mapping[str, Sequence[ParityEntry]]) -> Table:
 
 def _row(entry: ParityEntry, cells: tuple[Cell, ...]) -> TableRow:
     worst = _worst(entry)
-    shape = " x ".join(map(str, worst.shape)) if worst else ""
+    shape = "x".join(map(str, worst.shape)) if worst else ""
     return TableRow(entry.label, entry.layer, shape, cells)
 
 
