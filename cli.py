@@ -31,6 +31,7 @@ from mlxport.converter.signals import ending_cleanly
 from mlxport.converter.terminal import (
     cleaned_lines,
     discard_output,
+    fitted,
     json_text,
     open_standard_streams,
 )
@@ -43,7 +44,14 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 
-def _say(text: str, *, err: bool = False, color: str | None = None, styled: bool = False) -> None:
+def _say(
+    text: str,
+    *,
+    err: bool = False,
+    color: str | None = None,
+    styled: bool = False,
+    prose: bool = False,
+) -> None:
     """Write to stdout or stderr: the one way for text to the terminal.
 
     Args:
@@ -51,19 +59,29 @@ def _say(text: str, *, err: bool = False, color: str | None = None, styled: bool
         err: write to stderr.
         color: of the text, on a terminal.
         styled: the text is cleaned already, and its escape sequences are ours.
+        prose: a terminal breaks its lines between words.
 
     Raises:
         CheckpointError: stdout cannot be written. Where nobody reads it any more, as behind
             ``| head``, the rest is dropped.
     """
+    stream = sys.stderr if err else sys.stdout
+    shown = text if styled else cleaned_lines(text)
     try:
-        click.secho(text if styled else cleaned_lines(text), fg=color, err=err)
+        click.secho(
+            fitted(shown, _columns()) if prose and stream.isatty() else shown, fg=color, err=err
+        )
     except OSError as error:
-        discard_output(sys.stderr if err else sys.stdout)
+        discard_output(stream)
         if err or isinstance(error, BrokenPipeError):
             _logger.debug("nobody reads what is written: %s", error)
             return
         raise CheckpointError(f"stdout cannot be written: {error.strerror}") from error
+
+
+def _columns() -> int:
+    """Return the width of the terminal, or 80, below which nothing is laid out."""
+    return max(shutil.get_terminal_size((80, 24)).columns, 80)
 
 
 def _exits(command: Callable[..., None]) -> Callable[..., None]:
@@ -333,7 +351,7 @@ _full = click.option(
 
 def _warn(warnings: Iterable[str]) -> None:
     for warning in warnings:
-        _say(f"Warning: {warning}", color="yellow", err=True)
+        _say(f"Warning: {warning}", color="yellow", err=True, prose=True)
 
 
 class _Commands(click.Group):
@@ -619,7 +637,7 @@ def convert(
     with _progress():
         result = api.convert_checkpoint(source, output, **options)
     for note in result.notes:
-        _say(f"Note: {note}", err=True)
+        _say(f"Note: {note}", err=True, prose=True)
     _warn(result.warnings)
     took = result.timings if timings else None
     if took:
@@ -763,7 +781,7 @@ def inspect(source: Path, as_json: bool, rename: tuple[str, ...], **options: Any
     options["model_args"] = _json_object(options["model_args"], "--model-args")
     result = api.inspect(source, rename=api.parse_renames(rename), **options)
     for note in result.notes:
-        _say(f"Note: {note}", err=True)
+        _say(f"Note: {note}", err=True, prose=True)
     _say(json_text(result.to_json()) if as_json else result.to_text())
 
 
@@ -982,7 +1000,7 @@ def _convert_many(sources: Sequence[Path], output: Path, as_json: bool, **option
     """Convert each source, print the table, and exit by the worst."""
     with _progress():
         outcomes = api.convert_many(sources, output, **options)
-    _say(json_text(outcomes.to_json()) if as_json else str(outcomes))
+    _say(json_text(outcomes.to_json()) if as_json else str(outcomes), prose=not as_json)
     _say(f"Written to {output}", err=True)
     if outcomes.failed:
         raise ConversionError(f"not converted: {', '.join(outcomes.failed)}")
@@ -1019,9 +1037,8 @@ def _show(
         _require(report)
         return
     terminal = sys.stdout.isatty()
-    width = max(shutil.get_terminal_size((80, 24)).columns, 80)
     shown = report.summary(
-        width if terminal or "COLUMNS" in os.environ else None,
+        _columns() if terminal or "COLUMNS" in os.environ else None,
         full=full,
         page=page,
         color=terminal and "NO_COLOR" not in os.environ,

@@ -10,6 +10,8 @@ import json
 import logging
 import os
 import sys
+import textwrap
+from collections.abc import Iterator
 from itertools import groupby
 from typing import IO, Any
 
@@ -29,20 +31,48 @@ def cleaned_lines(text: str) -> str:
 def shortened(text: str, width: int) -> str:
     """Return a name or path of at most so many characters: its middle goes, numbers at last.
 
-    ``encoder.layer.11.attention.output.dense`` becomes ``encoder.….11.….output.dense``.
+    ``encoder.layer.11.attention.output.dense`` becomes ``encoder.….11.….output.dense``. A word is
+    broken only where the last one alone is too long.
     """
-    if len(text) <= width:
-        return text
-    mark = "/" if "/" in text else "."
-    parts = text.split(mark)
-    numbers_last = sorted(range(1, len(parts) - 1), key=lambda k: parts[k].isdigit())
-    for place in numbers_last:
-        parts[place] = "…"
-        short = mark.join(part for part, _ in groupby(parts))
+    for short in (text, *_without_middle(text), *_without_middle(text, numbers=True)):
         if len(short) <= width:
             return short
     kept = max(width - 1, 0)
     return f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
+
+
+def least_width(text: str) -> int:
+    """Return how short a name or path can be with its numbers and its last word whole."""
+    return min(map(len, (text, *_without_middle(text))))
+
+
+def _without_middle(text: str, *, numbers: bool = False) -> Iterator[str]:
+    """Yield a name with fewer and fewer of its parts; the first goes last, numbers if need be."""
+    mark = "/" if "/" in text else "."
+    parts = text.split(mark)
+    words = [k for k, part in enumerate(parts[:-1]) if numbers or not part.isdigit()]
+    for place in (*words[1:], *words[:1]):
+        parts[place] = "…"
+        yield mark.join(part for part, _ in groupby(parts))
+
+
+def fitted(text: str, width: int) -> str:
+    """Return text with lines broken between words, the rest of each indented by two more.
+
+    Args:
+        text: as `cleaned_lines` gives it.
+        width: columns; a longer word is a line of its own.
+    """
+    return "\n".join(
+        textwrap.fill(
+            line,
+            width,
+            subsequent_indent=" " * (len(line) - len(line.lstrip()) + 2),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for line in text.split("\n")
+    )
 
 
 def json_text(data: Any) -> str:

@@ -132,6 +132,16 @@ def watching_stages(watcher: Watcher) -> Iterator[None]:
         _watcher.reset(token)
 
 
+@contextmanager
+def stages_of(name: str) -> Iterator[None]:
+    """Tell the watcher of each stage whose it is: one of many that are worked on in turn."""
+    if (watcher := _watcher.get()) is None:
+        yield
+        return
+    with watching_stages(lambda path: watcher((f"{name}: {path[0]}", *path[1:]))):
+        yield
+
+
 def stages_are_watched() -> bool:
     """Whether somebody is told of each stage already."""
     return _watcher.get() is not None

@@ -1,6 +1,7 @@
 """The progress bar: by bytes, on stderr, and only where that is a terminal."""
 
 import os
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -29,9 +30,8 @@ def source(tmp_path: Path) -> Path:
 def on_a_terminal(command: list[str]) -> tuple[str, str]:
     """Run a command with a terminal for stderr; return what went to stdout and there."""
     ours, theirs = os.openpty()
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=theirs, env={**os.environ, "TERM": "xterm"}
-    )
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, env=env)
     os.close(theirs)
     shown = b""
     try:
@@ -54,6 +54,18 @@ def test_a_terminal_is_shown_the_bytes(source: Path, tmp_path: Path) -> None:
         out, shown = on_a_terminal(command)
         assert "8.0/8.0 MB" in shown, name
         assert out == "", name
+
+
+def test_a_terminal_is_shown_no_broken_word(source: Path, tmp_path: Path) -> None:
+    command = [*CLI, "convert", str(source), "-o", str(tmp_path / "out"), "--layer", "*=Linear"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    note = next(line for line in done.stderr.splitlines() if line.startswith("Note: "))
+    assert len(note) > 80  # a line of its own for programs
+    _, shown = on_a_terminal([*command, "--overwrite"])
+    plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown).replace("\r", "")
+    first, second = (line.rstrip() for line in plain[plain.index("Note: ") :].split("\n")[:2])
+    assert f"{first} {second.removeprefix('  ')}" == note
+    assert max(len(first), len(second)) <= 80
 
 
 def test_elsewhere_it_is_quiet(source: Path, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ STYLE = """
 @media (prefers-color-scheme: dark) { :root { --good: #6cb8ec; --bad: #ff9a52;
   --series-0: #56b4e9; --series-1: #f0a050; --series-2: #2fc79b; --series-3: #dc9ac3; } }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 84rem; padding: 1.5rem; }
-h1 { font-size: 1.5rem; margin: 0; overflow-wrap: anywhere; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
+h1 { font-size: 1.5rem; margin: 0; overflow-wrap: anywhere; }
+h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
 .verdict { border-left: .4rem solid var(--good); background: var(--soft); padding: .8rem 1rem;
   margin: 1rem 0; overflow-wrap: anywhere; white-space: pre-line; font-size: 1.1rem; }
 .where { font-size: .9rem; overflow-wrap: anywhere; }

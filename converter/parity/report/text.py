@@ -6,7 +6,6 @@ the verdict stands where the eye is, in the last line.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Sequence
 from io import StringIO
 from typing import Literal
@@ -17,7 +16,7 @@ from rich.text import Text
 
 from mlxport.converter.parity.verdict.compare import Verdict
 from mlxport.converter.parity.verdict.entry import JUDGED_MODES, ParityEntry
-from mlxport.converter.terminal import cleaned, cleaned_lines, shortened
+from mlxport.converter.terminal import cleaned, cleaned_lines, fitted, least_width, shortened
 
 _TITLES = {mode: mode.replace("_", " ") for mode in JUDGED_MODES}
 _PROBLEMS = 8
@@ -108,14 +107,7 @@ def render_summary(
 
 def _print_wrapped(console: Console, text: str, width: int, style: str = "") -> None:
     words = (shortened(word, width - 2) for word in cleaned(text).split())
-    lines = textwrap.wrap(
-        " ".join(words),
-        width,
-        subsequent_indent="  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    for line in lines:
+    for line in fitted(" ".join(words), width).split("\n"):
         console.print(Text(line, style=style), soft_wrap=True)
 
 
@@ -144,7 +136,8 @@ def _widths(rows: Sequence[Sequence[str]], width: int) -> list[int]:
     """Return the widths of the columns of names: those left out that there is no room for."""
     columns = zip(("layer", "class", "shape"), zip(*rows, strict=True), strict=True)
     natural = [max(len(title), *map(len, column)) for title, column in columns]
-    for count, least in ((3, natural[0]), (2, min(natural[0], _LAYER)), (1, 0)):
+    whole = max(least_width(cleaned(row[0])) for row in rows)
+    for count, least in ((3, natural[0]), (2, min(natural[0], max(whole, _LAYER))), (1, 0)):
         rest = width - 2 * count - sum(natural[1:count])
         if rest >= least:
             break

@@ -21,6 +21,7 @@ from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.plan.json_data import to_data
 from mlxport.converter.plan.record import RECORD_FILE
 from mlxport.converter.tasks.result import Converted
+from mlxport.converter.timings import stages_of
 
 _logger = logging.getLogger(__name__)
 
@@ -158,7 +159,8 @@ def convert_many(
     for name, job in jobs.items():
         begun = time.perf_counter()
         try:
-            how, report = _converted(name, job, output, convert, plans, overwrite)
+            with stages_of(name):
+                how, report = _converted(name, job, output, convert, plans, overwrite)
             verdict = report.verdict if report else _NO_REFERENCE
         except ConversionError as error:
             _logger.info("%s failed", name, exc_info=True)

@@ -102,6 +102,12 @@ def test_a_stranger_s_names_do_nothing_to_the_terminal() -> None:
 NAMES = {
     "short enough": ("a.b.c", 5, "a.b.c"),
     "a name": ("bert.encoder.layer.11.attention.output.dense", 30, "bert.….11.….output.dense"),
+    "a long last word": (
+        "bert.encoder.layer.0.intermediate.intermediate_act_fn",
+        25,
+        "….0.….intermediate_act_fn",
+    ),
+    "numbers go before a word is broken": ("a.layers.0.attention", 11, "….attention"),
     "a path": ("/home/someone/work/out/parity.html", 24, "/…/work/out/parity.html"),
     "one long word": ("x" * 30, 9, "xxxx…xxxx"),
     "two long words": ("a" * 20 + "." + "b" * 20, 11, "aaaaa…bbbbb"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -60,8 +61,21 @@ def test_one_plan_serves_all_and_each_is_judged(run: Run) -> None:
     ]
     assert json.loads(Path("outs/parity.json").read_text()).keys() == {"a-best", "c-best"}
     assert mlxport.converter.api.verify_folder("outs/c-best").passed
+    for name in ("a-best", "c-best"):
+        assert f" s  {name}: verify\n" in result.stderr
+    # what failed is mended, and the same command goes on where it was
+    torch.save(net().state_dict(), "runs/b/best.pt")
+    written = {path: path.stat().st_mtime_ns for path in Path("outs").glob("[ac]-best/*")}
     again = run(f"mlxport convert runs/*/best.pt -o outs {FLAGS}")
-    assert "a-best  there already  parity holds" in again.stdout
+    assert again.exit_code == 0, again.stderr
+    assert [line.partition("parity holds")[0].strip() for line in again.stdout.splitlines()] == [
+        "a-best  there already",
+        "b-best  by the plan of a-best",
+        "c-best  there already",
+    ]
+    assert re.findall("(.-best): verify\n", again.stderr) == ["b-best"]
+    assert all(path.stat().st_mtime_ns == time for path, time in written.items())
+    assert json.loads(Path("outs/parity.json").read_text()).keys() == {"a-best", "b-best", "c-best"}
 
 
 def test_weights_of_another_run_do_not_pass_for_those_that_are_there(run: Run) -> None:
