@@ -21,6 +21,8 @@ _Place: TypeAlias = tuple[slice, ...]
 
 # Of the Gaussian: a side holds eight standard deviations, as nnU-Net and MONAI have it.
 _SIDE_IN_SIGMAS = 8
+# Bytes are counted in 64 bits.
+_PLACES = sys.maxsize // 2**10
 _LINES = 10  # of progress, where stderr is no terminal
 
 
@@ -38,9 +40,12 @@ def blended_scores(
     """Return a model's scores over a volume; see ``mlxport.sliding_window``."""
     _check_kinds(model, volume, group)
     _check(volume, patch, overlap, mirror)
-    volume = volume if channels_last else np.moveaxis(np.asarray(volume), 0, -1)
+    volume, dtype = _readable(volume)
+    volume = volume if channels_last else np.moveaxis(volume, 0, -1)
     sizes = volume.shape[:-1]
     padding = [max(side - size, 0) for side, size in zip(patch, sizes, strict=True)]
+    if math.prod(map(max, patch, sizes)) > _PLACES:
+        raise OptionsError(f"{argument('patch', tuple(patch))}: no array has so many places")
     if any(padding):
         # as much before as behind, as nnU-Net and MONAI pad
         volume = np.pad(volume, [*((n // 2, n - n // 2) for n in padding), (0, 0)])
@@ -51,13 +56,19 @@ def blended_scores(
     group = mx.distributed.init() if group is None else group
 
     def scores_of(place: _Place) -> mx.array:
-        given = mx.array(np.ascontiguousarray(volume[place]))
-        return _mirrored(model, given, mirror, channels_last)
+        # in the order of bytes of this machine: files have both
+        given = volume[place].astype(volume.dtype.newbyteorder("="), "C", copy=False)
+        return _mirrored(model, mx.array(given).astype(dtype), mirror, channels_last)
 
     found = _gathered(places, scores_of, group)
     for place, scores in _counted(found, len(places), progress and group.rank() == 0):
         if total.size == 0:
             total = np.zeros((*volume.shape[:-1], scores.shape[-1]), np.float32)
+        elif scores.shape[-1] != total.shape[-1]:
+            raise OptionsError(
+                f"the model gives {scores.shape[-1]} scores for each place of one patch, "
+                f"{total.shape[-1]} of others"
+            )
         total[place] += weights * scores
         weight[place] += weights
     total /= weight
@@ -66,9 +77,20 @@ def blended_scores(
     return blended if channels_last else np.moveaxis(blended, -1, 0)
 
 
+def _readable(volume: np.ndarray | mx.array) -> tuple[np.ndarray, mx.Dtype]:
+    """Return a volume as NumPy has it, mapped where it is, and the dtype that a model is given."""
+    if isinstance(volume, mx.array):
+        # NumPy has no bfloat16, and float32 holds it
+        held = volume.astype(mx.float32) if volume.dtype == mx.bfloat16 else volume
+        return np.asarray(held), volume.dtype
+    none = np.zeros(0, volume.dtype.newbyteorder("="))
+    return np.asarray(volume), mx.array(none).dtype
+
+
 def starts(size: int, patch: int, overlap: float) -> list[int]:
     """Return where the patches of one axis begin: evenly, the last at the end of the axis."""
-    count = math.ceil(max(size - patch, 0) / (patch * (1 - overlap))) + 1
+    # a step of less than one place would only repeat patches
+    count = math.ceil(max(size - patch, 0) / max(patch * (1 - overlap), 1)) + 1
     return [round(i * (size - patch) / max(count - 1, 1)) for i in range(count)]
 
 
@@ -100,8 +122,18 @@ def _mirrored(
     for axes in chosen:
         scores = _flipped(_called(model, _flipped(x, axes), channels_last), axes)
         total = total + scores.astype(mx.float32)
-        mx.eval(total)
+        _evaluate(total)
     return total / len(chosen)
+
+
+def _evaluate(scores: mx.array) -> None:
+    try:
+        mx.eval(scores)
+    except (RuntimeError, ValueError) as error:
+        # what the model computes is evaluated here, out of sight of its code
+        raise OptionsError(
+            f"MLX cannot evaluate what the model gives of a patch: {error}"
+        ) from error
 
 
 def _flipped(x: mx.array, axes: Sequence[int]) -> mx.array:
@@ -115,17 +147,22 @@ def _called(model: Callable[[mx.array], Any], x: mx.array, channels_last: bool) 
         OptionsError: the model gives something else.
     """
     scores = model(x[None] if channels_last else mx.moveaxis(x, -1, 0)[None])
-    if isinstance(scores, (list, tuple)):  # deep supervision: the finest first
+    if isinstance(scores, (list, tuple)) and scores:  # deep supervision: the finest first
         scores = scores[0]
     if not isinstance(scores, mx.array) or scores.ndim != x.ndim + 1:
         shape = getattr(scores, "shape", type(scores).__name__)
         raise OptionsError(f"the model gives {shape} of a patch, not scores for each place in it")
+    if len(scores) != 1 or mx.issubdtype(scores.dtype, mx.complexfloating):
+        raise OptionsError(
+            f"the model gives {scores.shape} in {scores.dtype} of one patch: a window needs a "
+            "batch of one, in real numbers"
+        )
     scores = scores[0]
     scores = scores if channels_last else mx.moveaxis(scores, 0, -1)
-    if scores.shape[:-1] != x.shape[:-1]:
+    if scores.shape[:-1] != x.shape[:-1] or not scores.shape[-1]:
         raise OptionsError(
-            f"the model gives {scores.shape[:-1]} of a patch of {x.shape[:-1]}: a window needs one "
-            "score for each place in it"
+            f"the model gives {scores.shape[-1]} scores for each of {scores.shape[:-1]} places of "
+            f"a patch of {x.shape[:-1]}: a window needs one or more for each place in it"
         )
     return scores
 
@@ -184,6 +221,10 @@ def _check_kinds(model: Any, volume: Any, group: Any) -> None:
     if not isinstance(volume, (np.ndarray, mx.array)):
         raise OptionsError(
             f"{argument('volume')}: expected an array of MLX or NumPy, got {described(volume)}"
+        )
+    if isinstance(volume, np.ndarray) and volume.dtype.kind not in "biufc":
+        raise OptionsError(
+            f"{argument('volume')}: expected numbers, got an array of dtype {volume.dtype}"
         )
     if group is not None and not isinstance(group, mx.distributed.Group):
         raise OptionsError(

@@ -42,6 +42,7 @@ def small() -> nn.Module:
         (24, 16, 0.25, [0, 8]),
         (16, 16, 0.5, [0]),
         (32, 16, 0.0, [0, 16]),
+        (6, 3, 1 - 1e-12, [0, 1, 2, 3]),
     ],
 )
 def test_patches_begin_evenly_and_reach_the_end(
@@ -123,14 +124,43 @@ def test_progress_is_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixt
     ]
 
 
+class Varying:
+    """One class or two, in turns."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, x: mx.array) -> mx.array:
+        self.calls += 1
+        return mx.concatenate([x] * (1 + self.calls % 2), 1)
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another number of sides": ({"patch": (4, 4)}, "expected a side for each axis"),
     "no side": ({"patch": (4, 0, 4)}, "expected a size of one or more each"),
     "overlap of all": ({"overlap": 1.0}, "overlap=1.0: expected 0 or more, less than 1"),
     "no such axis": ({"mirror": (3,)}, "mirror=(3,): expected axes of the patch"),
     "an axis twice": ({"mirror": (1, 1)}, "mirror=(1, 1): expected axes of the patch"),
-    "another size": ({"model": lambda x: x[:, :, :2]}, "gives (2, 4, 4) of a patch of (4, 4, 4)"),
+    "another size": (
+        {"model": lambda x: x[:, :, :2]},
+        "each of (2, 4, 4) places of a patch of (4, 4, 4)",
+    ),
     "no scores": ({"model": lambda x: {"a": x}}, "gives dict of a patch, not scores"),
+    "no results": ({"model": lambda x: []}, "gives list of a patch, not scores"),
+    "no classes": ({"model": lambda x: x[:, :0]}, "gives 0 scores for each of (4, 4, 4) places"),
+    "a batch of two": ({"model": lambda x: mx.concatenate([x, x])}, "gives (2, 1, 4, 4, 4) in"),
+    "complex scores": ({"model": lambda x: x.astype(mx.complex64)}, "in mlx.core.complex64 of one"),
+    "others for one patch": ({"model": Varying()}, "gives 1 scores for each place of one patch, 2"),
+    "what cannot be computed": (
+        {"model": lambda x: x + mx.linalg.inv(mx.zeros((2, 2)), stream=mx.cpu).sum()},
+        "MLX cannot evaluate what the model gives of a patch: [Inverse::eval_cpu]",
+    ),
+    "more than there is": (
+        {"patch": (2**62, 4, 4)},
+        f"patch=({2**62}, 4, 4): no array has so many",
+    ),
+    "text": ({"volume": np.full((1, 6, 6, 6), "a")}, "volume=: expected numbers, got an array of"),
+    "objects": ({"volume": np.full((1, 6, 6, 6), None)}, "got an array of dtype object"),
 }
 
 
@@ -139,8 +169,38 @@ def test_what_does_not_fit_is_refused(case: str) -> None:
     options, said = REFUSED[case]
     options = {"model": lambda x: x, "patch": (4, 4, 4), "progress": False, **options}
     with pytest.raises(OptionsError) as caught:
-        mlxport.sliding_window(volume=normal(1, 6, 6, 6), **options)
+        mlxport.sliding_window(**{"volume": normal(1, 6, 6, 6), **options})
     assert said in str(caught.value)
+
+
+DTYPES: dict[str, Callable[[Volume], Any]] = {
+    "another order of bytes": lambda v: v.astype(">i2"),
+    "doubles of another order": lambda v: v.astype(">f8"),
+    "whole numbers": lambda v: v.astype("u2"),
+    "half precision": lambda v: v.astype("f2"),
+    "a view backwards": lambda v: v[:, ::-1, :, ::-1],
+    "MLX": mx.array,
+    "bfloat16": lambda v: mx.array(v).astype(mx.bfloat16),
+}
+
+
+@pytest.mark.parametrize("kind", DTYPES)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_volume_of_any_dtype_reaches_the_model_as_it_is(kind: str, channels_last: bool) -> None:
+    volume = DTYPES[kind](np.arange(2 * 5 * 6 * 7, dtype=np.float32).reshape(2, 5, 6, 7) % 199)
+    seen = set()
+
+    def model(x: mx.array) -> mx.array:
+        seen.add(x.dtype)
+        return x
+
+    got = mlxport.sliding_window(
+        model, volume, (2, 3, 4), channels_last=channels_last, overlap=0.4, progress=False
+    )
+    native = isinstance(volume, np.ndarray) and volume.astype(volume.dtype.newbyteorder("="))
+    assert seen == {volume.dtype if isinstance(volume, mx.array) else mx.array(native).dtype}
+    want = volume.astype(mx.float32) if isinstance(volume, mx.array) else volume
+    np.testing.assert_allclose(got, np.asarray(want), rtol=1e-5, atol=1e-5)
 
 
 class Counting(torch.nn.Module):
