@@ -63,8 +63,12 @@ def check_call(signature: inspect.Signature, given: inspect.BoundArguments) -> N
         given: the arguments.
 
     Raises:
-        OptionsError: some are of another kind; each is named, with what was expected.
+        OptionsError: some are of another kind, or nest without end; each is named, with what was
+            expected.
     """
+    nested = {name: why for name, v in given.arguments.items() if (why := _why_endless(v))}
+    if nested:
+        raise OptionsError("\n".join(f"{argument(name)}: {why}" for name, why in nested.items()))
     expected = {
         name: expectation(parameter.annotation)
         for name, parameter in signature.parameters.items()
@@ -72,6 +76,48 @@ def check_call(signature: inspect.Signature, given: inspect.BoundArguments) -> N
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     }
     check_values({n: v for n, v in given.arguments.items() if n in expected}, expected)
+
+
+# What walks nested arguments calls itself at each depth: PyTorch's pytree, MLX's trees of modules.
+_DEEPEST = 200
+
+
+def _why_endless(value: Any) -> str:
+    """Return why nested lists, tuples, dicts and modules cannot be walked; empty where they can."""
+    path: list[tuple[int, Iterator[Any]]] = []
+    around: set[int] = set()
+    known: set[int] = set()  # what stands in several places is walked in one
+    items = iter((value,))
+    while True:
+        for item in items:
+            inner = _inside(item)
+            if inner is None or id(item) in known:
+                continue
+            if id(item) in around:
+                return f"a {type(item).__name__} in it holds itself"
+            if len(path) == _DEEPEST:
+                return f"expected lists, dicts and modules nested to at most {_DEEPEST}, got more"
+            path.append((id(item), items))
+            around.add(id(item))
+            items = iter(inner)
+            break
+        else:
+            if not path:
+                return ""
+            done, items = path.pop()
+            around.discard(done)
+            known.add(done)
+
+
+def _inside(value: Any) -> Sequence[Any] | None:
+    """Return what a container holds, MLX's modules as the dicts they are; None of anything else."""
+    if isinstance(value, dict):
+        return [*value.values()]
+    if isinstance(value, (list, tuple)):
+        return value
+    if _TORCH_MODULE in map(_place, type(value).__mro__):
+        return [*value.__dict__.get("_modules", {}).values()]
+    return None
 
 
 def check_values(values: Mapping[str, Any], expected: Mapping[str, Expected]) -> None:
@@ -185,8 +231,9 @@ def _may_be_a_model(value: Any) -> bool:
     return bool(places & _MODELS) or isinstance(value, (type, Mapping)) or inspect.isroutine(value)
 
 
+_TORCH_MODULE = "torch.nn.modules.module.Module"
 _MODELS = {
-    "torch.nn.modules.module.Module",
+    _TORCH_MODULE,
     "torch.export.exported_program.ExportedProgram",
     "torch.ScriptFunction",
 }

@@ -117,6 +117,14 @@ def _restored(
     ours = set() if conversion.adapter is None else {*conversion.adapter.keys}
     found = {name: TensorSpec.of(tensor) for name, tensor in weights.tensors.items()}
     specs = _restored_specs(plan, found, folder)
+    # state and constants are in the folder's weights, and in no entry
+    added = sorted({*found} - {*open_weights(folder).tensors})
+    if added and not partial:
+        raise StateDictError.listing(
+            f"{folder}: these weights came to the model after it was converted:",
+            (f"unexpected  {name}" for name in added),
+            f"The checkpoint has no place for them: {argument('partial', True)} writes the others.",
+        )
     trained = _trained_since(conversion, weights)
     folded = Folded.of(plan, kept, lambda entry: any(_others(entry, conversion, weights)))
     given_back = {*plan.computed, *folded.unchanged, *folded.keys}
@@ -160,6 +168,7 @@ def _restored(
         equivalent,
         unmerged,
         narrowed=inexact(_narrowed(conversion, weights)),
+        added=tuple(added),
     )
 
 

@@ -26,6 +26,7 @@ class Restored:
             taken away again.
         narrowed: keys whose values were trained in a wider dtype than the checkpoint has, and are
             rounded to that.
+        added: MLX parameters that came to the model since, which the checkpoint has no place for.
         trained_base: of an adapter: MLX parameters of its base that are others now.
     """
 
@@ -38,6 +39,7 @@ class Restored:
     unmerged: tuple[str, ...] = ()
     trained_base: tuple[str, ...] = ()
     narrowed: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         counts = {"lost": self.lost, "rounded": self.rounded, "quantized": self.quantized}
@@ -52,6 +54,11 @@ class Restored:
         """What the file lacks of the checkpoint that was converted, one sentence each."""
         lost = by_reason(self.lost)
         found = [f"{', '.join(keys)} could not be given back: {why}" for why, keys in lost.items()]
+        if self.added:
+            found.append(
+                f"{len(self.added)} parameters came to the model since it was converted and are "
+                f"left out: {', '.join(self.added)}"
+            )
         if self.rounded:
             found.append(
                 f"{len(self.rounded)} tensors were rounded when they were converted and have "

@@ -17,7 +17,7 @@ from torch import nn
 import mlxport
 from mlxport.converter import api
 from mlxport.converter.errors import ConversionError, InternalError, OptionsError
-from mlxport.converter.expected import expectation
+from mlxport.converter.expected import check_call, expectation
 
 
 class Net(nn.Module):
@@ -202,6 +202,97 @@ def test_no_value_is_taken_for_a_fault_of_mlxports(
             raise AssertionError(f"{name}({argument}={wrong!r})") from error
         except (ConversionError, TypeError, ValueError):
             continue
+
+
+def _list_in_itself() -> Any:
+    found: list[Any] = [X]
+    found.append({"again": (found,)})
+    return found
+
+
+def _dict_in_itself() -> Any:
+    found: dict[str, Any] = {}
+    found["again"] = [found]
+    return found
+
+
+def _port_in_itself() -> Any:
+    port = Port()
+    port.linear.again = port
+    return port
+
+
+def _net_in_itself() -> Any:
+    net = Net()
+    net.linear.again = net
+    return net
+
+
+def _deep(depth: int = 201) -> Any:
+    found: Any = X
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
+def _deep_net(depth: int = 201) -> Any:
+    found: Any = nn.Linear(4, 4)
+    for _ in range(depth):
+        found = nn.Sequential(found)
+    return found
+
+
+def _many_paths() -> Any:
+    found: Any = [X]
+    for _ in range(60):
+        found = [found, found]
+    return found
+
+
+ENDLESS: dict[str, tuple[str, dict[str, Callable[[], Any]], str]] = {
+    "a list in itself": ("convert", {"example_inputs": _list_in_itself}, "a list in it holds"),
+    "a dict in itself": ("analyze", {"kwargs": _dict_in_itself}, "a dict in it holds itself"),
+    "two": ("convert", {"kwargs": _dict_in_itself, "dynamic": _dict_in_itself}, "dynamic=: a dict"),
+    "deep": ("explain", {"example_inputs": _deep}, "expected lists, dicts and modules nested to"),
+    "a state dict": ("convert_state_dict", {"source": _dict_in_itself}, "source=: a dict in it"),
+    "a port": ("verify", {"model": _port_in_itself}, "model=: a Port in it holds itself"),
+    "a port to load": ("load_weights", {"model": _port_in_itself}, "model=: a Port in it holds"),
+    "a model": ("convert", {"module": _net_in_itself}, "module=: a Net in it holds itself"),
+    "a deep model": ("convert_layer", {"module": _deep_net}, "module=: expected lists, dicts and"),
+    "a live model": ("restore", {"from_live": _port_in_itself}, "from_live=: a Port in it holds"),
+}
+
+
+@pytest.mark.parametrize("case", ENDLESS)
+def test_what_nests_without_end_is_refused_by_name(case: str, made: Any, tmp_path: Path) -> None:
+    name, options, said = ENDLESS[case]
+    given = {**RIGHT[name](made, tmp_path), **{key: make() for key, make in options.items()}}
+    with pytest.raises(OptionsError) as raised:
+        FUNCTIONS[name](**given)
+    assert said in str(raised.value)
+
+
+def test_what_nests_deep_is_converted() -> None:
+    """MLX has a module and its list for each level, and is held to the same limit."""
+
+    class Unpacked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.deep = _deep_net(60)
+
+        def forward(self, x: Any) -> torch.Tensor:
+            while isinstance(x, list):
+                x = x[0]
+            return self.deep(x)
+
+    net, given = Unpacked().eval(), [_deep(60)]
+    result = mlxport.convert(net, given)
+    assert mlxport.verify(result.model, net, given).passed
+
+
+def test_what_stands_in_many_places_is_walked_once() -> None:
+    signature = inspect.signature(mlxport.convert)
+    check_call(signature, signature.bind(Net(), [_many_paths()]))
 
 
 def test_all_wrong_arguments_are_named_at_once(made: Any) -> None:

@@ -383,6 +383,18 @@ def test_a_live_model_goes_back(out: Path, tmp_path: Path) -> None:
     check_tuned(tmp_path / "tuned.pt", changed)
 
 
+def test_what_came_to_a_live_model_is_not_left_out_in_silence(out: Path, tmp_path: Path) -> None:
+    model, changed = tuned(out, tmp_path)
+    model.scale = mx.ones(3)
+    with pytest.raises(StateDictError, match=r"unexpected  scale\n.*partial=True"):
+        api.restore(out, tmp_path / "tuned.pt", from_live=model)
+    assert not (tmp_path / "tuned.pt").exists()
+    result = api.restore(out, tmp_path / "tuned.pt", from_live=model, partial=True)
+    assert result.added == ("scale",)
+    assert "1 parameters came to the model since it was converted" in result.warnings[0]
+    check_tuned(tmp_path / "tuned.pt", changed)
+
+
 def test_what_was_trained_computes_the_same_both_ways(tmp_path: Path) -> None:
     """Trained in MLX, in PyTorch by a strict load, and from there in MLX once more."""
 
