@@ -51,12 +51,18 @@ def renamed_sources(
         for slot in slots
         for name in (slot.torch, slot.name)
     }
+    reasons = {
+        name: slot.reason for slot in slots if slot.reason for name in (slot.torch, slot.name)
+    }
     problems: list[str] = []
     sources: dict[str, Source] = {}
     for name, origin in found.items():
         given = [named[key] for key in origin.keys]
         if len(given) == 1 and not origin.parts:
             sources[name] = given[0]
+            continue
+        if closed := [one for one in origin.parts or (name,) if one in reasons]:
+            problems += [f"{printable(one)}: {reasons[one]}" for one in closed]
             continue
         made = (
             _split(name, origin, given[0], shapes) if origin.parts else _joined(name, given, shapes)

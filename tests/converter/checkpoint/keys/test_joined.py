@@ -196,6 +196,77 @@ def test_a_folded_norm_is_not_joined() -> None:
         mlxport.load_weights(MlxTogether(), module.state_dict(), rename=JOIN)
 
 
+class Tied(torch.nn.Module):
+    """Keys tied to queries, and the table of words to what comes out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = torch.nn.Embedding(9, 64)
+        self.q, self.k, self.v = (torch.nn.Linear(64, 64) for _ in range(3))
+        self.top = torch.nn.Linear(64, 9, bias=False)
+        self.k.weight, self.top.weight = self.q.weight, self.words.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.words(ids)
+        return self.top(self.q(x) * self.k(x) + self.v(x))
+
+
+class MlxTied(nn.Module):
+    """The same in MLX, which has one array for the table, and of queries and keys one each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.qkv = nn.Embedding(9, 64), nn.Linear(64, 192)
+        self.eval()
+
+    def __call__(self, ids: mx.array) -> mx.array:
+        q, k, v = mx.split(self.qkv(self.words(ids)), 3, axis=-1)
+        return self.words.as_linear(q * k + v)
+
+
+def test_tied_tensors_are_joined_and_come_back(tmp_path: Path) -> None:
+    module, model = Tied(), MlxTied()
+    state = module.state_dict()
+    torch.save(state, tmp_path / "net.pt")
+    with pytest.raises(
+        StateDictError, match=r"unexpected  top\.weight\n[^=]*=[^=]*\ndrop=\['top\.weight'\]"
+    ):
+        mlxport.load_weights(model, state, rename=JOIN)
+    mlxport.convert_checkpoint(
+        tmp_path / "net.pt", tmp_path / "out", target=model, rename=JOIN, drop=["top.weight"]
+    )
+    report = mlxport.verify(model, module, torch.randint(0, 9, (2, 5)), names=JOIN)
+    assert report.passed, report.to_text()
+    mlxport.restore(tmp_path / "out", tmp_path / "back.pt")
+    back = torch.load(tmp_path / "back.pt")
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[key], state[key]) for key in state)
+
+
+def test_what_is_joined_is_quantized_afterwards() -> None:
+    """A quantized layer takes no weights; behind that, MLX quantizes what was joined."""
+    model, state = MlxTied(), Tied().state_dict()
+    mlxport.load_weights(model, state, rename=JOIN, strict=False)
+    joined = model.qkv.weight
+    nn.quantize(model, bits=4, group_size=64)
+    expected = mx.quantize(joined, bits=4, group_size=64)
+    found = (model.qkv.weight, model.qkv.scales, model.qkv.biases)
+    assert all(mx.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+    reason = "it is quantised: load the weights first, then quantise"
+    with pytest.raises(StateDictError, match=f"qkv.weight: {reason}"):
+        mlxport.load_weights(model, state, rename=JOIN)
+
+
+def test_a_quantized_layer_takes_no_part_of_a_tensor() -> None:
+    model = nn.Module()
+    model.a, model.b = nn.Linear(64, 8), nn.QuantizedLinear(64, 8)
+    state = {"ab.weight": torch.ones(16, 64), "ab.bias": torch.ones(16)}
+    with pytest.raises(StateDictError) as caught:
+        mlxport.load_weights(model, state, rename={"ab": "a + b"})
+    assert "  b.weight: it is quantised: load the weights first, then quantise" in str(caught.value)
+    assert "a.weight" not in str(caught.value)
+
+
 def test_a_part_that_does_not_fit_leaves_the_others_as_they_were() -> None:
     model = MlxApart()
     before = model.q.weight
