@@ -19,7 +19,7 @@ from mlxport.converter.checkpoint.formats.recognise import (
     recognise,
 )
 from mlxport.converter.checkpoint.formats.safetensors import open_safetensors
-from mlxport.converter.errors import CheckpointError, OptionsError
+from mlxport.converter.errors import CheckpointError, ConversionError, OptionsError
 from mlxport.converter.plan.record import RECORD_FILE
 from mlxport.converter.timings import stage
 
@@ -30,6 +30,7 @@ _ENDINGS = (
     (".index.json",),
     (".pt", ".pth", ".bin", ".ckpt", ".pytorch", ".tar", ".pkl"),
 )
+_SHOWN = 10  # of a folder's entries, where none is a checkpoint
 
 
 @stage("read")
@@ -115,7 +116,7 @@ def _choose(folder: Path) -> tuple[Path, list[Path]]:
     if len(first) != 1 and (parts := _parts_of_deepspeed(folder)):
         raise CheckpointError(f"{folder}: {parts} files of DeepSpeed. {DEEPSPEED}")
     if not first:
-        raise CheckpointError(f"{folder}: there is no checkpoint in this folder")
+        raise _without_checkpoint(folder)
     if len(first) > 1:
         raise CheckpointError.listing(
             f"{folder}: there are {len(first)} checkpoints in this folder:",
@@ -123,6 +124,20 @@ def _choose(folder: Path) -> tuple[Path, list[Path]]:
             "Name the one that is meant.",
         )
     return first[0], beside
+
+
+def _without_checkpoint(folder: Path) -> ConversionError:
+    """Return the error that names what is in a folder, and the folders in it to name instead."""
+    entries = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
+    endings = tuple(ending for endings in _ENDINGS for ending in endings)
+    within = sorted({file.parent for file in folder.glob("*/*") if file.name.endswith(endings)})
+    if within:
+        advice = f"Name a folder in it that holds one: {', '.join(map(str, within[:3]))}"
+    else:
+        advice = "The files of one end in " + ", ".join(endings)
+    heading = f"{folder}: there is no checkpoint in this folder"
+    shown = entries[:_SHOWN] + [f"{len(entries) - _SHOWN} more"] * (len(entries) > _SHOWN)
+    return CheckpointError.listing(f"{heading}{', only:' if shown else '.'}", shown, advice)
 
 
 def _parts_of_deepspeed(folder: Path) -> int:

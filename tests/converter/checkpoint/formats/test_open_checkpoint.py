@@ -18,6 +18,7 @@ ONE = {"weight": Tensor(np.ones(3, np.float32), "F32")}
 
 def write(folder, *names: str) -> None:
     for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
         if name.endswith(".safetensors"):
             write_safetensors(folder / name, ONE)
         elif name in (".metadata", "__0_0.distcp", "conversion.json"):
@@ -83,7 +84,13 @@ def test_opens_the_one_checkpoint_in_a_folder(names, chosen, notes, tmp_path) ->
 REFUSED = {
     "two safetensors": (["a.safetensors", "b.safetensors"], "(?s)2 checkpoints.*a.saf.*b.saf"),
     "two torch files": (["a.pt", "b.ckpt"], r"(?s)2 checkpoints.*a\.pt.*b\.ckpt"),
-    "nothing": ([], "no checkpoint in this folder"),
+    "nothing": ([], r"no checkpoint in this folder\.\nThe files of one end in .*\.pth, "),
+    "something else": (["notes.md", "a.npz"], r"folder, only:\n  a\.npz\n  notes\.md\nThe files"),
+    "much": (
+        [f"{k:02}.npz" for k in range(12)],
+        r"only:\n  00\.npz\n(.*\n){8}  09\.npz\n  2 more\n",
+    ),
+    "within": (["step_9/model.pt", "log"], r"  log\n  step_9/\nName a folder .*/step_9$"),
     "distributed": ([".metadata", "__0_0.distcp"], "not the metadata of a distributed"),
     "an output of mlxport": (["conversion.json", "weights.safetensors"], "mlxport restore"),
 }
