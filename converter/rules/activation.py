@@ -197,7 +197,9 @@ def glu(module: torch.nn.GLU) -> LayerSpec:
 def _along_axis(target: Callable[..., Any], dim: int | None) -> LayerSpec:
     if dim is None:
         raise Refusal("dim=None leaves the axis to the input's number of dimensions; give dim")
-    return LayerSpec(target, (), changed({"axis": -1}, axis=dim), axes=Axes.LOGICAL)
+    if not isinstance(dim, int):
+        raise Refusal(f"dim={dim!r} is no axis; give an integer")
+    return LayerSpec(target, (), changed({"axis": -1}, axis=int(dim)), axes=Axes.LOGICAL)
 
 
 @rule(torch.nn.Softmax2d, ops=["aten.softmax.int"], target="layers.Softmax")

@@ -201,6 +201,8 @@ class PReLU(nn.PReLU):
 class _AxisActivation(nn.Module):
     def __init__(self, axis: int = -1) -> None:
         super().__init__()
+        if type(axis) is not int:  # a bool is none
+            raise TypeError(f"[{type(self).__name__}] 'axis' must be an integer but got {axis!r}.")
         self.axis = axis
 
     def _extra_repr(self) -> str:

@@ -232,6 +232,31 @@ def eigh(x: mx.array, triangle: str = "L") -> tuple[mx.array, mx.array]:
     return values, vectors
 
 
+def matrix_square_root(x: mx.array) -> mx.array:
+    """Return the symmetric square roots of matrices, as ``torch.linalg.matrix_sqrth``.
+
+    Args:
+        x: ``(*B, N, N)``, float32; the lower triangle is read. Negative eigenvalues count as zero.
+    """
+    values, vectors = eigh(x)
+    roots = mx.sqrt(mx.maximum(values, 0))[..., None, :]
+    return (vectors * roots) @ mx.swapaxes(vectors, -1, -2)
+
+
+def polar_factors(x: mx.array) -> tuple[mx.array, mx.array]:
+    """Return the polar decomposition of matrices, as ``torch.linalg.polar``.
+
+    Args:
+        x: ``(*B, M, N)`` with ``M >= N``, float32.
+
+    Returns:
+        ``U`` ``(*B, M, N)`` with orthonormal columns, which are unique where ``x`` has full rank,
+        and the symmetric ``H`` ``(*B, N, N)``; ``x`` is ``U @ H``.
+    """
+    u, s, vh = svd(x, full_matrices=False)
+    return u @ vh, (mx.swapaxes(vh, -1, -2) * s[..., None, :]) @ vh
+
+
 def matrix_exponential(x: mx.array) -> mx.array:
     """Return the exponentials of matrices ``(*B, N, N)``, as ``torch.linalg.matrix_exp``.
 

@@ -6,6 +6,8 @@ cumulative extremes: that of the last.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import mlx.core as mx
 
 from mlxport.layers.arrays.sorting import ascending
@@ -55,10 +57,12 @@ def quantile(
     keepdims: bool = False,
     interpolation: str = "linear",
     ignore_nan: bool = False,
+    exact_places: bool = False,
 ) -> mx.array:
     """Return quantiles along an axis, as ``torch.quantile`` and ``torch.nanquantile``.
 
-    Their places among the sorted values are ``q * (length - 1)``, reckoned in the dtype of ``x``.
+    Their places among the sorted values are ``q * (length - 1)``, rounded to the dtype of ``x``
+    as PyTorch 2.13 does, or exact, as in float64, where 2.14 computes them.
 
     Args:
         x: floating point, any shape. Where there is a NaN, the quantile is NaN.
@@ -69,6 +73,7 @@ def quantile(
         interpolation: between the two values that a place lies between: ``linear``, ``lower``,
             ``higher``, ``midpoint`` or ``nearest``; the even place of two equally near.
         ignore_nan: whether NaN counts as no value; where there is no other it is the quantile.
+        exact_places: whether the places are not rounded. ``q`` itself is, to the dtype of ``x``.
 
     Returns:
         The reduced shape; behind an axis ``(M, ...)`` for several quantiles.
@@ -92,35 +97,74 @@ def quantile(
     valid = (places >= 0) & (places <= 1)
     places = mx.where(valid, places, 0)  # MLX reads whatever lies at an index outside
     missing = mx.isnan(values)
+    last = mx.array(values.shape[-1] - 1)
     if ignore_nan:
-        count = values.shape[-1] - mx.sum(missing, axis=-1, keepdims=True)
-        last = mx.maximum(count - 1, 0).astype(x.dtype)
-    else:
-        last = mx.array(values.shape[-1] - 1, dtype=x.dtype)
-    ranks = mx.broadcast_to(places * last, (*values.shape[:-1], places.size))
-    if not ignore_nan:
-        ranks = mx.where(mx.any(missing, axis=-1, keepdims=True), last, ranks)
+        last = mx.maximum(last - mx.sum(missing, axis=-1, keepdims=True), 0)
+    else:  # the last value is NaN, and so is whatever it has a part in
+        places = mx.where(mx.any(missing, axis=-1, keepdims=True), 1, places)
+    places = mx.broadcast_to(places, (*values.shape[:-1], places.shape[-1]))
+    ranks = (_exact_ranks if exact_places else _rounded_ranks)(places, last, values.shape[-1])
     found = _between(values, ranks, interpolation)
     if isinstance(q, mx.array):
         found = mx.where(valid, found, mx.nan)
     return mx.moveaxis(found, -1, 0).reshape([*several, *shape])
 
 
-def _between(values: mx.array, ranks: mx.array, interpolation: str) -> mx.array:
-    """Interpolate in sorted values, by ``torch.lerp``'s formula; ranks from 0 to their number."""
-    rounding = {"lower": mx.floor, "higher": mx.ceil, "nearest": mx.round}.get(interpolation)
-    if rounding:
-        return _at(values, rounding(ranks))
-    below, above = _at(values, mx.floor(ranks)), _at(values, mx.ceil(ranks))
-    weight = ranks - mx.floor(ranks)
+class _Ranks(NamedTuple):
+    """Where quantiles are among sorted values: between the ranks ``below`` and ``above``."""
+
+    below: mx.array  # int64
+    above: mx.array  # int64; ``below`` itself where a quantile is just there
+    nearest: mx.array  # int64; the even one of two equally near
+    weight: mx.array  # floating, of the value above
+
+
+def _rounded_ranks(places: mx.array, last: mx.array, length: int) -> _Ranks:
+    """Return the ranks ``places * last``, rounded to the dtype of ``places``."""
+    ranks = places * last.astype(places.dtype)
+    below, above, nearest = (
+        mx.stop_gradient(rounding(ranks)) for rounding in (mx.floor, mx.ceil, mx.round)
+    )
+    whole = (rank.astype(mx.int64) for rank in (below, above, nearest))
+    return _Ranks(*whole, weight=ranks - below)
+
+
+def _exact_ranks(places: mx.array, last: mx.array, length: int) -> _Ranks:
+    """Return the ranks ``places * last`` by fixed point; MLX has no float64 on a GPU."""
+    bits = 62 - length.bit_length()
+    unit = 2.0**bits
+    fixed = (places * unit).astype(mx.int64)
+    tail = places - fixed.astype(places.dtype) / unit  # of places too small to be whole units
+    product = fixed * last.astype(mx.int64)
+    below = product >> bits
+    part, half = product - (below << bits), mx.array(1 << (bits - 1), dtype=mx.int64)
+    past_half = (part > half) | ((part == half) & ((tail > 0) | (below % 2 == 1)))
+    ranks = places * last.astype(places.dtype)
+    weight = part.astype(places.dtype) / unit + tail * last
+    return _Ranks(
+        below,
+        above=below + (weight > 0),
+        nearest=below + past_half,
+        # The gradient is that of the product.
+        weight=mx.stop_gradient(weight) + (ranks - mx.stop_gradient(ranks)),
+    )
+
+
+def _between(values: mx.array, ranks: _Ranks, interpolation: str) -> mx.array:
+    """Interpolate in sorted values, by ``torch.lerp``'s formula."""
+    one = {"lower": ranks.below, "higher": ranks.above, "nearest": ranks.nearest}
+    if interpolation in one:
+        return _at(values, one[interpolation])
+    weight = ranks.weight
     if interpolation == "midpoint":
-        weight = mx.full(ranks.shape, 0.5, dtype=ranks.dtype)
+        weight = mx.full(weight.shape, 0.5, dtype=weight.dtype)
+    below, above = _at(values, ranks.below), _at(values, ranks.above)
     distance = above - below
     return mx.where(weight < 0.5, below + weight * distance, above - distance * (1 - weight))
 
 
 def _at(values: mx.array, ranks: mx.array) -> mx.array:
-    return mx.take_along_axis(values, mx.stop_gradient(ranks).astype(mx.int32), axis=-1)
+    return mx.take_along_axis(values, mx.stop_gradient(ranks), axis=-1)
 
 
 def mode(x: mx.array, axis: int = -1, keepdims: bool = False) -> tuple[mx.array, mx.array]:

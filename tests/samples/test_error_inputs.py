@@ -16,7 +16,7 @@ from mlxport.converter.plan.tensor import to_mlx
 from mlxport.converter.plan.torch_tensor import tensor_from_torch
 
 # torch's argument -> MLX's
-_RENAMED = {"embedding_dim": "dims"}
+_RENAMED = {"embedding_dim": "dims", "dim": "axis"}
 
 # Samples that are not rejected, or not by the layer -> why
 OTHERWISE = {

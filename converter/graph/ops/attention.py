@@ -1,4 +1,4 @@
-"""Handler of scaled dot-product attention."""
+"""Handlers of scaled dot-product attention."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.arguments import FLOATING_ONLY, require_floating
 from mlxport.converter.graph.ops.registry import op
-from mlxport.layers.attention import dot_product
+from mlxport.layers.attention import dot_product, scores
 
 
 @op(
@@ -53,6 +53,44 @@ def scaled_dot_product_attention(
         scale=OMIT if scale is None else scale,
         enable_gqa=enable_gqa or OMIT,
     )
+
+
+@op(
+    "aten._scaled_dot_product_flash_attention_for_cpu.default",
+    restrictions=f"without dropout; {FLOATING_ONLY}",
+)
+def flash_attention_for_cpu(
+    cx: Context,
+    q: Value,
+    k: Value,
+    v: Value,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    attn_mask: Value | None = None,
+    scale: float | None = None,
+) -> tuple[Value, Value]:
+    """The attention, and the log-sum-exp of its scores: torch.export decomposes to the weights."""
+    attended = scaled_dot_product_attention(
+        cx,
+        q,
+        k,
+        v,
+        attn_mask,
+        dropout_p,
+        is_causal,
+        scale=scale,
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
+    totals = cx.calling(
+        scores.scores_logsumexp,
+        cx.logical(q),
+        cx.logical(k),
+        mask=OMIT if attn_mask is None else cx.logical(attn_mask),
+        is_causal=is_causal or OMIT,
+        scale=OMIT if scale is None else scale,
+    )
+    return attended, cx.compute(totals, *cx.results[1])
 
 
 def _is_native(q: Value, k: Value, v: Value, enable_gqa: bool) -> bool:

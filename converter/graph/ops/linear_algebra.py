@@ -217,6 +217,20 @@ def eigh(cx: Context, x: Value, triangle: str = "L", compute_v: bool = True) -> 
     return cx.step("both[0]", x, shape=shape, dtype=dtype, both=both), *rest
 
 
+@op("aten.linalg_matrix_sqrth.default", restrictions=ON_CPU)
+def matrix_sqrth(cx: Context, x: Value) -> Value:
+    """``torch.linalg.matrix_sqrth``, which is new in torch 2.14."""
+    return first_result(
+        cx, linear_algebra.matrix_square_root, *float32_matrices(cx, "linalg.matrix_sqrth", x)
+    )
+
+
+@op("aten.linalg_polar.default", restrictions=ON_CPU)
+def polar_factors(cx: Context, x: Value) -> tuple[Value, ...]:
+    """``torch.linalg.polar``, which is new in torch 2.14."""
+    return all_results(cx, linear_algebra.polar_factors, *float32_matrices(cx, "linalg.polar", x))
+
+
 @op("aten.linalg_matrix_exp.default", restrictions="norms up to 2048: NaN beyond; float32")
 def matrix_exp(cx: Context, x: Value) -> Value:
     """``torch.linalg.matrix_exp``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -81,6 +82,15 @@ for _function in (order_statistics.median, order_statistics.nanmedian):
     op(f"aten.{_function.__name__}.default")(_median_of_all(_function))
 
 
+@cache
+def _exact_places() -> bool:
+    """Whether PyTorch finds the places of quantiles in float64: from 2.14 on.
+
+    ``0.7`` of ten is 7 where it is rounded to float32, and less where the float32 number is not.
+    """
+    return torch.quantile(torch.arange(11.0, device="cpu"), 0.7, interpolation="lower").item() < 7
+
+
 def _quantile(ignore_nan: bool) -> Handler:
     def quantile(
         cx: Context,
@@ -103,6 +113,7 @@ def _quantile(ignore_nan: bool) -> Handler:
             keepdims=keepdim or OMIT,
             interpolation=OMIT if interpolation == "linear" else interpolation,
             ignore_nan=ignore_nan or OMIT,
+            exact_places=_exact_places() or OMIT,
             order=order,
         )
 

@@ -24,6 +24,13 @@ def _uncompiled() -> Iterator[None]:
     mx.enable_compile()
 
 
+def _with_dim(dim: Any) -> torch.nn.Module:
+    """What the constructor takes before torch 2.14, which checks it."""
+    module = T.Softmax(0)
+    module.dim = dim
+    return module
+
+
 POINTWISE = [
     T.ReLU(),
     T.ReLU6(),
@@ -159,6 +166,7 @@ def test_rrelu_draws_only_in_training() -> None:
         (T.PReLU(), layers.PReLU, (), {}),
         (T.PReLU(8), nn.PReLU, (8,), {}),
         (T.Softmax(1), layers.Softmax, (), {"axis": 1}),
+        (_with_dim(True), layers.Softmax, (), {"axis": 1}),
         (T.LogSoftmax(-1), nn.LogSoftmax, (), {}),
         (T.GLU(), nn.GLU, (), {}),
     ],
@@ -175,12 +183,13 @@ def test_what_is_built(
     ("module", "reason"),
     [
         (T.Softmax(), "dim=None"),
+        (_with_dim(1.0), "dim=1.0 is no axis"),
         (T.LogSoftmax(), "dim=None"),
         (T.Softmin(), "dim=None"),
         (T.CELU(0.0), "alpha=0"),
         (T.Softshrink(-1.0), "negative"),
     ],
-    ids=["softmax", "log_softmax", "softmin", "celu", "softshrink"],
+    ids=["softmax", "a number of no axis", "log_softmax", "softmin", "celu", "softshrink"],
 )
 def test_refuses(module: torch.nn.Module, reason: str) -> None:
     with pytest.raises(UnsupportedError, match=reason):

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mlxport import layers
 from mlxport.layers.activation import functions as activation
 
 
@@ -205,3 +206,10 @@ def test_refuses_what_torch_refuses(
         theirs(torch.zeros(2))
     with pytest.raises(ValueError, match=r"\["):
         ours(mx.zeros(2))
+
+
+@pytest.mark.parametrize("axis", [1.0, True, None], ids=str)
+@pytest.mark.parametrize("layer", [layers.Softmax, layers.Softmin, layers.LogSoftmax])
+def test_an_axis_is_an_integer(layer: type, axis: Any) -> None:
+    with pytest.raises(TypeError, match=rf"\[{layer.__name__}\] 'axis' must be an integer"):
+        layer(axis)

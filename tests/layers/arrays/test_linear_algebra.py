@@ -164,3 +164,30 @@ def test_tolerances_of_the_pseudo_inverse(assert_parity: Fn) -> None:
         got = ours.pseudo_inverse(mlx(x), **{name: mx.array(0.3)})
         assert_parity(got, lambda x, t=theirs: torch.linalg.pinv(x, **{t: 0.3}), x)
     assert_parity(ours.pseudo_inverse(mlx(x)), torch.linalg.pinv, x)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (2, 3, 5, 5), (0, 3, 3), (0, 0)], ids=str)
+def test_square_roots(shape: tuple[int, ...]) -> None:
+    x = definite(shape)
+    root = np.array(ours.matrix_square_root(mlx(x.tril())))
+    assert root.shape == shape
+    np.testing.assert_allclose(root, root.swapaxes(-1, -2), atol=1e-5)
+    np.testing.assert_allclose(root @ root, x.numpy(), rtol=1e-4, atol=1e-4)
+    assert (np.linalg.eigvalsh(root) > 0).all()
+
+
+def test_a_negative_eigenvalue_counts_as_zero() -> None:
+    root = np.array(ours.matrix_square_root(mx.array([[4.0, 0.0], [0.0, -9.0]])))
+    np.testing.assert_allclose(root, [[2, 0], [0, 0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (2, 5, 3), (0, 4, 3), (0, 0)], ids=str)
+def test_polar_factors(shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape)
+    u, h = map(np.array, ours.polar_factors(mlx(x)))
+    assert (u.shape, h.shape) == (shape, (*shape[:-2], shape[-1], shape[-1]))
+    np.testing.assert_allclose(u @ h, x.numpy(), atol=1e-5)
+    unit = np.broadcast_to(np.eye(shape[-1]), h.shape)
+    np.testing.assert_allclose(u.swapaxes(-1, -2) @ u, unit, atol=1e-5)
+    np.testing.assert_allclose(h, h.swapaxes(-1, -2), atol=1e-5)
+    assert (np.linalg.eigvalsh(h) > -1e-5).all()

@@ -82,32 +82,85 @@ def test_a_quantile_that_is_none_is_nan() -> None:
     assert np.array_equal(np.array(got), [np.nan, 1.5, np.nan, np.nan], equal_nan=True)
 
 
+@pytest.mark.parametrize("exact_places", [False, True])
 @pytest.mark.parametrize("axis", [None, 0, -1])
-def test_gradients_of_quantiles(axis: int | None) -> None:
+def test_gradients_of_quantiles(axis: int | None, exact_places: bool) -> None:
     x, q = torch.randn(4, 6, dtype=torch.float64), torch.tensor([0.3, 0.75], dtype=torch.float64)
     x.requires_grad_(), q.requires_grad_()
     torch.quantile(x, q, axis).square().sum().backward()
     given = [mx.array(t.detach().float().numpy()) for t in (x, q)]
 
     def loss(x: mx.array, q: mx.array) -> mx.array:
-        return mx.square(order_statistics.quantile(x, q, axis)).sum()
+        found = order_statistics.quantile(x, q, axis, exact_places=exact_places)
+        return mx.square(found).sum()
 
     for got, want in zip(mx.grad(loss, argnums=(0, 1))(*given), (x.grad, q.grad), strict=True):
         assert want is not None
         np.testing.assert_allclose(np.array(got), want.numpy(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("interpolation", ["lower", "higher", "nearest", "linear", "midpoint"])
+INTERPOLATIONS = ["lower", "higher", "nearest", "linear", "midpoint"]
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 def test_places_of_quantiles_are_pytorchs(interpolation: str) -> None:
-    """Where a place is near a whole number, both round it alike."""
+    """Where a place is near a whole number, both find it alike; torch 2.14 no longer rounds it."""
+    settings = {"interpolation": interpolation, "exact_places": torch.__version__ >= "2.14"}
     for length in (1, 2, 11, 21, 29, 101):
         x = torch.arange(length, dtype=torch.float32)
         q = torch.arange(0, 101) / 100
-        got = order_statistics.quantile(
-            mx.array(x.numpy()), mx.array(q.numpy()), interpolation=interpolation
-        )
+        got = order_statistics.quantile(mx.array(x.numpy()), mx.array(q.numpy()), **settings)
         want = torch.quantile(x, q, interpolation=interpolation)
         assert np.array_equal(np.array(got), want.numpy()), length
     for number in (0.1, 0.3, 0.7, 0.29):
-        got = order_statistics.quantile(mx.array(x.numpy()), number, interpolation=interpolation)
+        got = order_statistics.quantile(mx.array(x.numpy()), number, **settings)
         assert got.item() == torch.quantile(x, number, interpolation=interpolation).item()
+
+
+@pytest.mark.parametrize("ignore_nan", [False, True])
+@pytest.mark.parametrize("exact_places", [False, True])
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_places_are_rounded_or_exact(
+    interpolation: str, exact_places: bool, ignore_nan: bool
+) -> None:
+    """The two ways of reckoning, by NumPy, whichever PyTorch is here."""
+    near_whole = np.arange(101, dtype=np.float32) / np.float32(100)
+    q = np.concatenate([near_whole, np.float32([1e-6, 3e-9, 1e-12, 2**-24, 1 - 2**-24])])
+    for length in (1, 2, 11, 29, 101, 1000):
+        x = np.arange(length, dtype=np.float32)
+        if ignore_nan:
+            x = np.append(x, np.float32([np.nan, np.nan]))
+        ranks = q.astype(np.float64 if exact_places else np.float32) * (length - 1)
+        assert ranks.dtype == (np.float64 if exact_places else np.float32)
+        below, above = np.floor(ranks), np.ceil(ranks)
+        want = {
+            "lower": below,
+            "higher": above,
+            "nearest": np.round(ranks),
+            "linear": ranks,
+            "midpoint": (below + above) / 2,
+        }[interpolation]
+        got = np.array(
+            order_statistics.quantile(
+                mx.array(x),
+                mx.array(q),
+                interpolation=interpolation,
+                ignore_nan=ignore_nan,
+                exact_places=exact_places,
+            )
+        )
+        if interpolation == "linear":
+            np.testing.assert_allclose(got, want, rtol=3e-7, atol=1e-12)
+        else:
+            np.testing.assert_array_equal(got, want)
+
+
+def test_exact_places_among_more_values_than_float32_counts() -> None:
+    length = 2**24 + 4
+    places = order_statistics.quantile(
+        mx.arange(length) % 5 * 0.25,
+        0.5,
+        interpolation="lower",
+        exact_places=True,
+    )
+    assert places.item() == np.sort(np.arange(length) % 5 * 0.25)[(length - 1) // 2]

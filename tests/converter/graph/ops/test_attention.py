@@ -113,3 +113,32 @@ def test_what_is_emitted(lower_op, name, causal, source):
 def test_dropout_is_refused(lower_op):
     with pytest.raises(Unsupported, match=r"dropout_p=0\.1 is random"):
         lower_op(attend(dropout_p=0.1), *random(SHAPES["self"]))
+
+
+FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("causal", [False, True], ids=["all", "causal"])
+@pytest.mark.parametrize("name", ["self", "cross", "few keys", "one key"])
+def test_flash_attention_gives_the_logsumexp(assert_op_parity, name, causal, dtype):
+    assert_op_parity(
+        lambda q, k, v: FLASH(q, k, v, is_causal=causal), *random(SHAPES[name]), dtype=dtype
+    )
+
+
+def test_flash_attention_with_a_mask_a_scale_and_groups(assert_op_parity):
+    mask = torch.randn(2, 1, 5, 7).masked_fill(torch.rand(2, 1, 5, 7) > 0.7, -torch.inf)
+    mask[0, 0, 2] = -torch.inf  # a row without keys: PyTorch's kernel says 0
+    q, k, v = random(((2, 6, 5, 4), (2, 2, 7, 4), (2, 2, 7, 4)))
+    assert_op_parity(lambda *x: FLASH(*x[:3], attn_mask=x[3], scale=0.3), q, k, v, mask)
+
+
+def test_a_logsumexp_that_is_not_used_is_not_computed(source_of):
+    class Attention(torch.nn.Module):
+        def forward(self, x):
+            return FLASH(x, x, x)[0]
+
+    source = source_of(Attention(), torch.randn(2, 3, 5, 4))
+    assert NATIVE in source
+    assert "scores_logsumexp" not in source

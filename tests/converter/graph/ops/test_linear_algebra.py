@@ -47,6 +47,10 @@ CASES = {
     "matrix_power": lambda x: torch.linalg.matrix_power(x, -2),
     "tensorinv": lambda x: torch.linalg.tensorinv(x[0], ind=1),
 }
+if hasattr(torch.linalg, "polar"):  # both are new in torch 2.14
+    CASES["matrix_sqrth"] = lambda x: torch.linalg.matrix_sqrth((x @ x.mT).tril())
+    CASES["polar"] = torch.linalg.polar
+    CASES["polar of tall matrices"] = lambda x: torch.linalg.polar(x[..., :2])
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -101,7 +101,9 @@ def test_quantiles_of_a_scalar(dim, keepdim, assert_op_parity):
 
 def test_a_quantile_is_one_statement(lower_op):
     lowered = lower_op(lambda x: torch.quantile(x, 0.3, 1, True), torch.randn(2, 5))
-    assert lowered.source == "quantile(a, 0.3, axis=-1, keepdims=True)"
+    # the places of quantiles are not rounded to float32 from torch 2.14 on
+    places = ", exact_places=True" if torch.__version__ >= "2.14" else ""
+    assert lowered.source == f"quantile(a, 0.3, axis=-1, keepdims=True{places})"
 
 
 def test_refused(lower_op):
