@@ -125,8 +125,9 @@ def _rounded_ranks(places: mx.array, last: mx.array, length: int) -> _Ranks:
     below, above, nearest = (
         mx.stop_gradient(rounding(ranks)) for rounding in (mx.floor, mx.ceil, mx.round)
     )
-    whole = (rank.astype(mx.int64) for rank in (below, above, nearest))
-    return _Ranks(*whole, weight=ranks - below)
+    return _Ranks(
+        below.astype(mx.int64), above.astype(mx.int64), nearest.astype(mx.int64), ranks - below
+    )
 
 
 def _exact_ranks(places: mx.array, last: mx.array, length: int) -> _Ranks:
