@@ -34,6 +34,13 @@ def compute_as(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return force
 
 
+@pytest.fixture(params=["CPU", "GPU"])
+def default_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Say that a device is MLX's default one, as a GPU is on a Mac; nothing runs elsewhere."""
+    named = {"CPU": mx.Device(mx.cpu), "GPU": mx.Device(mx.gpu)}[request.param]
+    monkeypatch.setattr(mx, "default_device", lambda: named)
+
+
 @pytest.fixture(scope="session")
 def assert_parity() -> Callable[..., None]:
     """`assert_parity(got, function, *tensors, order=None)`.

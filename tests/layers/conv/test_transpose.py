@@ -259,15 +259,21 @@ def test_half_precision_of_long_sums(
 
 @pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16], ids=str)
 @pytest.mark.parametrize("name", ["1-D k4 s2 p1", "2-D dilated", "3-D groups, taps overlap"])
-def test_half_precision_is_rounded_once_where_taps_are_summed(name: str, dtype: mx.Dtype) -> None:
+@pytest.mark.usefixtures("default_device")
+def test_half_precision_is_rounded_once_where_taps_are_summed(
+    name: str, dtype: mx.Dtype, compute_as: Callable[..., None]
+) -> None:
+    compute_as("CPU")  # a GPU multiplies in half precision
     arrays = [mx.random.normal(shape).astype(dtype) for shape in mlx_shapes(name)]
     exact = conv_transpose(*(a.astype(mx.float32) for a in arrays), **CASES[name].keywords)
     assert mx.array_equal(conv_transpose(*arrays, **CASES[name].keywords), exact.astype(dtype))
 
 
+@pytest.mark.usefixtures("default_device")
 def test_a_large_volume_is_cut_into_slabs(
     monkeypatch: pytest.MonkeyPatch, compute_as: Callable[..., None]
 ) -> None:
+    compute_as("CPU")
     x, w = mx.random.normal((1, 40, 32, 32, 16)), mx.random.normal((16, 3, 3, 3, 16))
     sizes = []
 

@@ -94,6 +94,7 @@ def operands(kernel: tuple[int, ...], arguments: dict[str, Any]) -> tuple[mx.arr
 
 
 @settings
+@pytest.mark.usefixtures("default_device")
 def test_no_multiplication_is_wasted(
     kernel: tuple[int, ...], arguments: dict[str, Any], compute_as: Callable[..., None]
 ) -> None:
@@ -104,6 +105,7 @@ def test_no_multiplication_is_wasted(
 
 
 @settings
+@pytest.mark.usefixtures("default_device")
 def test_nothing_is_written_oftener_than_it_has_to_be(
     kernel: tuple[int, ...], arguments: dict[str, Any], compute_as: Callable[..., None]
 ) -> None:
@@ -186,7 +188,11 @@ def test_a_volume_needs_the_output_twice_and_a_few_slabs(kernel: int) -> None:
 
 
 @pytest.mark.parametrize("kernel", [2, 3, 4, 5])
-def test_of_256_cubed_no_array_but_the_output_is_large(kernel: int) -> None:
+@pytest.mark.usefixtures("default_device")
+def test_of_256_cubed_no_array_but_the_output_is_large(
+    kernel: int, compute_as: Callable[..., None]
+) -> None:
+    compute_as("CPU")
     arguments = {"stride": 2 if kernel < 5 else 1}
     x, weight = mx.zeros((1, 256, 256, 256, 32)), mx.zeros((16, *[kernel] * 3, 32))
     output = conv_transpose(x, weight, **arguments).size
@@ -198,6 +204,10 @@ def test_of_256_cubed_no_array_but_the_output_is_large(kernel: int) -> None:
         taps = math.ceil(kernel / arguments["stride"]) ** 2
         assert second <= 1.02 * 256 * 256 * 32 * taps
         assert second * x.itemsize < 1 << 28
+    compute_as("GPU")
+    *slabs, most = sorted(written(x, weight, **arguments))
+    assert most == output
+    assert kernel == 2 or all(slab * x.itemsize <= policy.GPU.slab_bytes for slab in slabs)
 
 
 VOLUMES: dict[

@@ -208,20 +208,33 @@ class TestCorrespondence:
             check_draws([NORMAL], [DrawRecord("normal", Layout((4,), "float32", (0,)))])
 
 
+FLOAT64 = ("bernoulli", "categorical", "permutation", "randint")  # only decides what is drawn
+
+
 def test_no_gpu_is_given_float64() -> None:
     """Whatever is drawn: float64 is on the CPU's stream by name, which alone has it."""
-    dtypes: set[str] = set()
-    kinds = {k: "float64" for k in ("bernoulli", "categorical")}
-    kinds |= {k: "float32" for k in ("uniform", "normal")}
-    draws = [Draw(kind, (2,), dtype, np.full(2, 0.5)) for kind, dtype in kinds.items()]
-    records = [DrawRecord(kind, Layout((2,), "float32", (0,))) for kind in kinds]
+    seen: set[str] = set()
+    drawn = {
+        "bernoulli": lambda: mx.random.bernoulli(mx.array([0.2, 0.8])),
+        "categorical": lambda: mx.random.categorical(mx.zeros((2, 3))),
+        "permutation": lambda: mx.random.permutation(2),
+        "randint": lambda: mx.random.randint(0, 9, (2,)),
+        "uniform": lambda: mx.random.uniform(1, 2, (2,)),
+        "normal": lambda: mx.random.normal((2,), loc=1.0, scale=mx.array(2.0)),
+        "gumbel": lambda: mx.random.gumbel((2,)),
+    }
+    dtypes = {kind: "float64" if kind in FLOAT64 else "float32" for kind in drawn}
+    draws = [Draw(kind, (2,), dtype, np.full(2, 0.5)) for kind, dtype in dtypes.items()]
+    records = [DrawRecord(kind, Layout((2,), "float32", (0,))) for kind in drawn]
+
+    def unknown(name: str) -> None:
+        raise AssertionError(f"nobody knows what {name} runs")
+
     with (
-        watching(lambda call, frame: dtypes.update(call.dtypes), lambda name: None),
+        watching(lambda call, frame: seen.update(call.dtypes), unknown),
         replayed(draws, records),
     ):
-        mx.random.bernoulli(mx.array([0.2, 0.8]))
-        mx.random.categorical(mx.zeros((2, 3)))
-        mx.random.uniform(shape=(2,))
-        mx.random.normal((2,), loc=1.0, scale=mx.array(2.0))
-    assert "float32" in dtypes
-    assert "float64" not in dtypes
+        for draw in drawn.values():
+            draw()
+    assert "float32" in seen
+    assert "float64" not in seen
