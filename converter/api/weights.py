@@ -160,6 +160,8 @@ def load_weights(
             be joined lacks a part.
         StateDictError: tensors are missing, unexpected or misshapen, cannot be joined or split, or
             a layer does not say its layout; all of them are listed and the model is as it was.
+        CheckpointError: the source cannot be read, or was written to meanwhile; the model is as it
+            was.
 
     Warns:
         UserWarning: float64 became float32, as MLX computes in that.

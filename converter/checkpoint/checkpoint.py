@@ -9,7 +9,7 @@ import hashlib
 import logging
 import os
 import threading
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -75,7 +75,7 @@ class Checkpoint:
         dropped: key -> tensor, of those that were not to be taken.
         order: the keys as they stand in the file, those that were dropped included, by the names
             they have there; empty where none were.
-        sizes: file -> its bytes when it was opened, of those that are read later.
+        found: file -> how it was when it was opened, of those that are read later.
     """
 
     path: Path
@@ -91,7 +91,7 @@ class Checkpoint:
     hints: tuple[str, ...] = ()
     dropped: Mapping[str, Tensor] = field(default_factory=dict)
     order: tuple[str, ...] = ()
-    sizes: Mapping[Path, int] = field(default_factory=dict)
+    found: Mapping[Path, os.stat_result] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Checkpoint({str(self.path)!r}, {len(self.tensors)} tensors)"
@@ -118,14 +118,40 @@ class Checkpoint:
         Raises:
             CheckpointError: one did.
         """
-        for file, size in self.sizes.items():
+        for file, before, now in self._now():
+            # of another file of that name nothing follows: what was opened is there still
+            if os.path.samestat(before, now) and now.st_size < before.st_size:
+                raise cut_short(file, now.st_size, before.st_size)
+
+    def check_unchanged(self) -> None:
+        """Check that the files are those that were opened, and that nobody wrote to them since.
+
+        Else some of what was read may be of before and some of after, the digest of the file too.
+
+        Raises:
+            CheckpointError: one was cut short, written to, or replaced by another.
+        """
+        self.check_whole()
+        for file, before, now in self._now():
+            if not os.path.samestat(before, now):
+                why = "another file has taken its place"
+            elif (before.st_size, before.st_mtime_ns) != (now.st_size, now.st_mtime_ns):
+                why = "it was written to"
+            else:
+                continue
+            raise CheckpointError(
+                f"{file}: changed while it was read: {why}. Convert a copy of it, or convert again "
+                "when nothing writes to it any more."
+            )
+
+    def _now(self) -> Iterator[tuple[Path, os.stat_result, os.stat_result]]:
+        """Yield the files that are read later, as they were when they were opened and are now."""
+        mapped = {file.path: file.found for file in self.mapped}
+        for file, before in {**mapped, **self.found}.items():
             try:
-                now = file.stat().st_size
+                yield file, before, file.stat()
             except OSError as error:  # its name is gone; what was opened is there still
                 _logger.debug("%s: %s", file, error)
-                continue
-            if now < size:
-                raise cut_short(file, now, size)
 
     @stage("digest")
     def digest(self, stop: threading.Event | None = None) -> str:

@@ -182,9 +182,10 @@ def write_weights(
         )
         rest = left_out(plan, checkpoint, original_keys)
         kept = stream_left_out(folder / LEFT_OUT, rest, checkpoint.mapped) if rest else {}
-        checkpoint.check_whole()
+        sha256 = digest()
+        checkpoint.check_unchanged()
         return WrittenWeights(
-            digest(), streamed.digests(original_keys or {}, kept), tuple(streamed.warnings)
+            sha256, streamed.digests(original_keys or {}, kept), tuple(streamed.warnings)
         )
 
 

@@ -231,6 +231,7 @@ def convert_state_dict(
     fitted = fit(plan, checkpoint, reading.prefix, reading.allow_lossy_cast)
     with naming:
         converted = {name: to_mlx(tensor) for name, tensor in fitted.apply(checkpoint.tensors)}
+    checkpoint.check_unchanged()
     return {**converted, **{name: to_mlx(tensor) for name, tensor in constants.items()}}
 
 

@@ -350,12 +350,21 @@ def _write(
     moved = reads(plan.invert(weights.tensors, partial=True), weights.mapped)
     theirs = (pair for pair in moved if pair[0] not in plan.computed and pair[0] not in instead)
     given = (pair for pair in chain(theirs, others) if pair[0] in specs)
-    pairs = counted(given, {key: spec.nbytes for key, spec in specs.items()})
+    pairs = counted(_all_unchanged(given, weights), {k: spec.nbytes for k, spec in specs.items()})
     if path.suffix == ".safetensors":
-        write_safetensors(path, pairs, {"format": "pt"}, specs=specs)
+        check = weights.check_whole
+        write_safetensors(path, pairs, {"format": "pt"}, specs=specs, check=check)
         return
     from mlxport.converter.checkpoint.writing.torch_file import write_torch
 
     ties = {**plan.ties, **plan.aliases}
     ties = {key: other for key, other in ties.items() if key in specs}
     write_torch(path, pairs, ties, specs)
+
+
+def _all_unchanged(
+    pairs: Iterable[tuple[str, Tensor]], weights: Checkpoint
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield named tensors, and fail at the end if their files were written to meanwhile."""
+    yield from pairs
+    weights.check_unchanged()

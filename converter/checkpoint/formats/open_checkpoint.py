@@ -59,9 +59,9 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
 
         return open_distributed(folder, key)
     if not path.is_dir():
-        return _sized(_open_file(path, key))
+        return _watched(_open_file(path, key))
     chosen, beside = _choose(path)
-    checkpoint = _sized(_open_file(chosen, key))
+    checkpoint = _watched(_open_file(chosen, key))
     passed_over = sorted(file.name for file in beside if file not in checkpoint.files)
     if not passed_over:
         return checkpoint
@@ -69,13 +69,13 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
     return dataclasses.replace(checkpoint, notes=(note, *checkpoint.notes))
 
 
-def _sized(checkpoint: Checkpoint) -> Checkpoint:
-    """Return the checkpoint with the sizes of its files, which are read later."""
+def _watched(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the checkpoint with how its files, which are read later, are now."""
     try:
-        sizes = {file: file.stat().st_size for file in checkpoint.files}
+        found = {file: file.stat() for file in checkpoint.files}
     except OSError as error:
         raise CheckpointError(f"{error.filename}: cannot be read: {error.strerror}") from error
-    return dataclasses.replace(checkpoint, sizes=sizes)
+    return dataclasses.replace(checkpoint, found=found)
 
 
 def _open_file(path: Path, key: str | None) -> Checkpoint:

@@ -150,7 +150,7 @@ def base_and_adapter(base: Checkpoint, adapter: Checkpoint) -> Checkpoint:
         tensors={**base.tensors, **adapter.tensors},
         storage={**base.storage, **adapter.storage},
         mapped=(*base.mapped, *adapter.mapped),
-        sizes={**base.sizes, **adapter.sizes},
+        found={**base.found, **adapter.found},
     )
 
 

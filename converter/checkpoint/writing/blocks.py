@@ -8,13 +8,15 @@ Needs no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 BLOCK = 1 << 20
+# Of what is mapped, how much may be read before it is asked again whether its file is whole.
+CHECKED = 1 << 26
 # Of a tile: what the second-level cache holds beside the block that is being filled, its rows, and
 # how much longer than its values a row is, so that no two rows begin in the same cache set.
 _TILE = 1 << 18
@@ -29,13 +31,26 @@ _NARROW = 16
 _Array = npt.NDArray[Any]
 
 
-def blocks(bits: _Array, size: int = BLOCK) -> Iterator[npt.NDArray[np.uint8]]:
+def blocks(
+    bits: _Array, size: int = BLOCK, check: Callable[[], None] | None = None
+) -> Iterator[npt.NDArray[np.uint8]]:
     """Yield the bytes of an array in C order; each block only holds until the next is asked for.
 
     Args:
         bits: of any strides. C-contiguous ones are not copied.
         size: of a block in bytes; a single value may be larger.
+        check: called whenever 64 MiB have been read and more is to come.
     """
+    unchecked = 0
+    for block in _blocks(bits, size):
+        yield block
+        unchecked += block.nbytes
+        if check is not None and unchecked >= CHECKED:  # before the next is copied
+            check()
+            unchecked = 0
+
+
+def _blocks(bits: _Array, size: int) -> Iterator[npt.NDArray[np.uint8]]:
     bits = np.asarray(bits)  # subclasses may change every view
     if not bits.size:
         return

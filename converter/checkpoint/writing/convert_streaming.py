@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 from mlxport.converter.arguments import argument
 from mlxport.converter.checkpoint.checkpoint import Checkpoint, MappedFile
 from mlxport.converter.checkpoint.formats.mapped import Reader, read_anew
+from mlxport.converter.checkpoint.writing.blocks import CHECKED
 from mlxport.converter.checkpoint.writing.digest import examine
 from mlxport.converter.checkpoint.writing.safetensors import write_safetensors
 from mlxport.converter.errors import CheckpointError, OptionsError, StateDictError
@@ -27,8 +28,6 @@ from mlxport.converter.timings import stage
 
 STEM = "weights"
 SHARD = 2 * 10**9
-# Bytes that may be read before it is asked again whether the files are whole.
-_CHECKED = 1 << 26
 # As the ecosystem counts: decimal, unless it says "i".
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -100,7 +99,7 @@ def stream_weights(
         converted = _converted(plan, checkpoint, read, constants or {}, streamed)
         sized = counted(converted, {name: spec.nbytes for name, spec in specs.items()})
         try:
-            _write(folder, stem, shards, sized)
+            _write(folder, stem, shards, sized, checkpoint.check_whole)
         except CheckpointError:  # what is cut short cannot be written, either
             checkpoint.check_whole()
             raise
@@ -112,12 +111,14 @@ def _write(
     stem: str,
     shards: list[dict[str, TensorSpec]],
     converted: Iterator[tuple[str, Tensor]],
+    check: Callable[[], None],
 ) -> None:
     weight_map = {}
     for number, shard in enumerate(shards, 1):
         name = f"{stem}-{number:05}-of-{len(shards):05}.safetensors"
         name = name if len(shards) > 1 else f"{stem}.safetensors"
-        write_safetensors(folder / name, islice(converted, len(shard)), specs=shard)
+        part = islice(converted, len(shard))
+        write_safetensors(folder / name, part, specs=shard, check=check)
         weight_map.update(dict.fromkeys(shard, name))
     next(converted, None)  # the last one is done with, too
     specs = [spec for shard in shards for spec in shard.values()]
@@ -139,17 +140,17 @@ def _converted(
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield the targets; what was read for one is given back when the next is asked for."""
     bad: set[str] = set()
-    unchecked = _CHECKED
+    unchecked = CHECKED
 
     def opened(key: str) -> Tensor:
         nonlocal unchecked
         tensor = read(checkpoint.tensors[key])
         unchecked += tensor.bits.nbytes
-        if unchecked >= _CHECKED:
+        if unchecked >= CHECKED:
             checkpoint.check_whole()
             unchecked = 0
         if key not in streamed.sources and key not in plan.computed:
-            streamed.sources[key], finite = examine(tensor)
+            streamed.sources[key], finite = examine(tensor, checkpoint.check_whole)
             bad.update([] if finite else [key])
         return tensor
 

@@ -22,14 +22,16 @@ ALGORITHM = "xxh3_128"
 _BLOCK = 1 << 18
 
 
-def examine(tensor: Tensor) -> tuple[str, bool]:
+def examine(tensor: Tensor, check: Callable[[], None] | None = None) -> tuple[str, bool]:
     """Return a tensor's digest and whether it holds neither NaN nor infinity; reads it once.
+
+    What is to be checked on the way is called as by `blocks`.
 
     The digest is the XXH3 (128 bits, hexadecimal) of the values in C order, little-endian. It tells
     damage and mistakes, not forgery: that is what the SHA-256 of the file is for.
     """
     digest, finite = xxhash.xxh3_128(), True
-    for block in blocks(tensor.bits, _BLOCK):
+    for block in blocks(tensor.bits, _BLOCK, check):
         digest.update(block.data)
         finite = finite and is_finite(tensor.with_bits(block.view(STORAGE[tensor.dtype])))
     return digest.hexdigest(), finite

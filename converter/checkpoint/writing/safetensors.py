@@ -7,7 +7,7 @@ Needs no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,6 +28,7 @@ def write_safetensors(
     metadata: Mapping[str, str] = MLX_METADATA,
     *,
     specs: Mapping[str, TensorSpec] | None = None,
+    check: Callable[[], None] | None = None,
 ) -> None:
     """Write tensors to a file that appears whole or not at all.
 
@@ -37,6 +38,7 @@ def write_safetensors(
             none is kept; without, pairs are gathered first.
         metadata: the header's ``__metadata__``.
         specs: name -> dtype and shape of every tensor to come.
+        check: called as by `blocks` while a tensor is read that lies in a mapped file.
 
     Raises:
         CheckpointError: the file cannot be written, a name stands twice, or the tensors are not
@@ -49,7 +51,7 @@ def write_safetensors(
     header = lay_out(specs, metadata)
     try:
         with atomic_file(Path(path)) as file:
-            _write(file, header, pairs)
+            _write(file, header, pairs, check)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
 
@@ -63,7 +65,12 @@ def _gathered(pairs: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
     return gathered
 
 
-def _write(file: BinaryIO, header: Header, pairs: Iterable[tuple[str, Tensor]]) -> None:
+def _write(
+    file: BinaryIO,
+    header: Header,
+    pairs: Iterable[tuple[str, Tensor]],
+    check: Callable[[], None] | None,
+) -> None:
     start = place = file.write(encode(header))
     waiting = dict(header.specs)
     for name, tensor in pairs:
@@ -75,7 +82,7 @@ def _write(file: BinaryIO, header: Header, pairs: Iterable[tuple[str, Tensor]]) 
             )
         if place != start + header.offsets[name]:  # to seek writes what is buffered
             place = file.seek(start + header.offsets[name])
-        for block in blocks(tensor.bits):
+        for block in blocks(tensor.bits, check=check):
             place += file.write(block.data)
     if waiting:
         raise CheckpointError.listing(

@@ -51,8 +51,8 @@ SLOWLY = """
 import sys, time
 from mlxport.converter.checkpoint.writing import safetensors as write
 from mlxport.converter.checkpoint.writing.blocks import blocks
-def slowly(bits):
-    for block in blocks(bits, 1 << 18):
+def slowly(bits, check):
+    for block in blocks(bits, 1 << 18, check):
         time.sleep(0.02)
         yield block
 write.blocks = slowly
