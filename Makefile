@@ -14,7 +14,7 @@ DEVICE ?= metal
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help install test lint format types pytest test-fast layers-report bench calibrate docs \
-  docs-networks mutants digests demo verify-metal clean
+  docs-networks pictures mutants digests demo verify-metal clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -69,6 +69,9 @@ mutants: $(STAMP) ## Plant faults in $(ROOM) one at a time; print which its test
 docs: $(STAMP) ## Write the tables of layers and ops in docs/supported.md and docs/parity.schema.json
 	$(BIN)/python docs/write_supported.py
 	$(BIN)/python docs/write_schema.py
+
+pictures: $(STAMP) ## Draw the README's pictures of a terminal and of a parity page; needs Chromium
+	$(BIN)/python docs/write_pictures.py
 
 docs-networks: $(STAMP) ## Convert the networks and write their table in docs/supported.md; takes minutes
 	$(BIN)/python tests/models/networks_table.py

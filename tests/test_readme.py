@@ -8,7 +8,8 @@ import pytest
 from mlxport.cli import main
 from mlxport.converter.errors import ConversionError, DeviceError, OptionsError, ParityError
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
@@ -37,6 +38,14 @@ def test_every_option_in_it_exists() -> None:
 @pytest.mark.parametrize("error", [ConversionError, OptionsError, ParityError, DeviceError])
 def test_exit_codes_are_all_there(error: type[ConversionError]) -> None:
     assert f"\n| {error.exit_code} | " in README
+
+
+def test_its_pictures_are_there_and_described() -> None:
+    pictures = re.findall(r"!\[(.*?)\]\((.*?)\)", README)
+    assert [path for _, path in pictures] == ["docs/terminal.png", "docs/parity.png"]
+    for described, path in pictures:
+        assert len(described) > 40
+        assert (ROOT / path).read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_figures_in_it_are_the_measured_ones() -> None:
