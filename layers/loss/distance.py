@@ -1,4 +1,8 @@
-"""Metric learning losses over embeddings: cosine embedding loss and triplet margin loss."""
+"""Metric learning losses over embeddings: cosine embedding loss and triplet margin loss.
+
+Just at a margin gradients are those of the side where the loss is not 0, as PyTorch's are up to
+2.13; from 2.14 on, its own are 0 there.
+"""
 
 from __future__ import annotations
 

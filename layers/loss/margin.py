@@ -1,7 +1,9 @@
 """Margin losses over scores, classes and distances, with PyTorch's arguments and defaults.
 
 ``mlx.nn.losses`` has few of them, with other defaults. Half precision is computed in float32.
-PyTorch raises where a target is out of range; here that term is NaN.
+PyTorch raises where a target is out of range; here that term is NaN. Just at the margin of
+`hinge_embedding_loss` and `margin_ranking_loss` gradients are those of the side where the loss is
+not 0, as PyTorch's are up to 2.13; from 2.14 on, its own are 0 there.
 """
 
 from __future__ import annotations

@@ -42,6 +42,12 @@ def default_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.fixture(scope="session")
+def gradients_at_a_margin() -> bool:
+    """Whether torch's gradients just at a margin are the layers': from 2.14 on torch's are 0."""
+    return torch.__version__ < "2.14"
+
+
+@pytest.fixture(scope="session")
 def assert_parity() -> Callable[..., None]:
     """`assert_parity(got, function, *tensors, order=None)`.
 

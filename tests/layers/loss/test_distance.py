@@ -19,10 +19,13 @@ def test_equal_distances_share_the_gradient(assert_module_parity: Callable[..., 
     assert_module_parity(module, layer, anchor, anchor.clone(), negative)
 
 
-def test_at_the_margin(assert_module_parity: Callable[..., None]) -> None:
-    anchor, near, far = (torch.tensor([[x]]) for x in (0.0, 1.0, 3.0))
+def test_at_the_margin(
+    assert_module_parity: Callable[..., None], gradients_at_a_margin: bool
+) -> None:
+    triplet = [torch.tensor([[x]]) for x in (0.0, 1.0, 3.0)]
     module = torch.nn.TripletMarginLoss(margin=2.0, eps=0.0)
-    assert_module_parity(module, layers.TripletMarginLoss(margin=2.0, eps=0.0), anchor, near, far)
+    layer = layers.TripletMarginLoss(margin=2.0, eps=0.0)
+    assert_module_parity(module, layer, *triplet, gradients=gradients_at_a_margin)
 
 
 def test_triplets_broadcast(assert_module_parity: Callable[..., None]) -> None:
@@ -31,12 +34,16 @@ def test_triplets_broadcast(assert_module_parity: Callable[..., None]) -> None:
     assert_module_parity(module, layers.TripletMarginLoss("none"), *arrays)
 
 
-def test_null_vectors(assert_module_parity: Callable[..., None]) -> None:
+def test_null_vectors(
+    assert_module_parity: Callable[..., None], gradients_at_a_margin: bool
+) -> None:
     x1, x2 = torch.tensor([[0.0, 0.0], [1.0, 2.0]]), torch.tensor([[1.0, 1.0], [0.0, 0.0]])
-    for target in ([1, 1], [-1, -1], [0, 1]):
-        module = torch.nn.CosineEmbeddingLoss(reduction="none")
-        layer = layers.CosineEmbeddingLoss("none")
+    module = torch.nn.CosineEmbeddingLoss(reduction="none")
+    layer = layers.CosineEmbeddingLoss("none")
+    for target in ([1, 1], [0, 1]):
         assert_module_parity(module, layer, x1, x2, torch.tensor(target))
+    apart = x1, x2, torch.tensor([-1, -1])  # with a cosine of 0, which is the margin
+    assert_module_parity(module, layer, *apart, gradients=gradients_at_a_margin)
 
 
 X, ONES = mx.zeros((4, 3)), mx.ones((4,))

@@ -17,17 +17,23 @@ from mlxport.layers.loss.margin import (
 )
 
 
-def test_hinge_at_the_margin(assert_module_parity: Callable[..., None]) -> None:
+def test_hinge_at_the_margin(
+    assert_module_parity: Callable[..., None], gradients_at_a_margin: bool
+) -> None:
     x, target = torch.tensor([1.0, 0.5, 2.0, 1.0, 0.3]), torch.tensor([-1, -1, -1, 1, 0])
     module = torch.nn.HingeEmbeddingLoss(reduction="none")
-    assert_module_parity(module, layers.HingeEmbeddingLoss("none"), x, target)
+    layer = layers.HingeEmbeddingLoss("none")
+    assert_module_parity(module, layer, x, target, gradients=gradients_at_a_margin)
 
 
-def test_ranking_at_the_margin(assert_module_parity: Callable[..., None]) -> None:
+def test_ranking_at_the_margin(
+    assert_module_parity: Callable[..., None], gradients_at_a_margin: bool
+) -> None:
     x1, x2 = torch.tensor([1.0, 1.0, 0.0]), torch.tensor([1.0, 0.0, 1.0])
     target = torch.tensor([1, 1, -1])
     module = torch.nn.MarginRankingLoss(reduction="none")
-    assert_module_parity(module, layers.MarginRankingLoss("none"), x1, x2, target)
+    layer = layers.MarginRankingLoss("none")
+    assert_module_parity(module, layer, x1, x2, target, gradients=gradients_at_a_margin)
 
 
 @pytest.mark.parametrize("p", [1, 2])

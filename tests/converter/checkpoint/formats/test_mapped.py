@@ -150,10 +150,17 @@ def test_a_file_that_is_not_mapped_has_no_addresses(tmp_path: Path) -> None:
 CONVERT = """
 import json, sys
 from mlxport.converter import api
+
+def peak():
+    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    return int(status["VmHWM"].split()[0]) * 1024
+
+if sys.argv[1].endswith("pt"):
+    import torch  # which reads the file: alone it takes 200 MB, and 500 MB where it knows CUDA
+before = peak()
 api.convert_checkpoint(sys.argv[1], sys.argv[2], layers=["down.*=Conv", "up.*=ConvTranspose"],
                        max_shard_size=int(sys.argv[3]))
-status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-print(json.dumps(int(status["VmHWM"].split()[0]) * 1024))
+print(json.dumps(peak() - before))
 """
 
 
@@ -176,5 +183,5 @@ def test_memory_does_not_grow_with_the_checkpoint(ending: str, tmp_path: Path) -
     done = subprocess.run(
         [sys.executable, "-c", CONVERT, *arguments], capture_output=True, text=True, check=True
     )
-    assert json.loads(done.stdout) < SHARD + 300e6
+    assert json.loads(done.stdout) < SHARD + 200e6
     assert len([*(tmp_path / "out").glob("weights-*.safetensors")]) == SIZE // SHARD + 1
