@@ -69,3 +69,9 @@ def test_what_is_said_twice_is_wrong(
     result = CliRunner().invoke(main, ["convert", *words.split()])
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+def test_help_lists_an_option_once() -> None:
+    shown = CliRunner().invoke(main, ["convert", "--help"]).stdout
+    assert "-q, --q-bits and --q-group-size" in " ".join(shown.split())  # in a sentence
+    assert "As mlx-lm:" not in shown

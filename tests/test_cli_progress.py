@@ -6,10 +6,13 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from mlxport.cli import main
 from mlxport.converter import api
 from mlxport.converter.api.display import progress_lines
 from mlxport.converter.checkpoint.writing.safetensors import write_safetensors
@@ -109,3 +112,25 @@ def test_parts_of_a_stage_and_its_second_half_are_no_lines() -> None:
     with stage("three"):  # nobody listens any more
         pass
     assert [line.split(" s  ")[1] for line in lines] == ["one", "two"]
+
+
+WIDTHS = {None: None, "132": 132, "20": 80}  # below 80 nothing is laid out
+
+
+@pytest.mark.parametrize(("columns", "width"), WIDTHS.items(), ids=map(str, WIDTHS))
+def test_elsewhere_a_report_is_as_wide_as_asked(
+    columns: str | None, width: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int | None, bool]] = []
+
+    def summary(columns: int | None, *, color: bool, **shown: object) -> str:
+        asked.append((columns, color))
+        return ""
+
+    report = SimpleNamespace(summary=summary, passed=True)
+    monkeypatch.setattr(api, "verify_folder", lambda *args, **kwargs: report)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    result = CliRunner(env={"COLUMNS": columns}).invoke(main, ["verify", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert asked == [(width, False)]

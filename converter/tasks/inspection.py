@@ -110,7 +110,7 @@ class Inspection:
             for row in (heads, *cells)
         ]
         total = sum(row.nbytes for row in self.tensors)
-        lines += ["", f"{len(self.tensors)} tensors, {_size(total)}"]
+        lines += ["", f"{count_of(len(self.tensors), 'tensor')}, {_size(total)}"]
         lines += [f"one tensor: {', '.join(map(printable, group))}" for group in self.ties]
         if open_rows := [row for row in self.tensors if row.kind == "open"]:
             ways = f"{argument('model')} decides on them all, or {argument('layers')} on each"
