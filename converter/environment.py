@@ -13,7 +13,7 @@ FAST_MATH = ("MLX_ENABLE_TF32", "MLX_CONV_WINOGRAD")
 
 # The minor releases of torch that the tests have passed with. Capture rests on much of torch.export
 # that PyTorch promises nobody to keep.
-TESTED_TORCH = ("2.13",)
+TESTED_TORCH = ("2.13", "2.14")
 
 _COLLECTED_AFTER = 20_000  # new objects; 700 where nobody says so
 
