@@ -30,6 +30,7 @@ from mlxport.converter.graph.ir.nodes import flat
 from mlxport.converter.graph.ir.sizes import name_symbols, size_text
 from mlxport.converter.graph.lowering.lower import lower
 from mlxport.converter.graph.lowering.weight_plan import (
+    cache_record,
     constants,
     derived_tensors,
     state_records,
@@ -122,6 +123,7 @@ def translate(
         transposes=lowered.transposes,
         draws=tuple(lowered.scope.draws),
         state=tuple(state_records(lowered, names)),
+        cache=cache_record(lowered.cached),
         versions={name: version(name) for name in ("mlxport", "torch", "mlx")},
         dynamic=named_ranges(captured.exported, lowered.size_names),
         conditions=tuple(lowered.conditions),

@@ -122,6 +122,24 @@ class StateRecord:
 
 
 @dataclass(frozen=True)
+class CacheRecord:
+    """The argument of a model that is a cache of keys and values, as mlx-lm's models take one.
+
+    The signature and the record of the model itself speak of the tensors in it, as PyTorch's does.
+
+    Attributes:
+        argument: of ``forward``.
+        layers: how many layers it has, each with keys and values.
+        results: of the leaves of the result in PyTorch, which are its keys and values after a call:
+            the keys of the first layer, its values, the keys of the second …
+    """
+
+    argument: str
+    layers: int
+    results: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Digests:
     """What the weights are, a hexadecimal digest of each tensor's bytes in C order.
 
@@ -169,6 +187,7 @@ class Conversion:
         modules: in the order of their first call; the model itself (path ``""``) last.
         draws: the random draws that one call of the model makes, in order.
         state: what one call of the model writes for later ones.
+        cache: the argument that is a cache; None where none is.
         quantized: which weights are quantised, how, and what it cost; None if none are.
         adapter: the adapter beside the base, or merged into it; None where there is none.
         stem: what the files of the weights are called before their ending.
@@ -188,6 +207,7 @@ class Conversion:
     modules: tuple[ModuleRecord, ...]
     draws: tuple[DrawRecord, ...] = ()
     state: tuple[StateRecord, ...] = ()
+    cache: CacheRecord | None = None
     quantized: Quantized | None = None
     adapter: AdapterRecord | None = None
     stem: Stem = "weights"
@@ -206,12 +226,13 @@ class Conversion:
         lines += [f"{n}: {low} to {high or 'any'}" for n, (low, high) in self.dynamic.items()]
         lines += [f"{len(self.draws)} random draws"] if self.draws else []
         lines += [f"state: {', '.join(one.path for one in self.state)}"] if self.state else []
+        lines += [f"cache: {self.cache.layers} layers"] if self.cache else []
         lines += [f"quantized: {self.quantized.settings}"] if self.quantized else []
         return "\n".join([*lines, repr(self.plan)])
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON data."""
-        data = to_data(self, without_none=("merged", "since", "loading", "adapter"))
+        data = to_data(self, without_none=("merged", "since", "loading", "adapter", "cache"))
         return {"format": RECORD_FORMAT, "version": RECORD_VERSION, **data}
 
     @classmethod
@@ -254,6 +275,8 @@ class Conversion:
                     f"inputs: {len(self.inputs)} names, and signature.arguments has "
                     f"{', '.join(taken) or 'none'} that hold tensors"
                 )
+        if self.cache is not None:
+            yield from self._contradictions_of(self.cache)
         if self.adapter is not None and self.plan.specs:
             for place, key in enumerate(self.adapter.keys):
                 if key not in self.plan.specs:
@@ -267,3 +290,17 @@ class Conversion:
         for name, (low, high) in self.dynamic.items():
             if low < 0 or (high is not None and high < low):
                 yield f"dynamic[{name!r}]: from {low} to {high}"
+
+    def _contradictions_of(self, cache: CacheRecord) -> Iterator[str]:
+        """Yield what the record of a cache says that its signature does not."""
+        taken = {} if self.signature is None else self.signature.taken()
+        argument = taken.get(cache.argument)
+        layers = () if argument is None or argument.kind != "list" else argument.items
+        pairs = [len(layer.tensors("")) for layer in layers]
+        if pairs != [2] * cache.layers:
+            yield f"cache: signature.arguments has no {cache.argument} of {cache.layers} layers"
+        leaves = [] if self.signature is None else [*self.signature.result.leaves("")]
+        tensors = {n for n, (_, leaf) in enumerate(leaves) if leaf.kind == "tensor"}
+        places = {*cache.results}
+        if not places <= tensors or len(places) != 2 * cache.layers:
+            yield f"cache.results: not {2 * cache.layers} tensors of signature.result"

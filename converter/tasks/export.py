@@ -20,6 +20,7 @@ from mlxport.converter.output.code_digests import check_code as hold_to_digests
 from mlxport.converter.output.contents import read_conversion
 from mlxport.converter.output.device import on_device
 from mlxport.converter.output.live_model import live_model, not_ending
+from mlxport.converter.parity.run.caches import caches_as_arrays
 from mlxport.converter.parity.run.interface import mlx_arguments, output_names
 from mlxport.converter.parity.run.judge_arrays import judge_array
 from mlxport.converter.parity.run.trace import arrays, mapped, mlx_dtype_name
@@ -154,7 +155,7 @@ class _Function:
     def __init__(self, model: Any, conversion: Conversion, reference: Reference) -> None:
         roots = [record for record in conversion.modules if record.path == ""]
         self.root: ModuleRecord = roots[0]
-        self.model, self.reference = model, reference
+        self.model, self.conversion, self.reference = model, conversion, reference
         self.given = mlx_arguments(self.root, conversion, reference)
         self.inputs = list(arrays(self.given))
         signature = conversion.signature
@@ -165,7 +166,8 @@ class _Function:
     def __call__(self, *inputs: mx.array) -> tuple[mx.array, ...]:
         waiting = iter(inputs)
         args, named = mapped(lambda x: next(waiting) if isinstance(x, mx.array) else x, self.given)
-        return tuple(arrays(self.model(*args, **named)))
+        with caches_as_arrays(self.model, self.conversion):
+            return tuple(arrays(self.model(*args, **named)))
 
     def write(self, path: Path, shapeless: bool, judgement: Judgement) -> bool:
         """Write the function, hold what was written to model.py and to PyTorch.

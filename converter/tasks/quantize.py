@@ -29,6 +29,7 @@ from mlxport.converter.output.contents import (
 from mlxport.converter.output.lineage import record_lineage
 from mlxport.converter.output.live_model import live_model
 from mlxport.converter.parity.report.report import ParityReport
+from mlxport.converter.parity.run.caches import caches_as_arrays
 from mlxport.converter.parity.run.cost import layer_costs, output_costs
 from mlxport.converter.parity.run.interface import mlx_arguments, output_names
 from mlxport.converter.parity.run.replay_draws import replayed
@@ -319,7 +320,11 @@ def _read_elsewhere(whole: Whole, modules: Mapping[str, nn.Module]) -> set[str]:
         for path, module in modules.items():
             module.__class__ = classes[kinds[path]]
         state = StateRuns(whole.live, conversion.state)
-        with replayed(reference.draws, conversion.draws), state.from_the_beginning():
+        with (
+            caches_as_arrays(whole.live, conversion),
+            replayed(reference.draws, conversion.draws),
+            state.from_the_beginning(),
+        ):
             run_model(whole.live, inputs, named)
     finally:
         for path, module in modules.items():

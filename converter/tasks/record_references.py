@@ -12,15 +12,32 @@ from mlxport.converter.graph.capture.other_inputs import OtherInputs
 from mlxport.converter.graph.capture.size_guards import satisfied
 from mlxport.converter.parity.reference.record_reference import record_reference
 from mlxport.converter.parity.reference.recorded_values import tensors
-from mlxport.converter.parity.reference.trials import Trial, Trials, batched, recorded_trials
+from mlxport.converter.parity.reference.trials import (
+    Trial,
+    Trials,
+    batched,
+    narrowed,
+    recorded_trials,
+)
 from mlxport.converter.parity.verdict.reference_data import Reference
-from mlxport.converter.plan.record import Conversion
+from mlxport.converter.plan.record import Conversion, ModuleRecord
 from mlxport.converter.torch_model.calls import CallArguments, in_order
 
 # judged wherever the batch is left open, unless others are asked for
 BATCH_SIZES = (1, 2)
 # judged of a model that keeps state, unless another number is asked for
 CALLS = 4
+
+
+def _shape_at(shape: Sequence[int | str], sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """Return a recorded shape in numbers; a size is a number, or an expression in the names."""
+    most = sum(sizes.values()) + 1
+    return tuple(
+        size
+        if isinstance(size, int)
+        else next(n for n in range(most) if satisfied([f"{size} == {n}"], sizes))
+        for size in shape
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +97,37 @@ class Origin:
                 sizes[batch] = trial.batch_size
             for reference in self._tried([trial]):
                 yield replace(reference, sizes=sizes)
+        for case, sizes in self._of_cache():
+            if not satisfied(self.conversion.conditions, sizes):
+                taken = ", ".join(self.conversion.conditions)
+                self.notes.append(f"{case} not judged: the model takes {taken}")
+                continue
+            shapes = [_shape_at(layout.shape, sizes) for layout in self._root.inputs]
+            for reference in self._tried([Trial(case, narrowed(given, shapes))]):
+                yield replace(reference, sizes=sizes)
+
+    @property
+    def _root(self) -> ModuleRecord:
+        return next(record for record in self.conversion.modules if record.path == "")
+
+    def _of_cache(self) -> Iterator[tuple[str, dict[str, int]]]:
+        """Yield the calls that a model with a cache serves and no example may be, with their sizes.
+
+        torch.export takes sizes of zero and one for fixed: neither the first call of a text, whose
+        cache is empty, nor that of a single token is like the calls it captures.
+        """
+        cache, signature = self.conversion.cache, self.conversion.signature
+        if cache is None or signature is None:
+            return
+        shapes = dict(zip(signature.tensors(), self._root.inputs, strict=True))
+        names = {*signature.arguments[cache.argument].tensors(cache.argument)}
+        length = next(str(layout.shape[2]) for name, layout in shapes.items() if name in names)
+        batch = next(layout.shape[0] for name, layout in shapes.items() if name in names)
+        others = (size for name, one in shapes.items() if name not in names for size in one.shape)
+        text = {str(size) for size in others} & {*self.conversion.dynamic} - {str(batch), length}
+        yield "empty cache", {**self.sizes, length: 0}
+        if text:
+            yield "one token", {**self.sizes, **dict.fromkeys(sorted(text), 1)}
 
     def _tried(self, trials: Iterable[Trial]) -> Iterator[Reference]:
         return recorded_trials(self.model, trials, self.paths, self.notes, self.state)

@@ -1,6 +1,6 @@
-"""Causal language models of transformers with a DynamicCache in and out: prefill, then decoding.
+"""Causal language models of transformers with a cache: prefill, then decoding.
 
-``MLXPORT_SWEEP=1`` tries every architecture, otherwise two.
+``MLXPORT_SWEEP=1`` tries every architecture, otherwise three.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ transformers: Any = pytest.importorskip("transformers", reason="transformers is 
 
 SWEEP = os.environ.get("MLXPORT_SWEEP") == "1"
 
-BATCH, PROMPT, PAST, TOKENS = 2, 5, 7, 64
+BATCH, PROMPT, PAST, TOKENS, STEPS = 2, 5, 7, 64, 16
 ALIKE = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 HEADS = {**ALIKE, "num_attention_heads": 4, "max_position_embeddings": 128}
 GROUPS = {**HEADS, "num_key_value_heads": 2}
@@ -74,7 +74,7 @@ ARCHITECTURES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "StableLM": ("StableLmForCausalLM", "StableLmConfig", GROUPS),
     "StarCoder2": ("Starcoder2ForCausalLM", "Starcoder2Config", {**GROUPS, "sliding_window": None}),
 }
-ALWAYS = ("Llama", "GPT-2")
+ALWAYS = ("Llama", "GPT-2", "Bloom")
 
 
 def built(architecture: str, randomise: Callable[[nn.Module], nn.Module]) -> Any:
@@ -122,15 +122,57 @@ def test_prefill_and_decoding_give_the_tokens_of_generate(architecture, randomis
         do_sample=False,
         past_key_values=transformers.DynamicCache(config=model.config),
     )
-    past, tokens = arrays(cache, 0), mx.array(ids.numpy())
+    past, theirs = result.model.make_cache(), transformers.DynamicCache(config=model.config)
+    tokens = mx.array(ids.numpy())
     given = [tokens]
-    for _ in range(TOKENS):
-        out = result.model(tokens, past_key_values=past)
-        past, tokens = out["past_key_values"], out["logits"][:, -1:].argmax(-1)
+    for step in range(TOKENS):
+        logits = result.model(tokens, cache=past)["logits"]
+        if step <= STEPS:
+            with torch.no_grad():
+                out = model(
+                    torch.from_numpy(np.array(tokens, dtype=np.int64)), past_key_values=theirs
+                )
+            assert np.allclose(np.array(logits), out.logits.numpy(), rtol=1e-3, atol=1e-4)
+        tokens = logits[:, -1:].argmax(-1)
         mx.eval(tokens)
         given.append(tokens)
     assert np.array_equal(np.array(mx.concatenate(given, axis=1)), expected.numpy())
-    assert past[-1][0].shape[2] == PROMPT + TOKENS - 1
+    assert [layer.offset for layer in past] == [PROMPT + TOKENS - 1] * 2
+
+
+def test_a_folder_with_a_cache_is_loaded_verified_and_exported_without_torch(
+    tmp_path, randomise, run_without
+):
+    torch.manual_seed(0)
+    model = built("Llama", randomise)
+    torch.save(model.state_dict(), tmp_path / "llama.pt")
+    ids = torch.randint(0, 64, (BATCH, PROMPT))
+    result = mlxport.convert_checkpoint(
+        tmp_path / "llama.pt",
+        tmp_path / "out",
+        model=model,
+        kwargs={"input_ids": ids, "past_key_values": with_past(model)},
+        dynamic={"input_ids": (0, 1), "past_key_values": (0, 2)},
+        gradients=True,
+    )
+    assert result.report.passed, result.report.verdict
+    for text in ("cache[0].offset", "cache.update_and_fetch(", "def make_cache(self)"):
+        assert text in result.source
+    code = """
+import mlx.core as mx, mlxport
+from mlxport.converter.api.folders import verify_folder
+model = mlxport.load("out")
+cache = model.make_cache()
+whole = model(mx.arange(6)[None])["logits"]
+first, last = (model(ids[None], cache=cache)["logits"] for ids in (mx.arange(5), mx.array([5])))
+assert mx.allclose(whole, mx.concatenate([first, last], axis=1), atol=1e-4)
+report = verify_folder("out")
+assert report.passed, report.verdict
+assert {"empty cache", "one token"} <= {other.case for other in report.others}
+mlxport.export_function("out", "model.mlxfn")
+"""
+    done = run_without(["torch", "transformers"], code)
+    assert done.returncode == 0, done.stderr
 
 
 def test_fixed_sizes_are_held_to_and_a_folder_is_verified_without_torch(tmp_path, randomise):

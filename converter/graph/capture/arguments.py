@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from mlxport.converter.errors import CaptureError
 from mlxport.converter.graph.capture.by_value import Seen, places
+from mlxport.converter.graph.ir.caches import LayerTensor
 from mlxport.converter.graph.ir.naming import argument_name
 from mlxport.converter.torch_model.calls import bound_arguments, parameters_of
 
@@ -122,6 +123,7 @@ def order_arguments(
     """
     orders: dict[str, tuple[Argument, ...]] = {}
     received: dict[str, list[Seen]] = {}
+    layers: dict[str, list[bool]] = {}  # of each tensor, whether it is a layer of a cache
     hooks = []
     for path, given in calls.items():
         if len(given) == 1 and len(traced.get(path, given)) == 1:
@@ -134,7 +136,9 @@ def order_arguments(
 
         def note(_: torch.nn.Module, args: Any, kwargs: Any, path: str = path) -> None:
             tensors = [t for t in (*args, *kwargs.values()) if isinstance(t, torch.Tensor)]
-            received.setdefault(path, list(map(Seen.of, tensors)))
+            layers.setdefault(path, [isinstance(t, LayerTensor) for t in tensors])
+            others = [t for t in tensors if not isinstance(t, LayerTensor)]
+            received.setdefault(path, list(map(Seen.of, others)))
 
         hooks.append(captured.register_forward_pre_hook(note, with_kwargs=True))
     if hooks:
@@ -143,8 +147,18 @@ def order_arguments(
     for path, tensors in received.items():
         matched = _match(tensors, calls[path], traced.get(path, ()))
         if matched is not None:
-            orders[path] = matched
+            orders[path] = _with_layers(matched, layers[path])
     return orders
+
+
+def _with_layers(matched: Sequence[Argument], layers: Sequence[bool]) -> tuple[Argument, ...]:
+    """Return the arguments of all tensors: layers of a cache come behind all others."""
+    known = iter(matched)
+    last = max((argument.position for argument in matched), default=-1)
+    return tuple(
+        Argument(last + 1 + place, "cache") if is_layer else next(known)
+        for place, is_layer in enumerate(layers)
+    )
 
 
 def _refuse_packed(path: str, module: torch.nn.Module, given: Sequence[Any]) -> None:

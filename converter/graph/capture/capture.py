@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -28,6 +28,7 @@ from mlxport.converter.graph.capture.export_program import (
     unflattened,
 )
 from mlxport.converter.graph.capture.fixed_sizes import fixed_sizes
+from mlxport.converter.graph.capture.grown_caches import replace_caches
 from mlxport.converter.graph.capture.guard_lines import GuardLines
 from mlxport.converter.graph.capture.leaves import (
     check_kept,
@@ -58,11 +59,12 @@ from mlxport.converter.graph.capture.tensor_kinds import (
 )
 from mlxport.converter.graph.capture.trial_runs import Tried, call_once, copied, try_forward
 from mlxport.converter.graph.capture.writes import complete_stacks, has_writes, replace_writes
+from mlxport.converter.graph.ir.caches import CachedArgument
 from mlxport.converter.graph.ir.inputs import FixedSize
 from mlxport.converter.plan.structure import Signature
 from mlxport.converter.rules.registry import Rule
 from mlxport.converter.timings import stage
-from mlxport.converter.torch_model.calls import every_module_called, in_order
+from mlxport.converter.torch_model.calls import every_module_called, in_order, spread_arguments
 from mlxport.converter.torch_model.model_state import eval_mode, left_as_it_was, trial_run
 from mlxport.converter.torch_model.seeding import seeded
 
@@ -94,6 +96,7 @@ class Captured:
             name.
         guard_lines: the lines of the model at which torch.export decided by sizes.
         state: qualified names of the buffers that it writes.
+        cached: the argument that is a cache which the program updates; None where there is none.
     """
 
     model: torch.nn.Module
@@ -111,6 +114,7 @@ class Captured:
     unchecked: Sequence[int | str] = ()
     guard_lines: GuardLines = field(default_factory=GuardLines)
     state: Sequence[str] = ()
+    cached: CachedArgument | None = None
 
     def torch_module(self, path: str) -> torch.nn.Module:
         """Return the torch module of a path of the captured hierarchy."""
@@ -235,9 +239,12 @@ def _captured(
         raise _other_form(model, unlike)
     with stage("unflatten"):
         state = write_state(model, program)
+        signature = read_signature(model, args, kwargs, program)
+        cached = replace_caches(program, signature, spread_arguments(model, args, kwargs))
+        if cached is not None:
+            signature = replace(signature, keywords=(*signature.keywords, cached.name))
         root = torch_step(model, "tell its modules apart", lambda: unflattened(program))
     _check_state(model, tried, state)
-    signature = read_signature(model, args, kwargs, program)
     with stage("compare"), seeded(), trial_run(model):
         calls = by_every_name(model, calls)
         ordered = order_arguments(calls, traced, root, *copied(args, kwargs))
@@ -261,6 +268,7 @@ def _captured(
         unchecked,
         lines,
         state,
+        cached,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -46,14 +46,20 @@ def read_signature(
     return replace(signature, keywords=keyword_only(model, list(signature.taken())))
 
 
-def nested_result(structure: Structure, leaves: Sequence[Any]) -> ast.expr:
+def nested_result(
+    structure: Structure, leaves: Sequence[Any], omitted: Collection[int] = ()
+) -> ast.expr:
     """Return the expression of the model's result, nested as PyTorch's.
 
     Args:
         structure: of the result.
         leaves: what the captured program returns, in order: values, numbers, constants.
+        omitted: places of leaves to leave out, with the containers that hold nothing else.
     """
-    return _nested(structure, iter(leaves))
+    found = _nested(structure, iter(enumerate(leaves)), omitted)
+    if found is None:
+        raise AssertionError("all leaves of a result are left out")
+    return found
 
 
 def _leaf(argument: Any) -> Structure:
@@ -64,10 +70,17 @@ def _leaf(argument: Any) -> Structure:
     return NUMBER
 
 
-def _nested(structure: Structure, leaves: Iterator[Any]) -> ast.expr:
+def _nested(
+    structure: Structure, leaves: Iterator[tuple[int, Any]], omitted: Collection[int]
+) -> ast.expr | None:
     if structure.kind in ("tensor", "number", "constant"):
-        return to_ast(next(leaves))
-    items = [_nested(item, leaves) for item in structure.items]
+        place, leaf = next(leaves)
+        return None if place in omitted else to_ast(leaf)
+    found = [_nested(item, leaves, omitted) for item in structure.items]
+    items = [item for item in found if item is not None]
+    if found and not items:
+        return None
     if structure.kind == "dict":
-        return ast.Dict([ast.Constant(key) for key in structure.keys], items)
+        pairs = zip(structure.keys, found, strict=True)
+        return ast.Dict([ast.Constant(key) for key, item in pairs if item is not None], items)
     return ast.List(items) if structure.kind == "list" else ast.Tuple(items)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from mlxport.converter.graph.ir.caches import CachedArgument
 from mlxport.converter.graph.ir.inputs import FixedSize, Formal
 from mlxport.converter.graph.ir.printing import code_text, numbered, statement_text, value_text
 from mlxport.converter.graph.ir.scopes import ModelScope
@@ -168,6 +169,7 @@ class Lowered:
         unchecked: whose values decide what is looked up in an array: inputs by place, others by
             name.
         state: the paths of the arrays that a call writes, in the order of their first write.
+        cached: the argument that is a cache; None where none is.
     """
 
     signature: Signature = field(default_factory=Signature)
@@ -183,6 +185,7 @@ class Lowered:
     fixed: tuple[FixedSize, ...] = ()
     unchecked: Sequence[int | str] = ()
     state: dict[str, None] = field(default_factory=dict)
+    cached: CachedArgument | None = None
 
     def layer_files(self) -> tuple[str, ...]:
         """Return the files of ``mlxport.layers`` that the source and the user's own files need."""

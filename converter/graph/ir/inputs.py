@@ -11,6 +11,7 @@ import torch
 from torch.fx import Node
 
 from mlxport.converter.errors import CaptureError
+from mlxport.converter.graph.ir.caches import CACHE, CacheUse, CacheValue
 from mlxport.converter.graph.ir.naming import argument_name
 from mlxport.converter.graph.ir.provenance import Provenance, ProvenanceKind
 from mlxport.converter.graph.ir.sizes import shape_of
@@ -71,16 +72,17 @@ class FixedSize:
 
 @dataclass(frozen=True)
 class _Part:
-    """A part of the arguments: its label in PyTorch, and its name and expression in MLX."""
+    """A part of the arguments: its label in PyTorch, its name and expression in MLX, its cache."""
 
     structure: Structure
     label: str
     name: str
     code: ast.expr
+    use: CacheUse | None = None
 
 
 def input_values(
-    signature: Signature, placeholders: Sequence[Node]
+    signature: Signature, placeholders: Sequence[Node], cached: str = ""
 ) -> tuple[list[Formal], list[Any]]:
     """Return the parameters of ``__call__``, and the value for each placeholder of the graph.
 
@@ -89,6 +91,7 @@ def input_values(
     Args:
         signature: what the torch model takes.
         placeholders: of its graph, in order.
+        cached: the argument that is a cache, if one is: each of its layers is one object.
 
     Raises:
         CaptureError: the graph takes something other than the torch model.
@@ -97,8 +100,13 @@ def input_values(
     places: list[_Part] = []
     for name, structure in signature.arguments.items():
         formal = _formal(name, structure, formals, name in signature.keywords)
+        if name == cached:
+            formal = Formal(Variable(), CACHE, "list", keyword=True)
         if structure.tensors(name):
             formals.append(formal)
+        if name == cached:
+            places += _layers(structure, formal)
+            continue
         places += _places(_Part(structure, name, formal.name, Use(formal.variable)))
     if len(places) != len(placeholders):
         raise CaptureError(
@@ -107,6 +115,15 @@ def input_values(
         )
     pairs = zip(places, placeholders, strict=True)
     return formals, [_given(node, place) for place, node in pairs]
+
+
+def _layers(structure: Structure, formal: Formal) -> Iterator[_Part]:
+    """Yield the places of keys and values of a cache: the layer that has them."""
+    for number, layer in enumerate(structure.items):
+        code = ast.Subscript(Use(formal.variable), ast.Constant(number))
+        use = CacheUse(number)
+        for item in layer.items:
+            yield _Part(item, use.label, CACHE, code, use)
 
 
 def _formal(name: str, structure: Structure, others: Sequence[Formal], keyword: bool) -> Formal:
@@ -138,6 +155,8 @@ def _given(node: Node, place: _Part) -> Any:
         raise CaptureError(f"{place.label} is a tensor in forward(), {fake!r} to torch.export")
     shape, order = shape_of(fake), logical_order(fake.ndim)
     provenance = Provenance(ProvenanceKind.INPUT, place.label)
+    if place.use is not None:
+        return CacheValue(shape, fake.dtype, order, place.name, code=place.code, use=place.use)
     if isinstance(place.code, Use):
         return Value(shape, fake.dtype, order, place.name, provenance, variable=place.code.key)
     return Value(shape, fake.dtype, order, place.name, provenance, code=place.code)

@@ -15,6 +15,7 @@ import sympy
 import torch
 from torch.utils._sympy.functions import FloorDiv
 
+from mlxport.converter.graph.ir.caches import LENGTH_AXIS, CacheValue, caches_among
 from mlxport.converter.graph.ir.code import substitute
 from mlxport.converter.graph.ir.sizes import Size, SizeUse, written
 from mlxport.converter.graph.ir.statement import Statement
@@ -80,7 +81,8 @@ class _Body:
         self.sources: dict[str, tuple[Value, int] | Value] = {}
         for size, variable in reads.given:
             self._offer(size, variable)
-        for value in inputs:
+        caches = caches_among(inputs)
+        for value in [*(v for v in inputs if not isinstance(v, CacheValue)), *caches]:
             self._offer_shape(value)
 
     def filled(self, tree: ast.expr, position: int, targets: Sequence[Value]) -> ast.expr:
@@ -92,6 +94,11 @@ class _Body:
         return substitute(tree, codes) if codes else tree
 
     def _offer_shape(self, value: Value) -> None:
+        if isinstance(value, CacheValue):
+            length = value.shape[LENGTH_AXIS]
+            if value.readable and isinstance(length, Size):
+                self._offer(length, (value, LENGTH_AXIS))
+            return
         for axis, size in enumerate(value.shape):
             if isinstance(size, Size):
                 self._offer(size, (value, axis))
@@ -124,7 +131,9 @@ class _Body:
             return source.to_ast()
         value, axis = source
         key = (value.variable, axis)
-        if key not in self.reads:
+        if key not in self.reads and isinstance(value, CacheValue):  # before it is updated
+            self.reads[key] = Read(value, axis, 0, _number_called("offset"))
+        elif key not in self.reads:
             size = value.shape[axis]
             self.reads[key] = Read(value, axis, position, self.sizes._variable(size))
         return self.reads[key].variable.to_ast()
@@ -197,6 +206,9 @@ def _with_reads(
 def _reading(reads: Sequence[Read]) -> Statement:
     """Return the statement that reads sizes of one array: all at once where it is several."""
     source = reads[0].source
+    if isinstance(source, CacheValue):
+        code = ast.Attribute(source.to_ast(), "offset")
+        return Statement((reads[0].variable,), code, reads=frozenset({source.use.label}))
     shape = ast.Attribute(source.to_ast(), "shape")
     if len(reads) == 1:
         place = ast.Constant(source.order.index(reads[0].axis))

@@ -7,6 +7,7 @@ library and the files of ``mlxport.layers``, which travel too.
 from __future__ import annotations
 
 import ast
+import re
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -18,9 +19,9 @@ from types import ModuleType
 from typing import Any
 
 from mlxport.converter.errors import ConversionError
-from mlxport.converter.graph.ir.relative_imports import beside, needed_by
 
 LAYERS = "mlxport.layers"
+_OURS = re.compile(r"^(\s*from )mlxport\.layers\.([\w.]+)( import )", re.MULTILINE)
 # Names that the emitted source defines: a class or function of that name would hide them.
 _TAKEN = frozenset({"Model", "Path", "load", "mx", "nn"})
 
@@ -81,8 +82,8 @@ def user_file_of(target: Any) -> UserFile:
             "in a file of its own"
         )
     text = _from_files(text, tree)
-    layers = tuple(sorted({*needed_by(text)}))
-    return UserFile(_file_name(module, path), beside(text), layers)
+    layers = tuple(sorted({*_needed_by(text)}))
+    return UserFile(_file_name(module, path), _beside(text), layers)
 
 
 def _problems(tree: ast.Module) -> Iterator[str]:
@@ -139,3 +140,13 @@ def _file_name(module: ModuleType, path: Path) -> str:
         if name.casefold() not in taken and name.isidentifier():
             return name
     raise NotPortable(f"{path.name} is no name of a Python module: rename it")
+
+
+def _needed_by(text: str) -> list[str]:
+    """Return the files of ``mlxport.layers`` that a source imports from."""
+    return [match[2] for match in _OURS.finditer(text)]
+
+
+def _beside(text: str) -> str:
+    """Return a source, at the top of ``layers/``, that takes from beside it what was mlxport's."""
+    return _OURS.sub(r"\1.\2\3", text)

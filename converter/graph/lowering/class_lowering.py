@@ -14,6 +14,7 @@ from typing import Any
 from torch.fx import Graph, Node
 
 from mlxport.converter.graph.ir.body import Body
+from mlxport.converter.graph.ir.caches import CacheValue
 from mlxport.converter.graph.ir.naming import variable_name
 from mlxport.converter.graph.ir.nodes import flat, with_sizes, without_sizes
 from mlxport.converter.graph.ir.size_reads import SizeReads
@@ -24,6 +25,11 @@ from mlxport.converter.graph.lowering.complete_body import complete
 from mlxport.converter.graph.lowering.frame import Frame
 from mlxport.converter.graph.lowering.leaf_lowering import call_of, record_call
 from mlxport.converter.graph.lowering.lowering_pass import LoweringPass
+from mlxport.converter.graph.ops.caches import (
+    arguments_with_caches,
+    formal_layer,
+    formals_with_caches,
+)
 
 
 class ClassLowering:
@@ -60,7 +66,10 @@ class ClassLowering:
                 reason = "its first call is given tensors with other numbers of axes"
                 return self._in_place(frame, inputs, reason)
             pairs = zip(values, known.inputs, strict=True)
-            values = [frame.cx.arrange(value, formal.order) for value, formal in pairs]
+            values = [
+                v if isinstance(v, CacheValue) else frame.cx.arrange(v, formal.order)
+                for v, formal in pairs
+            ]
         calls, draws, transposes = (
             len(lowered.records),
             len(lowered.scope.draws),
@@ -109,10 +118,14 @@ class ClassLowering:
         positions = self._positions(path, len(values))
         names = self._argument_names(path, positions)
         formals = [
-            Value(v.shape, v.dtype, v.order, name, v.provenance, v.lineage)
+            formal_layer(v)
+            if isinstance(v, CacheValue)
+            else Value(v.shape, v.dtype, v.order, name, v.provenance, v.lineage)
             for v, name in zip(values, names, strict=True)
         ]
-        body = Body(path, formals, sizes=SizeReads(lowered.size_names))
+        body = Body(
+            path, formals, formals_with_caches(formals), sizes=SizeReads(lowered.size_names)
+        )
         in_order = sorted(zip(positions, formals, strict=True), key=operator.itemgetter(0))
         tensors = iter([value for _, value in in_order])
         given = [item if isinstance(item, Size) else next(tensors) for item in inputs]
@@ -146,7 +159,7 @@ class ClassLowering:
             )
             for v in body.outputs
         )
-        given = [*values, *(size for size, _ in body.sizes.given)]
+        given = [*arguments_with_caches(values), *(size for size, _ in body.sizes.given)]
         code = call_of(names, frame.owner, body.path, given)
         reads, writes = body.reads, body.writes
         frame.cx.statements.append(

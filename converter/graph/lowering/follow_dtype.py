@@ -14,6 +14,7 @@ from typing import Any
 
 from torch.utils._pytree import tree_map
 
+from mlxport.converter.graph.ir.caches import CacheValue
 from mlxport.converter.graph.ir.code import expression
 from mlxport.converter.graph.ir.nodes import flat
 from mlxport.converter.graph.ir.scopes import BodyScope
@@ -34,7 +35,7 @@ class DtypeFlow:
 
     def __init__(self, body: BodyScope, inputs: Sequence[Value]) -> None:
         self._body = body
-        self._inputs = [value for value in inputs if value.dtype.is_floating_point]
+        self._inputs = _floats(inputs)
         self._independent = {v.variable for v in inputs if not v.dtype.is_floating_point}
         self._analysed = 0  # statements
 
@@ -47,7 +48,7 @@ class DtypeFlow:
                 their dtype stands that of the body's first float argument.
         """
         self._analyse()
-        floats = [value for value in flat(arguments) if value.dtype.is_floating_point]
+        floats = _floats(flat(arguments))
         independent = [value for value in floats if value.variable in self._independent]
         if not independent:
             return arguments
@@ -82,6 +83,11 @@ class DtypeFlow:
         """Whether an expression reads a float of the model's, or what was computed from one."""
         read = _read(statement.code)
         return any(v is None or v not in self._independent for v in read)
+
+
+def _floats(values: Sequence[Value]) -> list[Value]:
+    """Return the arrays of floats among some values; a cache is an object."""
+    return [v for v in values if v.dtype.is_floating_point and not isinstance(v, CacheValue)]
 
 
 def _read(tree: ast.AST) -> Iterator[Variable | None]:

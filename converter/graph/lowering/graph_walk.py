@@ -15,14 +15,16 @@ from torch.fx import Node
 
 from mlxport.converter.graph.capture.leaves import plain_path
 from mlxport.converter.graph.capture.state.state_writes import WRITE
+from mlxport.converter.graph.ir.caches import join_layer, update_layer
 from mlxport.converter.graph.ir.context import Unsupported
-from mlxport.converter.graph.ir.nodes import stand_in
+from mlxport.converter.graph.ir.nodes import results_of, stand_in
 from mlxport.converter.graph.ir.sizes import is_symbolic, symbolic
 from mlxport.converter.graph.lowering.frame import Frame
 from mlxport.converter.graph.lowering.lowering_pass import LoweringPass
 from mlxport.converter.graph.lowering.module_lowering import ModuleLowering
 from mlxport.converter.graph.lowering.op_lowering import OpLowering
 from mlxport.converter.graph.lowering.problems import Problem
+from mlxport.converter.graph.ops.caches import layer_of, lower_update
 
 
 class GraphWalk:
@@ -72,6 +74,10 @@ class GraphWalk:
             return args[0]
         if node.target is operator.getitem:
             return args[0][args[1]]
+        if node.target is join_layer:
+            return layer_of(args[0], results_of(node)[0][0])
+        if node.target is update_layer:
+            return lower_update(frame.cx, *args)
         if is_symbolic(node):
             return symbolic(node.meta["val"])
         return self.ops.lower(frame, args, kwargs)

@@ -12,6 +12,7 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
 from mlxport.converter.graph.ir.body import Leaf, Lowered
+from mlxport.converter.graph.ir.caches import CacheValue
 from mlxport.converter.graph.ir.code import to_ast
 from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.naming import ModelNames, variable_name
@@ -144,7 +145,12 @@ def record_call(
     outputs: Sequence[Value],
     results: tuple[int, ...] | None = None,
 ) -> None:
-    """Record the layouts of the values that pass a module's boundary."""
+    """Record the layouts of the values that pass a module's boundary.
+
+    A cache is an object to a module; to the model itself it is what it holds.
+    """
+    if path:
+        inputs = [value for value in inputs if not isinstance(value, CacheValue)]
     taken, given = (layouts(values, lowered.size_names) for values in (inputs, outputs))
     record = ModuleRecord(path, names.target(path), taken, given, results)
     lowered.records.append(record)

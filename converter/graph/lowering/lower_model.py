@@ -9,6 +9,7 @@ from torch.fx import Graph
 
 from mlxport.converter.graph.capture.signature import nested_result
 from mlxport.converter.graph.ir.body import Body, Lowered
+from mlxport.converter.graph.ir.caches import CacheValue
 from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.inputs import input_values
 from mlxport.converter.graph.ir.nodes import flat, graph_of
@@ -21,6 +22,7 @@ from mlxport.converter.graph.lowering.graph_walk import GraphWalk
 from mlxport.converter.graph.lowering.leaf_lowering import record_call
 from mlxport.converter.graph.lowering.lowering_pass import LoweringPass
 from mlxport.converter.graph.lowering.problems import Problem, Tally
+from mlxport.converter.graph.ops.caches import given_back, import_cache
 
 
 def lower_model(state: LoweringPass, *, channels_last_ends: bool = False) -> Lowered:
@@ -34,16 +36,25 @@ def lower_model(state: LoweringPass, *, channels_last_ends: bool = False) -> Low
     signature = lowered.signature = state.captured.signature
     lowered.fixed, lowered.unchecked = state.captured.fixed, state.captured.unchecked
     placeholders = [node for node in graph_of(root).nodes if node.op == "placeholder"]
-    formals, inputs = input_values(signature, placeholders)
+    cached = lowered.cached = state.captured.cached
+    formals, inputs = input_values(signature, placeholders, cached.name if cached else "")
+    if cached is not None:
+        import_cache(lowered)
     lowered.size_names = name_symbols(flat(inputs))
     body = Body("", flat(inputs), formals, sizes=SizeReads(lowered.size_names))
     frame = Frame.of_class(root, "", body, lowered.scope)
     last = channels_last_ends
     entered = [_entered(frame.cx, v, last) if isinstance(v, Value) else v for v in inputs]
     outputs = GraphWalk(state).run(frame, entered)
-    leaving = [_leaving(frame.cx, v, last) if isinstance(v, Value) else v for v in outputs]
+    leaving = [
+        _leaving(frame.cx, v, last) if isinstance(v, Value) and not isinstance(v, CacheValue) else v
+        for v in outputs
+    ]
+    omitted: tuple[int, ...] = ()
+    if cached is not None:
+        leaving, omitted = given_back(cached, leaving), cached.places
     body.outputs = flat(leaving)
-    complete(body, nested_result(signature.result, leaving), lowered.scope.imports)
+    complete(body, nested_result(signature.result, leaving, omitted), lowered.scope.imports)
     lowered.keep(body)
     if body.sizes.given:
         _report_sizes(state.tally, graph_of(root), [size for size, _ in body.sizes.given])
@@ -53,6 +64,8 @@ def lower_model(state: LoweringPass, *, channels_last_ends: bool = False) -> Low
 
 def _entered(cx: Context, value: Value, last: bool) -> Value:
     """Return an input of the model in the order its consumers prefer."""
+    if isinstance(value, CacheValue):
+        return value
     if last and value.ndim > 2:
         value.order = channels_last(value.ndim)
     order = cx.preferred(value.provenance, value.order)

@@ -9,9 +9,10 @@ from torch.export.graph_signature import InputKind
 
 from mlxport.converter.graph.capture.capture import Captured
 from mlxport.converter.graph.ir.body import Lowered, StoredArray
+from mlxport.converter.graph.ir.caches import CachedArgument
 from mlxport.converter.graph.ir.naming import ModelNames
 from mlxport.converter.graph.ir.value import logical_order
-from mlxport.converter.plan.record import Layout, StateRecord
+from mlxport.converter.plan.record import CacheRecord, Layout, StateRecord
 from mlxport.converter.plan.steps import Permute, Step
 from mlxport.converter.plan.tensor import Tensor, TensorSpec
 from mlxport.converter.plan.torch_tensor import tensor_from_torch
@@ -66,6 +67,11 @@ def constants(lowered: Lowered, names: ModelNames) -> dict[str, Tensor]:
         for path, array in lowered.arrays_outside_layers().items()
         if path not in state
     }
+
+
+def cache_record(cached: CachedArgument | None) -> CacheRecord | None:
+    """Return the record of the argument that is a cache; None where none is."""
+    return None if cached is None else CacheRecord(cached.name, cached.layers, cached.places)
 
 
 def state_records(lowered: Lowered, names: ModelNames) -> Iterator[StateRecord]:

@@ -10,6 +10,7 @@ import ast
 from collections.abc import Iterable, Iterator, Sequence
 
 from mlxport.converter.graph.ir.body import Body
+from mlxport.converter.graph.ir.caches import CACHE, caches_among
 from mlxport.converter.graph.ir.code import substitute
 from mlxport.converter.graph.ir.inputs import Formal
 from mlxport.converter.graph.ir.naming import ModelNames
@@ -32,7 +33,10 @@ def write_body(body: Body, names: ModelNames) -> Code:
     if body.result is None:
         raise AssertionError(f"the body of {body.path!r} returns nothing")
     statements, result = with_attributes(body.statements, body.result)
-    items, result = inline(reroll(statements, names, body.path, result), result)
+    layers = caches_among(body.inputs)
+    lists = [f.variable for f in body.parameters if f.name == CACHE and len(layers) > 1]
+    cache = lists[0] if lists else None
+    items, result = inline(reroll(statements, names, body.path, result, cache), result)
     return tuple(_named(items, result, body.parameters, body.imported))
 
 
@@ -80,6 +84,14 @@ def _loop(loop: Loop, i: int, variables: Variables) -> Iterator[ast.stmt]:
     each = variables.free("layer", i)
     if not (isinstance(start, ast.Name) and start.id == target):
         yield ast.Assign([ast.Name(target)], start)
-    call = ast.Call(ast.Name(each), [ast.Name(target), *others], [])
+    elements, targets = substitute(loop.container, {}), ast.Name(each)
+    iterated: ast.expr = elements
+    element: ast.expr = targets
+    if loop.cache is not None:
+        layer = variables.free(f"layer_{CACHE}", i)
+        others.insert(loop.cache_place, ast.Name(layer))
+        iterated = ast.Call(ast.Name("zip"), [elements, variables.named(loop.cache)], [])
+        element = ast.Tuple([targets, ast.Name(layer)])
+    call = ast.Call(targets, [ast.Name(target), *others], [])
     step = ast.Assign([ast.Name(target)], call)
-    yield ast.For(ast.Name(each), substitute(loop.container, {}), [step], [])
+    yield ast.For(element, iterated, [step], [])

@@ -18,7 +18,7 @@ from mlxport.converter.plan.structure import Signature, Structure
 
 
 def argument_list(
-    signature: Signature, body: Body, by_name: Collection[str]
+    signature: Signature, body: Body, by_name: Collection[str], cached: str = ""
 ) -> tuple[list[str], list[str]]:
     """Return the parameters of the model's ``__call__`` behind ``self``, and the lines that check.
 
@@ -26,6 +26,7 @@ def argument_list(
         signature: what the torch model takes.
         body: the body of the model itself.
         by_name: arguments of ``forward`` that have no place of their own in the call.
+        cached: the argument that is a cache, which may be left out; none if empty.
     """
     fixed = _names(signature, body)
     formals = iter(body.parameters)
@@ -38,7 +39,9 @@ def argument_list(
     named: list[str] = []
     checks: list[str] = []
     for i, (name, structure, formal) in enumerate(rows):
-        if formal is not None and formal.keyword and name not in by_name:
+        if formal is not None and name == cached:
+            named.append(f"{formal.name}: {formal.annotation} | None = None")
+        elif formal is not None and formal.keyword and name not in by_name:
             # Python wants a default behind the fixed argument that stands before it
             placed.append(f"{formal.name}: {formal.annotation} | None = None")
             checks += _check_given(formal.name)

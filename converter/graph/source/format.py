@@ -31,16 +31,19 @@ def code_lines(code: Sequence[ast.stmt], indent: int) -> Iterator[str]:
     for item in code:
         if isinstance(item, ast.Assign):
             (target,) = item.targets
-            name = ast.unparse(target)
-            name = name[1:-1] if isinstance(target, ast.Tuple) else name
-            yield from statement(f"{name} = ", item.value, indent)
+            yield from statement(f"{_target(target)} = ", item.value, indent)
         elif isinstance(item, ast.Return) and item.value is not None:
             yield from statement("return ", item.value, indent)
         elif isinstance(item, ast.For):
-            yield from statement(f"for {ast.unparse(item.target)} in ", item.iter, indent, ":")
+            yield from statement(f"for {_target(item.target)} in ", item.iter, indent, ":")
             yield from code_lines(item.body, indent + 4)
         else:
             raise TypeError(f"a body has no {type(item).__name__}")
+
+
+def _target(target: ast.expr) -> str:
+    text = ast.unparse(target)
+    return text[1:-1] if isinstance(target, ast.Tuple) else text
 
 
 def statement(prefix: str, tree: ast.expr, indent: int, suffix: str = "") -> list[str]:

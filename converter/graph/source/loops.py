@@ -69,12 +69,16 @@ class Effects:
 class Loop:
     """``for layer in container: target = layer(target, …)``.
 
+    With a cache: ``for layer, layer_cache in zip(container, cache)``.
+
     Attributes:
         target: what the last call gives.
         container: the list, or a slice of it.
         start: what the first call is given.
         others: further arguments, the same for every call.
         effects: of all calls.
+        cache: the list whose elements the calls are given, one each; None where there is none.
+        cache_place: where among the further arguments that element stands.
     """
 
     target: Value
@@ -82,6 +86,8 @@ class Loop:
     start: ast.expr
     others: list[ast.expr]
     effects: Effects
+    cache: ast.expr | None = None
+    cache_place: int = 0
 
 
 Item = Statement | Loop
@@ -90,7 +96,8 @@ Item = Statement | Loop
 def reads_of(item: Item) -> list[Variable]:
     """Return the variables that an item of a body reads, each as often as it is read."""
     if isinstance(item, Loop):
-        return [name for tree in (item.start, *item.others) for name in uses_in(tree)]
+        cache = [] if item.cache is None else [item.cache]
+        return [name for tree in (item.start, *item.others, *cache) for name in uses_in(tree)]
     return uses_in(item.code)
 
 
@@ -100,7 +107,11 @@ def targets_of(item: Item) -> Sequence[Value]:
 
 
 def reroll(
-    statements: Sequence[Statement], names: ModelNames, owner: str, result: ast.expr
+    statements: Sequence[Statement],
+    names: ModelNames,
+    owner: str,
+    result: ast.expr,
+    cache: Variable | None = None,
 ) -> list[Item]:
     """Return the items of a body, with a loop for each chain of calls.
 
@@ -109,31 +120,43 @@ def reroll(
         names: of the modules.
         owner: path of the module whose body it is.
         result: the expression the body returns.
+        cache: the parameter that is a list of the layers of a cache, if one is.
     """
     uses = Counter(uses_in(result)) + Counter(name for s in statements for name in uses_in(s.code))
     items: list[Item] = []
     i = 0
     while i < len(statements):
-        chain = _chain(statements, i, names, uses)
-        items.append(_loop(chain, names, owner) if len(chain) > 1 else statements[i])
+        chain = _chain(statements, i, names, uses, cache)
+        items.append(_loop(chain, names, owner, cache) if len(chain) > 1 else statements[i])
         i += len(chain)
     return items
 
 
 def _chain(
-    statements: Sequence[Statement], first: int, names: ModelNames, uses: Counter[Variable]
+    statements: Sequence[Statement],
+    first: int,
+    names: ModelNames,
+    uses: Counter[Variable],
+    cache: Variable | None,
 ) -> list[Statement]:
     """Return the longest chain that begins with a statement, at least that statement."""
     chain = [statements[first]]
     for following in statements[first + 1 :]:
-        if not _continues(chain[-1], following, names, uses):
+        if not _continues(chain[-1], following, names, uses, cache):
+            break
+        places = {_cache_place(statement, cache) for statement in (*chain, following)}
+        if len(places) > 1:
             break
         chain.append(following)
     return chain
 
 
 def _continues(
-    last: Statement, following: Statement, names: ModelNames, uses: Counter[Variable]
+    last: Statement,
+    following: Statement,
+    names: ModelNames,
+    uses: Counter[Variable],
+    cache: Variable | None,
 ) -> bool:
     """Whether a statement calls the next element of a list with what the last one gave."""
     if not (_calls_element(last, names) and _calls_element(following, names)):
@@ -146,10 +169,46 @@ def _continues(
         return False
     passed, (first, *others) = last.targets[0].variable, _arguments(following)
     feeds = isinstance(first, Use) and first.key is passed and uses[passed] == 1
-    return feeds and _same_arguments(others, _arguments(last)[1:])
+    before = _arguments(last)[1:]
+    place = _cache_place(last, cache)
+    if place is not None and place == _cache_place(following, cache):
+        both_move_by_one = next_index == index + 1 == index + _moved(before, others, place)
+        others, before = _without(others, place), _without(before, place)
+        feeds = feeds and both_move_by_one
+    return feeds and _same_arguments(others, before)
 
 
-def _loop(chain: Sequence[Statement], names: ModelNames, owner: str) -> Loop:
+def _cache_place(statement: Statement, cache: Variable | None) -> int | None:
+    """Return which further argument of a call is an element of the cache; None where none is."""
+    found = [n for n, a in enumerate(_arguments(statement)[1:]) if _is_layer(a, cache)]
+    return found[0] if len(found) == 1 else None
+
+
+def _is_layer(argument: ast.expr, cache: Variable | None) -> bool:
+    return (
+        isinstance(argument, ast.Subscript)
+        and isinstance(argument.slice, ast.Constant)
+        and isinstance(argument.value, Use)
+        and argument.value.key is cache
+    )
+
+
+def _number(layer: ast.expr) -> int:
+    number: int = layer.slice.value  # type: ignore[attr-defined]
+    return number
+
+
+def _moved(before: Sequence[ast.expr], after: Sequence[ast.expr], place: int) -> int:
+    return _number(after[place]) - _number(before[place])
+
+
+def _without(arguments: Sequence[ast.expr], place: int) -> list[ast.expr]:
+    return [*arguments[:place], *arguments[place + 1 :]]
+
+
+def _loop(
+    chain: Sequence[Statement], names: ModelNames, owner: str, cache: Variable | None
+) -> Loop:
     (container, first), (_, last) = _split(chain[0]), _split(chain[-1])
     element = names.reference(owner, _element_path(container, first))
     if not isinstance(element, ast.Subscript):
@@ -166,7 +225,15 @@ def _loop(chain: Sequence[Statement], names: ModelNames, owner: str) -> Loop:
     effects = Effects()
     for statement in chain:
         effects |= Effects.of(statement)
-    return Loop(chain[-1].targets[0], elements, start, others, effects)
+    target, place = chain[-1].targets[0], _cache_place(chain[0], cache)
+    if place is None:
+        return Loop(target, elements, start, others, effects)
+    held = others[place]
+    begin = _number(held)
+    layers: ast.expr = held.value  # type: ignore[attr-defined]
+    if begin:
+        layers = ast.Subscript(layers, ast.Slice(ast.Constant(begin)))
+    return Loop(target, elements, start, _without(others, place), effects, layers, place)
 
 
 def _calls_element(statement: Statement, names: ModelNames) -> bool:

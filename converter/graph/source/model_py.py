@@ -9,12 +9,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlxport.converter.graph.ir.body import Body, Lowered
+from mlxport.converter.graph.ir.caches import CacheValue, caches_among
 from mlxport.converter.graph.ir.code import call, to_ast, to_source
 from mlxport.converter.graph.ir.naming import ModelNames
 from mlxport.converter.graph.ir.sizes import shape_text
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.source.attributes import Attribute, Built, ClassGroup, Parameter
 from mlxport.converter.graph.source.body_code import write_body
+from mlxport.converter.graph.source.cache_methods import cache_check, cache_method, cache_note
 from mlxport.converter.graph.source.classes import find_classes
 from mlxport.converter.graph.source.fixed_arguments import argument_list
 from mlxport.converter.graph.source.format import WIDTH, Code, code_lines, docstring_text, statement
@@ -92,7 +94,7 @@ def write_model(lowered: Lowered, names: ModelNames, stem: str = "weights") -> M
     calls = {root.name: _root_call(lowered, names)}
     last = {root.name: [*freezing_lines(lowered, names), *beginning_lines(lowered, names)]}
     attributes = root.instances[0].attributes
-    methods = {root.name: list(state_methods(lowered, names, attributes))}
+    methods = {root.name: [*state_methods(lowered, names, attributes), *cache_method(lowered)]}
     classes = tuple(
         "\n".join(
             [
@@ -128,6 +130,7 @@ def _module_docstring(root: ClassGroup, lowered: Lowered, names: ModelNames) -> 
             *_fixed(lowered),
             *_unchecked(lowered),
             *state_note(lowered, names),
+            *cache_note(lowered),
             '"""',
             "",
         ]
@@ -137,7 +140,7 @@ def _module_docstring(root: ClassGroup, lowered: Lowered, names: ModelNames) -> 
 def _named_shapes(names: Sequence[str], values: Sequence[Value], sizes: Mapping[str, str]) -> str:
     """Return names and shapes; a place in a tuple is no name."""
     named = [re.sub(r"^(\[\d+\])+|^\.", "", name) for name in names]
-    pairs = zip(named, values, strict=True)
+    pairs = [p for p in zip(named, values, strict=True) if not isinstance(p[1], CacheValue)]
     shaped = [f"{name} {shape_text(v.stored_shape, sizes)}".strip() for name, v in pairs]
     return docstring_text(", ".join(shaped))
 
@@ -248,14 +251,17 @@ def _class_docstring(group: ClassGroup, names: ModelNames) -> list[str]:
     if instance.body is None:
         return [f'    """{first}"""']
     sizes = instance.body.sizes.names
-    takes, gives = (_shapes(v, sizes) for v in (instance.body.inputs, instance.body.outputs))
+    caches = ["a cache"] if caches_among(instance.body.inputs) else []
+    takes = " and ".join(filter(None, [_shapes(instance.body.inputs, sizes), *caches]))
+    gives = _shapes(instance.body.outputs, sizes)
     flow = f"Takes {takes}, gives {gives}"
     wrapped = textwrap.wrap(flow + (" at first." if times > 1 else "."), WIDTH - 4)
     return [f'    """{first}', "", *(f"    {line}" for line in wrapped), '    """']
 
 
 def _shapes(values: Sequence[Value], sizes: Mapping[str, str]) -> str:
-    return " and ".join(shape_text(value.stored_shape, sizes) for value in values)
+    arrays = [value for value in values if not isinstance(value, CacheValue)]
+    return " and ".join(shape_text(value.stored_shape, sizes) for value in arrays)
 
 
 @dataclass(frozen=True)
@@ -279,7 +285,9 @@ def _root_call(lowered: Lowered, names: ModelNames) -> _Call:
     """Return how the model itself is called."""
     body, signature = lowered.bodies[""], lowered.signature
     by_name = keyword_only(names.model, list(signature.arguments))
-    arguments, checks = argument_list(signature, body, by_name)
+    cached = lowered.cached.name if lowered.cached else ""
+    arguments, checks = argument_list(signature, body, by_name, cached)
+    checks += cache_check(lowered)
     return _Call(arguments, [*checks, *check_lines(lowered.conditions, lowered.fixed, body)])
 
 

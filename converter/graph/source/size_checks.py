@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import sympy
 
 from mlxport.converter.graph.ir.body import Body
+from mlxport.converter.graph.ir.caches import CACHE, LENGTH_AXIS, CacheValue, caches_among
 from mlxport.converter.graph.ir.code import substitute, to_ast, to_source
 from mlxport.converter.graph.ir.context import Unsupported
 from mlxport.converter.graph.ir.inputs import FixedSize
@@ -89,7 +90,7 @@ def _fixed_lines(fixed: Sequence[FixedSize], body: Body) -> Iterator[str]:
     """Yield the check of each input that has sizes which are fixed."""
     for number, value in enumerate(body.inputs):
         sizes = {one.place.axis: one for one in fixed if one.place.input == number}
-        if not sizes:
+        if not sizes or isinstance(value, CacheValue):
             continue
         shape = ast.Attribute(_array(value, body), "shape")
         axes = [axis for axis in value.order if axis in sizes]
@@ -108,7 +109,7 @@ def _least_lines(least: Sequence[FixedSize], body: Body) -> Iterator[str]:
     """Yield the check of each input that has sizes of which only smaller ones do not do."""
     for number, value in enumerate(body.inputs):
         sizes = {one.place.axis: one.size for one in least if one.place.input == number}
-        if not sizes:
+        if not sizes or isinstance(value, CacheValue):
             continue
         array = _array(value, body)
         names = axis_names(value.ndim)
@@ -160,11 +161,15 @@ def _dynamic_lines(conditions: Sequence[str], body: Body) -> list[str]:
     relations = dict(_relations(body, reads))
     if not (tests or relations):
         return []
-    takes = ", ".join(
-        f"{value.name} {shape_text(value.stored_shape, body.sizes.names)}"
+    names = body.sizes.names
+    taken = [
+        f"{value.name} {shape_text(value.stored_shape, names)}"
         for value in body.inputs
-        if any(isinstance(size, Size) for size in value.shape)
-    )
+        if not isinstance(value, CacheValue) and any(isinstance(size, Size) for size in value.shape)
+    ]
+    lengths = {size_text(cache.shape[LENGTH_AXIS], names) for cache in caches_among(body.inputs)}
+    taken += [f"{CACHE} of offset {length}" for length in lengths]
+    takes = ", ".join(taken)
     expected = [*conditions, *relations]
     lines = if_any([*tests, *relations.values()])
     return [*lines, *raise_error(f"{takes}: expected {' and '.join(expected)}")]
@@ -177,6 +182,8 @@ def _relations(body: Body, reads: Mapping[str, ast.expr]) -> Iterator[tuple[str,
     """
     names = body.sizes.names
     for value in body.inputs:
+        if isinstance(value, CacheValue):
+            continue  # what it holds came of calls like this one
         for axis, size in enumerate(value.shape):
             if not isinstance(size, Size) or not {*map(str, size.expr.free_symbols)} <= {*names}:
                 continue
@@ -208,10 +215,16 @@ def _reads(body: Body) -> dict[str, ast.expr]:
     for value in body.inputs:
         array = _array(value, body)
         for axis, size in enumerate(value.shape):
+            if isinstance(value, CacheValue) and axis != LENGTH_AXIS:
+                continue
             solution = solved(size.key, symbol) if isinstance(size, Size) else None
             if solution is None or not solution[0].is_Symbol:
                 continue
-            code = _item(ast.Attribute(array, "shape"), value.order.index(axis))
+            code = (
+                ast.Attribute(array, "offset")
+                if isinstance(value, CacheValue)
+                else _item(ast.Attribute(array, "shape"), value.order.index(axis))
+            )
             name = body.sizes.names[str(solution[0])]
             reads.setdefault(name, written(solution[1], {"size": code}))
     return reads

@@ -74,8 +74,8 @@ class _Rewriting:
 
     def read_directly(self, read: Statement) -> None:
         """Read state where it is used, if that is before it is written."""
-        if not _is_attribute(read.code):
-            return
+        if not _is_attribute(read.code) or not read.targets[0].flows:
+            return  # a size keeps its name
         variable, place = read.targets[0].variable, self.statements.index(read)
         later = self.statements[place + 1 :]
         users = [i for i, s in enumerate(later) if variable in uses_in(s.code)]

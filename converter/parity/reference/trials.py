@@ -141,6 +141,24 @@ def batched(given: CallArguments, size: int, moves: Sequence[bool]) -> CallArgum
     return found
 
 
+def narrowed(given: CallArguments, shapes: Sequence[Sequence[int]]) -> CallArguments:
+    """Return a call with the first elements of each tensor along each axis.
+
+    Args:
+        given: the example.
+        shapes: of each tensor, no size larger than the example's.
+    """
+    waiting = iter(shapes)
+
+    def of_shape(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        return leaf[tuple(map(slice, next(waiting)))].clone()
+
+    found: CallArguments = tree_map(of_shape, given)
+    return found
+
+
 def _input(leaf: Any, kind: str, generator: torch.Generator) -> Any:
     if not isinstance(leaf, torch.Tensor) or not leaf.numel():
         return leaf

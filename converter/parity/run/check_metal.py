@@ -17,6 +17,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxport.converter.parity.report.metal_check import MetalCheck, MetalRemark
+from mlxport.converter.parity.run.caches import caches_as_arrays
 from mlxport.converter.parity.run.interface import mlx_arguments
 from mlxport.converter.parity.run.metal_calls import watching
 from mlxport.converter.parity.run.metal_table import VERSIONS, Effect, PrimitiveCall, rows_of
@@ -48,7 +49,12 @@ def check_metal(
     paths = {id(modules[record.target]): record.path for record in conversion.modules}
     found = _Found(paths)
     try:
-        with watching(found.observe, found.unknown.add), _as_on_a_gpu(), _same_draws():
+        with (
+            caches_as_arrays(model, conversion),
+            watching(found.observe, found.unknown.add),
+            _as_on_a_gpu(),
+            _same_draws(),
+        ):
             model(*args, **named)
     except Exception:  # the model's code, whatever it raises
         _logger.debug("the model cannot be run for the table of Metal", exc_info=True)

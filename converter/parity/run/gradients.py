@@ -17,6 +17,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from mlxport.converter.errors import ParityError
+from mlxport.converter.parity.run.caches import caches_as_arrays
 from mlxport.converter.parity.run.interface import mlx_arguments
 from mlxport.converter.parity.run.judge_arrays import judge_array
 from mlxport.converter.parity.run.layouts import to_mlx_order
@@ -186,7 +187,10 @@ class _GradientCheck:
             return _weighted(list(arrays(self.model(*positional, **named))), factors)
 
         try:
-            with replayed(self.reference.draws, self.conversion.draws):
+            with (
+                caches_as_arrays(self.model, self.conversion),
+                replayed(self.reference.draws, self.conversion.draws),
+            ):
                 found = mx.grad(loss)(wanted)
                 mx.eval(found)
         finally:

@@ -19,6 +19,7 @@ import mlx.nn as nn
 from mlxport.converter.errors import ParityError
 from mlxport.converter.parity.report.pictures import Histogram, Picture, pictured
 from mlxport.converter.parity.report.report import ParityReport
+from mlxport.converter.parity.run.caches import caches_as_arrays
 from mlxport.converter.parity.run.call_alone import CallTemplate
 from mlxport.converter.parity.run.check_metal import check_metal
 from mlxport.converter.parity.run.environment import environment
@@ -86,7 +87,7 @@ def verify_live(
     """
     if state is None:
         state = StateRuns(model, conversion.state)
-        with state.from_the_beginning():
+        with caches_as_arrays(model, conversion), state.from_the_beginning():
             return verify_live(
                 model, conversion, reference, inputs=inputs, judgement=judgement, state=state
             )
@@ -167,7 +168,7 @@ def verify_at_sizes(
     remaining = iter(references)
     example = next(remaining)
     state = StateRuns(model, conversion.state)
-    with state.from_the_beginning():
+    with caches_as_arrays(model, conversion), state.from_the_beginning():
         first, others = judged(example), tuple(map(judged, remaining))
         note = winograd_note(model, conversion)
         return replace(
