@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import mlx.core as mx
@@ -629,3 +630,18 @@ def test_a_dry_run_needs_the_model(invoke: Invoke) -> None:
     result = invoke("convert", "unet.pt", "--dry-run", "--layer", "*=Conv", "--plan", "out")
     assert result.exit_code == 2
     assert "--plan, --layer" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [(["one"], ["holds"]), (["one", "two"], ["one: holds", "two: holds"])],
+    ids=["one", "two"],
+)
+def test_reports_are_named_where_there_are_several(
+    names: list[str], told: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports = {name: SimpleNamespace(verdict="holds", passed=True) for name in names}
+    monkeypatch.setattr(api, "report", lambda *args, **kwargs: reports)
+    result = CliRunner().invoke(main, ["report", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == told

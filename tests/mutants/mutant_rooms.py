@@ -43,6 +43,12 @@ ROOMS = {
     "rules": Room(("converter/rules",), ("tests/converter/rules",)),
     "tasks": Room(
         ("converter/tasks", "cli.py"),
-        ("tests/converter/tasks", "tests/test_cli.py", "tests/test_cli_dynamic.py"),
+        (
+            "tests/converter/tasks",
+            "tests/test_cli.py",
+            "tests/test_cli_dynamic.py",
+            "tests/test_cli_names.py",
+            "tests/test_cli_progress.py",
+        ),
     ),
 }

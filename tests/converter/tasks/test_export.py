@@ -195,6 +195,45 @@ def test_an_existing_file_is_replaced_only_when_asked(folder: Folder) -> None:
         mlxport.export_function(out, "no_such_folder/x.mlxfn")
 
 
+def test_nothing_is_replaced_by_default(tmp_path: Path) -> None:
+    (tmp_path / "there.mlxfn").write_bytes(b"here")
+    with pytest.raises(OptionsError, match="exists already"):
+        export.export_folder(tmp_path, tmp_path / "there.mlxfn")
+
+
+def test_code_that_was_edited_is_refused_only_where_it_is_to_be_checked(folder: Folder) -> None:
+    out = folder(nn.Linear(3, 2), torch.randn(4, 3))
+    (out / "model.py").write_text((out / "model.py").read_text() + "# edited\n")
+    with pytest.raises(ConversionError, match=r"model\.py"):
+        export.export_folder(out, "x.mlxfn", check_code=True)
+    assert not Path("x.mlxfn").exists()
+    assert export.export_folder(out, "x.mlxfn").identical
+
+
+NAN, INF = float("nan"), float("inf")
+NEAR = {
+    "equal": ([1.0, -2.0], [1.0, -2.0], True),
+    "rounded": ([1.0005, -2.0], [1.0, -2.0], True),
+    "more than rounded": ([1.01, -2.0], [1.0, -2.0], False),
+    "rounded beside the infinite": ([INF, 1e-3, NAN], [INF, 1.0001e-3, NAN], True),
+    "infinite otherwise": ([INF, 1.0], [-INF, 1.0], False),
+    "infinite alone": ([INF, 1.0], [1.0, 1.0], False),
+    "finite alone": ([1.0, 1.0], [INF, 1.0], False),
+    "nan alone": ([NAN, 1.0], [1.0, 1.0], False),
+    "equal integers": ([1000, 2], [1000, 2], True),
+    "other integers": ([1000, 2], [1001, 2], False),
+}
+
+
+@pytest.mark.parametrize(("ours", "theirs", "near"), NEAR.values(), ids=NEAR)
+def test_other_shapes_are_held_to_rounding(
+    ours: list[float], theirs: list[float], near: bool
+) -> None:
+    output, value = mx.array(ours), mx.array(theirs)
+    problem = export._difference(lambda: (output,), [], [value])
+    assert problem == ("" if near else "output 0 holds other values")
+
+
 def test_the_command_needs_no_torch(folder: Folder) -> None:
     folder(nn.Sequential(nn.Linear(3, 4), nn.ReLU()), "2,3")
     code = (
