@@ -22,6 +22,7 @@ from mlxport.converter.parity.reference.trials import (
 from mlxport.converter.parity.verdict.reference_data import Reference
 from mlxport.converter.plan.record import Conversion, ModuleRecord
 from mlxport.converter.torch_model.calls import CallArguments, in_order
+from mlxport.converter.torch_model.control_flow import control_flow_written_out
 
 # judged wherever the batch is left open, unless others are asked for
 BATCH_SIZES = (1, 2)
@@ -82,6 +83,12 @@ class Origin:
         Raises:
             ParityError: the model cannot be run again.
         """
+        with control_flow_written_out() as flow:
+            flow.chosen.clear()  # by inputs that are not judged
+            yield from self._references()
+            self.notes.extend(flow.one_sided())
+
+    def _references(self) -> Iterator[Reference]:
         yield replace(self._recorded(self.args, self.kwargs), sizes=self.sizes)
         given = in_order(self.model, self.args, self.kwargs)
         for reference in self._tried(self._of_sequence(given)):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mlxport.converter.torch_model.control_flow import control_flow_written_out
 from mlxport.converter.torch_model.positions import POSITIONED, PositionState
 from mlxport.converter.torch_model.process_state import process_left_as_it_was
 from mlxport.converter.torch_model.reachable_code import (
@@ -232,14 +233,15 @@ def trial_run(model: torch.nn.Module) -> Iterator[ModelState]:
 
 @contextmanager
 def eval_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Keep a model and all its modules in eval mode for a while.
+    """Keep a model and all its modules in eval mode for a while, its control flow written out.
 
     What a model does to itself when its mode changes (merging weights, say) is undone at the end.
     """
     if not any(module.training for module in model.modules()):
-        yield
+        with control_flow_written_out():
+            yield
         return
-    with left_as_it_was(model) as state:
+    with control_flow_written_out(), left_as_it_was(model) as state:
         with state.watching():
             _to_eval(model)
         yield

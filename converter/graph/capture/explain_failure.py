@@ -14,6 +14,7 @@ import torch
 from torch.fx import Node
 
 from mlxport.converter.arguments import argument
+from mlxport.converter.torch_model.control_flow import MOST_STEPS
 
 _TORCH = Path(torch.__file__).parent
 _HERE = Path(__file__).parents[2]
@@ -258,13 +259,18 @@ def _rejections() -> Iterator[tuple[str, str]]:
 # -- higher-order ops: torch.cond and its like hand a graph of its own to an op --------------------
 
 _CHOOSES = "which graph runs is decided by a value"
-_LOOP = "write it as a Python loop over a fixed number of steps, or with batched ops"
+_LOOP = (
+    f"up to {MOST_STEPS} steps are written out one by one, here there are more: write it with "
+    "batched ops"
+)
 
 # what torch calls the op -> what people call it, and what to write instead
 _HIGHER_ORDER = {
     "cond": (
         "torch.cond",
-        f"{_CHOOSES}: compute both and choose with torch.where, or decide before the call",
+        "where sides give tensors of the same shapes and dtypes and a tensor decides, both are "
+        "computed; here a size decides, or they do not: choose with torch.where, or decide before "
+        "the call",
     ),
     "switch": ("torch.switch", f"{_CHOOSES}: decide before the call"),
     "while_loop": (
@@ -274,7 +280,10 @@ _HIGHER_ORDER = {
     "map_impl": ("map", _LOOP),
     "map": ("map", _LOOP),
     "scan": ("scan", _LOOP),
-    "associative_scan": ("associative_scan", f"{_LOOP} (torch.cumsum, torch.cumprod)"),
+    "associative_scan": (
+        "associative_scan",
+        "combine_mode='generic' is written out; or use torch.cumsum, torch.cumprod",
+    ),
     "flex_attention": (
         "flex_attention",
         "use torch.nn.functional.scaled_dot_product_attention with a mask",

@@ -19,6 +19,11 @@ from mlxport.converter.errors import CaptureError
 from mlxport.converter.graph.capture.arguments import Given, watch_calls
 from mlxport.converter.graph.capture.explain_failure import rejected, running_line
 from mlxport.converter.torch_model.calls import every_module_called, spread_arguments
+from mlxport.converter.torch_model.control_flow import (
+    Sides,
+    WrittenOut,
+    control_flow_written_out,
+)
 from mlxport.converter.torch_model.model_state import ModelState, left_as_it_was, trial_run
 from mlxport.converter.torch_model.read_structure import read_structure
 from mlxport.converter.torch_model.seeding import SeedingWatch, seeded
@@ -53,8 +58,16 @@ def try_forward(model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str
 
     Raises:
         CaptureError: the model rejects its inputs, takes or gives what has no counterpart in MLX,
-            or draws random numbers of its own.
+            draws random numbers of its own, or has conditions whose sides are not apart.
     """
+    with control_flow_written_out() as written_out:
+        tried = _tried(model, args, kwargs)
+        if "torch.cond" in written_out.called:
+            _check_control_flow(model, args, kwargs, written_out)
+    return tried
+
+
+def _tried(model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tried:
     known = {id(parameter) for parameter in model.parameters()}
     with trial_run(model) as before:
         calls, hooks = watch_calls(model)
@@ -79,6 +92,45 @@ def try_forward(model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str
                 hook.remove()
         changes = before.changes()
     return Tried(calls, several, changes, _same(first, again))
+
+
+_BOTH = ((True, False), (True, True))
+# Of a condition: the side that is chosen and the other one, each alone and in both orders.
+_RUNS = [
+    [Sides(both, negated, last_first) for both, last_first in ((False, False), *_BOTH)]
+    for negated in (False, True)
+]
+
+
+def _check_control_flow(
+    model: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    written_out: WrittenOut,
+) -> None:
+    """Hold what computes both sides of conditions to what computes one; none may touch the other.
+
+    Raises:
+        CaptureError: they differ.
+    """
+    name, ops = type(model).__name__, ", ".join(sorted(written_out.called))
+    for runs in _RUNS:
+        results = []
+        for sides in runs:
+            with trial_run(model), written_out.computing(sides):
+                results.append(_run(model, args, kwargs))
+        if not all(_same_bits(results[0], result) for result in results[1:]):
+            raise CaptureError(
+                f"{name} calls {ops}, and gives something else where both sides of a condition are "
+                "computed than where one is: its functions change what the other side reads, or "
+                "draw random numbers. Let them compute their results from their arguments alone."
+            )
+
+
+def _same_bits(one: Any, other: Any) -> bool:
+    (a, first), (b, second) = tree_flatten(one), tree_flatten(other)
+    tensors = all(isinstance(leaf, torch.Tensor) for leaf in [*a, *b])
+    return tensors and first == second and all(map(bitwise_equal, a, b))
 
 
 def _refuse_new_parameters(model: torch.nn.Module, known: Collection[int]) -> None:
