@@ -14,11 +14,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import torch
-from torch.export import ExportedProgram, default_decompositions
+from torch.export import ExportedProgram
 
 from mlxport.converter.environment import warn_of_untested_torch
 from mlxport.converter.errors import CaptureError, ConversionError, InternalError, OptionsError
 from mlxport.converter.graph.capture.arguments import Argument, order_arguments, watch_capture
+from mlxport.converter.graph.capture.decompose import decompose
 from mlxport.converter.graph.capture.dynamic import DynamicSizes
 from mlxport.converter.graph.capture.export_program import (
     export_failure,
@@ -27,7 +28,6 @@ from mlxport.converter.graph.capture.export_program import (
     torch_step,
     unflattened,
 )
-from mlxport.converter.graph.capture.fixed_sizes import fixed_sizes
 from mlxport.converter.graph.capture.grown_caches import replace_caches
 from mlxport.converter.graph.capture.guard_lines import GuardLines
 from mlxport.converter.graph.capture.leaves import (
@@ -42,6 +42,7 @@ from mlxport.converter.graph.capture.out_arguments import check_out_arguments
 from mlxport.converter.graph.capture.results import ModuleResults, order_results
 from mlxport.converter.graph.capture.sharing import Sharing, by_every_name
 from mlxport.converter.graph.capture.signature import read_signature
+from mlxport.converter.graph.capture.sizes.fixed_sizes import fixed_sizes
 from mlxport.converter.graph.capture.sizes.size_watch import SizeWatch
 from mlxport.converter.graph.capture.state.buffer_writes import (
     BufferWrites,
@@ -279,10 +280,8 @@ def _decomposed(
     changed: Sequence[str],
 ) -> ExportedProgram:
     """Return a captured program decomposed to ops that have a handler, or none to decompose to."""
-    table = _decompositions(handled)
-    program: ExportedProgram
     try:
-        program = torch_step(model, "decompose it", lambda: captured.run_decompositions(table))
+        program = torch_step(model, "decompose it", lambda: decompose(captured, handled))
     except CaptureError as error:
         if several := written_by_several_names(model, changed):
             raise CaptureError.listing(
@@ -382,11 +381,3 @@ def _add_root(model: torch.nn.Module, program: ExportedProgram) -> None:
         if stack and next(iter(stack.values()))[0] != "":
             cls = f"{type(model).__module__}.{type(model).__qualname__}"
             node.meta["nn_module_stack"] = {"L__self__": ("", cls), **stack}
-
-
-def _decompositions(handled: Collection[str]) -> Any:
-    table = default_decompositions()
-    for op in list(table.keys()):
-        if str(op) in handled:
-            table.pop(op)
-    return table
