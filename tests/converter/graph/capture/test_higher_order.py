@@ -139,6 +139,10 @@ def chosen_trees(m, x):
     return found["sum"], found["product"][0]
 
 
+def chosen_beside_nothing(m, x):
+    return torch.cond(x.sum() > 0, m.a, m.b, (x,)), None
+
+
 def chosen_within(m, x):
     def inner(v):
         return torch.cond(v.max() > 1, m.a, m.b, (v,))
@@ -174,6 +178,7 @@ SERVED = {
     "cond": chosen,
     "cond of modules": chosen_modules,
     "cond of trees": chosen_trees,
+    "cond beside nothing": chosen_beside_nothing,
     "cond within cond": chosen_within,
     "cond by a size": chosen_by_size,
     "map": mapped,
@@ -196,7 +201,10 @@ def test_what_torch_writes_out_converts(name, other):
         expected = model(x)
     got = result.model(mx.array(x.numpy()))
     for one, same in zip(tree_leaves(expected), tree_leaves(got), strict=True):
-        torch.testing.assert_close(torch.from_numpy(np.array(same)), one)
+        if one is None:
+            assert same is None
+        else:
+            torch.testing.assert_close(torch.from_numpy(np.array(same)), one)
 
 
 class Chooses(nn.Module):
