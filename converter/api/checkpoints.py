@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence, Sized
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from mlxport.converter.tasks.analysis.coverage import Analysis
     from mlxport.converter.tasks.analysis.explanation import Explanation
     from mlxport.converter.tasks.result import Converted
-    from mlxport.converter.torch_model.factory import Factory
 
 
 @public
@@ -277,18 +277,14 @@ def convert_checkpoint(
         from mlxport.converter.tasks.convert import convert_checkpoint
     from mlxport.converter.plan.quantize_step import parse_settings
 
-    is_said = dynamic is not None or dynamic_shapes is not None or bool(inputs or kwargs)
-    capturing = [
-        CaptureOptions.of(
-            channels_last=channels_last,
-            fold_batchnorm=fold_batchnorm,
-            dynamic=axes,
-            dynamic_shapes=dynamic_shapes,
-            debug_dir=debug_dir,
-        )
-        for axes in ((dynamic,) if found is None or is_said else (*found.dynamic, None))
-    ]
-    _check_outside(capturing[0].debug_dir, Path(output))
+    capturing = CaptureOptions.of(
+        channels_last=channels_last,
+        fold_batchnorm=fold_batchnorm,
+        dynamic=dynamic,
+        dynamic_shapes=dynamic_shapes,
+        debug_dir=debug_dir,
+    )
+    _check_outside(capturing.debug_dir, Path(output))
     judging = JudgementOptions.of(
         noise_multiple=noise_multiple,
         gradients=gradients,
@@ -307,7 +303,7 @@ def convert_checkpoint(
                 inputs,
                 kwargs,
                 reading=reading,
-                ways=capturing,
+                capturing=capturing,
                 judging=judging,
                 writing=writing,
                 quantize=settings,
@@ -321,7 +317,7 @@ def convert_checkpoint(
             inputs,
             kwargs,
             reading=reading,
-            capturing=capturing[0],
+            capturing=capturing,
             judging=judging,
             writing=writing,
             quantize=settings,
@@ -421,14 +417,13 @@ def analyze_checkpoint(
     """
     prepare()
     source = resolved(source)
-    built: str | torch.nn.Module | Factory | None = model
-    if model is None and (found := _described(source)) is not None:
-        built, source, key = found.factory, found.checkpoint, key or found.key
-        inputs, kwargs, dynamic = _example_of(found, inputs, kwargs, dynamic, dynamic_shapes)
-    if built is None or not (inputs or kwargs):
+    found = _described(source) if model is None else None
+    key = key or (found.key if found else None)
+    if found is None and (model is None or not (inputs or kwargs)):
         raise OptionsError(_needs_a_model("an analysis"))
     from mlxport.converter.options.adapter import AdapterOptions
     from mlxport.converter.tasks.analysis.analyze import analyze_checkpoint
+    from mlxport.converter.tasks.sources.convert_found import of_found
 
     reading, capturing = _read_and_captured(
         (model_args or {}, key, prefix, rename or {}, dtype, allow_lossy_cast, drop),
@@ -436,15 +431,11 @@ def analyze_checkpoint(
         dynamic=dynamic,
         dynamic_shapes=dynamic_shapes,
     )
-    return analyze_checkpoint(
-        source,
-        built,
-        inputs,
-        kwargs,
-        reading=reading,
-        capturing=capturing,
-        adapting=AdapterOptions.of(adapter, merge),
-    )
+    task = partial(analyze_checkpoint, reading=reading, adapting=AdapterOptions.of(adapter, merge))
+    if found is not None:
+        return of_found(found, inputs, kwargs, capturing, task)
+    assert model is not None
+    return task(source, model, inputs, kwargs, capturing=capturing)
 
 
 @public
@@ -478,14 +469,13 @@ def explain_checkpoint(
     """
     prepare()
     source = resolved(source)
-    built: str | torch.nn.Module | Factory | None = model
-    if model is None and (found := _described(source)) is not None:
-        built, source, key = found.factory, found.checkpoint, key or found.key
-        inputs, kwargs, dynamic = _example_of(found, inputs, kwargs, dynamic, dynamic_shapes)
-    if built is None:
+    found = _described(source) if model is None else None
+    key = key or (found.key if found else None)
+    if found is None and model is None:
         raise OptionsError(_needs_a_model("an explanation"))
     from mlxport.converter.options.adapter import AdapterOptions
     from mlxport.converter.tasks.analysis.explain import explain_checkpoint
+    from mlxport.converter.tasks.sources.convert_found import of_found
 
     reading, capturing = _read_and_captured(
         (model_args or {}, key, prefix, rename or {}, dtype, allow_lossy_cast, drop),
@@ -493,31 +483,16 @@ def explain_checkpoint(
         dynamic=dynamic,
         dynamic_shapes=dynamic_shapes,
     )
-    return explain_checkpoint(
-        source,
-        built,
-        inputs,
-        kwargs,
-        path,
+    task = partial(
+        explain_checkpoint,
+        path=path,
         reading=reading,
-        capturing=capturing,
         adapting=AdapterOptions.of(adapter, False),
     )
-
-
-def _example_of(
-    found: FoundModel,
-    inputs: Sequence[Any],
-    kwargs: Mapping[str, Any] | None,
-    dynamic: DynamicAxes | None,
-    dynamic_shapes: Any,
-) -> tuple[Sequence[Any], Mapping[str, Any], DynamicAxes | None]:
-    """Return the example call of a found model and the axes that it leaves open."""
-    from mlxport.converter.tasks.sources.convert_found import example_of
-
-    if dynamic is None and dynamic_shapes is None and not (inputs or kwargs) and found.dynamic:
-        dynamic = found.dynamic[0]
-    return (*example_of(found, inputs, kwargs), dynamic)
+    if found is not None:
+        return of_found(found, inputs, kwargs, capturing, task)
+    assert model is not None
+    return task(source, model, inputs, kwargs, capturing=capturing)
 
 
 def _needs_a_model(what: str) -> str:

@@ -46,6 +46,7 @@ def convert_many(
         OptionsError: there is no source, or the output folder is that of one conversion.
     """
     prepare()
+    from mlxport.converter.output.contents import read_conversion
     from mlxport.converter.tasks.sources.convert_found import example_of
     from mlxport.converter.tasks.sources.convert_many import convert_many as convert_each
 
@@ -63,9 +64,11 @@ def convert_many(
         if job.found is None:
             model = options["model"]
             return convert_checkpoint(job.source, folder, plan=plan, verify_with=model, **kept)
-        inputs, kwargs = example_of(job.found, kept.get("inputs", ()), kept.get("kwargs"))
-        kept |= {"inputs": inputs, "kwargs": kwargs, "key": kept.get("key") or job.found.key}
-        return convert_checkpoint(job.source, folder, plan=plan, verify_with=job.found, **kept)
+        # without a cache, where the first had none
+        found = job.found.plain if read_conversion(plan).cache is None else job.found
+        inputs, kwargs = example_of(found, kept.get("inputs", ()), kept.get("kwargs"))
+        kept |= {"inputs": inputs, "kwargs": kwargs, "key": kept.get("key") or found.key}
+        return convert_checkpoint(job.source, folder, plan=plan, verify_with=found, **kept)
 
     return convert_each(jobs, Path(output), convert, overwrite=overwrite)
 

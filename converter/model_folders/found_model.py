@@ -46,6 +46,8 @@ class FoundModel:
         key: where in a nested checkpoint the state dict is; None where there is one only.
         beside: name of a file -> JSON data to be written beside the weights.
         remarks: what else was understood, in a few words each.
+        without_cache: the same model without a cache, in case that it cannot be captured with one;
+            None where it has none.
     """
 
     checkpoint: Path
@@ -60,6 +62,12 @@ class FoundModel:
     key: str | None = None
     beside: Mapping[str, Any] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    without_cache: FoundModel | None = None
+
+    @property
+    def plain(self) -> FoundModel:
+        """The model without a cache."""
+        return self.without_cache or self
 
     @property
     def example(self) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,16 @@ from mlxport.converter.model_folders.found_model import (
     library,
     read_description,
 )
+from mlxport.converter.torch_model.caches import FilledCache
 from mlxport.converter.torch_model.factory import Factory
+
+_logger = logging.getLogger(__name__)
 
 # Of the example: a batch that can be left open has more than one element; lengths differ, so that
 # those of encoder and decoder are not taken for one.
 _BATCH, _LENGTH, _DECODED, _FRAMES = 2, 12, 7, 12
+# what the cache holds already, and the argument that it is
+_PAST, _CACHE = 7, "past_key_values"
 
 
 def transformers_model(source: Path) -> Mapping[str, FoundModel]:
@@ -47,26 +54,72 @@ def transformers_model(source: Path) -> Mapping[str, FoundModel]:
             f"{source}: {CONFIG} names the class {name}, which is no model of transformers "
             f"{transformers.__version__}.{why} {by_hand(source)}"
         )
+    return {"": _model(source, data, cls, transformers)}
+
+
+def _model(source: Path, data: Mapping[str, Any], cls: Any, transformers: Any) -> FoundModel:
+    """Return the model of a class, with a cache where it generates with one that just grows.
+
+    Raises:
+        CheckpointError: its configuration cannot be built.
+    """
+    name = cls.__name__
+    described = f"the model {name} of transformers"
     config = built(described, source, lambda: cls.config_class.from_pretrained(str(source)))
     built(described, source, lambda: _without_code(config))
-    has_cache = getattr(config, "use_cache", None) is not None
-    if has_cache:
-        config.use_cache = False
     call = _Call.of(cls, config, transformers.MODEL_FOR_MASKED_LM_MAPPING)
+
+    def factory(config: Any) -> Factory:
+        return Factory(
+            f"transformers {name}", lambda: built(described, source, lambda: cls(config))
+        )
+
     found = FoundModel(
         checkpoint=source,
         description=source / CONFIG,
-        factory=Factory(
-            f"transformers {name}", lambda: built(described, source, lambda: cls(config))
-        ),
+        factory=factory(config),
         inputs=tuple(call.inputs),
         tensors=call.tensors,
         dynamic=tuple(call.ways),
         opened=tuple(call.opened),
         architecture=json.dumps(data, sort_keys=True),
-        remarks=("no cache",) if has_cache else (),
     )
-    return {"": found}
+    if getattr(config, "use_cache", None) is None:
+        return found
+    cached = copy.deepcopy(config)
+    config.use_cache, cached.use_cache = False, True
+    if not _generates(cls, config, call):
+        return replace(found, remarks=("no cache",))
+    if reason := _no_growing_cache(transformers, config):
+        return replace(found, remarks=(f"no cache ({reason})",))
+    return replace(
+        found,
+        factory=factory(cached),
+        kwargs={_CACHE: FilledCache(_BATCH, _PAST, _words(config) or 0)},
+        dynamic=({"input_ids": (0, 1), _CACHE: (0, 2)},),
+        opened=("batch and lengths",),
+        remarks=("with a cache",),
+        without_cache=replace(found, remarks=("no cache",)),
+    )
+
+
+def _generates(model: Any, config: Any, call: _Call) -> bool:
+    """Tell whether a model goes on with a text, and takes nothing else."""
+    takes = inspect.signature(model.forward).parameters
+    decodes = not getattr(config, "is_encoder_decoder", False) and model.can_generate()
+    return decodes and _CACHE in takes and set(call.axes) == {"input_ids"}
+
+
+def _no_growing_cache(transformers: Any, config: Any) -> str:
+    """Return why the cache of a model does not just grow; empty where it does."""
+    try:
+        layers = transformers.DynamicCache(config=config).layers
+    except Exception as error:  # transformers', of a configuration that it has no cache for
+        _logger.info("no cache by the configuration", exc_info=True)
+        return f"{type(error).__name__}: {error}".partition("\n")[0]
+    plain = transformers.cache_utils.DynamicLayer
+    others = {type(layer).__name__ for layer in layers if type(layer) is not plain}
+    return f"it has layers of the kind {', '.join(sorted(others))}" if others else ""
 
 
 # How attention may be computed without code from the Hub.

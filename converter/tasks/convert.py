@@ -14,7 +14,7 @@ import torch
 
 from mlxport.converter.checkpoint.keys.bind import recorded
 from mlxport.converter.checkpoint.keys.loading import beside_tensors
-from mlxport.converter.errors import OptionsError
+from mlxport.converter.errors import CaptureError, OptionsError
 from mlxport.converter.graph.debug_folder import debugging
 from mlxport.converter.graph.fold_batchnorm import translate_folded
 from mlxport.converter.graph.lowering.weight_plan import state_tensors
@@ -59,6 +59,7 @@ from mlxport.converter.tasks.quantize import (
 from mlxport.converter.tasks.record_references import Origin
 from mlxport.converter.tasks.result import Converted
 from mlxport.converter.timings import stage
+from mlxport.converter.torch_model.caches import FilledCache, caches_as_tensors
 from mlxport.converter.torch_model.calls import check_arguments
 from mlxport.converter.torch_model.example_inputs import example_call
 from mlxport.converter.torch_model.factory import Factory
@@ -147,8 +148,10 @@ def convert_checkpoint(
             loaded = adapter.beside(loaded)
             checkpoint = loaded.checkpoint
         args, named = example_call(torch_model, inputs, kwargs)
+        stack.enter_context(caches_as_tensors((args, named)))
         stem = stem_of(checkpoint)
         translation, notes = _translated(torch_model, args, named, capturing, stem, adapter)
+        _check_cached(kwargs or {}, translation.conversion)
         plan, state = loaded.bound(translation.conversion.plan), loaded.tensors()
         written = write_weights(
             folder,
@@ -215,6 +218,20 @@ def convert_checkpoint(
     notes = (*checkpoint.notes, *notes, *beside_tensors(conversion.plan))
     name = type(torch_model).__name__
     return Converted(lambda: built, text, conversion, report, notes, warnings, name=name)
+
+
+def _check_cached(kwargs: Mapping[str, Any], conversion: Conversion) -> None:
+    """Hold a model to the cache that it was to fill itself: it grows from call to call.
+
+    Raises:
+        CaptureError: the model does something else with it.
+    """
+    filled = [name for name, value in kwargs.items() if isinstance(value, FilledCache)]
+    if filled and conversion.cache is None:
+        raise CaptureError(
+            f"{', '.join(filled)}: the model does more with its cache than to add to it, or gives "
+            "nothing else"
+        )
 
 
 def verify_model(

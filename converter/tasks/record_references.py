@@ -104,7 +104,7 @@ class Origin:
                 sizes[batch] = trial.batch_size
             for reference in self._tried([trial]):
                 yield replace(reference, sizes=sizes)
-        for case, sizes in self._of_cache():
+        for case, sizes in self._of_cache(self._sizes_of(given)):
             if not satisfied(self.conversion.conditions, sizes):
                 taken = ", ".join(self.conversion.conditions)
                 self.notes.append(f"{case} not judged: the model takes {taken}")
@@ -117,14 +117,28 @@ class Origin:
     def _root(self) -> ModuleRecord:
         return next(record for record in self.conversion.modules if record.path == "")
 
-    def _of_cache(self) -> Iterator[tuple[str, dict[str, int]]]:
+    def _sizes_of(self, given: CallArguments) -> dict[str, int]:
+        """Return what each dynamic size is in the example, read off its shapes if not known."""
+        if self.sizes:
+            return dict(self.sizes)
+        return {
+            str(name): size
+            for layout, tensor in zip(self._root.inputs, tensors(given), strict=False)
+            for name, size in zip(layout.shape, tensor.shape, strict=False)
+            if name in self.conversion.dynamic
+        }
+
+    def _of_cache(self, sizes: Mapping[str, int]) -> Iterator[tuple[str, dict[str, int]]]:
         """Yield the calls that a model with a cache serves and no example may be, with their sizes.
 
         torch.export takes sizes of zero and one for fixed: neither the first call of a text, whose
         cache is empty, nor that of a single token is like the calls it captures.
+
+        Args:
+            sizes: of the example.
         """
         cache, signature = self.conversion.cache, self.conversion.signature
-        if cache is None or signature is None:
+        if cache is None or signature is None or not sizes.keys() >= self.conversion.dynamic.keys():
             return
         shapes = dict(zip(signature.tensors(), self._root.inputs, strict=True))
         names = {*signature.arguments[cache.argument].tensors(cache.argument)}
@@ -132,9 +146,9 @@ class Origin:
         batch = next(layout.shape[0] for name, layout in shapes.items() if name in names)
         others = (size for name, one in shapes.items() if name not in names for size in one.shape)
         text = {str(size) for size in others} & {*self.conversion.dynamic} - {str(batch), length}
-        yield "empty cache", {**self.sizes, length: 0}
+        yield "empty cache", {**sizes, length: 0}
         if text:
-            yield "one token", {**self.sizes, **dict.fromkeys(sorted(text), 1)}
+            yield "one token", {**sizes, **dict.fromkeys(sorted(text), 1)}
 
     def _tried(self, trials: Iterable[Trial]) -> Iterator[Reference]:
         return recorded_trials(self.model, trials, self.paths, self.notes, self.state)

@@ -24,6 +24,7 @@ from mlxport.converter.tasks.loading.load_adapter import load_adapter
 from mlxport.converter.tasks.loading.load_source_model import loaded_model
 from mlxport.converter.tasks.record_references import Origin
 from mlxport.converter.timings import stage
+from mlxport.converter.torch_model.caches import caches_as_tensors
 from mlxport.converter.torch_model.example_inputs import example_call
 from mlxport.converter.torch_model.factory import Factory
 from mlxport.converter.torch_model.model_state import eval_mode, left_as_it_was
@@ -76,6 +77,7 @@ class ByModel:
                     allow_lossy_cast=self.reading.allow_lossy_cast,
                 )
             args, named = example_call(loaded.model, self.inputs, self.kwargs)
+            stack.enter_context(caches_as_tensors((args, named)))
             origin = Origin(loaded.model, args, named, conversion, self.judging.trials)
             references = tuple(r.with_moved(r) if r.with_moved else r for r in origin.references())
         write_evidence(folder, conversion, references, self.extent)

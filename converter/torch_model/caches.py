@@ -9,14 +9,21 @@ as a constant. What was registered before is put back.
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlxport.converter.arguments import argument
 from mlxport.converter.errors import CaptureError
+
+if TYPE_CHECKING:
+    import torch
+
+_logger = logging.getLogger(__name__)
 
 _MODULE = "transformers.cache_utils"
 
@@ -33,6 +40,49 @@ class LayerCache(NamedTuple):
 
     keys: Any
     values: Any
+
+
+@dataclass(frozen=True)
+class FilledCache:
+    """An example cache, which the model that it is for fills itself.
+
+    Attributes:
+        batch: how many texts it is of.
+        length: how many tokens of each it holds.
+        words: the largest number of a token.
+    """
+
+    batch: int
+    length: int
+    words: int
+
+    def of(self, model: torch.nn.Module, generator: torch.Generator) -> Any:
+        """Return a ``DynamicCache`` with what a model of transformers keeps of random tokens.
+
+        Args:
+            model: takes ``input_ids`` and ``past_key_values``; is left as it was.
+            generator: of random numbers.
+
+        Raises:
+            CaptureError: the model raises when it is called so.
+        """
+        import torch
+
+        from mlxport.converter.torch_model.model_state import eval_mode, trial_run
+
+        ids = torch.randint(self.words + 1, (self.batch, self.length), generator=generator)
+        try:
+            cache = sys.modules[_MODULE].DynamicCache(config=model.config)
+            with torch.no_grad(), eval_mode(model), trial_run(model):
+                model(input_ids=ids, past_key_values=cache, use_cache=True)
+        except Exception as error:  # whatever the code of a model raises
+            _logger.info("no cache of %s can be filled", type(model).__name__, exc_info=True)
+            reason = f"{type(error).__name__}: {error}".strip().partition("\n")[0]
+            raise CaptureError(
+                f"{type(model).__name__} cannot be called on {self.length} tokens with an empty "
+                f"cache: {reason}"
+            ) from error
+        return cache
 
 
 def is_cache_class(cls: Any) -> bool:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from mlxport.converter.arguments import argument
 from mlxport.converter.errors import OptionsError
 from mlxport.converter.ranges import MOST_ELEMENTS
+from mlxport.converter.torch_model.caches import FilledCache
 from mlxport.converter.torch_model.calls import parameters_of
 
 DTYPES = {
@@ -104,11 +105,12 @@ def example_call(
         inputs: in order: texts that `Spec.parse` reads; paths of files with values (``.npy`` holds
             one positional input; ``.npz`` and ``.safetensors`` hold inputs by name, save
             ``arr_0``, ``arr_1`` …, which numpy calls arrays without one); all else as it is.
-        kwargs: further keyword arguments, as they are.
+        kwargs: further keyword arguments, as they are; a `FilledCache` is what the model fills.
 
     Raises:
         OptionsError: texts or files that cannot be read, names given twice or unknown to
             ``forward``; all of them are listed.
+        CaptureError: the model fills no cache.
     """
     floating = (p.dtype for p in model.parameters() if p.dtype.is_floating_point)
     dtype = next(floating, torch.float32)
@@ -122,7 +124,8 @@ def example_call(
         else:
             call.args.append(given)
     for name, value in (kwargs or {}).items():
-        call.name("kwargs", name, value)
+        is_filled = isinstance(value, FilledCache)
+        call.name("kwargs", name, value.of(model, generator) if is_filled else value)
     call.refuse_unknown(model)
     call.check()
     return tuple(call.args), call.kwargs

@@ -29,6 +29,7 @@ from mlxport.converter.options.source import SourceOptions
 from mlxport.converter.tasks.analysis.coverage import Analysis, AnalyzedTensor, Modules, Ops, Share
 from mlxport.converter.tasks.loading.load_adapter import load_adapter
 from mlxport.converter.tasks.loading.load_source_model import loaded_model
+from mlxport.converter.torch_model.caches import caches_as_tensors
 from mlxport.converter.torch_model.example_inputs import example_call
 from mlxport.converter.torch_model.factory import Factory
 from mlxport.converter.torch_model.model_kinds import as_torch_module
@@ -116,7 +117,8 @@ def analyze_checkpoint(
     """
     with loaded_model(source, model, reading) as loaded:
         args = example_call(loaded.model, inputs, kwargs)
-        return analyze_model(loaded.model, *args, capturing, adapting, **reading.casting)
+        with caches_as_tensors(args):
+            return analyze_model(loaded.model, *args, capturing, adapting, **reading.casting)
 
 
 class Ways:

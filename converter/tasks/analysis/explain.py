@@ -39,6 +39,7 @@ from mlxport.converter.tasks.analysis.explanation import (
 )
 from mlxport.converter.tasks.loading.load_adapter import load_adapter
 from mlxport.converter.tasks.loading.load_source_model import loaded_model
+from mlxport.converter.torch_model.caches import caches_as_tensors
 from mlxport.converter.torch_model.calls import in_order
 from mlxport.converter.torch_model.example_inputs import example_call
 from mlxport.converter.torch_model.factory import Factory
@@ -111,7 +112,8 @@ def explain_checkpoint(
     """
     with loaded_model(source, model, reading) as loaded:
         args = example_call(loaded.model, inputs, kwargs)
-        return explain_model(loaded.model, *args, path, capturing, adapting, **reading.casting)
+        with caches_as_tensors(args):
+            return explain_model(loaded.model, *args, path, capturing, adapting, **reading.casting)
 
 
 class _Explainer:
