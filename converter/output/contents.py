@@ -21,6 +21,7 @@ from mlxport.converter.errors import ConversionError, PlanError
 from mlxport.converter.options.output import Extent
 from mlxport.converter.output.code_digests import code_digests
 from mlxport.converter.output.layer_files import layer_files
+from mlxport.converter.output.mlx_lm_file import write_mlx_lm_file
 from mlxport.converter.output.package import package_text, write_package
 from mlxport.converter.parity.report.files import REPORT, write_page
 from mlxport.converter.parity.report.report import ParityReport
@@ -76,6 +77,8 @@ def write_folder(
     for name, text in layers.items():
         (folder / "layers" / name).parent.mkdir(exist_ok=True)
         (folder / "layers" / name).write_text(text, encoding="utf-8")
+    if not user_files:
+        write_mlx_lm_file(folder, source, conversion)
     if package is not None:
         write_package(folder, package, source, conversion.stem)
     return write_evidence(folder, conversion, references, reference)

@@ -112,13 +112,36 @@ class LayerCode:
         groups = self._import_lines(self._mentioned(names))
         for group in groups:
             lines += [*group, ""]
-        before: ast.stmt | None = self.imports[0].node if groups else None
-        for statement in self.reached(names):
-            while lines and not lines[-1]:
-                lines.pop()
-            lines += [""] * _blank_lines(before, statement) + list(statement.lines)
-            before = statement.node
+        while lines and not lines[-1]:
+            lines.pop()
+        lines += self._definitions(names, self.imports[0].node if groups else None)
         return "\n".join(lines).rstrip("\n") + "\n"
+
+    def definitions(self, names: Iterable[str]) -> str:
+        """Return what some names need of the file, without its docstring and imports."""
+        return "\n".join(self._definitions(names, None)).strip("\n")
+
+    def outside(self, names: Iterable[str]) -> Iterator[ast.Import | ast.ImportFrom]:
+        """Yield what some names need of other packages, as imports of those names alone."""
+        mentioned = self._mentioned(names)
+        for statement in self.imports:
+            node = statement.node
+            assert isinstance(node, _IMPORTS)
+            aliases = [a for a in node.names if _bound(node, a) in mentioned]
+            if isinstance(node, ast.Import):
+                yield from (ast.Import([alias]) for alias in aliases)
+            elif aliases and not (node.module or "").startswith(f"{PACKAGE}."):
+                yield ast.ImportFrom(node.module, aliases, 0)
+
+    def bound(self, names: Iterable[str]) -> set[str]:
+        """Return the names that what some names need gives a meaning."""
+        return set().union(*(statement.binds for statement in self.reached(names)))
+
+    def _definitions(self, names: Iterable[str], before: ast.stmt | None) -> Iterator[str]:
+        for statement in self.reached(names):
+            yield from [""] * _blank_lines(before, statement)
+            yield from statement.lines
+            before = statement.node
 
     def _mentioned(self, names: Iterable[str]) -> set[str]:
         return {*names}.union(*(statement.mentions for statement in self.reached(names)))
@@ -225,6 +248,34 @@ def _group(module: str) -> int:
     """Return the place of an import: before all, the standard library's, then packages."""
     root = module.partition(".")[0]
     return -1 if root == "__future__" else 0 if root in sys.stdlib_module_names else 1
+
+
+def merged_imports(nodes: Iterable[ast.Import | ast.ImportFrom]) -> str:
+    """Return imports of other packages as isort has them, each name once."""
+    whole: dict[int, set[str]] = {}
+    parts: dict[int, dict[str, dict[str, ast.alias]]] = {}
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                whole.setdefault(_group(alias.name), set()).update(_import_line("import ", [alias]))
+        elif (module := node.module) is not None:
+            names = parts.setdefault(_group(module), {}).setdefault(module, {})
+            names.update({_bound(node, alias): alias for alias in node.names})
+    groups = []
+    for group in sorted({*whole, *parts}):
+        lines = sorted(whole.get(group, ()))
+        for module, names in sorted(parts.get(group, {}).items()):
+            lines += _import_line(
+                f"from {module} import ", [names[n] for n in sorted(names, key=_kind)]
+            )
+        groups.append("\n".join(lines))
+    return "\n\n".join(groups)
+
+
+def _kind(name: str) -> tuple[int, str]:
+    """Return the place of a name in an import: constants, classes, then all else."""
+    is_constant = name.isupper() and len(name) > 1
+    return (0 if is_constant else 1 if name[:1].isupper() else 2), name
 
 
 def _import_line(head: str, aliases: list[ast.alias]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 
@@ -22,13 +22,35 @@ def layer_files(source: str, user_files: Mapping[str, str] | None = None) -> dic
     wanted = _reached(_imported((source, *users.values()), users))
     for file, names in wanted.items():
         family = file.partition(".")[0]
-        found[f"{file.replace('.', '/')}.py"] = _code(file).text(names)
+        found[f"{file.replace('.', '/')}.py"] = layer_code(file).text(names)
         found[f"{family}/__init__.py"] = _text(f"{family}/__init__.py")
     return dict(sorted(found.items()))
 
 
+def reached_layers(source: str) -> dict[str, set[str]]:
+    """Return file of ``mlxport.layers`` -> the names that a model needs of it, by whatever way.
+
+    A file stands behind those that it imports from.
+
+    Args:
+        source: the text of ``model.py``.
+    """
+    wanted = _reached(_imported((source,), ()))
+    ordered: dict[str, set[str]] = {}
+
+    def add(file: str) -> None:
+        if file not in ordered:
+            for needed in sorted(layer_code(file).needs(wanted[file])):
+                add(needed)
+            ordered[file] = wanted[file]
+
+    for file in sorted(wanted):
+        add(file)
+    return ordered
+
+
 def _imported(
-    sources: Iterable[str], users: Mapping[str, str]
+    sources: Iterable[str], users: Collection[str]
 ) -> Iterator[tuple[str, Iterable[str]]]:
     """Yield what some sources import of our layers: the file, and the names in it."""
     for text in sources:
@@ -39,7 +61,7 @@ def _imported(
                 if "." in file:
                     yield file, names
                 elif file not in users:  # a folder, of which whole files are wanted
-                    yield from ((f"{file}.{n}", _code(f"{file}.{n}").names()) for n in names)
+                    yield from ((f"{file}.{n}", layer_code(f"{file}.{n}").names()) for n in names)
 
 
 def _reached(wanted: Iterable[tuple[str, Iterable[str]]]) -> dict[str, set[str]]:
@@ -50,12 +72,13 @@ def _reached(wanted: Iterable[tuple[str, Iterable[str]]]) -> dict[str, set[str]]
         file, names = pending.pop()
         new = names - found.setdefault(file, set())
         found[file] |= new
-        pending += _code(file).needs(found[file]).items() if new else ()
+        pending += layer_code(file).needs(found[file]).items() if new else ()
     return found
 
 
 @cache
-def _code(file: str) -> LayerCode:
+def layer_code(file: str) -> LayerCode:
+    """Return a file of ``mlxport.layers``, as ``conv.transpose``, parsed."""
     return LayerCode.of(file.partition(".")[0], _text(f"{file.replace('.', '/')}.py"))
 
 

@@ -43,6 +43,7 @@ from mlxport.converter.output.contents import (
 )
 from mlxport.converter.output.lineage import record_lineage
 from mlxport.converter.output.live_model import live_model
+from mlxport.converter.output.mlx_lm_file import MODEL_FILE, name_model_file
 from mlxport.converter.output.package import write_package
 from mlxport.converter.output.whole_folder import OutputFolder
 from mlxport.converter.parity.report.report import ParityReport
@@ -125,6 +126,7 @@ def convert_by_plan(
         for file, data in (beside or {}).items():
             write_json(folder / file, data)
         text = _copy_model(other, folder)
+        name_model_file(folder)
         if writing.package is not None:
             _check_package(text, other)
             write_package(folder, writing.package, text, old.stem)
@@ -349,7 +351,7 @@ def _constants(plan: WeightPlan, folder: Path) -> dict[str, Tensor]:
 
 
 def _copy_model(other: Path, folder: Path) -> str:
-    """Copy ``model.py`` and ``layers/`` and return the former's text; empty where there is none.
+    """Copy ``model.py``, ``layers/`` and the file for mlx-lm, and return the first's text, if any.
 
     Raises:
         ConversionError: among them are links: what they lead to is not part of the folder.
@@ -357,7 +359,8 @@ def _copy_model(other: Path, folder: Path) -> str:
     if not (other / "model.py").is_file():
         return ""
     package = other / "__init__.py"
-    paths = [other / "model.py", package, other / "layers", *(other / "layers").rglob("*")]
+    alone = other / MODEL_FILE
+    paths = [other / "model.py", package, alone, other / "layers", *(other / "layers").rglob("*")]
     if links := [str(path) for path in paths if path.is_symlink()]:
         raise ConversionError.listing(
             f"{other}: these are links, and an output folder holds none:",
@@ -367,6 +370,8 @@ def _copy_model(other: Path, folder: Path) -> str:
     shutil.copyfile(other / "model.py", folder / "model.py")
     if package.is_file():  # older versions wrote none
         shutil.copyfile(package, folder / "__init__.py")
+    if alone.is_file():
+        shutil.copyfile(alone, folder / MODEL_FILE)
     if (other / "layers").is_dir():
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(other / "layers", folder / "layers", ignore=ignored)

@@ -91,6 +91,20 @@ class KVCache:
         self.keys, self.values = state
         self.offset = self.keys.shape[2]
 
+    @property
+    def meta_state(self) -> str:
+        """What mlx-lm stores beside `state`: nothing."""
+        return ""
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes the arrays take, with their room."""
+        return sum(array.nbytes for array in (self.keys, self.values) if array is not None)
+
+    def size(self) -> int:
+        """Return how many places are filled."""
+        return self.offset
+
     def empty(self) -> bool:
         """Tell whether no call has been made."""
         return self.keys is None

@@ -17,6 +17,7 @@ import mlxport
 from mlxport.converter.api.checkpoints import analyze_checkpoint, explain_checkpoint
 from mlxport.converter.model_folders.find_models import find_model
 from mlxport.converter.model_folders.found_model import FoundModel
+from mlxport.converter.output.mlx_lm_file import MODEL_FILE
 
 transformers: Any = pytest.importorskip("transformers", reason="transformers is not installed")
 
@@ -140,7 +141,9 @@ def test_one_plan_serves_several_with_their_caches() -> None:
     assert [row.how for row in many.rows] == ["converted", "by the plan of one"]
     assert not many.strayed
     assert not many.failed
-    assert hasattr(mlxport.load("out/two"), "make_cache")
+    assert hasattr(mlxport.load("out/two", check_code=True), "make_cache")
+    assert json.loads(Path("out/two/config.json").read_text())["model_file"] == MODEL_FILE
+    assert Path("out/two", MODEL_FILE).read_bytes() == Path("out/one", MODEL_FILE).read_bytes()
 
 
 @pytest.mark.parametrize("task", [analyze_checkpoint, explain_checkpoint])

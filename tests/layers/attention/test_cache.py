@@ -82,6 +82,14 @@ def test_state_is_what_is_filled_and_can_be_set():
         assert mx.array_equal(one, two)
 
 
+def test_what_mlx_lm_asks_of_a_cache_it_keeps():
+    cache = KVCache()
+    assert (cache.nbytes, cache.size(), cache.meta_state) == (0, 0, "")
+    cache.update_and_fetch(arrays(5), arrays(5))
+    assert cache.size() == 5
+    assert cache.nbytes == 2 * cache.keys.nbytes
+
+
 @pytest.mark.parametrize("past", [0, 3], ids=["no past", "a past"])
 @pytest.mark.parametrize("window", [None, 1, 2, 9])
 @pytest.mark.parametrize("length", [1, 4])
