@@ -855,6 +855,38 @@ def export(folder: Path, output: Path, **options: Any) -> None:
 
 
 @main.command()
+@click.argument("folder", type=_PATH)
+@click.option("--prompt", "-p", required=True, help="The text to go on with.")
+@click.option(
+    "--max-tokens", "-m", type=int, default=100, show_default=True, help="Tokens at most."
+)
+@_device("What it is run on.")
+@_check_code
+@click.option("--json", "as_json", is_flag=True, help="Print text and tokens as JSON.")
+@_exits
+def generate(folder: Path, as_json: bool, **options: Any) -> None:
+    """Let the language model in FOLDER go on with a text: a first look.
+
+    Greedily, with the tokenizer that was carried along; mlx-lm samples, serves and trains. Needs
+    mlx and tokenizers, not torch.
+
+    Runs the folder's model.py, with all that you may do: read one from a stranger first.
+
+    \b
+    Example:
+      mlxport generate out/ --prompt 'Once upon a time'
+    """
+    generated = api.generate(folder, **options)
+    if as_json:
+        _say(json_text(generated.to_json()))
+        return
+    _say(str(generated))
+    rate = len(generated.tokens) / max(generated.seconds, 1e-9)
+    counts = f"{len(generated.prompt_tokens)} tokens given, {len(generated.tokens)} generated"
+    _say(f"{counts}, {rate:.1f} a second; ended: {generated.ended}", err=True)
+
+
+@main.command()
 @click.argument("source", type=_Source())
 @click.argument("path", required=False)
 @click.option(
@@ -1067,7 +1099,7 @@ def _json_object(text: str | None, option: str) -> dict[str, Any]:
 
 
 # What runs the model.py of an output folder.
-_RUNNING = ("verify", "export")
+_RUNNING = ("verify", "export", "generate")
 
 
 def run() -> NoReturn:

@@ -19,6 +19,9 @@ from mlxport.converter.api.folders import (
     verify_folder,
     verify_weights,
 )
+from mlxport.converter.api.generation import (
+    generate,
+)
 from mlxport.converter.api.many import (
     convert_many,
     holds_many,
@@ -54,6 +57,7 @@ __all__ = [
     "explain",
     "explain_checkpoint",
     "export_function",
+    "generate",
     "holds_many",
     "inspect",
     "load",

@@ -131,7 +131,7 @@ def mlx_lm_text(source: str, conversion: Conversion) -> str | None:
         conversion: the record.
     """
     blocks = _blocks(conversion)
-    if blocks is None or not _is_called_so(conversion):
+    if blocks is None or not generates(conversion):
         return None
     tree = ast.parse(source)
     layers = reached_layers(source)
@@ -193,8 +193,12 @@ def _imports(layers: Mapping[str, set[str]]) -> str:
     return merged_imports([*nodes, *always])
 
 
-def _is_called_so(conversion: Conversion) -> bool:
-    """Whether a model takes tokens and a cache, and gives logits by that name."""
+def generates(conversion: Conversion) -> bool:
+    """Tell whether a model goes on with a text: it takes tokens and a cache, and gives logits.
+
+    Args:
+        conversion: its record.
+    """
     signature, cache = conversion.signature, conversion.cache
     if signature is None or cache is None or signature.result.kind != "dict":
         return False

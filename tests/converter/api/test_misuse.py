@@ -73,6 +73,7 @@ RIGHT: dict[str, Callable[[Any, Path], dict[str, Any]]] = {
     "explain": lambda m, _: {"module": m.net, "example_inputs": X},
     "explain_checkpoint": lambda m, _: {"source": m.source, "model": m.net, "inputs": [X]},
     "export_function": lambda m, new: {"folder": m.out, "path": new / "net.mlxfn"},
+    "generate": lambda m, _: {"folder": m.out, "prompt": "x"},
     "holds_many": lambda m, _: {"sources": [m.source]},
     "inspect": lambda m, _: {"source": m.source},
     "load": lambda m, _: {"folder": m.out},

@@ -12,11 +12,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import import_torchvision  # noqa: F401
 import mlx.core as mx
 import numpy as np
 import pytest
 import torch
+from language_models import write_language_model
 
 import mlxport
 from mlxport.converter.output.mlx_lm_file import MODEL_FILE, mlx_lm_text
@@ -26,39 +26,11 @@ from mlxport.converter.plan.structure import Signature, Structure
 transformers: Any = pytest.importorskip("transformers", reason="transformers is not installed")
 
 TOKENS = 12
-TEXT = {
-    **{"vocab_size": 50, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2},
-    **{"num_attention_heads": 4, "max_position_embeddings": 64},
-}
-# one with grouped queries, one with tied embeddings and biases, one that turns a part of each head
-ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
-    "Llama": ("LlamaForCausalLM", {**TEXT, "num_key_value_heads": 2}),
-    "Qwen2": ("Qwen2ForCausalLM", {**TEXT, "num_key_value_heads": 2, "tie_word_embeddings": True}),
-    "Phi": ("PhiForCausalLM", TEXT),
-}
 
 
 def write(folder: Path, architecture: str) -> Any:
-    """Write a folder as its library does, with a tokenizer of letters, and convert it beside."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    torch.manual_seed(0)
-    name, settings = ARCHITECTURES[architecture]
-    cls = getattr(transformers, name)
-    config = cls.config_class(**settings, pad_token_id=0, bos_token_id=1, eos_token_id=1)
-    model = cls(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():  # far apart, so that no rounding decides for a token
-            parameter.copy_(torch.randn_like(parameter) / 4)
-    model.save_pretrained(folder / "model")
-    # of bytes: whatever class transformers reads it as by the architecture, tokens stay the same
-    letters = {letter: number for number, letter in enumerate("w0123456789Ġ", 2)}
-    words = {"<pad>": 0, "<s>": 1, **letters}
-    tokenizer = Tokenizer(models.BPE(words, [], unk_token="<pad>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<pad>", bos_token="<s>", eos_token="<s>"
-    ).save_pretrained(folder / "model")
+    """Write the folder of a model, and convert it beside; return the torch model."""
+    model = write_language_model(folder / "model", architecture)
     result: Any = mlxport.convert_checkpoint(folder / "model", folder / "out")
     assert result.report.passed
     return model
@@ -190,7 +162,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     return command
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ["Llama", "Qwen2", "Phi"])
 @pytest.mark.filterwarnings("ignore")  # of what mlx-lm imports and calls
 def test_the_tools_of_mlx_lm_take_the_folder(
     architecture: str, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

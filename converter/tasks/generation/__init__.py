@@ -1,0 +1,1 @@
+"""A first look at a language model: text goes in, and what it goes on with comes out."""
