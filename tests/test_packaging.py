@@ -66,6 +66,13 @@ def test_test_folders_have_no_init() -> None:
     assert list((ROOT / "tests").rglob("__init__.py")) == []
 
 
+# file -> the extra whose packages it imports, inside of functions
+EXTRAS = {
+    "converter/torch_model/hub.py": "hub",
+    "converter/tasks/generation/carried_tokenizer.py": "generate",
+}
+
+
 def required(requirements: list[str]) -> set[str]:
     return {re.split(r"[^\w-]", requirement)[0] for requirement in requirements}
 
@@ -76,8 +83,8 @@ def test_imports_nothing_that_is_not_declared(path: Path) -> None:
     if path.is_relative_to(ROOT / "examples"):
         declared |= required(PROJECT["project"]["optional-dependencies"]["models"])
         declared |= {"PIL"}  # pillow, of the extra `demo`
-    if path == ROOT / "converter" / "torch_model" / "hub.py":
-        declared |= required(PROJECT["project"]["optional-dependencies"]["hub"])
+    if extra := EXTRAS.get(path.relative_to(ROOT).as_posix()):
+        declared |= required(PROJECT["project"]["optional-dependencies"][extra])
     imported: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
