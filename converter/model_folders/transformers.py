@@ -29,8 +29,9 @@ _logger = logging.getLogger(__name__)
 # Of the example: a batch that can be left open has more than one element; lengths differ, so that
 # those of encoder and decoder are not taken for one.
 _BATCH, _LENGTH, _DECODED, _FRAMES = 2, 12, 7, 12
-# what the cache holds already, and the argument that it is
-_PAST, _CACHE = 7, "past_key_values"
+# With a cache: the argument that it is, what it holds already, and what is added. torch.export does
+# not find that keys and values are of one length where more is added than they hold.
+_CACHE, _PAST, _ADDED = "past_key_values", 7, 5
 
 
 def transformers_model(source: Path) -> Mapping[str, FoundModel]:
@@ -92,10 +93,12 @@ def _model(source: Path, data: Mapping[str, Any], cls: Any, transformers: Any) -
         return replace(found, remarks=("no cache",))
     if reason := _no_growing_cache(transformers, config):
         return replace(found, remarks=(f"no cache ({reason})",))
+    words = _words(config) or 0
     return replace(
         found,
         factory=factory(cached),
-        kwargs={_CACHE: FilledCache(_BATCH, _PAST, _words(config) or 0)},
+        inputs=(f"input_ids=int64:{_BATCH},{_ADDED}:0..{words}",),
+        kwargs={_CACHE: FilledCache(_BATCH, _PAST, words)},
         dynamic=({"input_ids": (0, 1), _CACHE: (0, 2)},),
         opened=("batch and lengths",),
         remarks=("with a cache",),

@@ -34,6 +34,11 @@ CACHED = {
     "Llama": ("LlamaForCausalLM", TEXT),
     "Qwen2": ("Qwen2ForCausalLM", TEXT),
     "GPT-2": ("GPT2LMHeadModel", OLDER),
+    # asks that keys and values are of one length
+    "Gemma 2": (
+        "Gemma2ForCausalLM",
+        {**TEXT, "head_dim": 8, "layer_types": ["full_attention"] * 2},
+    ),
 }
 
 
@@ -71,7 +76,7 @@ def test_the_folder_alone_gives_the_tokens_of_generate(
     model = save(*CACHED[architecture], "llama")
     result = run(readme("mlxport convert llama/"))
     assert result.exit_code == 0, result.stderr
-    assert "; with a cache; example inputs input_ids=int64:2,12:0..49; " in result.stderr
+    assert "; with a cache; example inputs input_ids=int64:2,5:0..49; " in result.stderr
     assert "; open: batch and lengths\n" in result.stderr
     assert json.loads(Path("out/conversion.json").read_text())["cache"]["layers"] == 2
     ids = np.array([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])

@@ -64,7 +64,7 @@ UNDERSTOOD: dict[str, tuple[str, dict[str, Any], tuple[str, ...], Any]] = {
     "a decoder of text": (
         "LlamaForCausalLM",
         {**TEXT, "num_attention_heads": 4},
-        ("input_ids=int64:2,12:0..49",),
+        ("input_ids=int64:2,5:0..49",),
         {"input_ids": (0, 1), "past_key_values": (0, 2)},
     ),
     "encoder and decoder": (
