@@ -56,6 +56,7 @@ class Translation:
         user_files: name -> text of files of the user's own that go into ``layers/``.
         other: the example call at other sizes, where sizes are dynamic.
         sizes: name of each dynamic size -> what it is in the example.
+        notes: what there is to say of it, one sentence each.
     """
 
     model_py: ModelPy
@@ -64,6 +65,7 @@ class Translation:
     user_files: Mapping[str, str] = field(default_factory=dict)
     other: OtherInputs | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     @property
     def source(self) -> str:
@@ -132,7 +134,18 @@ def translate(
     translation = Translation(model_py, conversion, constants(lowered, names), user_files)
     with stage("sizes"):
         other = sizes.other_inputs(lowered.conditions)
-    return replace(translation, other=other, sizes=sizes.example)
+    return replace(translation, other=other, sizes=sizes.example, notes=_notes(lowered))
+
+
+def _notes(lowered: Lowered) -> tuple[str, ...]:
+    """Say what the MLX model computes in another dtype than the torch model."""
+    if not lowered.narrowed:
+        return ()
+    lines = ", ".join(filter(None, lowered.narrowed)) or "an unknown line"
+    return (
+        f"float64 values are computed in float32, as no GPU of MLX's has float64 ({lines}); parity "
+        "judges what that costs on the inputs it is given",
+    )
 
 
 def size_conditions(

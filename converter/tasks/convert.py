@@ -358,7 +358,7 @@ def _translated(
             translation = translate(model, args, kwargs, **options)
     gc.collect()  # graphs refer to themselves in circles, and parity needs the memory
     folding = [note] if note else []
-    return translation, (*folding, *_derived_note(translation.conversion))
+    return translation, (*folding, *translation.notes, *_derived_note(translation.conversion))
 
 
 def _derived_note(conversion: Conversion) -> Iterator[str]:

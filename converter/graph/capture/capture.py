@@ -38,6 +38,7 @@ from mlxport.converter.graph.capture.leaves import (
     plain_path,
     without_moved,
 )
+from mlxport.converter.graph.capture.literals.literal_values import LiteralValues
 from mlxport.converter.graph.capture.out_arguments import check_out_arguments
 from mlxport.converter.graph.capture.results import ModuleResults, order_results
 from mlxport.converter.graph.capture.sharing import Sharing, by_every_name
@@ -361,6 +362,7 @@ def _exported(
             GuardLines.watched() as lines,
             assignments_as_writes(model, writes),
             watch,
+            LiteralValues(),
         ):
             return export_program(model, args, kwargs, shapes), traced, lines, watch
     except ConversionError:

@@ -170,6 +170,7 @@ class Lowered:
             name.
         state: the paths of the arrays that a call writes, in the order of their first write.
         cached: the argument that is a cache; None where none is.
+        narrowed: the lines of the model that compute in float64, and in MLX in float32.
     """
 
     signature: Signature = field(default_factory=Signature)
@@ -186,6 +187,7 @@ class Lowered:
     unchecked: Sequence[int | str] = ()
     state: dict[str, None] = field(default_factory=dict)
     cached: CachedArgument | None = None
+    narrowed: dict[str, None] = field(default_factory=dict)
 
     def layer_files(self) -> tuple[str, ...]:
         """Return the files of ``mlxport.layers`` that the source and the user's own files need."""

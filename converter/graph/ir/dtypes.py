@@ -38,6 +38,8 @@ MLX_NAME: dict[torch.dtype, str] = {
     **{dtype: str(dtype).removeprefix("torch.") for dtype in _SAME_NAME},
 }
 HALF = (torch.float16, torch.bfloat16)
+# What computes in place of dtypes that MLX has on no GPU.
+_NARROWER = {torch.float64: torch.float32, torch.complex128: torch.complex64}
 
 Number: TypeAlias = "bool | int | float"
 
@@ -78,6 +80,28 @@ def mlx_dtype(dtype: torch.dtype) -> ast.expr:
     if dtype in why:
         raise Unsupported(f"{name} values: {why[dtype]} (model.float(), or a cast).")
     raise Unsupported(f"{name} values: MLX has no such dtype. Cast them to one it has first.")
+
+
+def narrower(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype that MLX computes in where PyTorch does in another: float32 for float64."""
+    return _NARROWER.get(dtype, dtype)
+
+
+def in_narrower(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a constant in the dtype that MLX computes in.
+
+    Raises:
+        Unsupported: what is finite becomes infinite in it, or a single number zero.
+    """
+    dtype = narrower(tensor.dtype)
+    if dtype == tensor.dtype:
+        return tensor
+    found = tensor.to(dtype)
+    lost = bool((torch.isfinite(tensor) & ~torch.isfinite(found)).any())
+    if lost or (tensor.ndim == 0 and tensor != 0 and found == 0):
+        name, other = (str(d).removeprefix("torch.") for d in (tensor.dtype, dtype))
+        raise Unsupported(f"{name} values beyond the range of {other}, which MLX computes in")
+    return found
 
 
 def mlx_promoted(*operands: NumericOperand) -> torch.dtype:

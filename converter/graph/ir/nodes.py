@@ -12,6 +12,7 @@ from torch.fx import Graph, Node
 from torch.utils._pytree import tree_leaves
 
 from mlxport.converter.graph.ir.context import Context, Unsupported
+from mlxport.converter.graph.ir.dtypes import narrower
 from mlxport.converter.graph.ir.sizes import (
     NotStatic,
     Size,
@@ -31,9 +32,14 @@ def graph_of(module: torch.nn.Module) -> Graph:
 
 
 def results_of(node: Node) -> tuple[tuple[tuple[Any, ...], torch.dtype], ...]:
-    """Return shape and dtype of every tensor a node gives."""
+    """Return shape and dtype of every tensor a node gives, the dtype as MLX computes it."""
+    return tuple((shape_of(t), narrower(t.dtype)) for t in tensors_of(node))
+
+
+def tensors_of(node: Node) -> list[torch.Tensor]:
+    """Return every tensor that a node gives, without its values."""
     found = tree_leaves(node.meta.get("val"))
-    return tuple((shape_of(t), t.dtype) for t in found if isinstance(t, torch.Tensor))
+    return [tensor for tensor in found if isinstance(tensor, torch.Tensor)]
 
 
 def name_of(node: Node) -> str:

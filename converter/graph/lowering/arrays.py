@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import logging
 import operator
-from typing import Any
+from typing import Any, cast
 
 import mlx.nn
 import torch
@@ -16,15 +16,17 @@ from mlxport.converter.graph.ir.body import Leaf, Lowered, StoredArray
 from mlxport.converter.graph.ir.constant_source import short_expression
 from mlxport.converter.graph.ir.constants import array_of, is_short, number_of
 from mlxport.converter.graph.ir.context import Context, Unsupported
-from mlxport.converter.graph.ir.dtypes import MLX_NAME
+from mlxport.converter.graph.ir.dtypes import MLX_NAME, in_narrower, mlx_dtype
 from mlxport.converter.graph.ir.naming import ModelNames
+from mlxport.converter.graph.ir.nodes import stand_in
 from mlxport.converter.graph.ir.provenance import Provenance, ProvenanceKind
 from mlxport.converter.graph.ir.statement import Statement
 from mlxport.converter.graph.ir.value import Order, Value, logical_order
-from mlxport.converter.graph.lowering.constant_folding import ConstantResult
+from mlxport.converter.graph.lowering.constants.constant_folding import ConstantResult, Form
 from mlxport.converter.graph.lowering.frame import Frame
 from mlxport.converter.rules.parametrization import build_spec
 from mlxport.converter.rules.registry import LayerSpec, Refusal
+from mlxport.converter.torch_model.loading_code import state_of
 
 _logger = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ class Arrays:
         self.captured, self.names, self.lowered = captured, names, lowered
         self.parameters = dict(captured.model.named_parameters(remove_duplicate=False))
         self.state = {captured.sharing.tensor(name) for name in captured.state}
+        self.loaded = set(map(captured.sharing.tensor, state_of(captured.model)))
         self.specs: dict[str, LayerSpec | None] = {}
 
     def read(self, frame: Frame, name: str) -> Value:
@@ -111,9 +114,16 @@ class Arrays:
         )
 
     def constant(self, frame: Frame, name: str) -> torch.Tensor | None:
-        """Return a tensor of a frame's module; None if it is one of the model's, or a graph."""
-        if self._tensor(self._path(frame, name)) is not None:
-            return None
+        """Return a tensor of a frame's module; None if it is one of the model's, or a graph.
+
+        One of the model's in a dtype that MLX has not is a constant too, where no checkpoint has it
+        and no call writes it.
+        """
+        full = self._path(frame, name)
+        known = self._tensor(full)
+        if known is not None:
+            lasting = full in self.loaded or full in self.state
+            return None if lasting or known[0].dtype in MLX_NAME else known[0]
         found = operator.attrgetter(name)(frame.module)
         return found.detach() if isinstance(found, torch.Tensor) else None
 
@@ -125,17 +135,21 @@ class Arrays:
         Args:
             frame: the body, at the node.
             constant: what the node gives.
+
+        Raises:
+            Unsupported: MLX has no dtype for its values.
         """
-        tensor, cx = constant.tensor, frame.cx
-        shape, dtype = cx.results[0]
-        if constant.created or (tuple(tensor.shape), tensor.dtype) != (shape, dtype):
+        if constant.form is Form.COMPUTED:
             return None
-        if short_expression(tensor) is not None:
-            value = cx.in_any_order(lambda order: _short_in(cx, tensor, order))
-            if tensor.ndim == 0:
-                value.variable.number = tensor
-            return value
-        return self._as_array(frame, tensor) if constant.rounded else None
+        if constant.tensor is None:  # nothing reads it
+            return cast(Value, stand_in(frame.node, frame.cx))
+        if constant.form is Form.ARRAY:
+            return self.kept(frame, constant.tensor)
+        tensor, cx = in_narrower(constant.tensor), frame.cx
+        value = cx.in_any_order(lambda order: _short_in(cx, tensor, order))
+        if tensor.ndim == 0:
+            value.variable.number = tensor
+        return value
 
     def _reference(self, frame: Frame, full: str, ndim: int) -> ast.expr:
         """Return the expression of a tensor, as the body of a frame reads or writes it."""
@@ -152,8 +166,24 @@ class Arrays:
         path = f"{frame.path}.{name}" if frame.path else name
         return self.captured.sharing.tensor(plain_path(path))
 
-    def _as_array(self, frame: Frame, tensor: torch.Tensor) -> Value:
-        """Make a constant a frozen array of the class, the same one for equal constants."""
+    def kept(self, frame: Frame, constant: torch.Tensor) -> Value:
+        """Make a constant a frozen array of the class, the same one for equal constants.
+
+        A short one is written where it is read.
+
+        Args:
+            frame: the body, at the node that gives it.
+            constant: its values.
+
+        Raises:
+            Unsupported: MLX has no dtype for its values.
+        """
+        tensor = in_narrower(constant)
+        mlx_dtype(tensor.dtype)
+        if is_short(tensor):
+            value = self._literal(frame.cx, tensor, None)
+            value.variable.number = constant if constant.ndim == 0 else None
+            return value
         owner = frame.owner
         prefix = f"{owner}.{_CONSTANT}" if owner else _CONSTANT
         known = [path for path in self.lowered.arrays if path.startswith(prefix)]
@@ -219,7 +249,7 @@ class Arrays:
             )
         return stored
 
-    def _literal(self, cx: Context, constant: torch.Tensor, provenance: Provenance) -> Value:
+    def _literal(self, cx: Context, constant: torch.Tensor, provenance: Provenance | None) -> Value:
         """Write a constant where it is read: it is short."""
         order = cx.preferred(provenance, logical_order(constant.ndim))
         shape, dtype = tuple(constant.shape), constant.dtype

@@ -19,6 +19,7 @@ from mlxport.converter.graph.ir.caches import join_layer, update_layer
 from mlxport.converter.graph.ir.context import Unsupported
 from mlxport.converter.graph.ir.nodes import results_of, stand_in
 from mlxport.converter.graph.ir.sizes import is_symbolic, symbolic
+from mlxport.converter.graph.lowering.constants.narrowing import wide_boundary
 from mlxport.converter.graph.lowering.frame import Frame
 from mlxport.converter.graph.lowering.lowering_pass import LoweringPass
 from mlxport.converter.graph.lowering.module_lowering import ModuleLowering
@@ -50,6 +51,8 @@ class GraphWalk:
         self.state.folding.of(
             frame.graph, lambda node: self.state.arrays.constant(frame, str(node.target))
         )
+        if not frame.path:
+            self._check_boundary(frame)
         waiting = iter(inputs)
         env: dict[Node, Any] = {}
         for node in frame.graph.nodes:
@@ -68,12 +71,14 @@ class GraphWalk:
         if node.op == "get_attr":
             return self._array(frame)
         if node.op == "call_module":
+            self._check_boundary(frame.into(str(node.target)))
             return self.modules.lower(frame, *frame.dtypes.followed(arguments, called=True))
         if node.target is WRITE and (buffer := node.all_input_nodes[0]).op == "get_attr":
             self.state.arrays.write(frame, str(buffer.target), args)
             return args[0]
         if node.target is operator.getitem:
-            return args[0][args[1]]
+            constant = self.ops.constant(frame)
+            return args[0][args[1]] if constant is None else constant
         if node.target is join_layer:
             return layer_of(args[0], results_of(node)[0][0])
         if node.target is update_layer:
@@ -82,11 +87,21 @@ class GraphWalk:
             return symbolic(node.meta["val"])
         return self.ops.lower(frame, args, kwargs)
 
+    def _check_boundary(self, frame: Frame) -> None:
+        """Note what comes into a module or leaves it in a dtype that MLX does not compute in."""
+        for node, reason in wide_boundary(frame.graph):
+            end = f"argument {node.target}" if node.op == "placeholder" else "a result"
+            problem = Problem.at(node, end, frame.path, reason)
+            self.state.tally.problems[node] = problem
+
     def _array(self, frame: Frame) -> Any:
         name = str(frame.node.target)
         found = operator.attrgetter(name)(frame.module) if _has(frame.module, name) else None
         if isinstance(found, torch.nn.Module):  # the sub-graph of a higher-order op
             return found
+        constant = self.ops.constant(frame)
+        if constant is not None:
+            return constant
         try:
             return self.state.arrays.read(frame, name)
         except Unsupported as reason:

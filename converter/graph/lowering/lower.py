@@ -13,7 +13,7 @@ from typing import TypeAlias
 from mlxport.converter.graph.capture.capture import Captured
 from mlxport.converter.graph.ir.body import Lowered
 from mlxport.converter.graph.lowering.axis_orders import AxisPreferences, of_parts, unanimous
-from mlxport.converter.graph.lowering.constant_folding import ConstantFolding
+from mlxport.converter.graph.lowering.constants.constant_folding import ConstantFolding
 from mlxport.converter.graph.lowering.lower_model import lower_model
 from mlxport.converter.graph.lowering.lowering_pass import LoweringPass
 from mlxport.converter.graph.lowering.move_columns import of_columns, served_columns

@@ -12,7 +12,7 @@ from mlxport.converter.graph.ir.provenance import Provenance
 from mlxport.converter.graph.ir.scopes import ModelScope
 from mlxport.converter.graph.ir.value import Order
 from mlxport.converter.graph.lowering.arrays import Arrays
-from mlxport.converter.graph.lowering.constant_folding import ConstantFolding
+from mlxport.converter.graph.lowering.constants.constant_folding import ConstantFolding
 from mlxport.converter.graph.lowering.problems import Tally
 
 

@@ -10,6 +10,11 @@ from mlxport.converter.graph.ir.context import Unsupported
 from mlxport.converter.graph.ir.nodes import check_result, flat, stand_in, where_static
 from mlxport.converter.graph.ir.printing import type_text
 from mlxport.converter.graph.ir.sizes import NotStatic
+from mlxport.converter.graph.lowering.constants.narrowing import (
+    check_narrowing,
+    in_narrower_dtypes,
+    is_wide,
+)
 from mlxport.converter.graph.lowering.frame import Frame
 from mlxport.converter.graph.lowering.leaf_lowering import as_linear
 from mlxport.converter.graph.lowering.lowering_pass import LoweringPass
@@ -61,6 +66,19 @@ class OpLowering:
             )
         return result
 
+    def constant(self, frame: Frame) -> Any:
+        """Return the value of a frame's node that is no op, where it is a constant; else None."""
+        known = self.state.folding.known[frame.graph].get(frame.node)
+        if known is None:
+            return None
+        try:
+            return self.state.arrays.folded(frame, known)
+        except Unsupported as reason:
+            name = str(frame.node.target)
+            problem = Problem.at(frame.node, name, frame.path, str(reason))
+            self.state.tally.problems[frame.node] = problem
+            return stand_in(frame.node, frame.cx)
+
     def _lowered(
         self, frame: Frame, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
@@ -72,7 +90,17 @@ class OpLowering:
         if name not in OPS:
             raise Unsupported("no MLX handler")
         args = arrays.with_number(node.target, args)
+        if is_wide(node):
+            check_narrowing(node)
+            args, kwargs = in_narrower_dtypes((args, kwargs))
+            self.state.lowered.narrowed[Problem.at(node, name, frame.path, "").line] = None
         args, kwargs = frame.dtypes.followed((args, kwargs))
-        result = OPS[name].handler(frame.cx, *args, **kwargs)
+        try:
+            result = OPS[name].handler(frame.cx, *args, **kwargs)
+        except Unsupported as reason:
+            if constant is None or constant.tensor is None:
+                raise
+            _logger.debug("%s is folded, as %s", name, reason)
+            return arrays.kept(frame, constant.tensor)
         check_result(node, result)
         return result

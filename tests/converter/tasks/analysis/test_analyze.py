@@ -169,12 +169,18 @@ class Wide(nn.Module):
         return self.linear(x) + self.table[4:8].float()
 
 
-@pytest.mark.parametrize(
-    "keep", ["a parameter", "a buffer", "a buffer in no state dict", "an attribute"]
-)
+@pytest.mark.parametrize("keep", ["a parameter", "a buffer"])
 def test_weights_of_a_dtype_that_mlx_has_not_are_said_and_refused(keep: str) -> None:
     analysis = mlxport.analyze(Wide(keep).eval(), torch.randn(2, 4))
     assert [gap.op for gap in analysis.unsupported] == ["table"]
     assert "float64, of which MLX keeps no weights" in analysis.unsupported[0].reason
     with pytest.raises(UnsupportedError, match=r"table .*float64, of which MLX keeps no weights"):
         mlxport.convert(Wide(keep).eval(), torch.randn(2, 4))
+
+
+@pytest.mark.parametrize("keep", ["a buffer in no state dict", "an attribute"])
+def test_a_dtype_that_mlx_has_not_outside_of_the_state_dict_is_a_constant(keep: str) -> None:
+    assert not mlxport.analyze(Wide(keep).eval(), torch.randn(2, 4)).unsupported
+    result = mlxport.convert(Wide(keep).eval(), torch.randn(2, 4))
+    assert result.report.passed
+    assert "table" not in result.source

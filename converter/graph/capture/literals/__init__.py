@@ -1,0 +1,1 @@
+"""What a captured forward computes of literals alone."""

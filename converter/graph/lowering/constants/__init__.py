@@ -1,0 +1,1 @@
+"""Constants, and what stands for dtypes that MLX has not."""
