@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from mlxport.converter.checkpoint.writing.atomic import replace_text
+from mlxport.converter.output.mlx_lm_file import MODEL_FILE
 from mlxport.converter.parity.report.markdown import escaped, worst_tables
 from mlxport.converter.parity.report.report import ParityReport
 from mlxport.converter.parity.report.text import pass_or_fail
@@ -45,7 +46,13 @@ def model_card(
     """
     match = _HUB.match(conversion.source.get("hub", ""))
     base_model = base_model or (match["repository"] if match else None)
-    facts = {"library_name": "mlx", "base_model": base_model, "license": licence}
+    for_mlx_lm = MODEL_FILE in conversion.code
+    facts = {
+        "library_name": "mlx",
+        "pipeline_tag": "text-generation" if for_mlx_lm else None,
+        "base_model": base_model,
+        "license": licence,
+    }
     front = [f"{key}: {json.dumps(value)}" for key, value in facts.items() if value]
     name = repository.rpartition("/")[2]
     versions = ", ".join(f"{key} {value}" for key, value in conversion.versions.items())
@@ -80,6 +87,7 @@ def model_card(
             "net = model.load()",
             "```",
             "",
+            *(_by_mlx_lm(repository) if for_mlx_lm else ()),
             "`model.py` needs mlx alone. It is code: read it before you run it.",
             "",
             "## Parity with PyTorch",
@@ -88,6 +96,20 @@ def model_card(
             "",
         ]
     )
+
+
+def _by_mlx_lm(repository: str) -> list[str]:
+    return [
+        "mlx-lm runs it too:",
+        "",
+        "```python",
+        "from mlx_lm import generate, load",
+        "",
+        f'net, tokenizer = load("{repository}", trust_remote_code=True)',
+        'print(generate(net, tokenizer, "Once upon a time"))',
+        "```",
+        "",
+    ]
 
 
 def _code(text: str) -> str:

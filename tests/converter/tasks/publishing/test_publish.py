@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from torch import nn
 import mlxport
 from mlxport.converter import api
 from mlxport.converter.errors import CheckpointError, ConversionError, OptionsError, ParityError
+from mlxport.converter.output.contents import read_conversion
+from mlxport.converter.output.mlx_lm_file import MODEL_FILE
+from mlxport.converter.tasks.publishing.model_card import model_card
 
 HUB_CARD = "---\nlicense: apache-2.0\ntags: []\n---\n# Theirs\n"
 
@@ -57,6 +61,16 @@ def test_the_card_says_what_the_hub_and_a_reader_need(out: Path) -> None:
     assert "| 1 | ConvTranspose2d | 1x2x12x12 |" in card
     assert 'snapshot_download("me/net")' in card
     assert done.warnings == ()
+
+
+def test_the_card_of_a_language_model_says_how_mlx_lm_runs_it(out: Path) -> None:
+    record = read_conversion(out)
+    options: dict[str, Any] = {"base_model": None, "licence": None}
+    assert "mlx_lm" not in model_card("me/net", record, None, **options)
+    record = replace(record, code={**record.code, MODEL_FILE: "0" * 64})
+    card = model_card("me/net", record, None, **options)
+    assert 'pipeline_tag: "text-generation"' in card.split("---\n")[1]
+    assert 'net, tokenizer = load("me/net", trust_remote_code=True)' in card
 
 
 def test_the_index_has_the_totals(out: Path) -> None:
