@@ -185,12 +185,12 @@ def test_what_is_seen_of_a_fault_is_kept_until_its_file_changes(
 NOTICING = {
     "assert subtract(5, 2) == 3": mutants.FAILED,
     "assert subtract(5, 0) == 5": mutants.LIVED,
-    "assert subtract(5, 2) == 3 or [x for x in iter(int, 1)]": mutants.HUNG,
+    "assert subtract(5, 2) == 3 or [x for x in iter(int, 1)]": mutants.OUT_OF_TIME,
 }
 
 
 @pytest.mark.parametrize(("line", "result"), NOTICING.items(), ids=NOTICING.values())
-def test_a_fault_fails_a_test_or_hangs_it_or_lives(
+def test_a_fault_fails_a_test_or_runs_out_of_time_or_lives(
     line: str, result: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree = mutants.Tree(tmp_path / "tree")
@@ -199,11 +199,43 @@ def test_a_fault_fails_a_test_or_hangs_it_or_lives(
     (tree.root / "a.py").write_text(sound)
     (tree.root / "test_a.py").write_text(f"from a import subtract\ndef test():\n    {line}\n")
     monkeypatch.setattr(mutants, "ROOT", tree.root)
-    monkeypatch.setattr(mutants.Tests, "limit", lambda *_: 10 if result == mutants.HUNG else 60)
+    monkeypatch.setattr(
+        mutants.Tests, "limit", lambda *_: 10 if result == mutants.OUT_OF_TIME else 60
+    )
     (fault,) = faults_of(sound, "a.py")
     tests = mutants.Tests(ROOMS["rules"], {"test_a.py::test": (0.1, {"a.py:subtract"})}, 60)
     assert mutants.tried(fault, tree, tests) == result
     assert (tree.root / "a.py").read_text() == sound
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        ([mutants.FAILED, mutants.LIVED], "1 of 2 faults noticed"),
+        (
+            [mutants.OUT_OF_TIME, mutants.FAILED, None],
+            "1 of 3 faults noticed; 1 ran out of time: try --again with --slack",
+        ),
+    ],
+    ids=["in time", "out of time"],
+)
+def test_what_ran_out_of_time_is_not_noticed(found: list[str | None], text: str) -> None:
+    assert mutants.rate(found) == text
+
+
+def test_slack_lengthens_the_limit() -> None:
+    table: mutants.Table = {"a": (10.0, set())}
+    short, long = (mutants.Tests(ROOMS["rules"], table, 60, slack) for slack in (1, 3))
+    assert 60 < short.limit(["a"]) == long.limit(["a"]) / 3
+
+
+def test_a_limit_of_the_suite_fails_no_test(tmp_path: Path) -> None:
+    tree = mutants.Tree(tmp_path / "tree")
+    tree.root.mkdir()
+    (tree.root / "pytest.ini").write_text("[pytest]\ntimeout = 0.1\n")
+    slow = "import time\ndef test():\n    time.sleep(0.5)\n"
+    (tree.root / "test_a.py").write_text(slow)
+    assert tree.pytest(["test_a.py"], 120) == 0
 
 
 def test_comparisons_are_replaced_in_pairs() -> None:

@@ -120,6 +120,7 @@ WIDE: dict[str, Fn] = {
     ),
     "index_add": lambda x, i, s: x.index_add(0, i, s),
     "index_add, times a number": lambda x, i, s: x.index_add(1, i, s[:, :3], alpha=3),
+    "index_add, doubled": lambda x, i, s: x.index_add(1, i, s[:, :3], alpha=2),
     "scatter": lambda x, i, s: x.scatter(0, i[:, None].expand(3, 4), s),
     "scatter_add": lambda x, i, s: x.scatter_add(0, i[:, None].expand(3, 4), s),
     "diagonal": lambda x, i, s: x.diagonal_scatter(s[:, 0]),

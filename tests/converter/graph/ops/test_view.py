@@ -1,16 +1,19 @@
 """Views: merged, split, added and dropped axes in every stored order."""
 
+import ast
 from collections.abc import Callable
 from math import prod
 from typing import Any
 
 import pytest
+import sympy
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlxport.converter.graph.ir.sizes import Size, SizeUse
 from mlxport.converter.graph.ir.value import Value, channels_last
-from mlxport.converter.graph.ops.view import order_after_view, view_groups
+from mlxport.converter.graph.ops.view import order_after_view, reshape_source, view_groups
 
 Fn = Callable[..., Any]
 Shape = tuple[int, ...]
@@ -169,3 +172,23 @@ def test_a_view_of_a_view_emits_what_is_needed_once(lower_op: Fn) -> None:
     )
     assert lowered.body == ["x1 = a.flatten(1, 2)"]
     assert lowered.orders == [(0, 1, 2)]
+
+
+H, W, A, B = (Size(sympy.Symbol(name, integer=True, positive=True)) for name in "hwab")
+GROUPS = {
+    "unknown which grows": ((H, W, A, B), (W, H, B, A), [([0, 1, 2, 3], [0, 1, 2, 3])]),
+    "known which grows": ((H, W, A), (H * W, A), [([0, 1], [0]), ([2], [1])]),
+    "nothing left to grow": ((0, 3), (2, 0), [([0, 1], [0, 1])]),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "groups"), GROUPS.values(), ids=GROUPS)
+def test_groups_of_dynamic_and_of_empty_shapes(before: Any, after: Any, groups: Any) -> None:
+    assert view_groups(before, after) == groups
+
+
+def test_of_sizes_alike_the_first_is_left_to_mlx() -> None:
+    x = Value((H, W, 6), torch.float32, (0, 1, 2))
+    reshaped = reshape_source(x, (W, H, 6))
+    assert isinstance(reshaped, ast.Call)
+    assert [isinstance(size, SizeUse) for size in reshaped.args] == [False, True, False]
