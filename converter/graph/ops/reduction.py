@@ -325,6 +325,41 @@ def histc(cx: Context, x: Value, bins: int = 100, low: Number = 0, high: Number 
     return cx.function(histogram.histogram, x, bins, order=(0,), **given)
 
 
+_AT_AN_EDGE = "a value within a rounding of an edge may count in the next bin; NaN counts in none"
+
+
+@op("aten.histogram.bin_ct", restrictions=_AT_AN_EDGE)
+def histogram_of_count(
+    cx: Context,
+    x: Value,
+    bins: int,
+    *,
+    range: Sequence[float] | None = None,  # torch's name
+    weight: Value | None = None,
+    density: bool = False,
+) -> tuple[Value, ...]:
+    """How many values, or what weights, fall in each of some bins of equal width; their edges."""
+    ends: dict[str, Any] = {} if range is None else dict(zip(("low", "high"), range, strict=True))
+    edges = cx.function_step(histogram.bin_edges, x, x, bins, shape=(bins + 1,), order=(0,), **ends)
+    return _binned(cx, x, edges, weight, density), edges
+
+
+@op("aten.histogram.bins_tensor")
+def histogram_of_edges(
+    cx: Context, x: Value, edges: Value, *, weight: Value | None = None, density: bool = False
+) -> tuple[Value, ...]:
+    """How many values, or what weights, fall in each of some bins; their edges."""
+    return _binned(cx, x, edges, weight, density), edges
+
+
+def _binned(cx: Context, x: Value, edges: Value, weight: Value | None, density: bool) -> Value:
+    given: dict[str, Any] = {"density": True} if density else {}
+    if weight is not None:
+        given["weight"] = cx.arrange(weight, x.order)
+    bins = (edges.shape[0] - 1,)
+    return cx.function_step(histogram.binned, x, x, edges, shape=bins, order=(0,), **given)
+
+
 # -- running sums and products -------------------------------------------------------------------
 
 

@@ -62,8 +62,6 @@ _BY_REASON: dict[str, tuple[str, ...]] = {
         "_histogramdd_from_bin_cts.default",
         "_histogramdd_from_bin_tensors.default",
         "hash_tensor.default",
-        "histogram.bin_ct",
-        "histogram.bins_tensor",
         "segment_reduce.default",
         "igamma.default",
         "igammac.default",

@@ -137,9 +137,9 @@ def _fix_ones(flow: SizeFlow, tensors: Sequence[Node], ndim: int) -> None:
     """
     for tensor in tensors:
         shape, origins = tensor.meta["val"].shape, flow.of(tensor)
-        spread = len(shape) < ndim and all(size == 1 for size in shape)
+        spread = len(shape) < ndim and all(isinstance(size, int) and size == 1 for size in shape)
         for axis, size in enumerate(shape):
-            if size == 1 and (axis > 0 or spread):
+            if isinstance(size, int) and size == 1 and (axis > 0 or spread):
                 flow.fix(origins[axis])
 
 

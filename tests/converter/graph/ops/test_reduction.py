@@ -173,6 +173,32 @@ def test_histograms(assert_op_parity: Fn) -> None:
     assert_op_parity(lambda x: x.histc(3, 0, 3), torch.tensor([0.0, 1, 2, 3, torch.nan, 4, -1]))
 
 
+HISTOGRAMS: dict[str, dict[str, Any]] = {
+    "counts": {},
+    "a range": {"range": (-1.0, 1.5)},
+    "a range of no width": {"range": (0.5, 0.5)},
+    "shares": {"density": True},
+}
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["counted", "weighted"])
+@pytest.mark.parametrize("name", HISTOGRAMS)
+def test_bins_and_edges(name: str, weighted: bool, assert_op_parity: Fn) -> None:
+    x, weight = torch.randn(2, 3, 4, 5), torch.rand(2, 3, 4, 5)
+
+    def of_count(x: torch.Tensor, weight: torch.Tensor) -> Any:
+        given = {"weight": weight} if weighted else {}
+        return tuple(torch.histogram(x, 6, **given, **HISTOGRAMS[name]))
+
+    assert_op_parity(of_count, x, weight)
+
+
+def test_bins_of_edges(assert_op_parity: Fn) -> None:
+    x, edges = torch.randn(2, 3, 4), torch.tensor([-1.0, -0.5, 0.0, 2.0])
+    assert_op_parity(lambda x, e: tuple(torch.histogram(x, e)), x, edges)
+    assert_op_parity(lambda x, e: torch.histogram(x, e, weight=x.abs(), density=True)[0], x, edges)
+
+
 def test_infinities_in_logsumexp(assert_op_parity: Fn) -> None:
     inf = torch.inf
     x = torch.tensor([[-inf, -inf], [inf, 0.0], [inf, -inf], [100.0, 100.0]])

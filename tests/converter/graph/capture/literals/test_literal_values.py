@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import mlxport
+from mlxport.converter.errors import UnsupportedError
 from mlxport.converter.graph.capture.literals.literal_values import LiteralValues
 
 X = torch.linspace(-2, 2, 48).reshape(6, 8)
@@ -141,6 +142,13 @@ REFUSED = {
 def test_all_else_has_none(run):
     model = Net(run, mask=nn.Buffer(torch.tensor(MASK)), weight=nn.Parameter(torch.ones(8)))
     with pytest.raises(mlxport.ConversionError):
+        mlxport.convert(model.eval(), X)
+
+
+def test_a_size_of_values_is_refused_by_its_op():
+    """Also where it meets other sizes."""
+    model = Net(lambda m, x: x[:, (x[0] > 0).nonzero().flatten()].sum(1) + x[:, 0])
+    with pytest.raises(UnsupportedError, match=r"nonzero.*size depends on the data"):
         mlxport.convert(model.eval(), X)
 
 
