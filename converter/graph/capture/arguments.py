@@ -1,7 +1,8 @@
 """Which argument of ``forward`` each input of a captured submodule is.
 
-torch.export orders the inputs of a submodule by their first use, and forgets their names. Running
-the model and the captured program once on the example inputs shows which is which by their values.
+torch.export orders the inputs of a submodule by their first use, and forgets their names. What the
+model's were when it was tried, and the captured program run once on the same inputs, show which is
+which by their values.
 What a model hands to a submodule only while it is captured (a mask it can do without when it runs)
 is recognised by its shape among what was handed over then.
 """
@@ -102,53 +103,51 @@ def watch_capture(model: torch.nn.Module) -> Iterator[dict[str, list[Traced]]]:
             hook.remove()
 
 
-def order_arguments(
-    calls: Mapping[str, Sequence[Given]],
-    traced: Mapping[str, Sequence[Traced]],
-    root: torch.nn.Module,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-) -> dict[str, tuple[Argument, ...]]:
-    """Return, for the submodules of a captured program, which argument each input is.
+class ArgumentsOrder:
+    """Which argument each input of a captured submodule is; known once the program has run.
 
     Args:
         calls: what the torch model's submodules were given when it ran.
         traced: what they were given while it was captured.
         root: the unflattened program.
-        args: positional example inputs.
-        kwargs: keyword example inputs.
-
-    Returns:
-        path -> one argument for each placeholder; paths without an answer are left out.
     """
-    orders: dict[str, tuple[Argument, ...]] = {}
-    received: dict[str, list[Seen]] = {}
-    layers: dict[str, list[bool]] = {}  # of each tensor, whether it is a layer of a cache
-    hooks = []
-    for path, given in calls.items():
-        if len(given) == 1 and len(traced.get(path, given)) == 1:
-            orders[path] = (given[0].argument,)
-            continue
-        try:
-            captured = root.get_submodule(path)
-        except AttributeError:
-            continue
 
-        def note(_: torch.nn.Module, args: Any, kwargs: Any, path: str = path) -> None:
-            tensors = [t for t in (*args, *kwargs.values()) if isinstance(t, torch.Tensor)]
-            layers.setdefault(path, [isinstance(t, LayerTensor) for t in tensors])
-            others = [t for t in tensors if not isinstance(t, LayerTensor)]
-            received.setdefault(path, list(map(Seen.of, others)))
+    def __init__(
+        self,
+        calls: Mapping[str, Sequence[Given]],
+        traced: Mapping[str, Sequence[Traced]],
+        root: torch.nn.Module,
+    ) -> None:
+        self._calls, self._traced = calls, traced
+        self._single: dict[str, tuple[Argument, ...]] = {}
+        self._received: dict[str, list[Seen]] = {}
+        self._layers: dict[str, list[bool]] = {}  # of each tensor, whether a layer of a cache
+        self.hooks: list[Any] = []
+        for path, given in calls.items():
+            if len(given) == 1 and len(traced.get(path, given)) == 1:
+                self._single[path] = (given[0].argument,)
+                continue
+            try:
+                captured = root.get_submodule(path)
+            except AttributeError:
+                continue
 
-        hooks.append(captured.register_forward_pre_hook(note, with_kwargs=True))
-    if hooks:
-        with torch.no_grad():
-            root(*args, **kwargs)
-    for path, tensors in received.items():
-        matched = _match(tensors, calls[path], traced.get(path, ()))
-        if matched is not None:
-            orders[path] = _with_layers(matched, layers[path])
-    return orders
+            def note(_: torch.nn.Module, args: Any, kwargs: Any, path: str = path) -> None:
+                tensors = [t for t in (*args, *kwargs.values()) if isinstance(t, torch.Tensor)]
+                self._layers.setdefault(path, [isinstance(t, LayerTensor) for t in tensors])
+                others = [t for t in tensors if not isinstance(t, LayerTensor)]
+                self._received.setdefault(path, list(map(Seen.of, others)))
+
+            self.hooks.append(captured.register_forward_pre_hook(note, with_kwargs=True))
+
+    def found(self) -> dict[str, tuple[Argument, ...]]:
+        """Return path -> one argument for each placeholder; without an answer it is left out."""
+        orders = dict(self._single)
+        for path, tensors in self._received.items():
+            matched = _match(tensors, self._calls[path], self._traced.get(path, ()))
+            if matched is not None:
+                orders[path] = _with_layers(matched, self._layers[path])
+        return orders
 
 
 def _with_layers(matched: Sequence[Argument], layers: Sequence[bool]) -> tuple[Argument, ...]:

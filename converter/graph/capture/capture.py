@@ -18,7 +18,7 @@ from torch.export import ExportedProgram
 
 from mlxport.converter.environment import warn_of_untested_torch
 from mlxport.converter.errors import CaptureError, ConversionError, InternalError, OptionsError
-from mlxport.converter.graph.capture.arguments import Argument, order_arguments, watch_capture
+from mlxport.converter.graph.capture.arguments import Argument, ArgumentsOrder, watch_capture
 from mlxport.converter.graph.capture.decompose import decompose
 from mlxport.converter.graph.capture.dynamic import DynamicSizes
 from mlxport.converter.graph.capture.export_program import (
@@ -40,7 +40,7 @@ from mlxport.converter.graph.capture.leaves import (
 )
 from mlxport.converter.graph.capture.literals.literal_values import LiteralValues
 from mlxport.converter.graph.capture.out_arguments import check_out_arguments
-from mlxport.converter.graph.capture.results import ModuleResults, order_results
+from mlxport.converter.graph.capture.results import ModuleResults, ResultsOrder
 from mlxport.converter.graph.capture.sharing import Sharing, by_every_name
 from mlxport.converter.graph.capture.signature import read_signature
 from mlxport.converter.graph.capture.sizes.fixed_sizes import fixed_sizes
@@ -249,21 +249,22 @@ def _captured(
     _check_state(model, tried, state)
     with stage("compare"), seeded(), trial_run(model):
         calls = by_every_name(model, calls)
-        ordered = order_arguments(calls, traced, root, *copied(args, kwargs))
-        arguments = by_every_name(model, ordered)
         trusted = {path for path, rule in leaves.items() if rule.trusted}
         observed = by_every_name(model, dict.fromkeys(trusted | (several - leaves.keys())))
-        results = order_results(model, root, observed.keys(), *copied(args, kwargs))
+        of_arguments = ArgumentsOrder(calls, traced, root)
+        of_results = ResultsOrder(tried.results, root, observed.keys())
+        if hooks := [*of_arguments.hooks, *of_results.hooks]:
+            _run_with(hooks, root, *copied(args, kwargs))
     return Captured(
         model,
         root,
         program,
         leaves,
-        arguments,
+        by_every_name(model, of_arguments.found()),
         signature,
         sharing,
         captured,
-        results,
+        of_results.found(),
         several,
         found.obstacles,
         fixed,
@@ -272,6 +273,16 @@ def _captured(
         state,
         cached,
     )
+
+
+def _run_with(hooks: Sequence[Any], root: torch.nn.Module, args: Any, kwargs: Any) -> None:
+    """Run a captured program once, with hooks that go then."""
+    try:
+        with torch.no_grad():
+            root(*args, **kwargs)
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _decomposed(

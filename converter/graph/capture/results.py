@@ -1,13 +1,13 @@
 """Which result of ``forward`` each output of a captured module is.
 
 torch.export orders the outputs of a submodule as they are computed, and drops those nobody reads.
-Running the model and the captured program once on the example inputs shows it by their values.
+What the model gave when it was tried, and the captured program run once on the same inputs, show it
+by their values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,6 @@ from torch.utils._pytree import tree_leaves
 
 from mlxport.converter.graph.capture.by_value import Seen, places
 from mlxport.converter.graph.capture.leaves import plain_path
-from mlxport.converter.graph.capture.trial_runs import copied
-from mlxport.converter.torch_model.calls import every_module_called
-from mlxport.converter.torch_model.seeding import seeded
 
 ResultShapes = tuple[tuple[tuple[int, ...], torch.dtype], ...]
 
@@ -42,69 +39,69 @@ class ModuleResults:
         return sorted(range(len(self.places)), key=self.places.__getitem__)
 
 
-def order_results(
-    model: torch.nn.Module,
-    root: torch.nn.Module,
-    paths: Collection[str],
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-) -> dict[str, ModuleResults]:
-    """Return, for some modules of a captured program, which result each output is.
-
-    Args:
-        model: the torch module, in eval mode.
-        root: the unflattened program.
-        paths: qualified names of the modules.
-        args: positional example inputs.
-        kwargs: keyword example inputs.
-
-    Returns:
-        captured path -> its results; paths without an answer are left out.
-    """
-    if not paths:
-        return {}
-    with _watched(model, paths) as given, torch.no_grad(), every_module_called(), seeded():
-        positional, named = copied(args, kwargs)  # a cache among them grows
-        model(*positional, **named)
-    with _watched(root, paths) as captured, torch.no_grad(), seeded():
-        root(*args, **kwargs)
-    found: dict[str, ModuleResults] = {}
-    for path, (result, *_) in captured.items():
-        for expected in given.get(plain_path(path), []):
-            known = [p for p in places(result.tensors, expected.tensors) if p is not None]
-            if len(known) == len(result.tensors) and path not in found:
-                shapes = tuple((seen.shape, seen.dtype) for seen in expected.tensors)
-                found[path] = ModuleResults(shapes, tuple(known), result.nested)
-    return found
-
-
 @dataclass(frozen=True)
-class _Result:
+class GivenResult:
     """What a module gave at one call."""
 
     tensors: tuple[Seen, ...]
     nested: bool
 
     @classmethod
-    def of(cls, result: Any) -> _Result:
+    def of(cls, result: Any) -> GivenResult:
+        """Keep the tensors of a result, in pytree order."""
         leaves = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
         return cls(tuple(map(Seen.of, leaves)), not isinstance(result, torch.Tensor))
 
 
-@contextmanager
-def _watched(model: torch.nn.Module, paths: Collection[str]) -> Iterator[dict[str, list[_Result]]]:
-    """Note what modules give, by path and call."""
-    calls: dict[str, list[_Result]] = {}
-    hooks = []
+class ResultsOrder:
+    """Which result each output is, of some modules of a captured program; known once that has run.
+
+    Args:
+        given: path -> what the torch module gave at each of its calls.
+        root: the unflattened program.
+        paths: qualified names of the modules to look at.
+    """
+
+    def __init__(
+        self,
+        given: Mapping[str, Sequence[GivenResult]],
+        root: torch.nn.Module,
+        paths: Collection[str],
+    ) -> None:
+        self._given = given
+        self._captured, self.hooks = watch_results(root, paths)
+
+    def found(self) -> dict[str, ModuleResults]:
+        """Return captured path -> its results; paths without an answer are left out."""
+        found: dict[str, ModuleResults] = {}
+        for path, (result, *_) in self._captured.items():
+            for expected in self._given.get(plain_path(path), []):
+                known = [p for p in places(result.tensors, expected.tensors) if p is not None]
+                if len(known) == len(result.tensors) and path not in found:
+                    shapes = tuple((seen.shape, seen.dtype) for seen in expected.tensors)
+                    found[path] = ModuleResults(shapes, tuple(known), result.nested)
+        return found
+
+
+def watch_results(
+    model: torch.nn.Module, paths: Collection[str] | None = None
+) -> tuple[dict[str, list[GivenResult]], list[Any]]:
+    """Note what submodules give.
+
+    Args:
+        model: the torch module, or an unflattened program.
+        paths: qualified names of those to look at; all if left out.
+
+    Returns:
+        path -> the results of its calls, filled while the model runs; and the hooks.
+    """
+    calls: dict[str, list[GivenResult]] = {}
+    hooks: list[Any] = []
     for path, module in model.named_modules(remove_duplicate=False):
-        if plain_path(path) in paths:
+        if path and (paths is None or plain_path(path) in paths):
 
             def note(_: torch.nn.Module, args: Any, result: Any, path: str = path) -> None:
-                calls.setdefault(path, []).append(_Result.of(result))
+                calls.setdefault(path, []).append(GivenResult.of(result))
 
             hooks.append(module.register_forward_hook(note))
-    try:
-        yield calls
-    finally:
-        for hook in hooks:
-            hook.remove()
+    return calls, hooks

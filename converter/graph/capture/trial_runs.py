@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
 from mlxport.converter.errors import CaptureError
 from mlxport.converter.graph.capture.arguments import Given, watch_calls
 from mlxport.converter.graph.capture.explain_failure import rejected, running_line
+from mlxport.converter.graph.capture.results import GivenResult, watch_results
 from mlxport.converter.torch_model.calls import every_module_called, spread_arguments
 from mlxport.converter.torch_model.control_flow import (
     Sides,
@@ -40,15 +41,24 @@ class Tried:
 
     Attributes:
         calls: path -> what each submodule was given at first.
-        several: paths of the submodules that give several tensors.
+        results: path -> what each submodule gave, in both runs.
         changes: what the model changes in itself, by name.
         same: whether both runs gave the same result.
     """
 
     calls: Mapping[str, Sequence[Given]]
-    several: set[str]
+    results: Mapping[str, Sequence[GivenResult]]
     changes: Sequence[str]
     same: bool = True
+
+    @property
+    def several(self) -> set[str]:
+        """The paths of the submodules that give several tensors."""
+        return {
+            path
+            for path, given in self.results.items()
+            if any(len(result.tensors) > 1 for result in given)
+        }
 
 
 def try_forward(model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tried:
@@ -71,7 +81,8 @@ def _tried(model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any
     known = {id(parameter) for parameter in model.parameters()}
     with trial_run(model) as before:
         calls, hooks = watch_calls(model)
-        several = _watch_results(model, hooks)
+        results, of_results = watch_results(model)
+        hooks += of_results
         seeding = SeedingWatch(running_line)
         try:
             with seeding:
@@ -91,7 +102,7 @@ def _tried(model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any
             for hook in hooks:
                 hook.remove()
         changes = before.changes()
-    return Tried(calls, several, changes, _same(first, again))
+    return Tried(calls, results, changes, _same(first, again))
 
 
 # Of a condition: the chosen side alone, and both in either order.
@@ -160,20 +171,6 @@ def copied(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Any]:
     """Copy the inputs, as a model may write into them."""
     copy = tree_map_only(torch.Tensor, torch.clone, (tuple(args), dict(kwargs)))
     return copy[0], copy[1]
-
-
-def _watch_results(model: torch.nn.Module, hooks: list[Any]) -> set[str]:
-    """Return the paths of the submodules that give several tensors, filled while it runs."""
-    several: set[str] = set()
-    for path, module in model.named_modules(remove_duplicate=False):
-
-        def note(_: torch.nn.Module, args: Any, result: Any, path: str = path) -> None:
-            if sum(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(result)) > 1:
-                several.add(path)
-
-        if path:
-            hooks.append(module.register_forward_hook(note))
-    return several
 
 
 def _run(model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

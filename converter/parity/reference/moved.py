@@ -16,6 +16,7 @@ import torch
 
 from mlxport.converter.parity.reference.copies import perturbed
 from mlxport.converter.parity.reference.recorded_values import RecordedTensor, tensors
+from mlxport.converter.parity.verdict.compare import norm
 from mlxport.converter.parity.verdict.precision import PRECISIONS
 from mlxport.converter.parity.verdict.reference_data import NumpyArray, ReferenceValue
 from mlxport.converter.torch_model.calls import CallArguments, every_module_called
@@ -37,8 +38,11 @@ def perturbed_runs(values: Iterable[ReferenceValue]) -> int:
 def distance(values: NumpyArray, value: ReferenceValue) -> float:
     """Return how far values are from the reference; 0 where they are not finite."""
     with np.errstate(all="ignore"):
-        norm = float(np.linalg.norm(values - value.reference))
-    return norm if np.isfinite(norm) else 0.0
+        difference = values - value.reference
+    if np.iscomplexobj(difference):
+        difference = np.ascontiguousarray(difference).view(np.float64)
+    found = norm(difference)
+    return found if math.isfinite(found) else 0.0
 
 
 def distances(values: Sequence[ReferenceValue], others: Sequence[RecordedTensor]) -> list[float]:
