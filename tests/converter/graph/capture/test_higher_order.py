@@ -90,13 +90,19 @@ def other_side_adds_in_place(m, x):
     return torch.cond(x.sum() > 0, lambda v: v * 3, lambda v: v.add_(1) * 2, (y,)) + y
 
 
+def other_side_adds_what_is_read_no_more(m, x):
+    return torch.cond(x.sum() > 0, lambda v: v * 3, lambda v: v.add_(1) * 2, (x * 1,))
+
+
 def draws(m, x):
     return torch.cond(x.sum() > 0, torch.rand_like, lambda v: v * 2, (x,)) + torch.rand_like(x)
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0], ids=["the first", "the other"])
 @pytest.mark.parametrize(
-    "calls", [adds_in_place, other_side_adds_in_place, draws], ids=lambda calls: calls.__name__
+    "calls",
+    [adds_in_place, other_side_adds_in_place, other_side_adds_what_is_read_no_more, draws],
+    ids=lambda calls: calls.__name__,
 )
 def test_sides_that_are_not_apart_are_refused(calls, sign):
     """Computed both, one would change what the other reads."""

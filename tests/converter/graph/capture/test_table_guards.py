@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import mlxport
+from mlxport.converter.graph.capture.table_guards import table_conditions
 
 
 class LooksUp(nn.Module):
@@ -39,6 +40,11 @@ CASES = {
     "places in order": (lambda m, x: x.argsort(), None, None),
     "places turned round": (lambda m, x: 30 - (x.argmin(1) + 20), None, None),
     "places negated": (lambda m, x: -(x.argmin(1) + 20) + 30, None, None),
+    "places divided by the input": (
+        lambda m, x: x.argmin(1) // x.long()[:, 0],
+        None,
+        "a value of x is",
+    ),
     "computed of nothing": (lambda m, x: (torch.arange(3) * 0.5).long(), None, None),
 }
 
@@ -53,3 +59,26 @@ def test_model_py_says_whose_values_are_not_checked(name):
     assert ("MLX checks no index" in said) == (words is not None)
     assert words is None or words in said
     mx.eval(converted.model(mx.ones((2, 4))))
+
+
+# places of which size of the table: what has to be
+NEEDED = {
+    "from 2 to 5": (lambda places: places, ["6 <= n"]),
+    "negated": (lambda places: -places, ["5 <= n"]),
+    "negated and back": (lambda places: 3 - -places, ["9 <= n"]),
+}
+
+
+@pytest.mark.parametrize(("function", "conditions"), NEEDED.values(), ids=NEEDED)
+def test_a_table_of_any_size_has_the_rows_that_are_looked_up(function, conditions):
+    class Table(nn.Module):
+        def forward(self, x):
+            return x[function(torch.tensor([2, 5]))]
+
+    rows = torch.export.Dim("rows", min=2, max=4096)
+    program = torch.export.export(
+        Table(), (torch.ones(32, 3),), dynamic_shapes=({0: rows},), strict=False
+    )
+    given = [n for n in program.graph.nodes if n.op == "placeholder"][-1]
+    symbol = str(given.meta["val"].shape[0])
+    assert table_conditions(program, {symbol: "n"}) == conditions

@@ -139,3 +139,19 @@ def test_other_constants_come_along_and_that_is_said(
     assert by_plan.model is not None
     given = np.array(by_plan.model(mx.array(X.numpy())))
     np.testing.assert_allclose(given, net(X).detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_state_is_recorded_by_its_name_in_pytorch_and_in_mlx() -> None:
+    class Counter(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("count", torch.zeros(()))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.count = self.count + 1
+            return x * self.count
+
+    converted = mlxport.convert(nn.Sequential(Counter()).eval(), X, verify=False)
+    (record,) = converted.conversion.state
+    assert (record.path, record.target) == ("0.count", "layers.0.count")
+    assert record.layout.shape == ()
