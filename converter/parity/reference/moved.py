@@ -16,7 +16,7 @@ import torch
 
 from mlxport.converter.parity.reference.copies import perturbed
 from mlxport.converter.parity.reference.recorded_values import RecordedTensor, tensors
-from mlxport.converter.parity.verdict.compare import norm
+from mlxport.converter.parity.verdict.compare import l2_norm
 from mlxport.converter.parity.verdict.precision import PRECISIONS
 from mlxport.converter.parity.verdict.reference_data import NumpyArray, ReferenceValue
 from mlxport.converter.torch_model.calls import CallArguments, every_module_called
@@ -41,7 +41,7 @@ def distance(values: NumpyArray, value: ReferenceValue) -> float:
         difference = values - value.reference
     if np.iscomplexobj(difference):
         difference = np.ascontiguousarray(difference).view(np.float64)
-    found = norm(difference)
+    found = l2_norm(difference)
     return found if math.isfinite(found) else 0.0
 
 

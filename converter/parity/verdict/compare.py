@@ -236,7 +236,7 @@ def _measure(
     precision = PRECISIONS[dtype]
     with np.errstate(over="ignore"):  # infinitely far off is far enough
         difference = actual - reference
-    size, lost, noise = (norm(x) for x in (reference, difference, native - reference))
+    size, lost, noise = (l2_norm(x) for x in (reference, difference, native - reference))
     noise = max(noise, moved)
     rounding = precision.roundoff * size + precision.tiniest * math.sqrt(actual.size)
     yardstick = max(noise, rounding)
@@ -303,7 +303,7 @@ def _kinds(values: NumpyArray) -> NumpyArray:
     return np.select([np.isnan(values), np.isposinf(values), np.isneginf(values)], [1, 2, 3], 0)
 
 
-def norm(values: NumpyArray) -> float:
+def l2_norm(values: NumpyArray) -> float:
     """Return the L2 norm of real values of any magnitude; infinity or NaN where one of them is."""
     largest = float(np.max(np.abs(values), initial=0.0))
     if largest == 0.0 or not np.isfinite(largest):
@@ -316,7 +316,7 @@ def norm(values: NumpyArray) -> float:
 
 
 def _cosine(actual: NumpyArray, reference: NumpyArray) -> float | None:
-    sizes = norm(actual), norm(reference)
+    sizes = l2_norm(actual), l2_norm(reference)
     if 0.0 in sizes:
         return None
     products = (actual / sizes[0]) * (reference / sizes[1])
