@@ -21,6 +21,7 @@ from mlxport.converter.graph.ir.dtypes import (
     cast_to,
     emit,
     emit_function,
+    typed,
     widened,
 )
 from mlxport.converter.graph.ir.handler_context import Handler
@@ -67,6 +68,8 @@ def reduce(
     order = of.order if keepdim else without_axes(of.order, axes)
     keep = True if keepdim and of.ndim else OMIT
     axis = stored_axes(of, axes)
+    if any(of.shape[dim] == 0 for dim in axes):  # MLX 0.32.4 reads past the end of an empty view
+        x = typed("mx.contiguous(x)", x.dtype, x=x)
     return emit_function(
         cx, function, gives, order, x, *arguments, axis=axis, keepdims=keep, **settings
     )

@@ -93,6 +93,29 @@ def test_unbiased_flags(assert_op_parity: Fn) -> None:
     assert_op_parity(lambda x: (x.var(False), x.var(), x.std(True), x.var(1, False)), x)
 
 
+EMPTY: dict[str, Fn] = {
+    "sum": lambda x: x.sum(-1),
+    "prod": lambda x: x.prod(-1),
+    "mean": lambda x: x.mean(-1),
+    "any": lambda x: (x > 0).any(-1),
+    "all": lambda x: (x > 0).all(-1),
+    "of both axes": lambda x: x.sum(),
+    "norm": lambda x: torch.linalg.vector_norm(x, dim=-1),
+    "var": lambda x: x.var(-1),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_over_no_values_of_a_view(name: str, assert_op_parity: Fn, lower_op: Fn) -> None:
+    """MLX, reading an empty view, ends at times only: the text has to show that it reads none."""
+
+    def reduced(x: torch.Tensor) -> Any:
+        return EMPTY[name](x[:0].t())
+
+    assert_op_parity(reduced, torch.randn(6, 8))
+    assert "mx.contiguous(" in str(lower_op(reduced, torch.randn(6, 8)).body)
+
+
 def test_logsumexp_of_nothing(assert_op_parity: Fn) -> None:
     x = torch.zeros(2, 0, 3)
     assert_op_parity(lambda x: (x.logsumexp(1), x.logsumexp(2, keepdim=True)), x)
