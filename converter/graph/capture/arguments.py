@@ -2,9 +2,8 @@
 
 torch.export orders the inputs of a submodule by their first use, and forgets their names. What the
 model's were when it was tried, and the captured program run once on the same inputs, show which is
-which by their values.
-What a model hands to a submodule only while it is captured (a mask it can do without when it runs)
-is recognised by its shape among what was handed over then.
+which by their values. What a model hands to a submodule only while it is captured (a mask it can do
+without when it runs) is recognised by its shape among what was handed over then.
 """
 
 from __future__ import annotations

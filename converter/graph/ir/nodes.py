@@ -42,6 +42,20 @@ def tensors_of(node: Node) -> list[torch.Tensor]:
     return [tensor for tensor in found if isinstance(tensor, torch.Tensor)]
 
 
+def gives_the_same(op: Any) -> bool:
+    """Whether an op of ATen's gives the same in every run: it draws nothing, and fills its result.
+
+    Args:
+        op: the target of a node.
+    """
+    return (
+        isinstance(op, torch._ops.OpOverload)
+        and op.namespace == "aten"
+        and torch.Tag.nondeterministic_seeded not in op.tags
+        and not op._schema.name.startswith(("aten::empty", "aten::new_empty"))
+    )
+
+
 def name_of(node: Node) -> str:
     """Name a node's result after its op: ``cat``, ``mul``."""
     target = (

@@ -38,10 +38,7 @@ def perturbed_runs(values: Iterable[ReferenceValue]) -> int:
 def distance(values: NumpyArray, value: ReferenceValue) -> float:
     """Return how far values are from the reference; 0 where they are not finite."""
     with np.errstate(all="ignore"):
-        difference = values - value.reference
-    if np.iscomplexobj(difference):
-        difference = np.ascontiguousarray(difference).view(np.float64)
-    found = l2_norm(difference)
+        found = l2_norm(values - value.reference)
     return found if math.isfinite(found) else 0.0
 
 

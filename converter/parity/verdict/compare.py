@@ -304,7 +304,8 @@ def _kinds(values: NumpyArray) -> NumpyArray:
 
 
 def l2_norm(values: NumpyArray) -> float:
-    """Return the L2 norm of real values of any magnitude; infinity or NaN where one of them is."""
+    """Return the L2 norm of values of any magnitude; infinity or NaN where one of them is."""
+    values = _reals(values)
     largest = float(np.max(np.abs(values), initial=0.0))
     if largest == 0.0 or not np.isfinite(largest):
         return largest

@@ -20,6 +20,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from mlxport.converter.graph.ir.nodes import gives_the_same
+
 _logger = logging.getLogger(__name__)
 
 _LARGEST = 2**16  # elements, of a result that is put into the traced program
@@ -196,7 +198,7 @@ class _Values:
         known = all(n in self._values for n in node.all_input_nodes)
         if not known and _writes(op):
             self._forget(node)
-        elif known and _repeats(op):
+        elif known and (op is operator.getitem or gives_the_same(op)):
             given: Any = torch.fx.node.map_arg((node.args, node.kwargs), self._values.__getitem__)
             try:
                 value = _for_real(lambda: op(*given[0], **given[1]))
@@ -219,21 +221,6 @@ class _Values:
 def _writes(op: Any) -> bool:
     """Whether an op may write to what it reads."""
     return not isinstance(op, torch._ops.OpOverload) or op._schema.is_mutable
-
-
-def _repeats(op: Any) -> bool:
-    """Whether an op gives the same in every run."""
-    if op is operator.getitem:
-        return True
-    if not isinstance(op, torch._ops.OpOverload):
-        return False
-    name = op._schema.name
-    drawn = torch.Tag.nondeterministic_seeded in op.tags
-    return (
-        op.namespace == "aten"
-        and not drawn
-        and not name.startswith(("aten::empty", "aten::new_empty"))
-    )
 
 
 def _memory(value: Any) -> set[int]:

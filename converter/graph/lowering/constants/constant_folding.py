@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves
 
 from mlxport.converter.graph.ir.constant_source import short_expression
 from mlxport.converter.graph.ir.dtypes import MLX_NAME, is_inexact, narrower
+from mlxport.converter.graph.ir.nodes import gives_the_same
 from mlxport.converter.graph.ops.refusals import REFUSED_OPS
 from mlxport.converter.graph.ops.registry import OPS
 
@@ -179,7 +180,7 @@ def _is_pure(node: Node) -> bool:
     target = node.target
     if target is operator.getitem:
         return True
-    if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
+    if not isinstance(target, torch._ops.OpOverload) or not gives_the_same(target):
         return False
     found = list(_tensors(node.meta.get("val")))
     read = [tensor for n in node.all_input_nodes for tensor in _tensors(n.meta.get("val"))]
@@ -190,6 +191,4 @@ def _is_pure(node: Node) -> bool:
         and all(isinstance(size, int) for tensor in found for size in tensor.shape)
         and all(tensor.numel() <= largest for tensor in found)
         and not target._schema.is_mutable
-        and torch.Tag.nondeterministic_seeded not in target.tags
-        and not target._schema.name.startswith(("aten::empty", "aten::new_empty"))
     )
