@@ -213,24 +213,25 @@ class _Function:
     def _check_other_shapes(self, function: Callable[..., tuple[mx.array, ...]]) -> None:
         """Compare a shapeless function with model.py, each axis that may change doubled in turn.
 
-        MLX exports some graphs shapeless that then compute nonsense for other shapes.
+        Of all inputs together, as a batch changes, and of each by itself, as the length of one of
+        two sequences does. MLX exports some graphs shapeless that then compute nonsense for other
+        shapes.
 
         Raises:
             ParityError: it gives something else there, or there is no axis to try.
         """
         name = type(self.model).__name__
         checked = 0
-        for axis in range(max(x.ndim for x in self.inputs)):
-            wider = [mx.repeat(x, 2, axis) if x.ndim > axis else x for x in self.inputs]
+        for wider in _doubled(self.inputs):
+            shapes = ", ".join(str(tuple(x.shape)) for x in wider)
             try:
                 expected = self(*wider)
                 mx.eval(expected)
-            except Exception:  # whatever the model's code raises: it has no such size
-                _logger.debug("%s has no other size along axis %d", name, axis, exc_info=True)
+            except Exception:  # whatever the model's code raises: it has no such sizes
+                _logger.debug("%s does not take %s", name, shapes, exc_info=True)
                 continue
             problem = _difference(function, wider, expected)
             if problem:
-                shapes = ", ".join(str(tuple(x.shape)) for x in wider)
                 raise ParityError(
                     f"MLX exports {name} without shapes, but the function is wrong for the inputs "
                     f"{shapes}: {problem}. Export it without {argument('shapeless')}, one file for "
@@ -246,6 +247,18 @@ class _Function:
     def _problems(self, k: int, output: mx.array, judgement: Judgement) -> Sequence[str]:
         value = self.reference.outputs[k]
         return judge_array(output, self.root.outputs[k], value, judgement).problems
+
+
+def _doubled(inputs: Sequence[mx.array]) -> Iterator[list[mx.array]]:
+    """Yield the inputs, twice as long along one axis: all that have it, then one at a time."""
+    every = range(len(inputs))
+    with_axis = [
+        (axis, [n for n in every if inputs[n].ndim > axis])
+        for axis in range(max(x.ndim for x in inputs))
+    ]
+    alone = [(axis, [n]) for axis, those in with_axis if len(those) > 1 for n in those]
+    for axis, those in [*with_axis, *alone]:
+        yield [mx.repeat(x, 2, axis) if n in those else x for n, x in enumerate(inputs)]
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """An exported function computes what model.py does, or is not written."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -122,6 +123,39 @@ def test_a_shapeless_function_that_is_wrong_for_other_shapes_is_refused(
     with pytest.raises(ParityError, match=r"wrong for the inputs \(4, 3\)"):
         mlxport.export_function(out, "no.mlxfn", shapeless=True)
     assert not Path("no.mlxfn").exists()
+
+
+class Apart(nn.Module):
+    """Takes two sequences, each of any length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        return self.linear(queries) + keys.sum(0)
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["queries", "keys"])
+def test_lengths_of_one_input_are_tried_by_themselves(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    out = folder(Apart(), torch.randn(4, 3), torch.randn(2, 3))
+    imported = mx.import_function
+
+    def right_where_both_change(path: str) -> Callable[..., tuple[mx.array, ...]]:
+        function = imported(path)
+
+        def run(*x: mx.array) -> tuple[mx.array, ...]:
+            changed = [len(one) != size for one, size in zip(x, (4, 2), strict=True)]
+            return tuple(y + (changed[place] and not changed[1 - place]) for y in function(*x))
+
+        return run
+
+    monkeypatch.setattr(mx, "import_function", right_where_both_change)
+    shapes = [(8, 3), (2, 3)] if place == 0 else [(4, 3), (4, 3)]
+    with pytest.raises(ParityError, match=re.escape(", ".join(map(str, shapes)))):
+        mlxport.export_function(out, "no.mlxfn", shapeless=True)
 
 
 class Fixed(nn.Module):
