@@ -142,6 +142,12 @@ def lgamma(x: mx.array) -> mx.array:
     return mx.where(wide <= 0, below, value).astype(x.dtype)
 
 
+def lgamma_of_one_more(x: mx.array) -> mx.array:
+    """Return ``lgamma(1 + x)`` for ``x`` of at least 0, exact to its last digits near 0."""
+    near = x * (x - 1) * polynomial(_LGAMMA, mx.minimum(x, 1.5) - 0.5)
+    return mx.where(x <= 1.5, near, lgamma(x + 1))
+
+
 def digamma(x: mx.array) -> mx.array:
     """Return the derivative of the logarithm of the gamma function, as ``torch.digamma``.
 

@@ -1,4 +1,7 @@
-"""Handlers of special functions: by ``special``, ``bessel`` and ``polynomials`` of the layers."""
+"""Handlers of special functions.
+
+Their mathematics is in ``special``, ``incomplete_gamma``, ``bessel`` and ``polynomials``.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from mlxport.converter.graph.ir.handler_context import Handler
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.broadcast import align
 from mlxport.converter.graph.ops.registry import op
-from mlxport.layers.arrays import bessel, polynomials, special
+from mlxport.layers.arrays import bessel, incomplete_gamma, polynomials, special
 
 
 def _special(function: Callable[..., Any], *arguments: int, **settings: bool) -> Handler:
@@ -66,8 +69,26 @@ def polygamma(cx: Context, n: int, x: Value) -> Value:
 )
 def zeta(cx: Context, x: Value | Number, q: Value | Number) -> Value:
     """``torch.special.zeta``."""
-    aligned, order = align(cx, x, q)
-    return emit_function(cx, special.zeta, cx.dtype, order, *(_array(cx, x) for x in aligned))
+    return _of_two(cx, special.zeta, x, q)
+
+
+@op("aten.igamma.default")
+def igamma(cx: Context, a: Value, x: Value) -> Value:
+    """``torch.special.gammainc``."""
+    return _of_two(cx, incomplete_gamma.gammainc, a, x)
+
+
+@op("aten.igammac.default")
+def igammac(cx: Context, a: Value, x: Value) -> Value:
+    """``torch.special.gammaincc``."""
+    return _of_two(cx, incomplete_gamma.gammaincc, a, x)
+
+
+def _of_two(
+    cx: Context, function: Callable[..., Any], x: Value | Number, y: Value | Number
+) -> Value:
+    aligned, order = align(cx, x, y)
+    return emit_function(cx, function, cx.dtype, order, *(_array(cx, v) for v in aligned))
 
 
 def _polynomial(function: Callable[..., Any], *arguments: str, **settings: bool) -> Handler:

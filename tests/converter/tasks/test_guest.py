@@ -354,7 +354,8 @@ class OfParametersInBuffer(OfInputsInBuffer):
 
 class Unsupported(HooksAtFirst):
     def forward(self, x):
-        return torch.igamma(super().forward(x).abs(), x.abs())
+        y = super().forward(x)
+        return torch.as_strided_scatter(y, y, y.shape, y.stride())
 
 
 REFUSED = [Raises, Branches, OfInputsInBuffer, OfParametersInBuffer, Unsupported]

@@ -70,3 +70,12 @@ def test_functions_of_an_array_and_a_number(name, assert_op_parity, lower_op):
 @pytest.mark.parametrize("order", [2, 3])
 def test_derivatives_of_higher_order(order, assert_op_parity):
     assert_op_parity(lambda x: torch.polygamma(order, x), torch.rand(2, 3, 4) + 0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["gammainc", "gammaincc"])
+def test_incomplete_gamma_functions(name, dtype, assert_op_parity):
+    shape, bound = torch.rand(2, 3, 4, 5) * 12, torch.rand(3, 1, 5) * 12
+    function = getattr(torch.special, name)
+    assert_op_parity(function, shape, bound, dtype=dtype)
+    assert_op_parity(function, bound, shape, dtype=dtype)

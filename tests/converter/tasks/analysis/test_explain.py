@@ -206,26 +206,26 @@ def test_all_modules_in_one_line_each() -> None:
     ]
 
 
-class Gamma(nn.Module):
+class Unserved(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.linear = nn.Linear(4, 4)
-        self.gamma = Incomplete()
+        self.scatters = Scatters()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.gamma(self.linear(x))
+        return self.scatters(self.linear(x))
 
 
-class Incomplete(nn.Module):
+class Scatters(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.igamma(x, x)
+        return torch.as_strided_scatter(x, x, x.shape, x.stride())
 
 
 def test_what_has_no_counterpart_is_explained_too() -> None:
-    explanation = mlxport.explain(Gamma(), torch.ones(2, 4))
-    (gamma,) = (module for module in explanation.modules if module.path == "gamma")
-    assert (gamma.becomes, gamma.lines) == ("unsupported", ())
-    assert gamma.why.startswith("aten.igamma.default has no MLX counterpart: ")
+    explanation = mlxport.explain(Unserved(), torch.ones(2, 4))
+    (unserved,) = (module for module in explanation.modules if module.path == "scatters")
+    assert (unserved.becomes, unserved.lines) == ("unsupported", ())
+    assert unserved.why.startswith("aten.as_strided_scatter.default has no MLX counterpart: ")
     assert len(explanation.unsupported) == 1
     assert explanation.unsupported[0] in str(explanation)
 
