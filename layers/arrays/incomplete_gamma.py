@@ -8,7 +8,7 @@ the sign of ``x - a`` and is defined by η²/2 = x/a - 1 - log(x/a).
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 
@@ -87,7 +87,8 @@ def gammainc(a: mx.array, x: mx.array) -> mx.array:
         a: the shape, floating; NaN where it is negative, or both are zero or infinite.
         x: the bound of the integral, floating, broadcasts with ``a``; NaN where negative.
     """
-    return _lower(a, x)
+    value: mx.array = cast(Any, _lower)(a, x)
+    return value
 
 
 @mx.custom_function
@@ -110,7 +111,8 @@ def gammaincc(a: mx.array, x: mx.array) -> mx.array:
         a: as of ``gammainc``.
         x: as of ``gammainc``.
     """
-    return _upper(a, x)
+    value: mx.array = cast(Any, _upper)(a, x)
+    return value
 
 
 @mx.custom_function
