@@ -26,6 +26,8 @@ class Variable:
         producer: how it came about, where a consumer may look through that.
         transposes: axes -> the value that is it transposed so: a common subexpression.
         flattened: the array it is the flattened form of, where that took a transpose.
+        broadcast: what it is broadcast from.
+        repeated: what it repeats along an axis.
         number: its value, where it is a constant without axes.
     """
 
@@ -33,6 +35,8 @@ class Variable:
         self.producer: Producer | None = None
         self.transposes: dict[Order, Value] = {}
         self.flattened: Flattened | None = None
+        self.broadcast: Broadcast | None = None
+        self.repeated: Repeated | None = None
         self.number: torch.Tensor | None = None
 
     def __str__(self) -> str:
@@ -219,6 +223,38 @@ class Flattened:
 
     result: Value
     base: Value
+
+
+@dataclass(frozen=True, eq=False)
+class Broadcast:
+    """An array broadcast to a shape.
+
+    Attributes:
+        result: the larger array.
+        base: the array it was made of.
+    """
+
+    result: Value
+    base: Value
+
+
+@dataclass(frozen=True, eq=False)
+class Repeated:
+    """An array in which each slice along an axis stands several times, one behind the other.
+
+    Attributes:
+        result: the array, ``(*A, n * count, *B)``.
+        base: the array without repetition, ``(*A, n, *B)``.
+        axis: the logical axis of ``result``.
+        count: how often each slice stands there.
+        new_axis: the logical axis of length one that ``base`` has besides; None where it has none.
+    """
+
+    result: Value
+    base: Value
+    axis: int
+    count: int
+    new_axis: int | None = None
 
 
 Producer: TypeAlias = Transposed | Reshaped | Expanded | Sliced | Updated

@@ -7,6 +7,7 @@ from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.arguments import FLOATING_ONLY, require_floating
 from mlxport.converter.graph.ops.registry import op
+from mlxport.converter.graph.ops.repetition import unrepeated
 from mlxport.layers.attention import dot_product, scores
 
 
@@ -32,6 +33,7 @@ def scaled_dot_product_attention(
             f"attention with dropout_p={dropout_p} is random; pass dropout_p=0.0 at inference"
         )
     require_floating(cx, "attention", q, k, v)
+    k, v, enable_gqa = _grouped(cx, q, k, v, enable_gqa)
     q, k, v = cx.logical(q), cx.logical(k), cx.logical(v)
     is_square = q.shape[-2] == k.shape[-2]  # else the two align the causal mask differently
     if attn_mask is None and _is_native(q, k, v, enable_gqa) and (is_square or not is_causal):
@@ -91,6 +93,24 @@ def flash_attention_for_cpu(
         scale=OMIT if scale is None else scale,
     )
     return attended, cx.compute(totals, *cx.results[1])
+
+
+def _grouped(
+    cx: Context, q: Value, k: Value, v: Value, enable_gqa: bool
+) -> tuple[Value, Value, bool]:
+    """Return keys and values without their repetition to the heads of the queries.
+
+    Returns:
+        ``k``, ``v`` and whether their heads are each for a group of queries.
+    """
+    heads = q.ndim - 3
+    if enable_gqa or heads < 0 or not q.ndim == k.ndim == v.ndim or 0 in k.shape:
+        return k, v, enable_gqa
+    keys, count = unrepeated(cx, k, heads)
+    values, of_values = unrepeated(cx, v, heads)
+    if count == 1 or count != of_values or q.shape[heads] != k.shape[heads]:
+        return k, v, enable_gqa
+    return keys, values, True
 
 
 def _is_native(q: Value, k: Value, v: Value, enable_gqa: bool) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from mlxport.converter.graph.ir.code import OMIT
 from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.dtypes import emit, mlx_promoted
-from mlxport.converter.graph.ir.value import Value, inherit, without_axes
+from mlxport.converter.graph.ir.value import Broadcast, Repeated, Value, inherit, without_axes
 from mlxport.converter.graph.ops.axes import expand_dims, squeezed, stored_axis, with_new_axis
 from mlxport.converter.graph.ops.broadcast import common_order
 from mlxport.converter.graph.ops.conversion import in_dtype
@@ -86,7 +86,9 @@ def broadcast_to(cx: Context, x: Value, size: Sequence[Any]) -> Value:
     new = len(cx.shape) - x.ndim
     order = (*range(new), *(axis + new for axis in x.order))
     shape = tuple(size[a] if size[a] != -1 else cx.shape[a] for a in order)
-    return cx.emit("mx.broadcast_to(x, shape)", order=order, x=x, shape=shape)
+    result = cx.emit("mx.broadcast_to(x, shape)", order=order, x=x, shape=shape)
+    result.variable.broadcast = Broadcast(result, x)
+    return result
 
 
 @op("aten.repeat.default")
@@ -108,7 +110,11 @@ def repeat_interleave(
     if dim is None:
         return cx.emit("mx.repeat(x, repeats)", x=cx.logical(x), repeats=repeats)
     axis = stored_axis(x, dim)
-    return cx.emit("mx.repeat(x, repeats, axis)", order=x.order, x=x, repeats=repeats, axis=axis)
+    template = "mx.repeat(x, repeats, axis)"
+    result = cx.emit(template, order=x.order, x=x, repeats=repeats, axis=axis)
+    if isinstance(repeats, int):
+        result.variable.repeated = Repeated(result, x, dim % x.ndim, repeats)
+    return result
 
 
 # -- arrays joined -------------------------------------------------------------------------------

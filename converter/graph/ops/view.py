@@ -26,6 +26,7 @@ from mlxport.converter.graph.ir.value import (
 )
 from mlxport.converter.graph.ops.axes import expand_dims, insert_axis
 from mlxport.converter.graph.ops.registry import op
+from mlxport.converter.graph.ops.repetition import note_repeated
 
 Shape = Sequence[Any]  # of int and of Size
 Group = tuple[list[int], list[int]]
@@ -62,6 +63,7 @@ def reshaped(cx: Context, x: Value, shape: Shape) -> Value:
     result = inherit(_stored_as(cx, x, shape, order), x, _sources_of_axes(x.shape, shape))
     if before is not x:
         _note_flattened(result, before)
+    note_repeated(result, before)
     return result
 
 

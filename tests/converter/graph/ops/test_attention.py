@@ -1,5 +1,7 @@
 """Scaled dot-product attention against torch."""
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -94,6 +96,76 @@ def test_grouped_queries(assert_op_parity, lead, case):
     q, k, v = random(((*lead, 6, 5, 4), (*lead, 2, 5, 4), (*lead, 2, 5, 4)))
     mask = [torch.rand(5, 5) > 0.4] if case == "masked" else []
     assert_op_parity(attend(enable_gqa=True, is_causal=case == "causal"), q, k, v, *mask)
+
+
+def expanded(x, count):
+    *lead, heads, length, size = x.shape
+    return x.unsqueeze(-3).expand(*lead, heads, count, length, size).flatten(-4, -3)
+
+
+def interleaved(x, count):
+    return x.repeat_interleave(count, dim=-3)
+
+
+REPETITIONS = {"expand": expanded, "repeat_interleave": interleaved}
+
+
+@pytest.mark.parametrize("case", ["plain", "causal", "masked"])
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("lead", [(2,), (), (2, 2)], ids=str)
+@pytest.mark.parametrize("repeated", REPETITIONS.values(), ids=REPETITIONS)
+def test_repeated_heads_are_grouped_queries(
+    assert_op_parity, lower_op, repeated, lead, heads, case
+):
+    def attends(q, k, v, mask=None):
+        k, v = repeated(k, 3), repeated(v, 3)
+        return attend(is_causal=case == "causal")(q, k, v, mask)
+
+    q, k, v = random(((*lead, 3 * heads, 5, 4), (*lead, heads, 5, 4), (*lead, heads, 5, 4)))
+    mask = [torch.rand(5, 5) > 0.4] if case == "masked" else []
+    *_, attention = lower_op(attends, q, k, v, *mask).body
+    assert re.search(r"scaled_dot_product_attention\(a, b, c\b", attention)
+    assert_op_parity(attends, q, k, v, *mask)
+
+
+def tiled(x, count):
+    return x.repeat(*[1] * (x.ndim - 3), count, 1, 1)
+
+
+def expanded_before(x, count):
+    return x.unsqueeze(1).expand(x.shape[0], count, *x.shape[1:]).flatten(1, 2)
+
+
+OTHER_REPETITIONS = {
+    "heads one after the other": lambda k, v: (tiled(k, 3), tiled(v, 3)),
+    "expanded before the heads": lambda k, v: (expanded_before(k, 3), expanded_before(v, 3)),
+    "keys alone": lambda k, v: (expanded(k, 3), tiled(v, 3)),
+    "values in another sequence": lambda k, v: (interleaved(k, 3), expanded_before(v, 3)),
+    "heads flipped": lambda k, v: (expanded(k, 3).flip(1), expanded(v, 3)),
+    "exchanged with the length": lambda k, v: (
+        expanded(k.transpose(1, 2), 3).transpose(1, 2)[:, :, :6].repeat(1, 3, 1, 1),
+        expanded(v, 3)[:, :, :6],
+    ),
+    "other counts": lambda k, v: (interleaved(k, 3), interleaved(interleaved(v[:, :1], 2), 3)),
+    "twice": lambda k, v: (interleaved(interleaved(k[:, :1], 2), 3), expanded(v, 3)),
+}
+
+
+@pytest.mark.parametrize("repeats", OTHER_REPETITIONS.values(), ids=OTHER_REPETITIONS)
+def test_other_repetitions_keep_their_meaning(assert_op_parity, repeats):
+    def attends(q, k, v):
+        k, v = repeats(k, v)
+        return attend()(q, k, v)
+
+    assert_op_parity(attends, *random(((2, 6, 6, 4), (2, 2, 6, 4), (2, 2, 6, 4))))
+
+
+def test_repeated_heads_that_others_read_stay(assert_op_parity):
+    def attends(q, k, v):
+        k = expanded(k, 3)
+        return attend()(q, k, expanded(v, 3)), k + q
+
+    assert_op_parity(attends, *random(((2, 6, 5, 4), (2, 2, 5, 4), (2, 2, 5, 4))))
 
 
 @pytest.mark.parametrize(
