@@ -8,13 +8,15 @@ the sign of ``x - a`` and is defined by η²/2 = x/a - 1 - log(x/a).
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import mlx.core as mx
 
 from mlxport.layers.arrays.polynomials import polynomial
 from mlxport.layers.arrays.special import erfcx, lgamma, lgamma_of_one_more
 from mlxport.layers.norm.statistics import upcast
+
+_Pair: TypeAlias = tuple[mx.array, mx.array]
 
 # Terms after which what is left is below a rounding, at the ends of where each is used.
 _SERIES = 36
@@ -87,21 +89,7 @@ def gammainc(a: mx.array, x: mx.array) -> mx.array:
         a: the shape, floating; NaN where it is negative, or both are zero or infinite.
         x: the bound of the integral, floating, broadcasts with ``a``; NaN where negative.
     """
-    value: mx.array = cast(Any, _lower)(a, x)
-    return value
-
-
-@mx.custom_function
-def _lower(a: mx.array, x: mx.array) -> mx.array:
-    return _regularised(a, x)[0]
-
-
-@_lower.vjp
-def _(
-    primals: tuple[mx.array, mx.array], cotangent: mx.array, output: Any
-) -> tuple[mx.array, mx.array]:
-    """Return the gradients: the integrand at its bound, and NaN."""
-    return _gradients(primals, cotangent)
+    return cast(_Pair, _both(a, x))[0]
 
 
 def gammaincc(a: mx.array, x: mx.array) -> mx.array:
@@ -111,43 +99,11 @@ def gammaincc(a: mx.array, x: mx.array) -> mx.array:
         a: as of ``gammainc``.
         x: as of ``gammainc``.
     """
-    value: mx.array = cast(Any, _upper)(a, x)
-    return value
+    return cast(_Pair, _both(a, x))[1]
 
 
 @mx.custom_function
-def _upper(a: mx.array, x: mx.array) -> mx.array:
-    return _regularised(a, x)[1]
-
-
-@_upper.vjp
-def _(
-    primals: tuple[mx.array, mx.array], cotangent: mx.array, output: Any
-) -> tuple[mx.array, mx.array]:
-    """Return the gradients: the integrand at its bound, negative, and NaN."""
-    return _gradients(primals, -cotangent)
-
-
-def _gradients(
-    primals: tuple[mx.array, mx.array], cotangent: mx.array
-) -> tuple[mx.array, mx.array]:
-    a, x = primals
-    shape, bound = upcast(a), upcast(x)
-    integrand = mx.exp((shape - 1) * mx.log(bound) - bound - lgamma(shape))
-    gradient = _summed_to(cotangent * integrand, x)
-    return mx.full(a.shape, mx.nan, dtype=a.dtype), gradient
-
-
-def _summed_to(gradient: mx.array, x: mx.array) -> mx.array:
-    """Return a gradient summed over the axes along which ``x`` was broadcast."""
-    first = gradient.ndim - x.ndim
-    lengths = zip(gradient.shape[first:], x.shape, strict=True)
-    stretched = [first + i for i, (long, own) in enumerate(lengths) if long != own]
-    gradient = gradient.sum(axis=[*range(first), *stretched], keepdims=True)
-    return gradient.reshape(x.shape).astype(x.dtype)
-
-
-def _regularised(a: mx.array, x: mx.array) -> tuple[mx.array, mx.array]:
+def _both(a: mx.array, x: mx.array) -> _Pair:
     """Return both functions, which add up to one."""
     dtype = (a + x).dtype
     a, x = mx.broadcast_arrays(upcast(a), upcast(x))
@@ -172,6 +128,25 @@ def _regularised(a: mx.array, x: mx.array) -> tuple[mx.array, mx.array]:
     edge = mx.where(undefined, mx.nan, mx.where(none, 0, mx.where(every, 1, mx.nan)))
     lower, upper = mx.where(valid, lower, edge), mx.where(valid, upper, 1 - edge)
     return lower.astype(dtype), upper.astype(dtype)
+
+
+@_both.vjp
+def _(primals: _Pair, cotangents: _Pair, outputs: Any) -> _Pair:
+    """Return the gradients: NaN, and the integrand at its bound, negative for the upper one."""
+    a, x = primals
+    shape, bound = upcast(a), upcast(x)
+    integrand = mx.exp((shape - 1) * mx.log(bound) - bound - lgamma(shape))
+    gradient = _summed_to((cotangents[0] - cotangents[1]) * integrand, x)
+    return mx.full(a.shape, mx.nan, dtype=a.dtype), gradient
+
+
+def _summed_to(gradient: mx.array, x: mx.array) -> mx.array:
+    """Return a gradient summed over the axes along which ``x`` was broadcast."""
+    first = gradient.ndim - x.ndim
+    lengths = zip(gradient.shape[first:], x.shape, strict=True)
+    stretched = [first + i for i, (long, own) in enumerate(lengths) if long != own]
+    gradient = gradient.sum(axis=[*range(first), *stretched], keepdims=True)
+    return gradient.reshape(x.shape).astype(x.dtype)
 
 
 def _least_shape_of_series(x: mx.array) -> mx.array:
@@ -218,7 +193,7 @@ def _fraction(a: mx.array, x: mx.array) -> mx.array:
     return 1 / value
 
 
-def _near(a: mx.array, x: mx.array) -> tuple[mx.array, mx.array]:
+def _near(a: mx.array, x: mx.array) -> _Pair:
     """Return both functions by the uniform expansion."""
     eta = (x - a) / a * polynomial(_ETA, (x - a) / (x + a))
     total = mx.zeros_like(a)

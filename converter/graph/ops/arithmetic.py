@@ -24,7 +24,7 @@ from mlxport.converter.graph.ops.registry import op
 from mlxport.layers.arrays import arithmetic
 
 
-def _in_one_dtype(cx: Context, function: Callable[..., Any], x: Value, y: Value | Number) -> Value:
+def in_one_dtype(cx: Context, function: Callable[..., Any], x: Value, y: Value | Number) -> Value:
     """Emit a function of two operands that are first brought to the node's dtype."""
     aligned, order = align(cx, x, y)
     a, b = (cast_to(v, cx.dtype) if isinstance(v, Value) else number(v, cx.dtype) for v in aligned)
@@ -35,7 +35,7 @@ def _passing_nan(function: Callable[..., Any], plain: Handler) -> Handler:
     def extreme(cx: Context, x: Value, y: Value) -> Value:
         if not is_inexact(cx.dtype):
             return plain(cx, x, y)  # type: ignore[return-value]
-        return _in_one_dtype(cx, function, x, y)
+        return in_one_dtype(cx, function, x, y)
 
     return extreme
 
@@ -47,7 +47,7 @@ op("aten.fmin.default")(_passing_nan(arithmetic.fmin, minimum))
 @op("aten.copysign.Tensor", "aten.copysign.Scalar")
 def copysign(cx: Context, x: Value, y: Value | Number) -> Value:
     """The size of one with the sign of another, which may be that of -0."""
-    return _in_one_dtype(cx, arithmetic.copysign, x, float(y) if isinstance(y, (int, float)) else y)
+    return in_one_dtype(cx, arithmetic.copysign, x, float(y) if isinstance(y, (int, float)) else y)
 
 
 @op("aten.nextafter.default", restrictions="float32")
@@ -55,25 +55,25 @@ def nextafter(cx: Context, x: Value, y: Value) -> Value:
     """The next number on the way to another."""
     if cx.dtype != torch.float32:
         raise cx.refuse(f"nextafter of {cx.dtype}")
-    return _in_one_dtype(cx, arithmetic.nextafter, x, y)
+    return in_one_dtype(cx, arithmetic.nextafter, x, y)
 
 
 @op("aten.hypot.default")
 def hypot(cx: Context, x: Value, y: Value) -> Value:
     """The hypotenuse of two sides."""
-    return _in_one_dtype(cx, arithmetic.hypot, x, y)
+    return in_one_dtype(cx, arithmetic.hypot, x, y)
 
 
 @op("aten.gcd.default")
 def gcd(cx: Context, x: Value, y: Value) -> Value:
     """The greatest common divisor."""
-    return _in_one_dtype(cx, arithmetic.greatest_common_divisor, x, y)
+    return in_one_dtype(cx, arithmetic.greatest_common_divisor, x, y)
 
 
 @op("aten.lcm.default")
 def lcm(cx: Context, x: Value, y: Value) -> Value:
     """The least common multiple."""
-    return _in_one_dtype(cx, arithmetic.least_common_multiple, x, y)
+    return in_one_dtype(cx, arithmetic.least_common_multiple, x, y)
 
 
 @op("aten.ldexp.Tensor", restrictions="powers that float32 holds")

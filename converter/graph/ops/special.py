@@ -14,6 +14,7 @@ from mlxport.converter.graph.ir.context import Context
 from mlxport.converter.graph.ir.dtypes import Number, cast_to, emit_function, mlx_dtype, typed
 from mlxport.converter.graph.ir.handler_context import Handler
 from mlxport.converter.graph.ir.value import Value
+from mlxport.converter.graph.ops.arithmetic import in_one_dtype
 from mlxport.converter.graph.ops.broadcast import align
 from mlxport.converter.graph.ops.registry import op
 from mlxport.layers.arrays import bessel, incomplete_gamma, polynomials, special
@@ -69,26 +70,20 @@ def polygamma(cx: Context, n: int, x: Value) -> Value:
 )
 def zeta(cx: Context, x: Value | Number, q: Value | Number) -> Value:
     """``torch.special.zeta``."""
-    return _of_two(cx, special.zeta, x, q)
+    aligned, order = align(cx, x, q)
+    return emit_function(cx, special.zeta, cx.dtype, order, *(_array(cx, x) for x in aligned))
 
 
 @op("aten.igamma.default")
 def igamma(cx: Context, a: Value, x: Value) -> Value:
     """``torch.special.gammainc``."""
-    return _of_two(cx, incomplete_gamma.gammainc, a, x)
+    return in_one_dtype(cx, incomplete_gamma.gammainc, a, x)
 
 
 @op("aten.igammac.default")
 def igammac(cx: Context, a: Value, x: Value) -> Value:
     """``torch.special.gammaincc``."""
-    return _of_two(cx, incomplete_gamma.gammaincc, a, x)
-
-
-def _of_two(
-    cx: Context, function: Callable[..., Any], x: Value | Number, y: Value | Number
-) -> Value:
-    aligned, order = align(cx, x, y)
-    return emit_function(cx, function, cx.dtype, order, *(_array(cx, v) for v in aligned))
+    return in_one_dtype(cx, incomplete_gamma.gammaincc, a, x)
 
 
 def _polynomial(function: Callable[..., Any], *arguments: str, **settings: bool) -> Handler:
