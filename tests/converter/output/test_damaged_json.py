@@ -17,7 +17,6 @@ from mlxport.converter.errors import ConversionError, ParityError
 from mlxport.converter.output.contents import read_conversion
 from mlxport.converter.parity.report.files import read_reports
 from mlxport.converter.parity.report.report import ParityReport
-from mlxport.converter.plan.json_data import indented_json
 from mlxport.converter.plan.record import Conversion
 
 REMOVED = object()
@@ -175,18 +174,3 @@ def test_deep_nesting_is_read_or_refused(depth: int, written: dict[str, Any]) ->
         return
     message = refusal(Conversion.from_json, data)
     assert message == "it is nested too deeply" or (depth == 300 and not message)
-
-
-TEXT = {
-    "empty": {"a": [], "b": {}, "c": [[], [{}], [[1], [2, [3]]]]},
-    "text": {"é\u2028\x7f": ['\x1b"\\/😀', "\ud800"]},
-    "numbers": [1e-05, 1e22, -0.0, 1.5, 10**30, None, True],
-    "not nested": "text",
-}
-
-
-@pytest.mark.parametrize("data", TEXT.values(), ids=TEXT)
-def test_indented_text_is_what_json_writes(data: Any) -> None:
-    assert indented_json(data) == json.dumps(data, indent=1)
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        indented_json([float("nan")])

@@ -41,6 +41,21 @@ KINDS: dict[str, tuple[WeightAxes, Callable[..., Any], tuple[int, ...]]] = {
 }
 
 
+@pytest.mark.parametrize(
+    ("columns", "rows"),
+    [(2, [6, 5]), (4, [3, 3, 3, 2]), (12, [1] * 11), (13, [1] * 11)],
+    ids=["six rows", "three rows", "one row", "a row too long"],
+)
+def test_a_block_is_as_many_whole_rows_as_fit(
+    columns: int, rows: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(low_rank, "_BLOCK", 12)
+    weight, down, up = np.zeros((11, columns)), np.ones((1, columns)), np.ones((11, 1))
+    parts = [part for part, _ in low_rank.with_low_rank(weight, down, up, 1.0, "out_in")]
+    assert [len(weight[part]) for part in parts] == rows
+    assert np.array_equal(np.concatenate([np.arange(11)[part] for part in parts]), np.arange(11))
+
+
 @pytest.mark.parametrize("block", [1 << 22, 7], ids=["in one block", "in many"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_sum_is_both(kind: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:

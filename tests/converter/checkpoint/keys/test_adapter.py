@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ SCALES: dict[str, tuple[dict[str, Any], float]] = {
     "of all": ({"target_modules": "all-linear"}, 1.5),
     "by a regular expression": ({"target_modules": r"a\.[kq]"}, 1.5),
     "by the whole path": ({"target_modules": ["a.q"]}, 1.5),
+    "the largest alpha": ({"lora_alpha": sys.float_info.max}, sys.float_info.max / 2),
 }
 
 
@@ -72,6 +74,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a rank that is none": ({"r": 0}, "a.q: r=0"),
     "an alpha that is none": ({"lora_alpha": "x"}, "lora_alpha='x'"),
     "an alpha beyond any float": ({"lora_alpha": 10**400}, "a.q: r=2, lora_alpha=1000"),
+    "an infinite alpha": ({"lora_alpha": math.inf}, "a.q: r=2, lora_alpha=inf"),
     "another target": ({"target_modules": ["k"]}, "a.q: target_modules do not name it"),
     "an ending without a dot": ({"target_modules": [".q"]}, "do not name it"),
     "a pattern that is none": ({"rank_pattern": {"(": 2}}, "'.*' is no regular expression"),

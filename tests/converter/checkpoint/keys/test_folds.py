@@ -75,3 +75,11 @@ def test_a_parametrisation_that_is_not_known_is_open() -> None:
     (name,) = (key for key, source in found.items() if source.open)
     assert "parametrisation" in found[name].open
     assert read_tensors(found)[name].steps is None
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (0, 0)], ids=str)
+def test_a_weight_in_parts_without_rows_is_open(shape: tuple[int, int]) -> None:
+    parts = {"weight_orig": shape, "weight_u": shape[:1], "weight_v": shape[1:]}
+    found = plain_sources({key: TensorSpec("F32", size) for key, size in parts.items()})
+    assert found["weight_orig"].open
+    assert "weight" not in found

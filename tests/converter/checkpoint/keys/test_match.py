@@ -144,6 +144,19 @@ def test_a_prefix_that_fits_beside_other_keys_is_a_hint_and_no_guess() -> None:
     assert "under 'model.': prefix='model.' leaves the 1 other keys out" in text
 
 
+PARTLY = {
+    "one is missing": {"model.head.weight": None},
+    "one has another shape": {"model.head.weight": (2, 5)},
+}
+
+
+@pytest.mark.parametrize("changes", PARTLY.values(), ids=PARTLY)
+def test_a_prefix_that_does_not_fit_is_no_hint(changes) -> None:
+    checkpoint = {**with_prefix("model."), "loss.weight": (2,), **changes}
+    text = message({key: shape for key, shape in checkpoint.items() if shape is not None})
+    assert "are there under" not in text
+
+
 def test_two_prefixes_that_fit_are_both_hinted() -> None:
     text = message({**with_prefix("model."), **with_prefix("ema.")})
     assert "prefix='model.'" in text
