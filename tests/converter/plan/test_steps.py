@@ -21,8 +21,10 @@ from mlxport.converter.plan.steps import (
     Step,
     TransposedConvWeight,
     axes_to_last,
+    bilinear_weight,
     conv_transpose_weight,
     conv_weight,
+    flattened_columns,
 )
 from mlxport.converter.plan.tensor import STORAGE, Tensor
 
@@ -73,6 +75,27 @@ def test_conv_transpose_weight(rank: int, groups: int, inputs: int, outputs: int
         group, within = divmod(channel, inputs // groups)
         expected[(group * (outputs // groups) + out, *tap, within)] = source[(channel, out, *tap)]
     assert np.array_equal(apply(conv_transpose_weight(groups), source), expected)
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(range(3))], ids=str)
+def test_flattened_columns(order: tuple[int, ...]) -> None:
+    sizes = (2, 3, 4)
+    weight, x = numbered(5, 24), numbered(*sizes)
+    steps = flattened_columns(5, sizes, order)
+    moved = apply(steps, weight)
+    assert moved.shape == weight.shape
+    assert np.array_equal(moved @ x.transpose(order).reshape(-1), weight @ x.reshape(-1))
+    tensors: tuple[Tensor, ...] = (Tensor(moved, "I64"),)
+    for step in reversed(steps):
+        tensors = step.invert(tensors)
+    assert np.array_equal(tensors[0].bits, weight)
+
+
+def test_bilinear_weight() -> None:
+    weight = numbered(2, 3, 4)
+    moved = apply(bilinear_weight(), weight)
+    assert moved.shape == (2, 4, 3)
+    assert all(moved[o, j, i] == weight[o, i, j] for o, i, j in np.ndindex(weight.shape))
 
 
 def test_permute_puts_source_axis_axes_i_at_i() -> None:

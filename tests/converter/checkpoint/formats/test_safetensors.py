@@ -93,6 +93,17 @@ def test_every_name_is_memory_of_its_own(write_raw) -> None:
     assert len(set(storage.values())) == 3
 
 
+def test_the_checkpoint_says_where_the_file_is_mapped(write_raw) -> None:
+    raw = header(a=entry())
+    path = write_raw(raw + b" " * (-len(raw) % 8), bytes(8))
+    checkpoint = open_safetensors(path)
+    (mapped,) = checkpoint.mapped
+    address = checkpoint.tensors["a"].bits.__array_interface__["data"][0]
+    assert (mapped.path, len(mapped.addresses)) == (path, path.stat().st_size)
+    assert address in mapped.addresses
+    assert mapped.offset + mapped.addresses.index(address) == path.stat().st_size - 8
+
+
 def test_is_lazy_and_read_only(write_raw) -> None:
     raw = header(a=entry())
     path = write_raw(raw + b" " * (-len(raw) % 8), bytes(8))
