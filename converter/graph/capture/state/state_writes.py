@@ -102,7 +102,7 @@ class _State:
             for given, user in users:
                 user.replace_input_with(given, self.buffer)
             after, depth = self._place_of_write(value)
-            self._insert(after, after if after in value.args else value, _stack(value)[:depth])
+            self._insert(after, self._undetached(value), _stack(value)[:depth])
         if not values:
             *_, last, _ = self.program.graph.nodes
             root = next((_stack(node)[:1] for node in self.order if _stack(node)), [])
@@ -167,15 +167,22 @@ class _State:
 
         The sooner the better, in the call whose code writes it.
         """
+        value = self._undetached(value)
+        stack = _stack(value)
+        depth = self._depth(stack)
+        if depth == len(stack):
+            return value, depth
+        return max(self._inside(stack[depth][0]), key=self.order.__getitem__), depth
+
+    def _undetached(self, value: Node) -> Node:
+        """Return what a value is detached of, where the call computes that whose code writes it."""
         stack = _stack(value)
         depth = self._depth(stack)
         computed: Any = value.args[0] if value.target is _DETACH else value
         in_same_call = _stack(computed)[:depth] == stack[:depth]
         if computed is not value and in_same_call and computed.op == "call_function":
-            return self._place_of_write(computed)
-        if depth == len(stack):
-            return value, depth
-        return max(self._inside(stack[depth][0]), key=self.order.__getitem__), depth
+            return self._undetached(computed)
+        return value
 
     def _call(self, node: Node) -> str:
         """Return the innermost call around a node of a module that the buffer is in or below."""
