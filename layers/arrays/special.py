@@ -7,11 +7,16 @@ intervals, with 40 digits.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeAlias, cast
 
 import mlx.core as mx
 
 from mlxport.layers.arrays.polynomials import polynomial
 from mlxport.layers.norm.statistics import upcast
+
+_Unary: TypeAlias = Callable[[mx.array], mx.array]
 
 # (1 + 2x)·exp(x²)·erfc(x) in t = (x - 2) / (x + 2), from x = 0 to infinity.
 _ERFCX = (
@@ -92,6 +97,28 @@ _ZETA = (1 / 12, -1 / 720, 1 / 30240, -1 / 1209600, 1 / 47900160)
 _TERMS = 24  # of zeta, before its asymptotic series
 
 
+def _with_derivative(derivative: _Unary) -> Callable[[_Unary], _Unary]:
+    """Decorate a function of several cases, of which one that is not taken may be infinite.
+
+    MLX's own gradient would be NaN there, as zero times infinity.
+    """
+
+    def decorate(function: _Unary) -> _Unary:
+        differentiated = mx.custom_function(function)
+
+        @differentiated.vjp
+        def _(x: mx.array, cotangent: mx.array, _output: Any) -> mx.array:
+            return (upcast(cotangent) * derivative(upcast(x))).astype(x.dtype)
+
+        @wraps(function)
+        def called(x: mx.array) -> mx.array:
+            return cast(mx.array, differentiated(x))
+
+        return called
+
+    return decorate
+
+
 def erfc(x: mx.array) -> mx.array:
     """Return ``1 - erf(x)`` without cancellation, as ``torch.erfc``.
 
@@ -99,7 +126,7 @@ def erfc(x: mx.array) -> mx.array:
         x: any shape, floating.
     """
     wide = upcast(x)
-    magnitude = mx.abs(wide)
+    magnitude = _magnitude(wide)
     tail = _exp_of_minus_square(magnitude) * _erfcx(magnitude)
     return mx.where(wide < 0, 2 - tail, tail).astype(x.dtype)
 
@@ -107,14 +134,15 @@ def erfc(x: mx.array) -> mx.array:
 def erfcx(x: mx.array) -> mx.array:
     """Return ``exp(x²)·erfc(x)``, as ``torch.special.erfcx``."""
     wide = upcast(x)
-    magnitude = mx.abs(wide)
-    tail = _erfcx(magnitude)
-    magnitude = mx.minimum(magnitude, 30.0)  # its square's exponential is infinite already
-    high = mx.round(magnitude * 64) / 64
-    square = mx.exp(high * high) * mx.exp((magnitude - high) * (magnitude + high))
+    tail = _erfcx(_magnitude(wide))
+    # Infinite well before 30, and of no use above zero, where an infinity would give NaN gradients.
+    below = mx.clip(-wide, 0.0, 30.0)
+    high = mx.round(below * 64) / 64
+    square = mx.exp(high * high) * mx.exp((below - high) * (below + high))
     return mx.where(wide < 0, 2 * square - tail, tail).astype(x.dtype)
 
 
+@_with_derivative(lambda x: digamma(x))
 def lgamma(x: mx.array) -> mx.array:
     """Return the logarithm of the magnitude of the gamma function, as ``torch.lgamma``.
 
@@ -148,6 +176,7 @@ def lgamma_of_one_more(x: mx.array) -> mx.array:
     return mx.where(x <= 1.5, near, lgamma(x + 1))
 
 
+@_with_derivative(lambda x: trigamma(x))
 def digamma(x: mx.array) -> mx.array:
     """Return the derivative of the logarithm of the gamma function, as ``torch.digamma``.
 
@@ -172,6 +201,7 @@ def digamma(x: mx.array) -> mx.array:
     return mx.where(wide == 0, -1 / wide, value).astype(x.dtype)
 
 
+@_with_derivative(lambda x: polygamma(x, 2))
 def trigamma(x: mx.array) -> mx.array:
     """Return the derivative of the digamma function, as ``torch.polygamma(1, x)``."""
     wide = upcast(x)
@@ -188,6 +218,7 @@ def trigamma(x: mx.array) -> mx.array:
     return mx.where(mirrored, mx.square(sine) - value, value).astype(x.dtype)
 
 
+@_with_derivative(lambda p: math.sqrt(2 * math.pi) * mx.exp(mx.square(ndtri(p)) / 2))
 def ndtri(p: mx.array) -> mx.array:
     """Return where the normal distribution function is ``p``, as ``torch.special.ndtri``.
 
@@ -254,8 +285,14 @@ def _power(base: mx.array, exponent: mx.array) -> mx.array:
     return mx.where((base < 0) & odd, -power, power)
 
 
+def _magnitude(x: mx.array) -> mx.array:
+    """Return ``|x|`` with a gradient of 1 at 0, where that of ``mx.abs`` is 0."""
+    return mx.where(x < 0, -x, x)
+
+
 def _erfcx(magnitude: mx.array) -> mx.array:
-    t = mx.where(mx.isinf(magnitude), mx.ones_like(magnitude), (magnitude - 2) / (magnitude + 2))
+    magnitude = mx.minimum(magnitude, 1e37)  # of infinities the quotient would be NaN
+    t = (magnitude - 2) / (magnitude + 2)
     return polynomial(_ERFCX, t) / (1 + 2 * magnitude)
 
 

@@ -53,7 +53,7 @@ def ctc_loss(
 
     Raises:
         ValueError: shapes do not fit, concatenated targets are fewer than their lengths add up to,
-            ``blank`` is no class, or the reduction is unknown.
+            there is no sample, ``blank`` is no class, or the reduction is unknown.
     """
     check_reduction("ctc_loss", reduction)
     batched = log_probs.ndim == 3
@@ -143,7 +143,7 @@ def _vector(lengths: Lengths) -> mx.array:
 
 def _padded(targets: mx.array, lengths: mx.array) -> mx.array:
     """Return concatenated sequences as ``(N, S)``; elements beyond a length are arbitrary."""
-    if lengths.size == 0 or targets.size == 0:
+    if targets.size == 0:
         return mx.zeros((lengths.size, 0), mx.int64)
     ends = mx.cumsum(lengths)
     longest: Any = mx.max(lengths).item()
@@ -165,6 +165,8 @@ def _check(log_probs: mx.array, targets: mx.array, lengths: Sequence[mx.array], 
             "and target lengths, or all without N, but got shapes "
             f"{log_probs.shape}, {targets.shape}, {[n.shape for n in lengths]}."
         )
+    if samples == 0:
+        raise ValueError("[ctc_loss] needs at least one sample, but 'log_probs' holds none.")
     if not 0 <= blank < log_probs.shape[-1]:
         raise ValueError(
             f"[ctc_loss] 'blank' must be one of {log_probs.shape[-1]} classes but got {blank}."

@@ -49,12 +49,12 @@ CASES: dict[str, Case] = {
     "softplus, negative beta": (activation.softplus, F.softplus, {"beta": -1.0}),
     "hardsigmoid": (activation.hardsigmoid, F.hardsigmoid, {}),
     "tanhshrink": (activation.tanhshrink, F.tanhshrink, {}),
-    "threshold": (activation.threshold, F.threshold, {"threshold": 0.2, "value": -3.0}),
+    "threshold": (activation.threshold, F.threshold, {"threshold": 0.25, "value": -3.0}),
     "hard_shrink": (activation.hard_shrink, F.hardshrink, {}),
-    "hard_shrink, lambd": (activation.hard_shrink, F.hardshrink, {"lambd": 1.1}),
+    "hard_shrink, lambd": (activation.hard_shrink, F.hardshrink, {"lambd": 1.125}),
     "hard_shrink, negative": (activation.hard_shrink, F.hardshrink, {"lambd": -0.3}),
     "softshrink": (activation.softshrink, F.softshrink, {}),
-    "softshrink, lambd": (activation.softshrink, F.softshrink, {"lambd": 1.1}),
+    "softshrink, lambd": (activation.softshrink, F.softshrink, {"lambd": 1.125}),
 }
 ALL = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
@@ -74,8 +74,8 @@ def test_values(
 @ALL
 def test_special_values(assert_parity: Callable[..., None], case: Case) -> None:
     ours, theirs, arguments = case
-    # 1.1, 0.5 and 0.2 are limits of the shrinking functions and the threshold
-    limits = [0.0, -0.0, 1.1, -1.1, 0.5, -0.5, 0.2, 3.0, -3.0]
+    # 1.125, 0.5 and 0.25 are limits of the shrinking functions and the threshold: in every dtype
+    limits = [0.0, -0.0, 1.125, -1.125, 0.5, -0.5, 0.25, 3.0, -3.0]
     x = torch.tensor([torch.nan, torch.inf, -torch.inf, 1e4, -1e4, 100.0, -100.0, *limits])
     assert_parity(ours(mx.array(x), **arguments), partial(theirs, **arguments), x)
 

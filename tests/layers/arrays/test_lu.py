@@ -34,6 +34,18 @@ def test_three_factors_give_the_matrix_again(columns: int) -> None:
         assert np.allclose(np.array(factor), theirs.numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "x",
+    [torch.eye(3)[[2, 0, 1]], torch.diag(torch.tensor([2.0, 0.0, 0.0])), torch.zeros(2, 0, 3)],
+    ids=["regular", "singular", "empty"],
+)
+def test_error_codes(x: torch.Tensor) -> None:
+    want = torch.linalg.lu_factor_ex(x).info
+    packed = torch.linalg.lu_factor_ex(x).LU
+    got = torch.tensor(np.array(ours.lu_codes(mlx(packed))))
+    torch.testing.assert_close(got, want)
+
+
 def test_rows_of_pivots_are_exchanged_in_turn() -> None:
     # 0 with 2, then 1 with 2, then 2 with 3
     assert ours.rows_of_pivots(mx.array([3, 3, 4]), 4).tolist() == [2, 0, 3, 1]

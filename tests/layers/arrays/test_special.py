@@ -93,6 +93,46 @@ def test_half_precision(name: str, dtype: torch.dtype, assert_parity: Fn) -> Non
     assert_parity(ours(mx.array(x.float().numpy()).astype(kind)), theirs, x)
 
 
+# Whole numbers among them, where a case that is not taken divides by zero.
+SLOPES = [-2.5, -0.7, 0.3, 0.5, 1.0, 1.5, 2.0, 3.0, 8.0, 9.0, 20.0, 1e5]
+
+
+@pytest.mark.parametrize(
+    ("name", "x"),
+    [
+        ("erfc", [0.0, -0.0, *SLOPES, torch.inf]),
+        ("erfcx", [0.0, -0.0, *SLOPES]),
+        ("lgamma", [0.0, -0.0, *SLOPES, torch.inf]),
+        ("digamma", [0.0, *SLOPES, torch.inf]),
+        ("trigamma", SLOPES),
+        ("ndtri", [0.0, 0.1, 0.5, 0.8, 1.0, -0.5, 1.5]),
+    ],
+)
+def test_gradients(name: str, x: list[float]) -> None:
+    ours, theirs = {**FUNCTIONS, "ndtri": (ndtri, torch.special.ndtri)}[name]
+    leaf = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+    theirs(leaf).sum().backward()
+    got = mx.grad(lambda x: ours(x).sum())(mx.array(x, dtype=mx.float32))
+    torch.testing.assert_close(
+        torch.tensor(np.array(got)).double(), leaf.grad, rtol=1e-4, atol=1e-9, equal_nan=True
+    )
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16], ids=str)
+def test_gradients_in_half_precision_are_computed_in_float32(dtype: mx.Dtype) -> None:
+    x = mx.array([0.3, 2.0, 9.0]).astype(dtype)
+    got = mx.grad(lambda x: lgamma(x).sum())(x)
+    assert got.dtype == dtype
+    assert mx.array_equal(got, digamma(x.astype(mx.float32)).astype(dtype))
+
+
+def test_compiled_and_mapped_they_give_the_same() -> None:
+    x = mx.linspace(0.1, 12, 60)
+    want = lgamma(x)
+    for got in (mx.compile(lgamma)(x), mx.vmap(lgamma)(x[:, None])[:, 0]):
+        assert mx.allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
 TINY = [1e-45, 1e-38, 1e-30, 1e-8, 0.01, 0.13, 0.14, 0.3, 0.5, 0.64, 0.86, 0.87, 0.99, 0.9999999]
 
 

@@ -288,6 +288,18 @@ def test_dropout_without_weights_keeps_the_mean_and_the_query_without_keys() -> 
     np.testing.assert_allclose(np.mean(many, axis=0), np.array(want), atol=0.1)
 
 
+@pytest.mark.parametrize("kind", ["bool", "float"])
+def test_dropout_without_weights_is_not_of_keys_that_are_masked(kind: str) -> None:
+    _, layer = pair(dropout=1e-12)
+    masked = mx.array(np.tri(4, k=-1, dtype=bool))  # none of the first query's, and so on
+    masked[1] = True
+    mask = masked if kind == "bool" else mx.where(masked, -mx.inf, 0.0)
+    x = mx.random.normal((4, 3, EMBED))
+    want = layer.eval()(x, x, x, attn_mask=mask, need_weights=False)[0]
+    got = layer.train()(x, x, x, attn_mask=mask, need_weights=False)[0]
+    assert mx.allclose(got, want, atol=1e-6).item()
+
+
 ACCEPTED: dict[str, dict[str, Any]] = {
     "half_padding_beside_float_mask": {
         "attn_mask": torch.randn(4, 4),

@@ -157,8 +157,10 @@ def test_out_of_range_gives_nan(
         ((4, 2, 3), (2, 2), ((4,), (2, 2)), 0, "needs log_probs"),
         ((4, 2, 3), (3,), ((4, 4), (2, 2)), 0, "add up to 4, but 'targets' holds 3"),
         ((4, 2, 3), (2, 2), ((4, 4), (2, 2)), 3, "'blank' must be one of 3"),
+        ((4, 0, 3), (0, 2), ((), ()), 0, "at least one sample"),
+        ((4, 0, 3), (2,), ((), ()), 0, "at least one sample"),
     ],
-    ids=["axes", "samples", "lengths", "too_few", "blank"],
+    ids=["axes", "samples", "lengths", "too_few", "blank", "no_samples", "no_samples_in_a_row"],
 )
 def test_refuses(
     log_probs: tuple[int, ...],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import mlx.core as mx
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -40,6 +41,24 @@ def test_distances_that_no_square_holds(
 def test_means_of_half_precision_do_not_overflow() -> None:
     x = mx.full((100, 1000), 200.0, mx.float16)
     assert mse_loss(x, mx.zeros_like(x)).item() == 40000
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_absolute_differences_in_half_precision(
+    assert_parity: Callable[..., None], dtype: torch.dtype, reduction: str
+) -> None:
+    x, target = torch.randn(3, 4).to(dtype), torch.randn(3, 4).to(dtype)
+    got = l1_loss(mx.array(x), mx.array(target), reduction)
+    assert_parity(got, lambda x, t: F.l1_loss(x, t, reduction=reduction), x, target)
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_absolute_differences_of_complex_values_are_real(reduction: str) -> None:
+    x, target = torch.randn(2, 3, 4, dtype=torch.complex64)
+    got = l1_loss(mx.array(x), mx.array(target), reduction)
+    want = F.l1_loss(x, target, reduction=reduction)
+    torch.testing.assert_close(torch.tensor(np.array(got)), want)
 
 
 @pytest.mark.parametrize("loss", [l1_loss, mse_loss, smooth_l1_loss, huber_loss])
