@@ -189,6 +189,33 @@ def test_two_values_for_one_tensor_must_agree(same, checkpoint) -> None:
             load_into_model(model, checkpoint(state))
 
 
+class Doubled(torch.nn.Linear):
+    """Two times the weight of its file, and its bias."""
+
+    def _load_from_state_dict(self, state, prefix, *args):
+        state[f"{prefix}weight"] = 2 * state[f"{prefix}weight"]
+        super()._load_from_state_dict(state, prefix, *args)
+
+
+def test_what_a_models_code_makes_is_told_from_what_it_leaves(checkpoint) -> None:
+    source, model = torch.nn.Linear(3, 2), Doubled(3, 2)
+    loaded = load_into_model(model, checkpoint(source.state_dict()))
+    assert loaded.keys == {"weight": "weight", "bias": "bias"}
+    assert [*loaded.loading.computed] == ["weight"]
+    assert torch.equal(model.weight, 2 * source.weight)
+    assert torch.equal(model.bias, source.bias)
+
+
+def test_each_name_of_one_tensor_keeps_its_own_key(checkpoint) -> None:
+    model = torch.nn.ModuleList([torch.nn.PReLU(3), torch.nn.PReLU(3), Doubled(2, 1)])
+    shared = torch.randn(3)
+    state = {**model.state_dict(), "0.weight": shared, "1.weight": shared}
+    loaded = load_into_model(model, checkpoint(state))
+    assert loaded.keys == {name: name for name in state}
+    assert [*loaded.loading.computed] == ["2.weight"]
+    assert torch.equal(model[1].weight, shared)
+
+
 def test_recurrent_weights_reach_the_kernel(checkpoint) -> None:
     # an LSTM keeps its parameters in a list as well
     source, model = torch.nn.LSTM(2, 3), torch.nn.LSTM(2, 3)
