@@ -64,7 +64,7 @@ def main() -> None:
     results = Results(KEPT / f"{options.room}{'-beside' * options.beside}.jsonl")
     tree = Tree.copied(KEPT / options.room / "mlxport")
     table = {} if options.beside else noted(options.room, room, tree)
-    tests = Tests(room, table, options.seconds, options.slack)
+    tests = Tests(room, table, options.seconds, options.slack, tree.root)
     for number, fault in enumerate(faults, 1):
         known = results.of(fault)
         if known is None or (options.again and known != FAILED):
@@ -233,12 +233,14 @@ class Tests:
     table: Table
     seconds: float
     slack: float = 1
+    root: Path = ROOT
 
     def of(self, fault: Fault) -> list[str]:
         """The tests to run: of the mirroring file first, then what calls the function, by time."""
         mirror = mirroring(fault.file)
         if not self.table:
-            return [mirror if (ROOT / mirror).exists() else mirror.rpartition("/")[0]]
+            # in the copy: a file that came later would be an error of pytest, and seem to notice
+            return [mirror if (self.root / mirror).exists() else mirror.rpartition("/")[0]]
         functions = function_of(fault)
         chosen = []
         for test, (seconds, called) in self.table.items():

@@ -167,6 +167,16 @@ def test_the_tests_that_are_run_call_the_function_or_lie_beside_it() -> None:
         assert [test.split("::")[1] for test in chosen] == names
 
 
+def test_beside_a_fault_lies_what_its_copy_of_the_tree_has(tmp_path: Path) -> None:
+    fault = mutants.drawn(ROOMS["rules"], 1, 0, "rules/padding.py")[0]
+    tests = mutants.Tests(ROOMS["rules"], {}, 60, root=tmp_path)
+    assert tests.of(fault) == ["tests/converter/rules"]
+    file = tmp_path / "tests/converter/rules/test_padding.py"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert tests.of(fault) == ["tests/converter/rules/test_padding.py"]
+
+
 def test_what_is_seen_of_a_fault_is_kept_until_its_file_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
