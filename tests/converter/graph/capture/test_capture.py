@@ -48,6 +48,21 @@ def test_the_buffers_that_a_model_changes_are_its_state(volume):
     assert model.last == 0
 
 
+class Grows(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("cache", torch.zeros(1, 0))
+
+    def forward(self, x):
+        self.cache = torch.cat([self.cache, x.reshape(1, -1)], 1)
+        return self.cache.sum()
+
+
+def test_a_buffer_whose_form_changes_is_told_where_results_depend_on_it(volume):
+    with pytest.raises(CaptureError, match=r"another form.*\n  cache: it goes from \(1, 0\) to"):
+        capture(Grows(), (volume,), handled=ops.registry.OPS)
+
+
 class Learns(nn.Module):
     def __init__(self):
         super().__init__()

@@ -234,3 +234,27 @@ def test_tensors_that_are_read_elsewhere_keep_modules_from_being_leaves():
         "norm": "other modules read its parametrizations.weight.original0, which the layer changes",
         "table": "other modules read its weight, which the layer changes",
     }
+
+
+class Scale(nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x):
+        return x * self.scale.sum()
+
+
+@pytest.mark.parametrize("names", ["layer first", "layer last"])
+def test_a_tied_tensor_is_read_by_whichever_name_it_bears(names):
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
+    parts = {"layer": layer, "scale": Scale(layer.parametrizations.weight.original0)}
+    order = ["layer", "scale"] if names == "layer first" else ["scale", "layer"]
+    model = nn.Sequential()
+    for name in order:
+        model.add_module(name, parts[name])
+    x = torch.randn(2, 4)
+    captured = capture(model.eval(), (x,), handled=ops.registry.OPS)
+    read = "other modules read its parametrizations.weight.original0, which the layer changes"
+    assert captured.obstacles["layer"] == read
+    assert mlxport.convert(model, x).report.passed

@@ -196,6 +196,20 @@ def test_the_random_state_is_left_as_it_was():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("first", [True, False], ids=["the first", "the second"])
+def test_a_side_of_a_condition_that_changes_what_the_other_reads_is_refused(first):
+    def reads_and_changes(m, x):
+        def changes(v):
+            m.plain = m.plain + 1
+            return v
+
+        sides = [changes, lambda v: v * m.plain] if first else [lambda v: v * m.plain, changes]
+        return torch.cond(x.sum() > 0, *sides, (x,))
+
+    with pytest.raises(CaptureError, match="its functions change what the other side reads"):
+        try_forward(Net(reads_and_changes, plain=torch.ones(3)), (X,), {})
+
+
 @dataclass
 class Unregistered:
     x: Any

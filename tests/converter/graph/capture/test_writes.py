@@ -120,6 +120,44 @@ def test_drawn_writes(seed):
         torch.testing.assert_close(one, another, rtol=1e-5, atol=1e-5)
 
 
+class WritesInto(nn.Module):
+    """Writes into a view of what is read afterwards."""
+
+    def __init__(self, view):
+        super().__init__()
+        self.view = view
+
+    def forward(self, x):
+        y = x * 2
+        view = self.view(y)
+        view.add_(torch.arange(view.numel()).reshape(view.shape))
+        return y, view * 3
+
+
+VIEWS = {
+    "transpose": lambda y: y.transpose(0, -1),
+    "t": lambda y: y[0].t(),
+    "permute": lambda y: y.permute(1, -1, 0),
+    "diagonal": lambda y: y.diagonal(1, -1, 0),
+    "select": lambda y: y.select(-2, 1),
+    "step": lambda y: y[:, 1::2],
+    "narrow": lambda y: y.narrow(1, 1, 2),
+    "split": lambda y: y.split([1, 2], -2)[1],
+    "unsqueeze": lambda y: y.unsqueeze(-1),
+    "squeeze": lambda y: y[:1].squeeze(0),
+    "view": lambda y: y.view(-1, 3),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+def test_a_write_into_a_view_is_one_into_the_whole(view):
+    model, x = WritesInto(view), torch.randn(4, 3, 4)
+    program = export(model, (x,), strict=False)
+    replace_writes(program)
+    assert not has_writes(program)
+    torch.testing.assert_close(program.module()(x), model(x), rtol=0, atol=0)
+
+
 class Branches(nn.Module):
     """Parts of what an in-place activation gave, each into a layer."""
 
