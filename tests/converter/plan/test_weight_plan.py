@@ -31,6 +31,44 @@ PLAN = WeightPlan(
 )
 
 
+SPECS = {"a": TensorSpec("F32", (2,)), "b": TensorSpec("F32", (2,))}
+A, B = Entry(("a",), ("a",)), Entry(("b",), ("b",))
+PLANS: dict[str, tuple[WeightPlan, list[str]]] = {
+    "nothing": (WeightPlan(()), []),
+    "without specs": (WeightPlan((A, B)), []),
+    "all specs": (WeightPlan((A, B), specs=SPECS, ties={"c": "a"}, aliases={"d": "b"}), []),
+    "a source without a spec": (
+        WeightPlan((A, Entry(("b", "x", "y"), ("b",))), specs=SPECS),
+        ["plan.entries[1].sources: plan.specs has no x, y"],
+    ),
+    "a target twice": (
+        WeightPlan((A, Entry(("b",), ("a",)))),
+        ["plan.entries[1].targets: a stands there twice"],
+    ),
+    "a constant that is a target": (
+        WeightPlan((A,), constants={"a": "made"}),
+        ["plan.entries[0].targets: a stands there twice"],
+    ),
+    "no source": (
+        WeightPlan((Entry((), ("a",)),)),
+        ["plan.entries[0]: it has no sources or no targets"],
+    ),
+    "a tie to nothing": (
+        WeightPlan((A,), ties={"c": "b"}),
+        ["plan.ties['c']: 'b' is the source of no entry"],
+    ),
+    "an alias of nothing": (
+        WeightPlan((A,), aliases={"c": "b"}),
+        ["plan.aliases['c']: 'b' is the source of no entry"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("plan", "contradictions"), PLANS.values(), ids=PLANS)
+def test_what_no_plan_can_say_is_named(plan: WeightPlan, contradictions: list[str]) -> None:
+    assert [*plan.contradictions()] == contradictions
+
+
 def tensor(*shape: int) -> Tensor:
     return Tensor(np.random.default_rng(0).random(shape).astype(np.float32), "F32")
 

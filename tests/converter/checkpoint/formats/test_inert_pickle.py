@@ -275,6 +275,16 @@ def test_a_tensor_outside_its_storage_is_refused(arguments) -> None:
         rebuild(**arguments)
 
 
+@pytest.mark.parametrize("marks", [None, {}, {"neg": True}, {"other": True}, "neg"])
+def test_marks_stand_behind_the_dtype(marks) -> None:
+    storage = torch.storage.TypedStorage(6, dtype=torch.uint8)
+    function = InertPickle().resolve("torch._utils", "_rebuild_tensor_v3")
+    more = () if marks is None else (marks,)
+    tensor = function(storage, 0, (3,), (1,), False, OrderedDict(), torch.int16, *more)
+    assert (tensor.dtype, tensor.shape) == (torch.int16, (3,))
+    assert tensor.is_neg() is (marks == {"neg": True})
+
+
 def test_every_allowed_global_is_closed_to_change() -> None:
     from mlxport.converter.checkpoint.formats.inert_pickle import _ALLOWED
 

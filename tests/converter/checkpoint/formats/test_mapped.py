@@ -61,6 +61,11 @@ def test_pages_come_and_go(ending: str, tmp_path: Path) -> None:
     assert name == "a"
     assert resident(address) < 1 << 20
     assert (tensor.bits == values).all()
+    assert resident(address) > 2 << 20
+    with Reader(checkpoint.mapped) as read:
+        read.release([tensor, Tensor(values, "U8")])
+    assert resident(address) < 1 << 20
+    assert (tensor.bits == values).all()
 
 
 def test_other_memory_is_left_alone() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mlxport.converter.checkpoint.formats.open_checkpoint import open_checkpoint
-from mlxport.converter.checkpoint.formats.state_dict import find_state_dict
+from mlxport.converter.checkpoint.formats.state_dict import find_state_dict, metadata_of
 from mlxport.converter.errors import StateDictError
 
 PATH = Path("x.pt")
@@ -200,3 +200,21 @@ def test_a_pickled_module_gives_its_state_dict(tmp_path, monkeypatch) -> None:
     assert checkpoint.key == "model"
     assert "users_model.Block" in checkpoint.notes[0]
     assert "pickled torch.nn.modules.container.Sequential" in checkpoint.notes[1]
+
+
+NOTED = {
+    "as PyTorch notes it": ({"": {"version": 1}, "norm": {"version": 2}}, True),
+    "nothing of any module": ({}, True),
+    "one module's is none": ({"": {"version": 1}, "norm": None}, False),
+    "text": ("version 1", False),
+}
+
+
+@pytest.mark.parametrize(("noted", "is_read"), NOTED.values(), ids=NOTED)
+def test_metadata_is_read_where_it_has_pytorchs_form(noted, is_read) -> None:
+    found = state()
+    assert metadata_of(found) is None
+    found._metadata = noted
+    metadata = metadata_of(found)
+    assert metadata == (noted if is_read else None)
+    assert not is_read or metadata is not noted

@@ -134,6 +134,22 @@ def test_names_of_averages(name, said) -> None:
     assert is_average(name) is said
 
 
+BESIDE = {
+    "one other": (["net.weight", "ema.net.weight"], True),
+    "two others": (["weight", "bias", "ema.net.weight"], True),
+    "nothing else": (["ema.net.weight", "ema.net.bias"], False),
+}
+
+
+@pytest.mark.parametrize(("names", "has_others"), BESIDE.values(), ids=BESIDE)
+def test_the_weights_beside_an_average_are_named_where_there_are_any(names, has_others) -> None:
+    spec = TensorSpec("F32", (1,)).outline()
+    (hint,) = recognised(Checkpoint(Path("x"), dict.fromkeys(names, spec), {}))
+    assert hint.startswith("Under ema is a moving average")
+    assert hint.endswith("prefix='ema' takes the average.")
+    assert ("drop=['ema'] takes the weights" in hint) is has_others
+
+
 def test_ports_by_hand_are_told_too() -> None:
     import mlx.nn
 

@@ -1,11 +1,19 @@
 """Patterns that rename keys."""
 
 import re
+from pathlib import Path
 
 import pytest
 
-from mlxport.converter.checkpoint.keys.rename import new_names, parse_renames, rename_keys
+from mlxport.converter.checkpoint.checkpoint import Checkpoint
+from mlxport.converter.checkpoint.keys.rename import (
+    new_names,
+    parse_renames,
+    rename_keys,
+    without_dropped,
+)
 from mlxport.converter.errors import OptionsError
+from mlxport.converter.plan.tensor import TensorSpec
 
 CASES = {
     "a module": ({"enc": "down"}, "enc.0.weight", "down.0.weight"),
@@ -108,3 +116,23 @@ def test_what_is_joined_or_split_stands_where_it_stood() -> None:
     split = new_names([*joined], {"*.qk": "*.q + *.k"})
     assert [*split] == ["x", "0.q.w", "0.k.w", "1.q.w", "1.k.w", "y"]
     assert split["1.k.w"].parts == ("1.q.w", "1.k.w")
+
+
+def test_what_is_dropped_is_kept_aside_in_the_order_of_the_file() -> None:
+    spec = TensorSpec("F32", (1,)).outline()
+    names = ("b.w", "a.w", "a.x", "c.w")
+    whole = Checkpoint(
+        Path("x"), dict.fromkeys(names, spec), {n: n for n in names}, others={"b": 1}
+    )
+    once = without_dropped(whole, ["a.w", "b"])
+    assert ([*once.tensors], [*once.storage], [*once.others]) == (["a.x", "c.w"],) * 2 + ([],)
+    assert (set(once.dropped), once.order) == ({"b.w", "a.w"}, names)
+    twice = without_dropped(once, ["c"])
+    assert ([*twice.tensors], set(twice.dropped), twice.order) == (
+        ["a.x"],
+        {"b.w", "a.w", "c.w"},
+        names,
+    )
+    assert without_dropped(whole, []) is whole
+    with pytest.raises(OptionsError, match="drop no key of the checkpoint:\n  d"):
+        without_dropped(whole, ["a", "d"])
