@@ -35,9 +35,9 @@ def _layer_costs(before: Reference, after: Reference) -> Iterator[Cost]:
 
 
 def _cost(name: str, before: ReferenceValue, after: ReferenceValue) -> Iterator[Cost]:
-    """Yield the cost of one tensor; nothing where no value could be compared."""
+    """Yield the cost of one tensor; nothing where values became infinite, or none was compared."""
     found = judge(after.reference, before.reference, before.native, dtype=before.dtype)
-    if found.error is not None and math.isfinite(found.error):
+    if found.error is not None and math.isfinite(found.error) and not found.misplaced:
         ratio = found.snr_db
         finite = ratio is not None and math.isfinite(ratio)
         yield Cost(name, found.error, ratio if finite else None, found.cosine)

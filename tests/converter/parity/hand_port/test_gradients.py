@@ -155,6 +155,34 @@ def test_a_layer_of_unknown_layout_is_not_guessed() -> None:
     assert "last.bias" in judged(report)
 
 
+def test_a_layer_that_computes_otherwise_says_so() -> None:
+    class Torch(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = torch.nn.Linear(64, 64), torch.nn.Linear(64, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(torch.tanh(self.a(x)))
+
+    class Quantized(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(64, 64), nn.Linear(64, 4)
+
+        def __call__(self, x: mx.array) -> mx.array:
+            return self.b(mx.tanh(self.a(x)))
+
+    module, port = Torch().eval(), Quantized()
+    mlxport.load_weights(port, module.state_dict())
+    nn.quantize(port, bits=8, class_predicate=lambda path, _: path == "a")
+    report = mlxport.verify(port.eval(), module, torch.randn(3, 64), gradients=True)
+    quantised = "it is quantised: load the weights first, then quantise"
+    assert {name: reasons(report)[name] for name in ("a.weight", "a.bias")} == {
+        "a.weight": quantised,
+        "a.bias": quantised,
+    }
+
+
 def test_arrays_of_ones_own_leave_the_inputs_gradients_open() -> None:
     port, module = pair()
 

@@ -92,6 +92,7 @@ def test_integers_and_flags(dtype):
         possible_orders((4,) * 3, (4,) * 3),
     )
     assert (found.order, found.error, found.alternatives) == ((2, 0, 1), 0, ())
+    assert found.agrees
 
 
 def test_of_sampled_values():

@@ -48,6 +48,19 @@ def test_a_sequential_adds_layers():
     }
 
 
+def test_of_two_containers_the_innermost_takes_what_both_would():
+    model = Part(both=Part(conv=Part(), norm=Part()))
+    names = {"outer.inner.conv": "both.conv", "norms.norm": "both.norm"}
+    found = pair_modules(
+        ["norms", "norms.norm", "outer", "outer.inner", "outer.inner.conv"], model, names
+    )
+    assert dict(found.pairs) == {
+        "norms.norm": "both.norm",
+        "outer.inner": "both",
+        "outer.inner.conv": "both.conv",
+    }
+
+
 def test_what_cannot_be_called_is_no_counterpart():
     found = pair_modules(["a", "a.b"], Part(a=Mute(b=Part())))
     assert dict(found.pairs) == {"a.b": "a.b"}

@@ -628,6 +628,31 @@ class TestNames:
         with pytest.raises(ParityError, match=r"in PyTorch: stem, enc(.|\n)*in MLX: blocks.0"):
             mlxport.verify(model, net, torch.randn(OBLONG))
 
+    def test_a_second_name_of_a_layer_pairs(self):
+        class Twice(tnn.Module):
+            def __init__(self):
+                super().__init__()
+                self.first = tnn.Linear(4, 4)
+                self.again = self.first
+
+            def forward(self, x):
+                return self.again(self.first(x))
+
+        class TwicePort(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+            def __call__(self, x):
+                return self.second(self.first(x))
+
+        net, names = Twice().eval(), {"again": "second"}
+        model = loaded(TwicePort(), net, rename={"again.*": "second.*"})
+        report = mlxport.verify(model, net, torch.randn(3, 4), names=names)
+        assert report.passed, report.to_text()
+        for call in range(2):
+            assert set(at(report, "first", call).verdicts) == {IN_PLACE, ALONE}
+
     def test_layers_shared_in_mlx_alone(self, net):
         class Acts(tnn.Module):
             def __init__(self):

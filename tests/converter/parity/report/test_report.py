@@ -263,6 +263,17 @@ def test_a_report_prints_its_verdict_and_the_first_failures():
     assert len(lines) == 8
 
 
+@pytest.mark.parametrize("full", [False, True], ids=["worst", "full"])
+@pytest.mark.parametrize("count", [4, 5, 6, 7])
+def test_the_summary_is_of_the_worst_five_and_says_of_how_many(count, full):
+    found = report(*(layer(f"l{i}", good(), good()) for i in range(count)))
+    first, *lines = found.summary(None, full=full).splitlines()
+    fewer = count > 5 and not full
+    assert first == (f"The worst 5 of {count} layer calls" if fewer else "Layers")
+    shown = [i for i in range(count) for line in lines if line.startswith(f"l{i} ")]
+    assert len(shown) == (5 if fewer else count)
+
+
 @pytest.mark.parametrize("count", [4, 5, 6, 7])
 def test_printed_are_five_that_failed_and_how_many_more(count):
     found = report(*(layer(str(i), bad(), good()) for i in range(count)), outputs=FAILED_OUTPUT)

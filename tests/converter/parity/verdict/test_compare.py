@@ -231,6 +231,16 @@ class TestExact:
         reference, native = np.array([3]), np.array([7])
         assert judge(np.array([index]), reference, native, dtype="int64").passed is passed
 
+    @pytest.mark.parametrize(("index", "same"), [(7, True), (3, False), (5, False)])
+    def test_dynamo_asks_for_torchs_own(self, index, same):
+        reference, native = np.array([3]), np.array([7])
+        assert judge(np.array([index]), reference, native, dtype="int64").dynamo is same
+
+    @pytest.mark.parametrize(("native", "noise"), [([3, 1, 2, 0], 0.0), ([3, 1, 2, 4], 0.25)])
+    def test_the_noise_is_the_share_in_which_torch_differs(self, native, noise):
+        reference, native = np.array([3, 1, 2, 0]), np.array(native)
+        assert judge(native, reference, native, dtype="int64").noise == noise
+
 
 class TestForm:
     def test_shape(self):

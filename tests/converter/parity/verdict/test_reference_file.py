@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,27 @@ def test_round_trip(reference, tmp_path):
     assert again.versions == reference.versions
     assert again.versions["torch"] == torch.__version__
     assert again.aliases == reference.aliases
+
+
+def test_what_was_set_otherwise_comes_back(reference, tmp_path):
+    changes = {
+        "dtype": "bfloat16",
+        "reference_dtype": "bfloat16",
+        "fallback": "no float64 there",
+        "seed": 7,
+        "sample": 9,
+        "sizes": {"batch": 2},
+        "case": "impulse inputs",
+        "fast_path": "gives NaN",
+        "versions": {"torch": "1"},
+        "aliases": {"twin": "lin"},
+        "call": 3,
+    }
+    path = tmp_path / "reference.safetensors"
+    save_reference(path, replace(reference, **changes))
+    again = load_reference(path)
+    assert {name: getattr(again, name) for name in changes} == changes
+    assert again.signature == reference.signature
 
 
 def test_a_bfloat16_input_keeps_its_bits(tmp_path):
