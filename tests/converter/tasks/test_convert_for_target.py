@@ -224,3 +224,14 @@ def test_inspect_takes_no_arguments_for_nothing(folder: Path) -> None:
         mlxport.inspect("net.safetensors", target="port:Net", layers=["*=Conv"])
     with pytest.raises(OptionsError, match="without target="):
         mlxport.inspect("net.safetensors", model_args={"width": 3})
+
+
+@pytest.mark.parametrize("built", [False, True], ids=["by name", "as a model"])
+def test_the_record_names_the_target(built: bool, folder: Path) -> None:
+    sys.path.insert(0, str(folder))
+    import port
+
+    target = port.Net() if built else "port:Net"
+    api.convert_checkpoint("net.safetensors", "out", target=target)
+    record = json.loads((folder / "out/conversion.json").read_text())
+    assert record["source"]["target"] == ("Net" if built else "port:Net")
