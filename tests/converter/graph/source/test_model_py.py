@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from mlxport import convert_checkpoint, load
+from mlxport import convert, convert_checkpoint, load
 
 _3DBlock = type(
     "_3DBlock", (nn.Linear,), {"forward": lambda self, x: nn.Linear.forward(self, x) + 1}
@@ -83,3 +83,21 @@ def test_any_name_converts_and_loads(model, tmp_path):
         assert [*loaded] == [*expected]
         (loaded,), (expected,) = loaded.values(), expected.values()
     np.testing.assert_allclose(np.array(loaded), expected.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+class Looks(nn.Module):
+    """Looks up by an input and by a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(9, 3)
+        self.register_buffer("order", torch.tensor([2, 0, 1]))
+
+    def forward(self, scale: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        return self.table(ids)[self.order] * scale
+
+
+def test_the_docstring_names_whose_values_are_looked_up() -> None:
+    given = torch.ones(3), torch.tensor([1, 4, 2])
+    source = " ".join(convert(Looks().eval(), given).source.split())
+    assert "MLX checks no index: where a value of ids" in source

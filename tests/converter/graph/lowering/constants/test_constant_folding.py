@@ -83,6 +83,11 @@ def test_as_short_as_can_be(run, text):
     assert not result.conversion.plan.constants
 
 
+def test_a_constant_that_is_computed_of_nothing_is_written_as_it_is():
+    result = converted(lambda m, x: x + torch.tensor([1, 2, 3, 4, 5]))
+    assert "x + mx.array([1, 2, 3, 4, 5], dtype=mx.int64)" in result.source
+
+
 def test_integers_decided_by_rounding_are_kept():
     result = converted(bucketed, table=nn.Embedding(4, 1))
     assert "self.table(self.constant_0)" in result.source
