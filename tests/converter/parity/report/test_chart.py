@@ -52,6 +52,10 @@ def test_marks_follow_one_another_from_left_to_right_within_the_lines() -> None:
     left, right = (float(n) for n in re.findall(r'x1="(\d+)" x2="(\d+)"', svg)[0])
     assert left < xs[0]
     assert xs[-1] < right
+    limit = re.findall(r'points="([^"]+)" fill="none" class="limit"', svg)[0]
+    ends = [float(pair.split(",")[0]) for pair in limit.split()]
+    middles = [(begin + end) / 2 for begin, end in zip(ends[::2], ends[1::2], strict=True)]
+    assert xs == pytest.approx(middles, abs=0.1)
 
 
 @pytest.mark.parametrize("errors", [[1e-6], [1e-3, 1e-7], [1.0, 1e-15]], ids=str)

@@ -62,3 +62,15 @@ def test_of_layers_in_the_order_of_the_calls() -> None:
     assert [(cost.name, cost.error) for cost in found] == [("b", pytest.approx(0.1)), ("a", 0.0)]
     again = reference(calls=calls(BEFORE, BEFORE, value(0.0, 0.0)))
     assert [(cost.name, cost.error) for cost in layer_costs(before, again)][2] == ("a call 1", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [((), ()), ((), (BEFORE,)), ((BEFORE,), (BEFORE, BEFORE))],
+    ids=["none", "none before", "another number"],
+)
+def test_what_a_layer_gives_otherwise_is_not_compared(
+    old: tuple[ReferenceValue, ...], new: tuple[ReferenceValue, ...]
+) -> None:
+    before, after = (reference(calls=(Call("a", 0, outputs),)) for outputs in (old, new))
+    assert layer_costs(before, after) == ()
