@@ -397,6 +397,23 @@ def test_model_args_that_are_no_json_object(invoke: Invoke, text: str) -> None:
     assert "--model-args" in message
 
 
+@pytest.mark.parametrize("command", ["verify", "report"], ids=["in a child process", "in its own"])
+def test_usage_names_the_command(command: str) -> None:
+    arguments = [sys.executable, "-m", "mlxport", command, "--nonsense"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"Usage: mlxport {command} [OPTIONS]")
+
+
+def test_what_nobody_reads_is_dropped() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "mlxport", "layers"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_verify_a_folder_that_is_no_output(invoke: Invoke) -> None:
     message = assert_fails(invoke, 1, "verify", ".")
     assert "mlxport convert" in message
