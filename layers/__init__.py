@@ -71,6 +71,7 @@ from mlxport.layers.loss.weighted_modules import (
 from mlxport.layers.norm.modules import GroupNorm, LayerNorm, RMSNorm
 from mlxport.layers.norm.response import CrossMapLRN2d, LocalResponseNorm
 from mlxport.layers.norm.tracking import BatchNorm, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
+from mlxport.layers.norm.unit_offset import UnitOffsetRMSNorm
 from mlxport.layers.pooling.adaptive import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -237,6 +238,7 @@ __all__ = [
     "TripletMarginLoss",
     "Unflatten",
     "Unfold",
+    "UnitOffsetRMSNorm",
     "Upsample",
     "ZeroPad1d",
     "ZeroPad2d",

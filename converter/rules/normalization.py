@@ -156,6 +156,18 @@ def rms_norm_spec(shape: tuple[int, ...], eps: float | None, affine: bool) -> La
     )
 
 
+def unit_offset_norm_spec(size: int, eps: float) -> LayerSpec:
+    """Return the spec of an RMS norm over the last axis that scales by ``1 + weight``.
+
+    Args:
+        size: of the axis.
+        eps: added to the mean square, above 0.
+    """
+    arguments = changed({"eps": 1e-6}, eps=eps)
+    entries = (entry_of("weight"),)
+    return LayerSpec(layers.UnitOffsetRMSNorm, (size,), arguments, entries, axes=Axes.FEATURES_LAST)
+
+
 _LRN_OPS = (
     "aten.mul.Tensor",
     "aten.unsqueeze.default",

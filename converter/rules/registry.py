@@ -124,6 +124,8 @@ class Rule:
         side_effect_ops: names of ops its forward runs that the MLX layer does without: for a side
             effect, or to add a batch axis and drop it; other modules must not read its tensors
             then.
+        idiom: recognised by what its calls compute, not by its class: what else the code of the
+            class does, such as reading sizes, is not known.
         trusted: registered by the user: modules of the class become one layer whatever their
             captured graph holds.
     """
@@ -137,6 +139,7 @@ class Rule:
     auxiliary_ops: frozenset[str] = frozenset()
     trusted: bool = False
     side_effect_ops: frozenset[str] = frozenset()
+    idiom: bool = False
 
     @property
     def name(self) -> str:
@@ -217,7 +220,7 @@ def library_rule(
 ) -> Callable[[_BuildT], _BuildT]:
     """Register a function as the rule of classes of a library that mlxport does not import.
 
-    The rule serves ``mlxport.convert_layer``; whole models lower these classes op by op. A class
+    The rule serves ``mlxport.convert_layer``; whole models go by what a class computes. A class
     whose attributes are not those the rule reads, as in another version of the library, is refused.
 
     Args:

@@ -101,7 +101,7 @@ def as_markdown() -> str:
     refused = _rows(["ATen op", "why"], [[r.source, r.restrictions] for r in rows if not r.target])
     return (
         f"{TITLE}\n## Layers\n\n{layers}\n\n## Layers of other libraries\n\nBy "
-        "`mlxport.convert_layer`. Whole models lower them op by op.\n\n"
+        "`mlxport.convert_layer`. Whole models go by what a class computes.\n\n"
         f"{library}\n\n## Operations\n\nWhole models: everything outside of "
         "the layers above goes op by op. Ops that are not listed are taken apart into those that "
         f"are, where PyTorch can.\n\n{handled}\n\n## Refused operations\n\n{refused}\n\n"

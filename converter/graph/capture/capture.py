@@ -223,7 +223,9 @@ def _captured(
     leaves = found.rules
     fixed = fixed_sizes(
         captured,
-        reads=sizes_read.outside([model.get_submodule(path) for path in leaves]),
+        reads=sizes_read.outside(
+            [model.get_submodule(path) for path, rule in leaves.items() if not rule.idiom]
+        ),
         leaves=leaves,
         wanted=dynamic.wanted(model, args, kwargs) if dynamic else (),
     )

@@ -13,6 +13,7 @@ from torch.fx import Node
 from torch.nn.utils import parametrize
 
 from mlxport.converter.errors import InternalError
+from mlxport.converter.graph.capture.idioms.recognise import idiom_rule
 from mlxport.converter.graph.capture.sharing import Sharing, find_sharing, shared_modules
 from mlxport.converter.graph.ir.sizes import is_symbolic
 from mlxport.converter.plan.steps import Permute, TransposedConvWeight
@@ -82,6 +83,8 @@ def find_leaves(model: torch.nn.Module, program: ExportedProgram) -> tuple[Leave
         rule = _rule(module)
         obstacle = _why_no_rule(module) if rule is None else _obstacle(module, rule, calls, nodes)
         if rule is None or obstacle:
+            rule = _recognised(module, calls, nodes)
+        if rule is None:
             obstacles[path] = obstacle
         else:
             found[path] = rule
@@ -93,6 +96,18 @@ def find_leaves(model: torch.nn.Module, program: ExportedProgram) -> tuple[Leave
     trusted = dict(_trusted(model))
     obstacles = {path: why for path, why in obstacles.items() if path not in trusted}
     return Leaves({**found, **trusted}, obstacles), sharing
+
+
+def _recognised(
+    module: torch.nn.Module, calls: Calls, nodes: Mapping[int, Sequence[Node]]
+) -> Rule | None:
+    """Return a rule for what a module computes, where that is a layer of MLX under another name."""
+    if any(folding_obstacles(module)) or parametrized_tensors(module):
+        return None
+    tensors = dict(_tensors(module))
+    own = {node: name for name, t in tensors.items() for node in nodes.get(id(t), ())}
+    rule = idiom_rule(module, calls.values(), own)
+    return None if rule is None or _read_elsewhere(module, rule, calls, nodes) else rule
 
 
 def _why_no_rule(module: torch.nn.Module) -> str:
@@ -112,7 +127,6 @@ def _obstacle(
     """
     if not rule.leaf:
         return f"in whole models {rule.name} is lowered op by op"
-    own = {op for ops in calls.values() for op in ops}
     given = {node for tensor in _folded(module) for node in nodes.get(id(tensor), ())}
     for ops in calls.values():
         found = _counted(_unmade(ops, given), rule)
@@ -122,6 +136,14 @@ def _obstacle(
             listed = ", ".join(dict.fromkeys(found)) or "nothing"
             hooked = " (it has hooks)" if module._forward_hooks or module._forward_pre_hooks else ""
             return f"a call computes {listed}, where {rule.name} is one op{hooked}"
+    return _read_elsewhere(module, rule, calls, nodes)
+
+
+def _read_elsewhere(
+    module: torch.nn.Module, rule: Rule, calls: Calls, nodes: Mapping[int, Sequence[Node]]
+) -> str:
+    """Return why a module is no layer where other modules read what its layer changes."""
+    own = {op for ops in calls.values() for op in ops}
     read = {
         name
         for name, tensor in _tensors(module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -23,6 +24,10 @@ from mlxport.converter.graph.ir.sizes import (
 )
 from mlxport.converter.graph.ir.value import Value, logical_order
 from mlxport.converter.plan.record import Layout
+
+# The last line of a stack trace is that of the model's forward: what a node is computed for.
+_ASSIGNED = re.compile(r"([A-Za-z]\w*)(?:\s*:[^=]+)?\s*=(?!=)")
+_LONGEST_NAME = 24  # characters; a longer one breaks more lines than it explains
 
 
 def graph_of(module: torch.nn.Module) -> Graph:
@@ -57,13 +62,26 @@ def gives_the_same(op: Any) -> bool:
 
 
 def name_of(node: Node) -> str:
-    """Name a node's result after its op: ``cat``, ``mul``."""
+    """Name a node's result as its author does, or else after its op: ``cat``, ``mul``."""
+    if (name := _assigned_name(node)) is not None:
+        return name
     target = (
         str(node.target).removeprefix("aten.").split(".")[0]
         if node.op == "call_function"
         else node.name
     )
     return re.sub(r"\W|_\d+$", "", target).strip("_") or "y"
+
+
+def _assigned_name(node: Node) -> str | None:
+    """Return the name that the author's line assigns what a node computes to, if there is one."""
+    lines = (node.meta.get("stack_trace") or "").rstrip().splitlines()
+    found = _ASSIGNED.match(lines[-1].strip()) if lines else None
+    if found is None:
+        return None
+    name = found[1]
+    fits = len(name) <= _LONGEST_NAME and name.isascii() and not keyword.iskeyword(name)
+    return name if fits else None
 
 
 def bound(graph: Graph, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:

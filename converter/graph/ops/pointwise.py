@@ -60,6 +60,15 @@ def pointwise(
     return result
 
 
+def _stays(cx: Context, x: Value, y: Value | Number, neutral: int) -> bool:
+    """Whether an operation with a number gives the very values of its other operand.
+
+    Not of complex numbers: PyTorch multiplies by ``1 + 0j``, and infinite parts become NaN.
+    """
+    unchanged = x.dtype == cx.dtype and not cx.dtype.is_complex
+    return unchanged and isinstance(y, (int, float)) and y == neutral
+
+
 def _operand(cx: Context, operand: Any) -> NumericOperand:
     if isinstance(operand, (Value, Typed)):
         return operand
@@ -77,6 +86,8 @@ def add(cx: Context, x: Value, y: Value | Number, alpha: Number = 1) -> Value:
 @op("aten.sub.Tensor", "aten.sub.Scalar")
 def sub(cx: Context, x: Value, y: Value | Number, alpha: Number = 1) -> Value:
     """``x - alpha * y``."""
+    if _stays(cx, x, y, 0):
+        return x
     if alpha == 1:
         return pointwise(cx, "x - y", x=x, y=y)
     return pointwise(cx, "x - alpha * y", x=x, alpha=alpha, y=y)
@@ -93,12 +104,16 @@ def rsub(cx: Context, x: Value, y: Value | Number, alpha: Number = 1) -> Value:
 @op("aten.mul.Tensor", "aten.mul.Scalar")
 def mul(cx: Context, x: Value, y: Value | Number) -> Value:
     """``x * y``."""
+    if _stays(cx, x, y, 1):
+        return x
     return pointwise(cx, "x * y", x=x, y=y)
 
 
 @op("aten.div.Tensor", "aten.div.Scalar")
 def div(cx: Context, x: Value, y: Value | Number) -> Value:
     """``x / y``; integers give float32."""
+    if _stays(cx, x, y, 1):
+        return x
     return pointwise(cx, "x / y", to_floating(_promoted(cx, x, y)), x=x, y=y)
 
 

@@ -1,8 +1,7 @@
 """Rules for the normalisation layers of Hugging Face transformers (written against 5.23).
 
 Served are the RMS norms that scale by their weight, ``weight * x / rms(x)``, as Llama's and T5's,
-and the LayerNorms of ConvNeXt. Not served are norms that scale by ``1 + weight`` (Gemma): a step
-that adds one could not be undone without loss, which ``mlxport restore`` needs.
+those that scale by ``1 + weight``, as Gemma's, and the LayerNorms of ConvNeXt.
 """
 
 from __future__ import annotations
@@ -10,7 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from mlxport.converter.rules.normalization import layer_norm, rms_norm_spec
+from mlxport.converter.rules.normalization import (
+    layer_norm,
+    rms_norm_spec,
+    unit_offset_norm_spec,
+)
 from mlxport.converter.rules.registry import Axes, LayerSpec, Refusal, library_rule
 
 # model -> its RMSNorm, with the parameter `weight` and the attribute `variance_epsilon`
@@ -38,6 +41,13 @@ _RMS_NORMS = {
     "udop": "UdopLayerNorm",
     "umt5": "UMT5LayerNorm",
 }
+# model -> its RMSNorm that scales by one more than its weight
+_UNIT_OFFSET_NORMS = {
+    "gemma": "GemmaRMSNorm",
+    "gemma2": "Gemma2RMSNorm",
+    "gemma3": "Gemma3RMSNorm",
+    "qwen3_next": "Qwen3NextRMSNorm",
+}
 # model -> its LayerNorm with the attribute `data_format`
 _LAYER_NORMS = {
     "convnext": "ConvNextLayerNorm",
@@ -57,6 +67,18 @@ def _qualified(model: str, cls: str) -> str:
 def rms_norm(module: Any) -> LayerSpec:
     """MLX's RMSNorm over the last axis; ``layers.RMSNorm`` where ``eps`` is 0."""
     return rms_norm_spec(tuple(module.weight.shape), module.variance_epsilon, affine=True)
+
+
+@library_rule(
+    *(_qualified(*item) for item in _UNIT_OFFSET_NORMS.items()),
+    target="layers.UnitOffsetRMSNorm",
+    restrictions="eps above 0",
+)
+def unit_offset_rms_norm(module: Any) -> LayerSpec:
+    """``layers.UnitOffsetRMSNorm``, whose weight is the torch module's."""
+    if not module.eps > 0:
+        raise Refusal(f"eps={module.eps}: MLX's norm of zeros needs one above 0")
+    return unit_offset_norm_spec(module.weight.shape[0], module.eps)
 
 
 @library_rule(

@@ -168,6 +168,8 @@ class _Explainer:
             rule = self.captured.leaves[path]
             if rule.trusted:
                 return f"a rule is registered for {rule.name}, and trusted"
+            if rule.idiom:
+                return f"each call computes what {rule.target} does"
             return f"each call is the one op that the rule for {rule.name} stands for"
         if path in self.tally.refusals:
             return f"its rule refuses: {self.tally.refusals[path]}"

@@ -36,19 +36,19 @@ PARTS = {
     "in the order computed": (
         lambda x, a, b, c: (a, b, c),
         lambda r: r[0] - 3 * r[1] + 5 * r[2],
-        "return (layer, tanh, nn.relu(tanh))",
+        "return (layer, b, nn.relu(b))",
         [0, 1, 2],
     ),
     "backwards": (
         lambda x, a, b, c: (c, b, a),
         lambda r: r[0] - 3 * r[1] + 5 * r[2],
-        "return (nn.relu(tanh), tanh, layer)",
+        "return (nn.relu(b), b, layer)",
         [0, 1, 2],
     ),
     "used in another order": (
         lambda x, a, b, c: (b, c, a),
         lambda r: r[2] - 3 * r[1] + 5 * r[0],
-        "return (tanh, nn.relu(tanh), layer)",
+        "return (b, nn.relu(b), layer)",
         [0, 1, 2],
     ),
     "one left out": (
@@ -66,7 +66,7 @@ PARTS = {
     "with others between": (
         lambda x, a, b, c: [3, c, None, {"z": b, "y": a}],
         lambda r: r[3]["y"] - 3 * r[3]["z"] + 5 * r[1],
-        "return (nn.relu(tanh), tanh, layer)",
+        "return (nn.relu(b), b, layer)",
         [0, 1, 2],
     ),
     "its input too": (

@@ -259,6 +259,27 @@ def test_source(name: str, lower_op: Fn) -> None:
     assert lowered.orders == [CHANNELS_LAST]
 
 
+@pytest.mark.parametrize(
+    ("fn", "x", "stays"),
+    [
+        pytest.param(lambda x: x * 1.0, torch.randn(3), False, id="times one"),
+        pytest.param(lambda x: x / 1, torch.randn(3), False, id="by one"),
+        pytest.param(lambda x: x - 0.0, torch.randn(3), False, id="minus zero"),
+        pytest.param(lambda x: x + 0.0, torch.tensor([-0.0]), True, id="-0.0 plus zero"),
+        pytest.param(lambda x: x * 2.0, torch.randn(3), True, id="times two"),
+        pytest.param(lambda x: x - 1, torch.randn(3), True, id="minus one"),
+        pytest.param(lambda x: x / 1, torch.arange(3), True, id="integers by one"),
+        pytest.param(lambda x: x * 1.0, torch.arange(3), True, id="integers times 1.0"),
+        pytest.param(lambda x: x * 1, torch.randn(3, dtype=torch.cfloat), True, id="complex"),
+    ],
+)
+def test_a_number_that_changes_nothing_is_left_out(
+    fn: Fn, x: torch.Tensor, stays: bool, lower_op: Fn, assert_op_parity: Fn
+) -> None:
+    assert len(lower_op(lambda x: -fn(x), x).body) == 1 + stays
+    assert_op_parity(fn, x)
+
+
 def test_a_parameter_follows_the_computed_operand(lower_op: Fn) -> None:
     x, y = torch.randn(2, 3, 4, 5), torch.randn(8, 3, 4, 5)[:2]
     lowered = lower_op(lambda y, x: y + x, y, x, orders=[None, CHANNELS_LAST], parameters=[0])

@@ -33,7 +33,7 @@ class KeepsTanh(nn.Module):
 def test_what_is_used_before_it_is_written_is_not_read_from_the_state() -> None:
     model, x = KeepsTanh().eval(), torch.arange(6.0).reshape(2, 3) / 4
     converted = mlxport.convert(model, x)
-    assert "tanh = mx.tanh(x)\n        self.last = tanh\n" in converted.source
+    assert "h = mx.tanh(x)\n        self.last = h\n" in converted.source
     for given in (x, x + 1, x - 1):
         found = converted.model(mx.array(given.numpy()))
         np.testing.assert_allclose(found, model(given), rtol=1e-6)

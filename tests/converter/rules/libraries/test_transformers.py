@@ -10,7 +10,7 @@ import torch
 
 from mlxport import layers
 from mlxport.converter.errors import UnsupportedError
-from mlxport.converter.rules.registry import LIBRARY_RULES, rule_for
+from mlxport.converter.rules.registry import LIBRARY_RULES
 from mlxport.converter.rules.spec import spec_for
 
 MODELS = "transformers.models"
@@ -18,7 +18,14 @@ CONVNEXT = f"{MODELS}.convnext.modeling_convnext.ConvNextLayerNorm"
 CONVNEXT_V2 = f"{MODELS}.convnextv2.modeling_convnextv2.ConvNextV2LayerNorm"
 LLAMA = f"{MODELS}.llama.modeling_llama.LlamaRMSNorm"
 T5 = f"{MODELS}.t5.modeling_t5.T5LayerNorm"
-RMS_NORMS = [name for name in LIBRARY_RULES if name.startswith(MODELS) and "convnext" not in name]
+UNIT_OFFSET_NORMS = [
+    name for name, rule in LIBRARY_RULES.items() if rule.target == "layers.UnitOffsetRMSNorm"
+]
+RMS_NORMS = [
+    name
+    for name in LIBRARY_RULES
+    if name.startswith(MODELS) and "convnext" not in name and name not in UNIT_OFFSET_NORMS
+]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 
@@ -75,6 +82,24 @@ def test_a_format_that_is_not_known_is_refused(library_layer: Any) -> None:
         spec_for(module)
 
 
-def test_a_norm_of_gemma_has_no_rule(library_layer: Any) -> None:
-    module = library_layer(f"{MODELS}.gemma.modeling_gemma.GemmaRMSNorm", 16)
-    assert rule_for(module) is None
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", UNIT_OFFSET_NORMS, ids=lambda name: name.rpartition(".")[2])
+def test_norms_that_scale_by_one_plus_the_weight_agree(
+    assert_layer_parity: Any, library_layer: Any, name: str, dtype: torch.dtype
+) -> None:
+    module = library_layer(name, 16, eps=1e-5)
+    torch.nn.init.normal_(module.weight)
+    assert spec_for(module).target is layers.UnitOffsetRMSNorm
+    assert_layer_parity(module, torch.randn(2, 5, 16) * 3 + 1, dtype=dtype)
+
+
+def test_gradients_of_a_unit_offset_norm_agree(
+    assert_layer_parity: Any, library_layer: Any
+) -> None:
+    module = library_layer(UNIT_OFFSET_NORMS[0], 16)
+    assert_layer_parity(module, torch.randn(2, 5, 16), train=True, gradients=True)
+
+
+def test_a_unit_offset_norm_without_eps_is_refused(library_layer: Any) -> None:
+    with pytest.raises(UnsupportedError, match=r"eps=0\.0"):
+        spec_for(library_layer(UNIT_OFFSET_NORMS[0], 16, eps=0.0))
