@@ -30,6 +30,7 @@ from mlxport.converter.graph.capture.export_program import (
 )
 from mlxport.converter.graph.capture.grown_caches import replace_caches
 from mlxport.converter.graph.capture.guard_lines import GuardLines
+from mlxport.converter.graph.capture.idioms.attended_rows import note_attended_rows
 from mlxport.converter.graph.capture.leaves import (
     check_kept,
     drop_aside,
@@ -241,6 +242,7 @@ def _captured(
     check_kept(model, leaves, captured, program)
     if unlike := writes.read_again(program):
         raise _other_form(model, unlike)
+    note_attended_rows(program)
     with stage("unflatten"):
         state = write_state(model, program)
         signature = read_signature(model, args, kwargs, program)

@@ -25,6 +25,9 @@ from mlxport.converter.graph.ir.sizes import (
 from mlxport.converter.graph.ir.value import Value, logical_order
 from mlxport.converter.plan.record import Layout
 
+# Key of a node's metadata: the mask of this attention leaves every query a key.
+ATTENDED = "every query has a key"
+
 # The last line of a stack trace is that of the model's forward: what a node is computed for.
 _ASSIGNED = re.compile(r"([A-Za-z]\w*)(?:\s*:[^=]+)?\s*=(?!=)")
 _LONGEST_NAME = 24  # characters; a longer one breaks more lines than it explains

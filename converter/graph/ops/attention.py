@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mlxport.converter.graph.ir.code import OMIT, expression
 from mlxport.converter.graph.ir.context import Context
+from mlxport.converter.graph.ir.nodes import ATTENDED
 from mlxport.converter.graph.ir.value import Value
 from mlxport.converter.graph.ops.arguments import FLOATING_ONLY, require_floating
 from mlxport.converter.graph.ops.registry import op
@@ -36,7 +37,17 @@ def scaled_dot_product_attention(
     k, v, enable_gqa = _grouped(cx, q, k, v, enable_gqa)
     q, k, v = cx.logical(q), cx.logical(k), cx.logical(v)
     is_square = q.shape[-2] == k.shape[-2]  # else the two align the causal mask differently
-    if attn_mask is None and _is_native(q, k, v, enable_gqa) and (is_square or not is_causal):
+    native = _is_native(q, k, v, enable_gqa)
+    if attn_mask is not None and native and _leaves_a_key(cx, attn_mask):
+        return cx.call(
+            "mx.fast.scaled_dot_product_attention",
+            q,
+            k,
+            v,
+            scale=expression("n**-0.5", {"n": q.shape[-1]}) if scale is None else scale,
+            mask=cx.logical(attn_mask),
+        )
+    if attn_mask is None and native and (is_square or not is_causal):
         return cx.call(
             "mx.fast.scaled_dot_product_attention",
             q,
@@ -111,6 +122,12 @@ def _grouped(
     if count == 1 or count != of_values or q.shape[heads] != k.shape[heads]:
         return k, v, enable_gqa
     return keys, values, True
+
+
+def _leaves_a_key(cx: Context, mask: Value) -> bool:
+    """Whether a mask is known to mask no query whole, so that MLX gives what PyTorch does."""
+    node = cx.node.fx
+    return node is not None and ATTENDED in node.meta and 2 <= mask.ndim <= 4
 
 
 def _is_native(q: Value, k: Value, v: Value, enable_gqa: bool) -> bool:
