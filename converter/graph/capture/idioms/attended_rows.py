@@ -59,7 +59,9 @@ class _Band:
         return _Band(sympy.Max(self.least, other.least), sympy.Min(self.most, other.most))
 
     def meets_every_row(self, rows: sympy.Expr, columns: sympy.Expr) -> bool:
-        """Whether each of some rows has a true value in some columns."""
+        """Whether each of some rows has a true value in some columns, of which there are any."""
+        if not (_never_negative(columns - 1) or _never_negative(columns - rows)):
+            return False
         nonnegative = (self.most, columns - rows - self.least, self.most - self.least)
         return all(_never_negative(value) for value in nonnegative)
 
@@ -252,4 +254,9 @@ def _expression(size: Any) -> sympy.Expr:
 
 
 def _never_negative(value: sympy.Expr) -> bool:
-    return bool(sympy.expand(value).is_nonnegative) or value == sympy.oo
+    # torch.export takes sizes for at least one or two; a cache may be empty all the same
+    sizes = {
+        symbol: sympy.Symbol(symbol.name, integer=True, nonnegative=True)
+        for symbol in value.free_symbols
+    }
+    return value == sympy.oo or bool(sympy.expand(value.xreplace(sizes)).is_nonnegative)

@@ -117,6 +117,23 @@ def test_such_a_mask_is_given_to_the_fast_attention(name, tensors):
     assert converted.report.passed
 
 
+def test_a_cache_may_be_empty(tensors):
+    model = Attention(lambda n, m: causal(n, m, shift=-1))  # of the first query, none of no past
+    source = mlxport.convert(model, tensors, dynamic={"x": 2, "past": 2}, verify=False).source
+    assert FAST not in source
+
+
+def test_there_may_be_no_keys():
+    class Crossed(torch.nn.Module):
+        def forward(self, x, keys):
+            mask = torch.ones(x.shape[2], keys.shape[2], dtype=torch.bool)
+            return F.scaled_dot_product_attention(x, keys, keys, mask)
+
+    given, dynamic = (torch.randn(2, 2, 5, 4), torch.randn(2, 2, 7, 4)), {"x": 2, "keys": 2}
+    source = mlxport.convert(Crossed(), given, dynamic=dynamic, verify=False).source
+    assert FAST not in source
+
+
 def test_a_mask_that_is_given_may_mask_a_query_whole():
     class Masked(torch.nn.Module):
         def forward(self, x, keep):
