@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -60,13 +60,15 @@ def pointwise(
     return result
 
 
-def _stays(cx: Context, x: Value, y: Value | Number, neutral: int) -> bool:
-    """Whether an operation with a number gives the very values of its other operand.
+def _stays(x: Value | Number, cx: Context, y: Value | Number, neutral: int) -> TypeGuard[Value]:
+    """Whether an operation with a number gives the very values of its first operand.
 
-    Not of complex numbers: PyTorch multiplies by ``1 + 0j``, and infinite parts become NaN.
+    Not of a number by a number, which decompositions leave behind. Nor of complex numbers:
+    PyTorch multiplies by ``1 + 0j``, and infinite parts become NaN.
     """
-    unchanged = x.dtype == cx.dtype and not cx.dtype.is_complex
-    return unchanged and isinstance(y, (int, float)) and y == neutral
+    if not isinstance(x, Value) or not isinstance(y, (int, float)):
+        return False
+    return y == neutral and x.dtype == cx.dtype and not cx.dtype.is_complex
 
 
 def _operand(cx: Context, operand: Any) -> NumericOperand:
@@ -84,9 +86,9 @@ def add(cx: Context, x: Value, y: Value | Number, alpha: Number = 1) -> Value:
 
 
 @op("aten.sub.Tensor", "aten.sub.Scalar")
-def sub(cx: Context, x: Value, y: Value | Number, alpha: Number = 1) -> Value:
+def sub(cx: Context, x: Value | Number, y: Value | Number, alpha: Number = 1) -> Value:
     """``x - alpha * y``."""
-    if _stays(cx, x, y, 0):
+    if _stays(x, cx, y, 0):
         return x
     if alpha == 1:
         return pointwise(cx, "x - y", x=x, y=y)
@@ -102,17 +104,17 @@ def rsub(cx: Context, x: Value, y: Value | Number, alpha: Number = 1) -> Value:
 
 
 @op("aten.mul.Tensor", "aten.mul.Scalar")
-def mul(cx: Context, x: Value, y: Value | Number) -> Value:
+def mul(cx: Context, x: Value | Number, y: Value | Number) -> Value:
     """``x * y``."""
-    if _stays(cx, x, y, 1):
+    if _stays(x, cx, y, 1):
         return x
     return pointwise(cx, "x * y", x=x, y=y)
 
 
 @op("aten.div.Tensor", "aten.div.Scalar")
-def div(cx: Context, x: Value, y: Value | Number) -> Value:
+def div(cx: Context, x: Value | Number, y: Value | Number) -> Value:
     """``x / y``; integers give float32."""
-    if _stays(cx, x, y, 1):
+    if _stays(x, cx, y, 1):
         return x
     return pointwise(cx, "x / y", to_floating(_promoted(cx, x, y)), x=x, y=y)
 

@@ -259,6 +259,13 @@ def test_source(name: str, lower_op: Fn) -> None:
     assert lowered.orders == [CHANNELS_LAST]
 
 
+@pytest.mark.parametrize("eps", [None, 0.25], ids=["open", "clamped"])
+def test_a_number_stands_on_the_left_in_what_pytorch_decomposes(
+    eps: float | None, assert_op_parity: Fn
+) -> None:
+    assert_op_parity(lambda x: torch.logit(x, eps), torch.tensor([0.125, 0.5, 0.875]))
+
+
 @pytest.mark.parametrize(
     ("fn", "x", "stays"),
     [
