@@ -18,7 +18,7 @@ TESTED_TORCH = ("2.13", "2.14")
 _COLLECTED_AFTER = 20_000  # new objects; 700 where nobody says so
 
 # malloc.h
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 
 
 class UntestedTorchWarning(UserWarning):
@@ -80,19 +80,21 @@ def prepare() -> bool:
 
 
 def keep_memory() -> None:
-    """Let this process keep the memory it frees, up to 2 GiB, for what it allocates next.
+    """Let this process keep the memory it frees for what it allocates next, in large pages.
 
-    For a process of our own: large arrays come and go by the hundred in a conversion, and glibc
-    gives each back to the system, which clears every page before it is used again. Does nothing
-    where the C library has no such setting.
+    For a process of our own, before it imports torch: large arrays come and go by the hundred in
+    a conversion, and glibc gives each back to the system, which clears every page before it is
+    used again. Large pages are torch's own, of arrays from 2 MiB on; one that the user chose
+    stays (``THP_MEM_ALLOC_ENABLE``). Does nothing where the C library has no such setting.
     """
     if sys.platform.startswith("linux"):
         import ctypes
 
+        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:  # glibc; 1 means that the value was taken
-            mallopt(_MMAP_THRESHOLD, 1 << 30)
-            mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
+            mallopt(_MMAP_MAX, 0)
+            mallopt(_TRIM_THRESHOLD, -1)  # never
 
 
 def collect_rarely() -> None:

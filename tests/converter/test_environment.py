@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -163,31 +164,57 @@ def test_mlx_computes_rightly_with_either_blas():
         assert done.stdout.strip() == "True", done.stderr
 
 
-@LINUX_ONLY
-def test_freed_memory_is_kept_for_what_comes_next():
-    code = """
-import ctypes, numpy as np, sys
+FAULTS = """
+import numpy as np, sys
 from mlxport.converter.environment import keep_memory
 if sys.argv[1:]:
     keep_memory()
+import torch
 
 def faults():
     with open("/proc/self/stat") as file:
         return int(file.read().rpartition(")")[2].split()[7])
 
-np.ones(1 << 24)  # 128 MiB
+{first}
 before = faults()
-for _ in range(4):
-    np.ones(1 << 24)
+{then}
 print(faults() - before)
 """
-    counts = []
-    for arguments in ([], ["keep"]):
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
-        )
-        counts.append(int(done.stdout))
-    assert counts[1] * 10 < counts[0]
+
+
+def page_faults(first: str, then: str, *, keep: bool, env: Mapping[str, str] | None = None) -> int:
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS.format(first=first, then=then), *(["keep"] * keep)],
+        capture_output=True, text=True, check=True, env={**os.environ, **(env or {})},
+    )  # fmt: skip
+    return int(done.stdout)
+
+
+@LINUX_ONLY
+@pytest.mark.parametrize("size", [1 << 24, (1 << 27) + 1], ids=["128 MiB", "beyond 1 GiB"])
+def test_freed_memory_is_kept_for_what_comes_next(size: int) -> None:
+    made = f"np.ones({size})"
+    without, kept = (page_faults(made, f"{made}; {made}", keep=keep) for keep in (False, True))
+    assert kept * 10 < without
+
+
+def lends_large_pages() -> bool:
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    return setting.exists() and "[never]" not in setting.read_text()
+
+
+@LINUX_ONLY
+@pytest.mark.skipif(not lends_large_pages(), reason="the system lends no large pages")
+@pytest.mark.parametrize(
+    ("env", "large"),
+    [
+        pytest.param({}, True, id="by default"),
+        pytest.param({"THP_MEM_ALLOC_ENABLE": "0"}, False, id="not where unwanted"),
+    ],
+)
+def test_torch_has_its_arrays_in_large_pages(env: dict[str, str], large: bool) -> None:
+    faults = page_faults("", "torch.ones(1 << 25)", keep=True, env=env)
+    assert (faults < 10_000) == large  # 32,768 pages of 4 KiB
 
 
 @pytest.fixture
